@@ -1,0 +1,209 @@
+//! Why the cache said no: one enum an operation, so that the type tells what can happen.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::standin::ExecError;
+
+/// An error of a lower layer, carried whole.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a checkout failed.
+#[derive(Debug, Error)]
+pub enum CheckoutError {
+    /// No such template.
+    #[error("there is no template {name:?}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+    },
+    /// Nothing was ready, and nothing became ready in time.
+    #[error("no clone was ready within {} ms: {reason}", waited.as_millis())]
+    PoolEmpty {
+        /// How long the checkout waited.
+        waited: Duration,
+        /// What the pool was doing.
+        reason: String,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// Too many checkouts wait already.
+    #[error("{queue} checkouts wait already, which is the limit")]
+    QueueFull {
+        /// The limit.
+        queue: usize,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The service stops.
+    #[error("the service is stopping")]
+    ShuttingDown,
+    /// The template has no generation to clone.
+    #[error("the template {name:?} is not available: {reason}")]
+    TemplateUnavailable {
+        /// The template.
+        name: String,
+        /// Why.
+        reason: String,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The lease asked for is longer than allowed.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+    /// The guest of the clone, and of one more, did not do what the checkout needed of it.
+    #[error("the guest did not {what}")]
+    Guest {
+        /// What it should have done.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl CheckoutError {
+    /// The stable code that metrics and HTTP use.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownTemplate { .. } => "unknown_template",
+            Self::PoolEmpty { .. } => "pool_empty",
+            Self::QueueFull { .. } => "queue_full",
+            Self::ShuttingDown => "shutting_down",
+            Self::TemplateUnavailable { .. } => "template_unavailable",
+            Self::Ttl(_) => "not_possible",
+            Self::Guest { .. } => "guest_error",
+        }
+    }
+}
+
+/// The lease asked for is longer than the node allows.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} is longer than max_ttl, {} s", asked_text(*.asked), max.as_secs())]
+pub struct TtlError {
+    /// The lease; `None` was to last until the release.
+    pub asked: Option<Duration>,
+    /// The limit.
+    pub max: Duration,
+}
+
+fn asked_text(asked: Option<Duration>) -> String {
+    match asked {
+        Some(ttl) => format!("a lease of {} s", ttl.as_secs()),
+        None => "a lease until the release".to_owned(),
+    }
+}
+
+/// Why a lease was not renewed.
+#[derive(Debug, Error)]
+pub enum RenewError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+    /// The lease asked for is longer than allowed.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+}
+
+/// Why a sandbox was not released.
+#[derive(Debug, Error)]
+pub enum ReleaseError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+}
+
+/// Why a command gave no outcome.
+#[derive(Debug, Error)]
+pub enum SandboxExecError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+    /// The guest could not run it.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The sandbox ended while the command ran.
+    #[error("the sandbox ended meanwhile: {0}")]
+    Ended(String),
+}
+
+/// Why a console could not be read.
+#[derive(Debug, Error)]
+pub enum ConsoleError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+    /// The file could not be read.
+    #[error("cannot read the console of sandbox {id:?}")]
+    Read {
+        /// The sandbox.
+        id: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a pool was not resized.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResizeError {
+    /// No such template.
+    #[error("there is no template {name:?}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+    },
+    /// More warm clones than may live.
+    #[error("target {target} is above max {max}")]
+    TargetAboveMax {
+        /// The target that would hold.
+        target: u32,
+        /// The maximum that would hold.
+        max: u32,
+    },
+    /// A maximum that no machine can hold.
+    #[error("max {max} is above {limit}, the most that a pool may have")]
+    TooMany {
+        /// The maximum asked for.
+        max: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// The service stops.
+    #[error("the service is stopping")]
+    ShuttingDown,
+}
+
+/// Why no rebuild began.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RebuildError {
+    /// No such template.
+    #[error("there is no template {name:?}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+    },
+    /// One runs already.
+    #[error("build {build} of this template runs already")]
+    AlreadyRunning {
+        /// Its id.
+        build: String,
+    },
+    /// The service stops.
+    #[error("the service is stopping")]
+    ShuttingDown,
+}

@@ -1,0 +1,203 @@
+//! What the cache needs of a factory, of a generation and of a clone.
+//!
+//! They are traits so that the tests can script every behaviour: `factory_mint` implements them for the real thing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use thiserror::Error;
+use vmint_factory::{Accel, Argv, GenerationId, Phase, Phases, TemplateSpec, VmId};
+
+use crate::error::BoxError;
+use crate::standin::{BuildStep, ExecError, ExecOutcome, ExecRequest, Identity, StaleField};
+
+/// Is told each step of a build as it begins. It must return at once.
+pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
+
+/// Makes generations, and clones of them.
+pub trait Mint: Send + Sync + 'static {
+    /// Looks for a published generation of a template.
+    fn find<'a>(&'a self, spec: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>>;
+
+    /// Builds and publishes a generation.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves no virtual machine and publishes nothing.
+    fn build<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+        report: StepReport,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>>;
+
+    /// Makes one clone: it has answered, with an identity of its own.
+    ///
+    /// # Cancel safety
+    /// Dropped, it ends what it began; the process may outlive the call by a moment.
+    fn mint<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+        order: LaunchOrder,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>>;
+}
+
+/// What was found on disk.
+pub enum FoundGeneration {
+    /// It is valid and matches.
+    Current(Arc<dyn LiveGeneration>),
+    /// It is valid, but made from something else.
+    Stale {
+        /// Which.
+        generation: GenerationId,
+        /// Where it differs.
+        fields: Vec<StaleField>,
+    },
+    /// It is not what was published.
+    Damaged {
+        /// Which.
+        generation: GenerationId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is none.
+    None,
+}
+
+/// An order for one clone.
+#[derive(Clone, Debug)]
+pub struct LaunchOrder {
+    /// Its id.
+    pub id: VmId,
+    /// Its first hostname.
+    pub hostname: String,
+    /// Commands run in it before it is ready.
+    pub on_clone: Vec<Argv>,
+    /// Whether it waits with its virtual CPUs stopped.
+    pub paused: bool,
+}
+
+/// Why a clone could not be made.
+#[derive(Debug, Error)]
+#[error("{source}")]
+pub struct CloneFailure {
+    /// The phase it failed in.
+    pub phase: Phase,
+    /// Whether the generation itself is damaged, so that no other clone of it can succeed.
+    pub damage: bool,
+    /// What happened.
+    pub source: BoxError,
+}
+
+/// What is known of a generation.
+#[derive(Clone, Debug)]
+pub struct GenerationFacts {
+    /// Its id.
+    pub id: GenerationId,
+    /// When it was built.
+    pub built_at: Timestamp,
+    /// What ran its virtual CPUs.
+    pub accel: Accel,
+    /// The QEMU that saved it.
+    pub qemu_version: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Its boot, by phase.
+    pub boot_phases: Phases,
+    /// Its build, by phase.
+    pub build_phases: Vec<(String, Duration)>,
+    /// From the start of its boot to the answer of its first command, where that was measured.
+    pub first_exec: Option<Duration>,
+    /// What its canary clones proved.
+    pub report: serde_json::Value,
+}
+
+/// One published generation.
+pub trait LiveGeneration: Send + Sync + 'static {
+    /// What is known of it.
+    fn facts(&self) -> &GenerationFacts;
+    /// Blocks of its shared memory file, bytes. May block.
+    fn memory_bytes_on_disk(&self) -> u64;
+    /// Its files go when nothing holds it any longer.
+    fn retire(&self);
+    /// The thing itself, for the [`Mint`] that made it.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What is known of a clone.
+#[derive(Clone, Debug)]
+pub struct CloneFacts {
+    /// Its id.
+    pub id: VmId,
+    /// The hypervisor's process.
+    pub pid: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its start, by phase.
+    pub phases: Phases,
+    /// The socket of its serial console.
+    pub console_socket: PathBuf,
+}
+
+/// What the clone's record on disk says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RecordState {
+    /// Warm and unused.
+    Ready,
+    /// Somebody's sandbox.
+    Leased(LeaseFacts),
+    /// Being ended.
+    Releasing,
+}
+
+/// A lease, as the clone's record keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseFacts {
+    /// When it began.
+    pub leased_at: Timestamp,
+    /// When it ends; `None` lasts until the release.
+    pub expires_at: Option<Timestamp>,
+    /// What came with the request.
+    pub metadata: BTreeMap<String, String>,
+    /// `pool` or `clone`.
+    pub source: &'static str,
+}
+
+/// One living clone.
+pub trait LiveClone: Send + Sync + 'static {
+    /// What is known of it.
+    fn facts(&self) -> CloneFacts;
+    /// Its names at present.
+    fn identity(&self) -> Identity;
+    /// Resolves with the reason once its process is gone. Any number of callers.
+    fn ended(&self) -> BoxFuture<'_, String>;
+    /// Asks the guest for an answer.
+    fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>>;
+    /// Runs a command in the guest.
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
+    /// Gives the guest another hostname.
+    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>>;
+    /// Lets the virtual CPUs run, and sets the guest's clock.
+    fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+    /// Writes its record. A small file, written at once.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn record(&self, state: RecordState) -> std::io::Result<()>;
+    /// Ends it, for certain; resolves once its process and its directory are gone.
+    fn end(&self) -> BoxFuture<'_, String>;
+    /// The newest part of its console. May block.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn console(&self) -> std::io::Result<Vec<u8>>;
+    /// Its private pages, bytes. May block.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    fn anonymous_bytes(&self) -> std::io::Result<u64>;
+}

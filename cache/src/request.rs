@@ -1,0 +1,42 @@
+//! What a runtime asks of the cache.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a checkout does when no clone is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// Waits for the refill, first come, first served. In a pool that keeps no clones (`target` 0) one is made for it.
+    #[default]
+    Wait,
+    /// Has one made at once, beyond what the refill makes, as far as `max` allows; else waits.
+    Clone,
+    /// Fails at once.
+    Fail,
+}
+
+/// A request for one sandbox.
+#[derive(Clone, Debug, Default)]
+pub struct CheckoutRequest {
+    /// The template's name.
+    pub template: String,
+    /// What to do when no clone is ready.
+    pub on_empty: OnEmpty,
+    /// How long to wait at most.
+    pub wait: Duration,
+    /// The lease: `None` is the pool's default, `Some(None)` lasts until the release.
+    pub ttl: Option<Option<Duration>>,
+    /// A hostname to set; `None` leaves the one that the clone got when it was made.
+    pub hostname: Option<String>,
+    /// Kept with the sandbox and shown with it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// New sizes for a pool; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// Warm clones to keep.
+    pub target: Option<u32>,
+    /// Clones alive at most.
+    pub max: Option<u32>,
+}

@@ -1,0 +1,268 @@
+//! What the cache shows of itself: plain values, taken at one moment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use vmint_factory::{Accel, Phases};
+
+use crate::standin::{BuildStep, StaleField};
+
+/// Where a sandbox came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// From the warm pool, at once or after a wait for the refill.
+    Pool,
+    /// Made for the request.
+    Clone,
+}
+
+impl Source {
+    /// The name in metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Clone => "clone",
+        }
+    }
+}
+
+/// One leased sandbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SandboxView {
+    /// Its id: that of the clone.
+    pub id: String,
+    /// The template it is a clone of.
+    pub template: String,
+    /// The generation of that template.
+    pub generation: String,
+    /// Always `leased`: nothing else is shown as a sandbox.
+    pub state: &'static str,
+    /// Where it came from.
+    pub source: Source,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// The hypervisor's process.
+    pub pid: u32,
+    /// The guest's name.
+    pub hostname: String,
+    /// The guest's machine id.
+    pub machine_id: String,
+    /// The socket of its serial console.
+    pub console_socket: PathBuf,
+    /// When the clone was made.
+    pub created_at: Timestamp,
+    /// When it was leased.
+    pub leased_at: Timestamp,
+    /// When the lease ends; `None` lasts until the release.
+    pub expires_at: Option<Timestamp>,
+    /// How long the checkout took.
+    pub checkout: Duration,
+    /// How long the start of the clone took, by phase.
+    pub startup: Phases,
+    /// What came with the request.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Where a clone is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CloneState {
+    /// Being made.
+    Launching,
+    /// Warm, proved, unused.
+    Ready,
+    /// Somebody's sandbox.
+    Leased,
+    /// Being ended, for whatever reason.
+    Releasing,
+}
+
+impl CloneState {
+    /// The name in metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launching => "launching",
+            Self::Ready => "ready",
+            Self::Leased => "leased",
+            Self::Releasing => "releasing",
+        }
+    }
+}
+
+/// One living clone of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneView {
+    /// Its id.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: CloneState,
+    /// The generation it was made from.
+    pub generation: Option<String>,
+    /// Time since its launch was ordered.
+    pub age: Duration,
+}
+
+/// One pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The template.
+    pub template: String,
+    /// Warm clones to keep.
+    pub target: u32,
+    /// Clones alive at most.
+    pub max: u32,
+    /// Warm, unused clones.
+    pub ready: usize,
+    /// Clones being made.
+    pub launching: usize,
+    /// Sandboxes.
+    pub leased: usize,
+    /// Clones being ended.
+    pub releasing: usize,
+    /// Checkouts that wait.
+    pub waiters: usize,
+    /// Checkouts that found a ready clone.
+    pub hits: u64,
+    /// Checkouts that found none.
+    pub misses: u64,
+    /// Why clones cannot be made at present.
+    pub degraded: Option<String>,
+    /// Every living clone, oldest first.
+    pub clones: Vec<CloneView>,
+}
+
+/// Whether a template can be cloned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TemplateState {
+    /// It has a sound current generation. A rebuild may run beside it: see [`TemplateView::build`].
+    Ready,
+    /// It has none yet, and one is being looked for or built.
+    Building,
+    /// It has none, and the last build failed; the next try comes by itself.
+    Failed,
+}
+
+impl TemplateState {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Building => "building",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateView {
+    /// Its name.
+    pub name: String,
+    /// Whether it can be cloned.
+    pub state: TemplateState,
+    /// The generation that new clones are made from.
+    pub current: Option<String>,
+    /// The current generation, then older ones that still have clones.
+    pub generations: Vec<GenerationView>,
+    /// The build that runs.
+    pub build: Option<String>,
+    /// Whether what is on disk does not match the configuration.
+    pub stale: bool,
+    /// In which fields.
+    pub stale_fields: Vec<StaleField>,
+    /// Why the last build failed; `None` after a success.
+    pub last_error: Option<String>,
+}
+
+/// One generation of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationView {
+    /// Its id.
+    pub generation: String,
+    /// When it was built.
+    pub built_at: Timestamp,
+    /// What ran its virtual CPUs.
+    pub accel: Accel,
+    /// The QEMU that saved it.
+    pub qemu_version: String,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Living clones of it.
+    pub clones: usize,
+    /// How long each phase of its build took.
+    pub phases: Vec<(String, Duration)>,
+    /// What the canary clones proved.
+    pub report: serde_json::Value,
+}
+
+/// Where a build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BuildState {
+    /// It runs, or waits for another template's build to end.
+    Running,
+    /// Its generation was published.
+    Succeeded,
+    /// It made nothing.
+    Failed,
+}
+
+impl BuildState {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One build of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildView {
+    /// Its id.
+    pub id: String,
+    /// The template.
+    pub template: String,
+    /// Where it is.
+    pub state: BuildState,
+    /// The step it is in, or ended in; `None` while it waits for its turn.
+    pub step: Option<BuildStep>,
+    /// What it made.
+    pub generation: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// How long each phase took; empty until it has succeeded.
+    pub phases: Vec<(String, Duration)>,
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Whether the service can do its work, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether checkouts can be expected to succeed.
+    pub ready: bool,
+    /// Why not; empty when ready.
+    pub reasons: Vec<String>,
+}
+
+/// Memory of one template and its clones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateMemory {
+    /// The template.
+    pub template: String,
+    /// Blocks of the shared memory files, each counted once, bytes.
+    pub template_bytes: u64,
+    /// Sum of the clones' private pages, bytes.
+    pub clone_private_bytes: u64,
+}

@@ -1,0 +1,61 @@
+//! `helper identity`: makes a fresh clone a machine of its own, and proves it.
+//!
+//! Clones of one template start as the same machine to the last bit. The order here is what makes them differ:
+//!
+//! 1. the clock is stepped;
+//! 2. the kernel's own reseed after the restore (vmgenid) is seen in its log;
+//! 3. the host's entropy is added on top and the generator reseeded with it;
+//! 4. hostname and machine-id are set;
+//! 5. only then is anything drawn from the generator, and everything is *read back*, never echoed.
+//!
+//! One line of JSON on stdout, whatever happens; after the first failure nothing further is done.
+
+mod names;
+mod report;
+mod request;
+mod reseed;
+
+use std::io::{self, Read as _};
+use std::process::ExitCode;
+
+use crate::failure::{Doing, Failure};
+use crate::{json, sys};
+
+/// Far above any real request, so that a wrong caller cannot fill the guest's memory.
+const REQUEST_MAX_BYTES: u64 = 64 * 1024;
+
+pub(crate) fn main() -> ExitCode {
+    match renew() {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{}", json::Object::new().string("error", &failure.to_string()).end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn renew() -> Result<String, Failure> {
+    let mut text = String::new();
+    io::stdin().take(REQUEST_MAX_BYTES).read_to_string(&mut text).doing(|| "read the request".to_owned())?;
+    let request = request::parse(&text).map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
+    if request.clock_step_ns != 0 {
+        sys::step_clock_realtime(request.clock_step_ns).doing(|| format!("step the clock by {} ns", request.clock_step_ns))?;
+    }
+    let reseeded = match request.expect_reseed {
+        true => reseed::wait_for_kernel(request.reseed_wait)?,
+        false => reseed::seen_by_kernel()?,
+    };
+    if !request.entropy.is_empty() {
+        reseed::add_host_entropy(&request.entropy)?;
+    }
+    if let Some(name) = &request.hostname {
+        names::set_hostname(name)?;
+    }
+    if let Some(id) = &request.machine_id {
+        names::set_machine_id(id)?;
+    }
+    report::read_back(reseeded)
+}

@@ -1,0 +1,61 @@
+//! vmint's helper inside the guest: one small static program with four callers.
+//!
+//! | called as | by | does |
+//! |---|---|---|
+//! | `/init` (process 1) | the kernel | [`init`]: mounts, modules, virtio ports, `qemu-ga` |
+//! | `helper run` | `qemu-ga`'s guest-exec | [`run`]: one command with a deadline and capped output |
+//! | `helper identity` | `qemu-ga`'s guest-exec | [`identity`]: makes a fresh clone a machine of its own |
+//! | `helper prepare` | `qemu-ga`'s guest-exec | [`prepare`]: last step before the template is saved |
+//! | `/sbin/hwclock` | `qemu-ga`'s guest-set-time | [`hwclock`]: copies the clock to or from the RTC |
+//!
+//! It is static and starts no threads: under emulation most of what a process costs is its first few milliseconds.
+
+mod failure;
+mod hex;
+mod hwclock;
+mod identity;
+mod init;
+mod json;
+mod prepare;
+mod run;
+mod sys;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
+       helper identity < key=value lines
+       helper prepare
+       hwclock -w | -s";
+
+/// The exit code of a wrong command line.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    if std::process::id() == 1 {
+        return init::main();
+    }
+    if Path::new(&program).file_name() == Some(OsStr::new("hwclock")) {
+        return hwclock::main(args);
+    }
+    let command = args.next().unwrap_or_default();
+    dispatch(&command, args)
+}
+
+fn dispatch(command: &OsStr, args: impl Iterator<Item = OsString>) -> ExitCode {
+    match command.to_str() {
+        Some("run") => run::main(args),
+        Some("identity") => identity::main(),
+        Some("prepare") => prepare::main(),
+        _ => usage("which command?"),
+    }
+}
+
+/// Says what was wrong with the command line, and how it goes.
+fn usage(wrong: &str) -> ExitCode {
+    eprintln!("helper: {wrong}\n{USAGE}");
+    ExitCode::from(EXIT_USAGE)
+}

@@ -1,0 +1,33 @@
+//! `helper prepare`: the last thing that runs in a template before it is saved.
+//!
+//! - It waits until the kernel's random generator is seeded: a generator that is not ready in the template does not
+//!   reseed itself in the clones, and they would all draw the same numbers.
+//! - It sets the kernel log's mark, so that a clone that looks for the kernel's reseed sees newer records only.
+//! - It writes out what is dirty and says what the clock shows.
+
+use std::process::ExitCode;
+
+use crate::failure::{Doing, Failure};
+use crate::{json, sys};
+
+pub(crate) fn main() -> ExitCode {
+    match prepare() {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{}", json::Object::new().string("error", &failure.to_string()).end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare() -> Result<String, Failure> {
+    // Blocks until the generator is ready, which the kernel promises for every machine within seconds.
+    sys::random_bytes(&mut [0u8; 16]).doing(|| "wait for the kernel's random generator".to_owned())?;
+    sys::clear_kernel_log_mark().doing(|| "set the kernel log's mark".to_owned())?;
+    sys::sync();
+    let now_ns = sys::clock_realtime_ns().doing(|| "read the clock".to_owned())?;
+    Ok(json::Object::new().plain("clock_realtime_ns", now_ns).end())
+}

@@ -1,0 +1,90 @@
+//! The record at the end of stderr that says how the run ended.
+//!
+//! `qemu-ga` reports an exit code and nothing else, so what it cannot say travels here:
+//! `\0vmint-run {json}\0`, always the very last bytes.
+
+use std::io;
+
+use crate::json::Object;
+use crate::sys::Ended;
+
+const PREFIX: &str = "\0vmint-run ";
+
+/// The program could not be started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SpawnError {
+    pub(super) errno: i32,
+    pub(super) message: String,
+}
+
+impl SpawnError {
+    /// `about` goes in front of the system's text; an empty one adds nothing.
+    pub(super) fn new(about: &str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+        let message = format!("{about}{}", crate::sys::error_text(errno));
+        Self { errno, message }
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Trailer {
+    pub(super) ended: Option<Ended>,
+    pub(super) stdout_truncated: bool,
+    pub(super) stderr_truncated: bool,
+    pub(super) timed_out: bool,
+    pub(super) spawn_error: Option<SpawnError>,
+}
+
+impl Trailer {
+    pub(super) fn not_spawned(error: SpawnError) -> Self {
+        Self { spawn_error: Some(error), ..Self::default() }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let (exit_code, signal) = match self.ended {
+            Some(Ended::Exited(code)) => (Some(code), None),
+            Some(Ended::Signalled(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let spawn_error = self.spawn_error.as_ref();
+        let spawn_error = spawn_error.map(|e| Object::new().plain("errno", e.errno).string("message", &e.message).end());
+        let json = Object::new()
+            .optional("exit_code", exit_code)
+            .optional("signal", signal)
+            .plain("stdout_truncated", self.stdout_truncated)
+            .plain("stderr_truncated", self.stderr_truncated)
+            .plain("timed_out", self.timed_out)
+            .optional("spawn_error", spawn_error)
+            .end();
+        format!("{PREFIX}{json}\0").into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(trailer: &Trailer) -> String {
+        String::from_utf8(trailer.to_bytes()).expect("JSON is text")
+    }
+
+    #[test]
+    fn after_an_exit() {
+        let trailer = Trailer { ended: Some(Ended::Exited(0)), ..Trailer::default() };
+        let expected = "\0vmint-run {\"exit_code\":0,\"signal\":null,\"stdout_truncated\":false,\"stderr_truncated\":false,\"timed_out\":false,\"spawn_error\":null}\0";
+        assert_eq!(text(&trailer), expected);
+    }
+
+    #[test]
+    fn after_a_deadline() {
+        let trailer = Trailer { ended: Some(Ended::Signalled(9)), stdout_truncated: true, timed_out: true, ..Trailer::default() };
+        let expected = "\0vmint-run {\"exit_code\":null,\"signal\":9,\"stdout_truncated\":true,\"stderr_truncated\":false,\"timed_out\":true,\"spawn_error\":null}\0";
+        assert_eq!(text(&trailer), expected);
+    }
+
+    #[test]
+    fn without_a_program() {
+        let trailer = Trailer::not_spawned(SpawnError::new("", &io::Error::from_raw_os_error(2)));
+        assert!(text(&trailer).contains("\"spawn_error\":{\"errno\":2,\"message\":\"No such file or directory\"}"));
+    }
+}

@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# The guest's root file system, which is its initrd: a merged /usr, as Debian has it, with busybox, the stock qemu-ga
+# and just the libraries that it needs.
+
+# rootfs_skeleton ROOT
+rootfs_skeleton() {
+  local root=$1 link
+  mkdir -p -- "$root"/{dev,etc/vmint,home,mnt,opt,proc,root,run,srv,sys,tmp,usr/{bin,lib,lib64,sbin,local/{bin,sbin}},var/{lib,log,tmp}}
+  chmod 0700 -- "$root/root"
+  chmod 1777 -- "$root/tmp" "$root/var/tmp"
+  for link in bin sbin lib lib64; do ln -s "usr/$link" "$root/$link"; done
+  ln -s /run "$root/var/run"
+  ln -s /proc/self/mounts "$root/etc/mtab"
+  printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/nonexistent:/bin/false' >"$root/etc/passwd"
+  printf '%s\n' 'root:x:0:' 'tty:x:5:' 'nogroup:x:65534:' >"$root/etc/group"
+  printf '%s\n' '127.0.0.1 localhost' '::1 localhost' '127.0.1.1 vmint-template' >"$root/etc/hosts"
+  printf 'vmint-template\n' >"$root/etc/hostname"
+  # A valid one, which no clone keeps.
+  printf '%032d\n' 0 >"$root/etc/machine-id"
+  printf '%s\n' 'passwd: files' 'group: files' 'hosts: files dns' >"$root/etc/nsswitch.conf"
+  printf '%s\n' /bin/sh /bin/ash >"$root/etc/shells"
+  printf '%s\n' 'ID=vmint' 'NAME="vmint guest"' 'PRETTY_NAME="vmint guest"' >"$root/etc/os-release"
+}
+
+# rootfs_find PACKAGES PATH...: the first that exists; distributions merge /usr at different times.
+rootfs_find() {
+  local packages=$1 path
+  shift
+  for path; do
+    if [[ -e $packages/$path ]]; then
+      printf '%s\n' "$packages/$path"
+      return
+    fi
+  done
+  die "the packages have no $1"
+}
+
+# rootfs_busybox PACKAGES ROOT
+rootfs_busybox() {
+  local root=$2 busybox applet
+  busybox=$(rootfs_find "$1" usr/bin/busybox bin/busybox)
+  install -m 0755 -- "$busybox" "$root/usr/bin/busybox"
+  while read -r applet; do
+    case $applet in
+      # vmint's helper is both.
+      */hwclock | */init | linuxrc) continue ;;
+      usr/*) ;;
+      *) applet=usr/$applet ;;
+    esac
+    [[ -d $root/${applet%/*} && ! -e $root/$applet ]] || continue
+    ln -s /usr/bin/busybox "$root/$applet"
+  done < <("$busybox" --list-full)
+}
+
+# rootfs_agent PACKAGES ROOT
+rootfs_agent() {
+  local packages=$1 root=$2 agent
+  agent=$(rootfs_find "$packages" usr/sbin/qemu-ga usr/bin/qemu-ga)
+  install -m 0755 -- "$agent" "$root/usr/sbin/qemu-ga"
+  declare -gA LIBRARIES_PLACED=()
+  mapfile -t LIBRARY_PACKAGES < <(packages_dependencies qemu-guest-agent)
+  rootfs_libraries "$agent" "$packages" "$root"
+}
+
+# rootfs_libraries ELF PACKAGES ROOT: what it needs, and what that needs.
+rootfs_libraries() {
+  local elf=$1 packages=$2 root=$3 name file
+  for name in $(readelf -d "$elf" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+    [[ -z ${LIBRARIES_PLACED[$name]-} ]] || continue
+    LIBRARIES_PLACED[$name]=yes
+    until file=$(rootfs_library_file "$packages" "$name"); do rootfs_more_libraries "$packages" "$name"; done
+    case $name in
+      # The program names its path in full.
+      ld-linux*) install -m 0755 -- "$file" "$root/usr/lib64/$name" ;;
+      *) install -D -m 0644 -- "$file" "$root/usr/lib/x86_64-linux-gnu/$name" ;;
+    esac
+    rootfs_libraries "$file" "$packages" "$root"
+  done
+}
+
+rootfs_library_file() {
+  local directory
+  for directory in usr/lib/x86_64-linux-gnu lib/x86_64-linux-gnu usr/lib64 lib64 usr/lib lib; do
+    if [[ -e $1/$directory/$2 ]]; then
+      realpath -- "$1/$directory/$2"
+      return
+    fi
+  done
+  return 1
+}
+
+# Unpacks one more package: the one whose name fits the library best, else the next library in the queue.
+rootfs_more_libraries() {
+  local packages=$1 name=$2 package chosen='' stem=${2%%.so*}
+  local rest=()
+  for package in "${LIBRARY_PACKAGES[@]}"; do
+    if [[ $package == "${stem,,}"* ]]; then
+      chosen=$package
+      break
+    fi
+    [[ -n $chosen || ! $package =~ ^(lib|zlib) ]] || chosen=$package
+  done
+  [[ -n $chosen ]] || die "no package that qemu-guest-agent depends on has $name"
+  for package in "${LIBRARY_PACKAGES[@]}"; do
+    [[ $package == "$chosen" ]] || rest+=("$package")
+  done
+  packages_unpack "$chosen" "$packages"
+  mapfile -t rest < <({ ((${#rest[@]} == 0)) || printf '%s\n' "${rest[@]}"; packages_dependencies "$chosen"; } | awk -v used="${PACKAGES_USED[*]}" '
+    BEGIN { split(used, names, " "); for (i in names) seen[names[i]] = 1 }
+    !seen[$1]++')
+  LIBRARY_PACKAGES=("${rest[@]}")
+}
+
+# rootfs_helper HELPER ROOT
+rootfs_helper() {
+  install -D -m 0755 -- "$1" "$2/usr/lib/vmint/helper"
+  ln -s /usr/lib/vmint/helper "$2/init"
+  ln -s /usr/lib/vmint/helper "$2/usr/sbin/hwclock"
+}
+
+# rootfs_pack ROOT FILE: the same bytes for the same files, whoever builds and whenever.
+rootfs_pack() {
+  local root=$1 file=$2
+  find "$root" -exec touch -h -d @0 -- {} +
+  (cd -- "$root" && find . -mindepth 1 -print0 | sort -z | cpio --quiet -0 -o -H newc -R +0:+0 --reproducible) >"$file.cpio"
+  rootfs_compress "$file.cpio" "$file"
+  rm -- "$file.cpio"
+}
+
+# See docs/guest.md for what the ways of packing cost.
+rootfs_compress() {
+  gzip -9 -n -c -- "$1" >"$2"
+}

@@ -3,10 +3,12 @@
 //! Start at [`Cache`]: it finds or builds every template, keeps a pool of clones of each, and leases them as sandboxes.
 //! It knows nothing of hypervisor command lines, QMP or HTTP.
 
+mod backoff;
 mod cache;
 mod error;
 mod lease;
 mod mint;
+mod pool;
 mod request;
 mod spec;
 mod standin;

@@ -1,0 +1,136 @@
+//! What happens to a pool, and what the pool wants done about it.
+
+use std::time::Duration;
+
+use vmint_factory::Phase;
+
+use super::ids::{CloneKey, Epoch, Moment, Ticket};
+use crate::request::OnEmpty;
+use crate::view::Source;
+
+/// The terms of one checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// What to do when nothing is ready.
+    pub on_empty: OnEmpty,
+    /// Until when to wait.
+    pub deadline: Moment,
+    /// The lease, from the grant on; `None` lasts until the release.
+    pub ttl: Option<Duration>,
+    /// Whether this is the second try of a checkout whose clone failed in its hands: it goes to the head of the queue,
+    /// and is neither a hit nor a miss.
+    pub again: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// There is a new generation; clones are made from it from now on.
+    Published { epoch: Epoch },
+    /// Somebody wants a sandbox.
+    Checkout { ticket: Ticket, terms: Terms },
+    /// They no longer wait for it.
+    HungUp { ticket: Ticket },
+    /// A clone was made: its guest has answered, with an identity of its own.
+    Launched { clone: CloneKey },
+    /// A clone could not be made, and nothing of it is left.
+    LaunchFailed { clone: CloneKey, phase: Phase, damage: bool, reason: String },
+    /// The process of a clone is gone by itself.
+    Died { clone: CloneKey },
+    /// The guest of a clone answered a ping.
+    Answered { clone: CloneKey },
+    /// It did not.
+    Silent { clone: CloneKey },
+    /// A grant was not taken, and nothing in its clone was changed.
+    Returned { clone: CloneKey },
+    /// A grant was not taken, and its clone cannot be given to anybody else.
+    Spoiled { clone: CloneKey },
+    /// A lease begins anew.
+    Renewed { clone: CloneKey, ttl: Option<Duration> },
+    /// A sandbox is no longer needed.
+    Released { clone: CloneKey },
+    /// What was ended, or given up, is gone.
+    Ended { clone: CloneKey },
+    /// The pool has new sizes.
+    Resized { target: usize, max: usize },
+    /// The moment named by `Core::next_wake` has come.
+    Tick,
+    /// Checkouts are refused and nothing new is made; what lives lives on.
+    Closed,
+    /// Everything ends.
+    Stopped,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Make a clone; answered by `Launched` or `LaunchFailed`. `urgent`: somebody waits for it.
+    Launch { clone: CloneKey, epoch: Epoch, urgent: bool },
+    /// Give up a clone that is being made; answered by `Ended`.
+    Abandon { clone: CloneKey },
+    /// Give a clone to a checkout; it is leased from now on.
+    Grant { ticket: Ticket, clone: CloneKey, source: Source },
+    /// Answer a checkout with no.
+    Refuse { ticket: Ticket, why: Refusal },
+    /// Ask a guest for a sign of life; answered by `Answered` or `Silent`.
+    Ping { clone: CloneKey },
+    /// End a clone; answered by `Ended`.
+    End { clone: CloneKey, why: EndReason },
+    /// Have the generation built anew: clones cannot be made from it.
+    Rebuild { epoch: Epoch, reason: String },
+    /// Tell the operator that clones cannot be made at present.
+    Degraded { reason: String },
+    /// Tell the operator that they can be made again.
+    Recovered,
+}
+
+/// Why a checkout gets nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Nothing was ready in time.
+    Empty,
+    /// Too many wait already.
+    QueueFull,
+    /// The pool is closed.
+    Closed,
+}
+
+/// Why a clone ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// It was released.
+    Released,
+    /// Its lease ran out.
+    Expired,
+    /// Its process is gone already; what is left of it goes too.
+    Died,
+    /// Its guest stopped answering.
+    Silent,
+    /// A checkout failed in it, or was given up half-way.
+    Spoiled,
+    /// It was unused for too long.
+    TooOld,
+    /// There is a newer generation.
+    OldGeneration,
+    /// There are more than wanted.
+    Surplus,
+    /// The service stops.
+    Stopped,
+}
+
+impl EndReason {
+    /// The reason in words, for logs and for whoever still used the sandbox.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "it was released",
+            Self::Expired => "its lease ran out",
+            Self::Died => "its process died",
+            Self::Silent => "its guest stopped answering",
+            Self::Spoiled => "its checkout was not completed",
+            Self::TooOld => "it was unused for longer than max_age",
+            Self::OldGeneration => "there is a newer generation",
+            Self::Surplus => "the pool has more clones than wanted",
+            Self::Stopped => "the service stops",
+        }
+    }
+}

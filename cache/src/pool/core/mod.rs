@@ -1,0 +1,34 @@
+//! The pool's core: what to make, whom to serve, what to end. Pure: `on(now, event) -> effects`.
+//!
+//! Nothing in here does I/O, reads a clock, takes a lock, waits, or draws a random number that it was not seeded with.
+//! So every decision of a pool can be tested by telling the core what happened, and reading what it wants done.
+//!
+//! ```text
+//!  ids.rs      names and time           roster.rs   the living clones, and their states
+//!  event.rs    events and effects       queue.rs    the waiting checkouts
+//!  health.rs   can clones be made?      supply.rs   whom to serve, what to make and to end
+//!  machine.rs  `on`: one event, then everything that follows from it
+//! ```
+//!
+//! What always holds:
+//! - **No more than `max` clones live**, leased ones and those being ended included; a smaller `max` ends only unused ones.
+//! - **No clone is granted twice** without having been returned, and none that died, was silent or was never proved.
+//! - **No clone is lost**: each is ready, leased, or on its way to its end, and leaves only when its process is gone.
+//! - **First come, first served**, and every waiting checkout is answered by its deadline.
+//! - **After quiet time** as many clones are ready as `target` says, as far as `max` allows.
+
+mod event;
+mod health;
+mod ids;
+mod machine;
+mod queue;
+mod roster;
+mod supply;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use event::{Effect, EndReason, Event, Refusal, Terms};
+pub(crate) use ids::{CloneKey, Epoch, Moment, Ticket};
+pub(crate) use machine::{Core, Limits};
+pub(crate) use roster::{Slot, State, Tally};

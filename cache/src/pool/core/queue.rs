@@ -1,0 +1,94 @@
+//! Checkouts that wait: first come, first served, each with a deadline, and only so many of them.
+
+use std::collections::VecDeque;
+
+use super::event::Terms;
+use super::ids::{Moment, Ticket};
+use crate::request::OnEmpty;
+
+/// One waiting checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    /// Which.
+    pub ticket: Ticket,
+    /// Its terms.
+    pub terms: Terms,
+}
+
+/// All waiting checkouts.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    waiters: VecDeque<Waiter>,
+    limit: usize,
+}
+
+impl Queue {
+    /// An empty queue for so many.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { waiters: VecDeque::new(), limit }
+    }
+
+    /// Whether nobody else may wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiters.len() >= self.limit
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// The limit.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many of them want a clone made for them.
+    pub(crate) fn wanting_a_clone(&self) -> usize {
+        self.waiters.iter().filter(|waiter| waiter.terms.on_empty == OnEmpty::Clone).count()
+    }
+
+    /// Adds one: at the head when it was served before, and badly.
+    pub(crate) fn push(&mut self, waiter: Waiter) {
+        if waiter.terms.again {
+            self.waiters.push_front(waiter);
+        } else {
+            self.waiters.push_back(waiter);
+        }
+    }
+
+    /// Takes the one whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<Waiter> {
+        self.waiters.pop_front()
+    }
+
+    /// Takes one that no longer waits.
+    pub(crate) fn remove(&mut self, ticket: Ticket) {
+        self.waiters.retain(|waiter| waiter.ticket != ticket);
+    }
+
+    /// Takes those whose deadline has come.
+    pub(crate) fn take_overdue(&mut self, now: Moment) -> Vec<Waiter> {
+        if self.next_deadline().is_none_or(|deadline| deadline > now) {
+            return Vec::new();
+        }
+        let (overdue, waiting) = self.waiters.drain(..).partition(|waiter| waiter.terms.deadline <= now);
+        self.waiters = waiting;
+        Vec::from(overdue)
+    }
+
+    /// Takes them all.
+    pub(crate) fn take_all(&mut self) -> Vec<Waiter> {
+        self.waiters.drain(..).collect()
+    }
+
+    /// The first deadline among them.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.waiters.iter().map(|waiter| waiter.terms.deadline).min()
+    }
+}

@@ -1,0 +1,106 @@
+//! Supply and demand: whom to serve, what to make, and what to end. It runs after every event, so a refill begins with
+//! the checkout that caused it.
+//!
+//! How many clones are wanted: `target`, and one for each waiting checkout. A ready clone that is to be replaced (too
+//! old, of an older generation) does not count, so its replacement is made first, and it ends when that is ready.
+//!
+//! How many are made at the same time: `refill`, and one for each waiting checkout that wants a clone made for it; after
+//! a failure a single one, until one has succeeded. All within `max`.
+//!
+//! A checkout that only waits is served by the refill. In a pool of `target` 0 nothing would ever be refilled, so there
+//! its clone is made for it as well.
+
+use super::event::{Effect, EndReason};
+use super::ids::{CloneKey, Epoch};
+use super::machine::{Core, Course};
+use super::roster::Tally;
+use crate::request::OnEmpty;
+use crate::view::Source;
+
+impl Core {
+    /// Serves, ends and makes, until supply meets demand as far as the limits allow.
+    pub(super) fn balance(&mut self, effects: &mut Vec<Effect>) {
+        if self.course == Course::Stopped {
+            return;
+        }
+        self.serve(effects);
+        self.trim(effects);
+        if self.course == Course::Open
+            && let Some(epoch) = self.epoch
+            && self.health.allows(self.now, epoch)
+        {
+            self.launch(epoch, effects);
+            self.make_room(effects);
+        }
+    }
+
+    /// Gives ready clones to waiting checkouts, first come, first served.
+    fn serve(&mut self, effects: &mut Vec<Effect>) {
+        while !self.queue.is_empty()
+            && let Some(clone) = self.roster.best_ready(self.now, self.epoch)
+            && let Some(waiter) = self.queue.pop()
+        {
+            let made_for_it = waiter.terms.on_empty == OnEmpty::Clone || self.limits.target == 0;
+            let source = if made_for_it { Source::Clone } else { Source::Pool };
+            self.grant(waiter, clone, source, effects);
+        }
+    }
+
+    /// Ends ready clones that are more than wanted: those to be replaced first, then the oldest.
+    fn trim(&mut self, effects: &mut Vec<Effect>) {
+        let tally = self.tally();
+        let unwanted = tally.ready().saturating_sub(self.limits.target);
+        let beyond_max = tally.staying().saturating_sub(self.limits.max);
+        for _ in 0..unwanted.max(beyond_max).min(tally.ready()) {
+            self.end_worst(effects);
+        }
+    }
+
+    /// Begins as many launches as are wanted and allowed.
+    fn launch(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
+        let tally = self.tally();
+        let room = self.limits.max.saturating_sub(tally.alive());
+        let slots = self.at_once().saturating_sub(tally.in_flight());
+        let waiting = self.queue.len().saturating_sub(tally.in_flight());
+        for nth in 0..self.wanted(&tally).min(room).min(slots) {
+            let clone = self.roster.begin(self.now, epoch);
+            effects.push(Effect::Launch { clone, epoch, urgent: nth < waiting });
+        }
+    }
+
+    /// Where `max` leaves no room to make the replacement first, ends one clone that is to be replaced: one, and only
+    /// when nothing is under way that would make room or replace it anyway.
+    fn make_room(&mut self, effects: &mut Vec<Effect>) {
+        let tally = self.tally();
+        let is_quiet = tally.in_flight() == 0 && tally.releasing == 0;
+        if is_quiet && tally.stale > 0 && self.wanted(&tally) > 0 && tally.alive() == self.limits.max {
+            self.end_worst(effects);
+        }
+    }
+
+    /// Clones that are wanted beyond those that are ready or being made.
+    fn wanted(&self, tally: &Tally) -> usize {
+        let waiting = self.queue.len().saturating_sub(tally.launching_old);
+        (self.limits.target + waiting).saturating_sub(tally.launching + tally.fresh)
+    }
+
+    /// Launches that may run at the same time.
+    fn at_once(&self) -> usize {
+        if self.health.is_probing() { 1 } else { self.limits.refill.max(1) + self.queue.wanting_a_clone() }
+    }
+
+    fn end_worst(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(clone) = self.roster.worst_ready(self.now, self.epoch) {
+            let why = self.why_to_do_without(clone);
+            self.end(clone, why, effects);
+        }
+    }
+
+    fn why_to_do_without(&self, clone: CloneKey) -> EndReason {
+        match self.roster.get(clone) {
+            Some(slot) if self.epoch != Some(slot.epoch) => EndReason::OldGeneration,
+            Some(slot) if slot.best_before.is_some_and(|end| end <= self.now) => EndReason::TooOld,
+            Some(_) | None => EndReason::Surplus,
+        }
+    }
+}

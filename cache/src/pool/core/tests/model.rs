@@ -1,0 +1,199 @@
+//! Random histories. After every step what must always hold is compared with what is true in the world; at the end the
+//! world turns quiet, and the pool must be full, or gone.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::world::{LIMITS, Truth, World};
+use crate::pool::core::{CloneKey, Event, Limits, State, Ticket};
+use crate::request::OnEmpty;
+
+/// One step. An `Index` picks one of those to whom it can happen; a step that can happen to nobody is none.
+#[derive(Clone, Debug)]
+enum Step {
+    Checkout { on_empty: OnEmpty, wait: Duration, ttl: Option<Duration> },
+    HangUp(Index),
+    LaunchSucceeds(Index),
+    LaunchFails { which: Index, damage: bool },
+    Dies(Index),
+    Returned(Index),
+    Spoiled(Index),
+    Renewed(Index),
+    Released(Index),
+    EndIsDone(Index),
+    Answers(Index),
+    IsSilent(Index),
+    Publish,
+    Resize { target: usize, more: usize },
+    Pass(Duration),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let on_empty = prop_oneof![3 => Just(OnEmpty::Wait), 2 => Just(OnEmpty::Clone), 1 => Just(OnEmpty::Fail)];
+    let wait = (0_u64..20_000).prop_map(Duration::from_millis);
+    let ttl = prop::option::of((1_u64..60_000).prop_map(Duration::from_millis));
+    let which = any::<Index>;
+    prop_oneof![
+        6 => (on_empty, wait, ttl).prop_map(|(on_empty, wait, ttl)| Step::Checkout { on_empty, wait, ttl }),
+        1 => which().prop_map(Step::HangUp),
+        8 => which().prop_map(Step::LaunchSucceeds),
+        2 => (which(), prop::bool::weighted(0.1)).prop_map(|(which, damage)| Step::LaunchFails { which, damage }),
+        1 => which().prop_map(Step::Dies),
+        1 => which().prop_map(Step::Returned),
+        1 => which().prop_map(Step::Spoiled),
+        1 => which().prop_map(Step::Renewed),
+        2 => which().prop_map(Step::Released),
+        4 => which().prop_map(Step::EndIsDone),
+        2 => which().prop_map(Step::Answers),
+        1 => which().prop_map(Step::IsSilent),
+        1 => Just(Step::Publish),
+        1 => (0_usize..6, 0_usize..6).prop_map(|(target, more)| Step::Resize { target, more }),
+        4 => (0_u64..30_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let ages = prop::option::of((20_u64..200).prop_map(Duration::from_secs));
+    let pings = prop::option::of(Just(Duration::from_secs(15)));
+    (0_usize..5, 0_usize..5, 1_usize..4, 0_usize..6, ages, pings).prop_map(
+        |(target, more, refill, queue, max_age, ping_every)| {
+            let max = (target + more).max(1);
+            Limits { target, max, refill, queue, max_age, ping_every, ..LIMITS }
+        },
+    )
+}
+
+fn pick(which: &Index, from: &[CloneKey]) -> Option<CloneKey> {
+    (!from.is_empty()).then(|| *which.get(from))
+}
+
+fn take(world: &mut World, step: &Step) {
+    let leased = world.leased();
+    match step {
+        Step::Checkout { on_empty, wait, ttl } => {
+            world.checkout_for(*on_empty, *wait, *ttl);
+        }
+        Step::HangUp(which) => hang_up(world, which),
+        Step::LaunchSucceeds(which) => {
+            pick(which, &world.launching()).into_iter().for_each(|clone| world.launch_succeeds(clone));
+        }
+        Step::LaunchFails { which, damage } => {
+            pick(which, &world.launching()).into_iter().for_each(|clone| world.launch_fails(clone, *damage));
+        }
+        Step::Dies(which) => {
+            let living = world.those(|truth| matches!(truth, Truth::Proved | Truth::Granted(_) | Truth::Ending));
+            pick(which, &living).into_iter().for_each(|clone| world.dies(clone));
+        }
+        Step::Returned(which) => {
+            if let Some(clone) = pick(which, &leased) {
+                world.clones.insert(clone, Truth::Proved);
+                world.on(Event::Returned { clone });
+            }
+        }
+        Step::Spoiled(which) => tell(world, pick(which, &leased), |clone| Event::Spoiled { clone }),
+        Step::Renewed(which) => {
+            tell(world, pick(which, &leased), |clone| Event::Renewed { clone, ttl: Some(Duration::from_secs(5)) });
+        }
+        Step::Released(which) => tell(world, pick(which, &leased), |clone| Event::Released { clone }),
+        Step::EndIsDone(which) => {
+            let ending = world.those(|truth| truth == Truth::Ending);
+            pick(which, &ending).into_iter().for_each(|clone| world.end_is_done(clone));
+        }
+        Step::Answers(which) => tell_asked(world, which, |clone| Event::Answered { clone }),
+        Step::IsSilent(which) => tell_asked(world, which, |clone| Event::Silent { clone }),
+        Step::Publish => {
+            world.publish();
+        }
+        Step::Resize { target, more } => {
+            world.on(Event::Resized { target: *target, max: target + more });
+        }
+        Step::Pass(time) => world.pass(*time),
+    }
+}
+
+fn hang_up(world: &mut World, which: &Index) {
+    let waiting: Vec<Ticket> = world.waiting.keys().copied().collect();
+    if !waiting.is_empty() {
+        let ticket = *which.get(&waiting);
+        world.waiting.remove(&ticket);
+        world.on(Event::HungUp { ticket });
+    }
+}
+
+fn tell(world: &mut World, clone: Option<CloneKey>, event: impl Fn(CloneKey) -> Event) {
+    if let Some(clone) = clone {
+        world.on(event(clone));
+    }
+}
+
+fn tell_asked(world: &mut World, which: &Index, event: impl Fn(CloneKey) -> Event) {
+    let asked: Vec<CloneKey> = world.pings.iter().copied().collect();
+    let clone = pick(which, &asked);
+    clone.into_iter().for_each(|clone| {
+        world.pings.remove(&clone);
+    });
+    tell(world, clone, event);
+}
+
+/// What must hold after every step.
+fn check(world: &World, alive_before: usize, in_flight_before: usize) {
+    let tally = world.core.tally();
+    let max = world.core.limits().max;
+    assert!(tally.alive() <= max.max(alive_before), "{tally:?} of at most {max}");
+    let wanting = world.waiting.len();
+    let bound = world.core.limits().refill.max(1) + wanting;
+    assert!(tally.in_flight() <= bound.max(in_flight_before), "{tally:?} with {wanting} waiting");
+    for (clone, truth) in &world.clones {
+        let agrees = match (truth, world.core.clone_state(*clone)) {
+            (Truth::Launching, Some(State::Launching))
+            | (Truth::Proved, Some(State::Ready { .. }))
+            | (Truth::Granted(_), Some(State::Leased { .. }))
+            | (Truth::Ending, Some(State::Releasing))
+            | (Truth::Gone, None) => true,
+            (_, _) => false,
+        };
+        assert!(agrees, "{clone:?} is {truth:?}, but {:?} to the core", world.core.clone_state(*clone));
+    }
+    assert_eq!(world.core.waiters(), world.waiting.len());
+    assert!(world.waiting.values().all(|deadline| *deadline > world.now), "a deadline passed unanswered");
+    assert!(tally.ready() == 0 || world.waiting.is_empty(), "somebody waits beside a ready clone");
+}
+
+/// Nothing fails any more, and time passes.
+fn turn_quiet(world: &mut World) {
+    world.publish();
+    for _ in 0..10 {
+        world.settle();
+        world.pass(Duration::from_secs(20));
+        world.settle();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens(limits in limits(), steps in prop::collection::vec(steps(), 1..120), stops in any::<bool>()) {
+        let mut world = World::new(limits);
+        world.publish();
+        for step in &steps {
+            let before = world.core.tally();
+            take(&mut world, step);
+            check(&world, before.alive(), before.in_flight());
+        }
+        if stops {
+            world.on(Event::Stopped);
+            world.settle();
+            prop_assert!(world.core.is_finished(), "{:?}", world.core.tally());
+            prop_assert!(world.waiting.is_empty());
+        } else {
+            turn_quiet(&mut world);
+            let (tally, limits) = (world.core.tally(), *world.core.limits());
+            prop_assert_eq!(tally.fresh, limits.target.min(limits.max.saturating_sub(tally.leased)), "{:?}", tally);
+            prop_assert_eq!((tally.stale, tally.in_flight(), tally.releasing), (0, 0, 0));
+            prop_assert_eq!(world.core.degraded(), None);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A world for the core to live in: it carries out effects, and remembers what is true of every clone and checkout.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use vmint_factory::Phase;
+
+use crate::pool::core::{CloneKey, Core, Effect, EndReason, Epoch, Event, Limits, Moment, Refusal, Terms, Ticket};
+use crate::request::OnEmpty;
+use crate::view::Source;
+
+pub(super) const LIMITS: Limits =
+    Limits { target: 2, max: 6, refill: 2, queue: 8, max_age: None, ping_every: None };
+
+/// What is true of a clone, whatever the core thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    Launching,
+    Proved,
+    Granted(Ticket),
+    Dead,
+    Ending,
+    Gone,
+}
+
+pub(super) struct World {
+    pub core: Core,
+    pub now: Duration,
+    pub clones: BTreeMap<CloneKey, Truth>,
+    pub epochs: BTreeMap<CloneKey, Epoch>,
+    pub waiting: BTreeMap<Ticket, Duration>,
+    pub granted: Vec<(Ticket, CloneKey, Source)>,
+    pub refused: Vec<(Ticket, Refusal)>,
+    pub pings: BTreeSet<CloneKey>,
+    pub ends: BTreeMap<CloneKey, EndReason>,
+    pub notes: Vec<String>,
+    next_ticket: u64,
+    next_epoch: u64,
+}
+
+impl World {
+    /// A pool without a generation.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            core: Core::new(limits, 7),
+            now: Duration::ZERO,
+            clones: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            granted: Vec::new(),
+            refused: Vec::new(),
+            pings: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            notes: Vec::new(),
+            next_ticket: 0,
+            next_epoch: 0,
+        }
+    }
+
+    /// A pool with a generation, filled.
+    pub(super) fn filled(limits: Limits) -> Self {
+        let mut world = Self::new(limits);
+        world.publish();
+        world.settle();
+        world
+    }
+
+    pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
+        let effects = self.core.on(Moment::new(self.now), event);
+        for effect in &effects {
+            self.carry_out(effect);
+        }
+        effects
+    }
+
+    fn carry_out(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Launch { clone, epoch, .. } => {
+                assert_eq!(self.clones.insert(*clone, Truth::Launching), None, "a key was used twice");
+                self.epochs.insert(*clone, *epoch);
+            }
+            Effect::Abandon { clone } => {
+                assert_eq!(self.clones.insert(*clone, Truth::Ending), Some(Truth::Launching));
+            }
+            Effect::Grant { ticket, clone, source } => {
+                let before = self.clones.insert(*clone, Truth::Granted(*ticket));
+                assert_eq!(before, Some(Truth::Proved), "granted a clone that is not proved, alive and unused");
+                let is_first = self.waiting.keys().all(|other| other >= ticket);
+                assert!(is_first, "{ticket:?} was served out of turn");
+                self.answered(*ticket);
+                self.granted.push((*ticket, *clone, *source));
+            }
+            Effect::Refuse { ticket, why } => {
+                self.answered(*ticket);
+                self.refused.push((*ticket, *why));
+            }
+            Effect::Ping { clone } => {
+                self.pings.insert(*clone);
+            }
+            Effect::End { clone, why } => {
+                let before = self.clones.insert(*clone, Truth::Ending);
+                assert!(!matches!(before, None | Some(Truth::Gone)), "ended a clone that is gone");
+                self.ends.insert(*clone, *why);
+            }
+            Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
+            Effect::Degraded { reason } => self.notes.push(format!("degraded: {reason}")),
+            Effect::Recovered => self.notes.push("recovered".to_owned()),
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket) {
+        assert!(self.waiting.remove(&ticket).is_some(), "answered {ticket:?}, which does not wait");
+    }
+
+    /// A checkout that waits up to ten seconds.
+    pub(super) fn checkout(&mut self, on_empty: OnEmpty) -> Ticket {
+        self.checkout_for(on_empty, Duration::from_secs(10), None)
+    }
+
+    pub(super) fn checkout_for(&mut self, on_empty: OnEmpty, wait: Duration, ttl: Option<Duration>) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let deadline = self.now + wait;
+        self.waiting.insert(ticket, deadline);
+        let terms = Terms { on_empty, deadline: Moment::new(deadline), ttl, again: false };
+        self.on(Event::Checkout { ticket, terms });
+        ticket
+    }
+
+    pub(super) fn publish(&mut self) -> Epoch {
+        let epoch = Epoch(self.next_epoch);
+        self.next_epoch += 1;
+        self.on(Event::Published { epoch });
+        epoch
+    }
+
+    pub(super) fn launch_succeeds(&mut self, clone: CloneKey) {
+        if self.clones.get(&clone) == Some(&Truth::Launching) {
+            self.clones.insert(clone, Truth::Proved);
+        }
+        self.on(Event::Launched { clone });
+    }
+
+    pub(super) fn launch_fails(&mut self, clone: CloneKey, damage: bool) {
+        self.clones.insert(clone, Truth::Gone);
+        self.on(Event::LaunchFailed { clone, phase: Phase::Load, damage, reason: "no".to_owned() });
+    }
+
+    /// The process of a clone is gone, if it has one.
+    pub(super) fn dies(&mut self, clone: CloneKey) {
+        if matches!(self.clones.get(&clone), Some(Truth::Proved | Truth::Granted(_))) {
+            self.clones.insert(clone, Truth::Dead);
+        }
+        self.on(Event::Died { clone });
+    }
+
+    pub(super) fn end_is_done(&mut self, clone: CloneKey) {
+        self.clones.insert(clone, Truth::Gone);
+        self.on(Event::Ended { clone });
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(wake) = self.core.next_wake().map(Moment::since_start).filter(|wake| *wake <= until) {
+            self.now = self.now.max(wake);
+            self.on(Event::Tick);
+            self.answer_pings();
+        }
+        self.now = until;
+        self.on(Event::Tick);
+    }
+
+    fn answer_pings(&mut self) {
+        for clone in std::mem::take(&mut self.pings) {
+            self.on(Event::Answered { clone });
+        }
+    }
+
+    /// Lets everything that is under way succeed, until nothing is.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let Some((clone, truth)) = self.under_way() else { return };
+            if truth == Truth::Launching { self.launch_succeeds(clone) } else { self.end_is_done(clone) }
+        }
+        panic!("the pool does not come to rest");
+    }
+
+    pub(super) fn under_way(&self) -> Option<(CloneKey, Truth)> {
+        let mut all = self.clones.iter().map(|(clone, truth)| (*clone, *truth));
+        all.find(|(_, truth)| matches!(truth, Truth::Launching | Truth::Ending))
+    }
+
+    pub(super) fn those(&self, is: impl Fn(Truth) -> bool) -> Vec<CloneKey> {
+        self.clones.iter().filter(|(_, truth)| is(**truth)).map(|(clone, _)| *clone).collect()
+    }
+
+    pub(super) fn launching(&self) -> Vec<CloneKey> {
+        self.those(|truth| truth == Truth::Launching)
+    }
+
+    pub(super) fn ready(&self) -> Vec<CloneKey> {
+        self.those(|truth| truth == Truth::Proved)
+    }
+
+    pub(super) fn leased(&self) -> Vec<CloneKey> {
+        self.those(|truth| matches!(truth, Truth::Granted(_)))
+    }
+
+    /// Who got what, in the order of the grants.
+    pub(super) fn served(&self) -> Vec<(u64, Source)> {
+        self.granted.iter().map(|(ticket, _, source)| (ticket.0, *source)).collect()
+    }
+}

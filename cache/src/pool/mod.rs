@@ -1,0 +1,3 @@
+//! One pool of clones.
+
+mod core;

@@ -1,0 +1,117 @@
+//! Every error of the cache as HTTP tells it: one match, without a `_`, so that a new error cannot be forgotten.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use vmint_cache::{
+    CheckoutError, ConsoleError, ExecError, RebuildError, ReleaseError, RenewError, ResizeError, SandboxExecError,
+};
+
+use super::code::Code;
+use super::problem::Problem;
+
+/// An operation of the cache that failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) enum Failure {
+    Checkout(#[from] CheckoutError),
+    Renew(#[from] RenewError),
+    Release(#[from] ReleaseError),
+    Exec(#[from] SandboxExecError),
+    Console(#[from] ConsoleError),
+    Resize(#[from] ResizeError),
+    Rebuild(#[from] RebuildError),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let problem = |code| Self::new(code, with_sources(&failure));
+        match &failure {
+            Failure::Checkout(CheckoutError::UnknownTemplate { .. })
+            | Failure::Resize(ResizeError::UnknownTemplate { .. })
+            | Failure::Rebuild(RebuildError::UnknownTemplate { .. }) => problem(Code::UnknownTemplate),
+
+            Failure::Renew(RenewError::UnknownSandbox { .. })
+            | Failure::Release(ReleaseError::UnknownSandbox { .. })
+            | Failure::Exec(SandboxExecError::UnknownSandbox { .. })
+            | Failure::Console(ConsoleError::UnknownSandbox { .. }) => problem(Code::UnknownSandbox),
+
+            Failure::Checkout(CheckoutError::PoolEmpty { retry_after, .. }) => {
+                problem(Code::PoolEmpty).retry_after(*retry_after)
+            }
+            Failure::Checkout(CheckoutError::QueueFull { retry_after, .. }) => {
+                problem(Code::QueueFull).retry_after(*retry_after)
+            }
+            Failure::Checkout(CheckoutError::TemplateUnavailable { retry_after, .. }) => {
+                problem(Code::TemplateUnavailable).retry_after(*retry_after)
+            }
+            Failure::Checkout(CheckoutError::ShuttingDown)
+            | Failure::Resize(ResizeError::ShuttingDown)
+            | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
+
+            Failure::Checkout(CheckoutError::Ttl(_))
+            | Failure::Renew(RenewError::Ttl(_))
+            | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
+                problem(Code::NotPossible)
+            }
+            Failure::Rebuild(RebuildError::AlreadyRunning { .. }) => problem(Code::Conflict),
+
+            Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
+                problem(Code::ExecFailed).errno(*errno)
+            }
+            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => problem(Code::Timeout),
+            Failure::Exec(SandboxExecError::Exec(ExecError::Invalid { .. })) => problem(Code::NotPossible),
+            Failure::Checkout(CheckoutError::Guest { .. })
+            | Failure::Exec(SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_)) => {
+                problem(Code::GuestError)
+            }
+            Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
+        }
+    }
+}
+
+impl Problem {
+    /// The service takes no new work.
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(Code::ShuttingDown, "the service is stopping").retry_after(super::limits::RESTART_WAIT)
+    }
+}
+
+/// An error and what caused it, on one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use vmint_cache::TtlError;
+
+    use super::*;
+
+    #[test]
+    fn the_causes_of_an_error_are_told_with_it() {
+        let source = io::Error::other("the disk is on fire");
+        let failure = Failure::from(ConsoleError::Read { id: "x".to_owned(), source });
+        insta::assert_snapshot!(
+            Problem::from(failure).detail(),
+            @r#"cannot read the console of sandbox "x": the disk is on fire"#
+        );
+    }
+
+    #[test]
+    fn a_limit_is_told_with_the_refusal() {
+        let ttl = TtlError { asked: None, max: Duration::from_secs(60) };
+        let problem = Problem::from(Failure::from(RenewError::Ttl(ttl)));
+        assert_eq!(problem.code(), Code::NotPossible);
+        assert!(problem.detail().contains("60 s"), "{}", problem.detail());
+    }
+}

@@ -1,0 +1,47 @@
+//! Every limit of the HTTP side, with its reason.
+
+use std::time::Duration;
+
+/// A JSON body. The largest useful one, a checkout with all its metadata, has some kilobytes.
+pub const JSON_BODY_MAX_BYTES: usize = 1 << 20;
+/// The body of an exec, which carries the command's input in base64.
+pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
+/// How much of a body that is too large is read and thrown away, so that the client sees the refusal and not a
+/// connection that was reset while it wrote.
+pub(crate) const DISCARD_MAX_BYTES: usize = 64 << 20;
+/// A whole body, from its first to its last byte.
+pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The head of a request; also how long a kept connection may be idle.
+pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that does not take its answer.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The head of a request, bytes.
+pub(crate) const HEADER_MAX_BYTES: usize = 64 << 10;
+/// Connections of one listener at the same time. Each listener has a bound of its own, so that the Unix socket answers
+/// whatever happens on TCP. Above the default `queue` of a pool, since a waiting checkout holds a connection.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+
+/// How long a checkout waits when it does not say.
+pub(crate) const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest that a checkout may wait.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(600);
+/// Longest lease where the configuration has no limit: a time that every calendar still has.
+pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Entries of a sandbox's metadata.
+pub(crate) const METADATA_MAX_ENTRIES: usize = 64;
+/// All keys and values of a sandbox's metadata: they are kept in memory and in its record.
+pub(crate) const METADATA_MAX_BYTES: usize = 16 << 10;
+/// The kernel's own limit of a hostname.
+pub(crate) const HOSTNAME_MAX_BYTES: usize = 64;
+
+/// How long a command may run when the request does not say.
+pub(crate) const EXEC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest that a command may run.
+pub const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is kept of each of a command's streams; the guest's agent cannot carry 16 MiB.
+pub(crate) const EXEC_OUTPUT_MAX_BYTES: u64 = 8 << 20;
+
+/// Longest request id that is taken over from a client.
+pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
+/// When another try makes sense while the service stops: a restart finds its templates again.
+pub(crate) const RESTART_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,34 @@
+//! The HTTP API: thin handlers between the cache's operations and the JSON that users see.
+//!
+//! ```text
+//! observe (request id, Host, metrics, panics, errors as problem+json)
+//!   └─ router ─ handler: body/params ── cache ── view
+//!                          └────────────┴─ Problem
+//! ```
+//!
+//! What always holds: an answer that is an error is a [`Problem`] of RFC 9457, whoever made it; a body has a maximum
+//! and a deadline; a request that is dropped (its client hung up) gives back what it held.
+
+mod body;
+mod code;
+mod failure;
+mod host;
+pub mod limits;
+mod observe;
+mod openapi;
+mod origin;
+mod params;
+mod problem;
+mod request_id;
+mod router;
+mod routes;
+mod service;
+mod stopping;
+pub mod view;
+
+pub use code::Code;
+pub use origin::Origin;
+pub use problem::Problem;
+pub use router::{openapi_document, router};
+pub use service::Service;
+pub use stopping::Stopping;

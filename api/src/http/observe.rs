@@ -1,0 +1,79 @@
+//! The layer around everything: the request's id, the Host header, the time it took, and the form of its errors.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use http::Method;
+use tracing::{Instrument as _, debug, debug_span, error};
+
+use super::code::Code;
+use super::problem::{Problem, finish};
+use super::service::Service;
+use super::{host, request_id};
+use crate::telemetry::HttpRequest;
+
+/// The route of a request that no route took.
+const NO_ROUTE: &str = "none";
+
+/// Runs one request. Nothing of it outlives it: dropped, it drops the handler.
+pub(super) async fn observe(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let _running = service.stopping().enter();
+    let id = request_id::of(&request);
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+    let span = debug_span!("request", id = ?id, method, route);
+    let response = answer(request, next).instrument(span.clone()).await;
+    let mut response = finish(response, id.to_str().unwrap_or_default());
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    span.in_scope(|| debug!(status, ?took, "answered"));
+    response.headers_mut().insert(request_id::X_REQUEST_ID, id);
+    service.metrics().http(HttpRequest { method, route, status, took });
+    response
+}
+
+/// The handler's answer, or that of what failed around it.
+async fn answer(request: Request, next: Next) -> Response {
+    if let Err(problem) = host::check(&request) {
+        return problem.into_response();
+    }
+    // Handlers share no state that a panic could leave half changed: the cache guards its own.
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|panic| {
+        let words =
+            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        error!(panic = words.unwrap_or("without words"), "a handler panicked");
+        Problem::new(Code::Internal, "the service made a mistake; its log has more").into_response()
+    })
+}
+
+/// Methods are labels of a metric, so that a client cannot invent them without end.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The fallback of the router: no such path.
+pub(super) async fn no_such_path(request: Request) -> Problem {
+    Problem::new(
+        Code::NotFound,
+        format!("there is no {:?}; GET /openapi.json lists what there is", request.uri().path()),
+    )
+}
+
+/// The fallback of a path: no such method. The router adds `Allow`.
+pub(super) async fn no_such_method(request: Request) -> Problem {
+    let allowed = "the Allow header says what is allowed";
+    Problem::new(Code::MethodNotAllowed, format!("{} is not allowed here; {allowed}", request.method()))
+}

@@ -1,0 +1,82 @@
+//! The parts of the OpenAPI document that are the same for many routes. The rest stands beside the handlers.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, Modify, OpenApi};
+
+use super::problem::ProblemBody;
+
+const PROBLEM: &str = "Problem";
+
+/// The head of the document.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "vmint",
+        description = "Boots a template VM once, and hands copy-on-write clones of it out from warm pools.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ProblemBody)),
+    tags(
+        (name = "sandboxes", description = "Leased clones"),
+        (name = "pools", description = "Warm clones"),
+        (name = "templates", description = "What is cloned, and its builds"),
+        (name = "service", description = "Health, metrics, this document"),
+        (name = "reserved", description = "Names that later versions fill; until then they answer 422 `not_possible`")
+    ),
+    modifiers(&AnyError)
+)]
+pub(super) struct Document;
+
+/// Adds the answer that every route can give.
+pub(super) struct AnyError;
+
+impl Modify for AnyError {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for item in openapi.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+            for operation in operations.into_iter().filter_map(Option::as_mut) {
+                let any = problem("Any other error: `invalid_request`, `method_not_allowed`, `internal` and so on");
+                operation.responses.responses.insert("default".to_owned(), RefOr::T(any));
+            }
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name(PROBLEM);
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", ContentBuilder::new().schema(Some(schema)).build())
+        .build()
+}
+
+/// One type for each error answer, for `responses(...)` beside the handlers.
+macro_rules! problem_responses {
+    ($($name:ident = $status:literal $description:literal;)*) => {$(
+        pub(super) struct $name;
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                BTreeMap::from([($status.to_owned(), RefOr::T(problem($description)))])
+            }
+        }
+    )*};
+}
+
+problem_responses! {
+    Invalid = "400" "`invalid_request`: bad JSON, bad or unknown fields or parameters";
+    UnknownTemplate = "404" "`unknown_template`";
+    UnknownSandbox = "404" "`unknown_sandbox`";
+    UnknownBuild = "404" "`unknown_build`";
+    Conflict = "409" "`conflict`: a build of this template runs already";
+    TooLarge = "413" "`too_large`: the body is larger than it may be";
+    NotJson = "415" "`unsupported_media_type`: a body needs `Content-Type: application/json`";
+    NotPossible = "422" "`not_possible`: understood, but beyond a limit, or not possible yet; the detail says which";
+    ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
+    QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
+    GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";
+    NoSandbox = "503" "`pool_empty`, `template_unavailable` or `shutting_down`; see `Retry-After`";
+    ShuttingDown = "503" "`shutting_down`; see `Retry-After`";
+    Timeout = "504" "`timeout`: the command did not end in its time; it was killed in the guest";
+}

@@ -1,0 +1,90 @@
+//! Names in paths, and query parameters.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use http::request::Parts;
+
+use super::problem::Problem;
+
+/// The one name or id in a path.
+pub(super) struct Name(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(name) = Path::<String>::from_request_parts(head, state)
+            .await
+            .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+        Ok(Self(name))
+    }
+}
+
+/// The query, as it came.
+pub(super) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(pairs) = Query::from_request_parts(head, state)
+            .await
+            .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    /// Refuses every parameter that is not one of these, and each that comes twice.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        let mut seen = Vec::with_capacity(known.len());
+        for (name, _) in &self.0 {
+            if !known.contains(&name.as_str()) {
+                return Err(unknown(name, known));
+            }
+            if seen.contains(&name) {
+                return Err(Problem::invalid(format!("the parameter {name:?} comes twice")));
+            }
+            seen.push(name);
+        }
+        Ok(())
+    }
+
+    /// The value of a parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is `true` or `false`; absent, it is false.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(value) => Err(Problem::invalid(format!("the parameter {name} must be true or false, not {value:?}"))),
+        }
+    }
+
+    /// Whether any parameter begins so.
+    pub(super) fn any_with_prefix(&self, prefix: &str) -> bool {
+        self.0.iter().any(|(name, _)| name.starts_with(prefix))
+    }
+}
+
+fn unknown(name: &str, known: &[&str]) -> Problem {
+    let known =
+        if known.is_empty() { "none is known here".to_owned() } else { format!("known are: {}", known.join(", ")) };
+    Problem::invalid(format!("the parameter {name:?} is unknown; {known}"))
+}
+
+/// A query that must be empty.
+pub(super) struct NoParams;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParams {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if head.uri.query().is_some() {
+            Params::from_request_parts(head, state).await?.only(&[])?;
+        }
+        Ok(Self)
+    }
+}

@@ -1,0 +1,62 @@
+//! The routes, and the document that lists them: both come from the same annotations.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use utoipa::{Modify as _, OpenApi as _};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::observe::{no_such_method, no_such_path, observe};
+use super::openapi::{AnyError, Document};
+use super::routes::{builds, console, exec, health, metrics, pools, reserved, sandboxes, templates};
+use super::service::Service;
+
+/// The whole API over a service.
+pub fn router(service: Service) -> Router {
+    let (router, mut document) = documented().split_for_parts();
+    AnyError.modify(&mut document);
+    let document = Bytes::from(document.to_json().expect("the document is JSON: a test makes it"));
+    let openapi = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
+    router
+        .route("/openapi.json", get(openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(service.clone(), observe))
+        .with_state(service)
+}
+
+/// The OpenAPI document of [`router`].
+#[must_use]
+pub fn openapi_document() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = documented().split_for_parts();
+    AnyError.modify(&mut document);
+    document
+}
+
+/// Handlers of one path and different methods stand in one `routes!`.
+fn documented() -> OpenApiRouter<Service> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::show))
+        .routes(routes!(templates::rebuild))
+        .routes(routes!(reserved::rollback))
+        .routes(routes!(builds::list))
+        .routes(routes!(builds::show))
+        .routes(routes!(pools::list))
+        .routes(routes!(pools::show, pools::resize))
+        .routes(routes!(reserved::drain_pool))
+        .routes(routes!(reserved::drain))
+        .routes(routes!(sandboxes::list, sandboxes::checkout))
+        .routes(routes!(sandboxes::show, sandboxes::release))
+        .routes(routes!(sandboxes::renew))
+        .routes(routes!(exec::exec, reserved::exec_stream))
+        .routes(routes!(reserved::read_file, reserved::write_file))
+        .routes(routes!(console::console))
+        .routes(routes!(reserved::events))
+}

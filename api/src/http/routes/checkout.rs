@@ -1,0 +1,216 @@
+//! The body of a checkout, and what it comes to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use vmint_cache::{CheckoutRequest, OnEmpty};
+
+use super::unknown_template;
+use crate::http::body::Payload;
+use crate::http::limits::{
+    HOSTNAME_MAX_BYTES, METADATA_MAX_BYTES, METADATA_MAX_ENTRIES, TTL_MAX, WAIT_DEFAULT, WAIT_MAX,
+};
+use crate::http::problem::Problem;
+use crate::http::service::Service;
+
+/// The template of a checkout that names none.
+const DEFAULT_TEMPLATE: &str = "default";
+
+/// What is asked for. Every field is optional.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::http) struct CheckoutBody {
+    /// The template; `default` when absent.
+    #[schema(example = "default")]
+    template: Option<String>,
+    /// Virtual CPUs. Reserved: so far only the template's own number is possible.
+    #[schema(example = 1)]
+    vcpus: Option<u32>,
+    /// Memory, MiB. Reserved: so far only the template's own size is possible.
+    #[schema(example = 256)]
+    memory_mib: Option<u64>,
+    /// The lease, seconds; the pool's default when absent; 0 = until released, where the service has no longest lease.
+    #[schema(example = 300)]
+    ttl_s: Option<f64>,
+    /// How long to wait for a sandbox, milliseconds; 5000 when absent.
+    #[schema(example = 5000)]
+    wait_ms: Option<f64>,
+    /// What to do when none is ready.
+    on_empty: OnEmptyBody,
+    /// A name for the guest.
+    #[schema(example = "job-17")]
+    hostname: Option<String>,
+    /// Kept with the sandbox and shown with it.
+    #[schema(example = json!({"k": "v"}))]
+    metadata: BTreeMap<String, String>,
+    /// Reserved: not possible yet.
+    env: BTreeMap<String, String>,
+    /// Reserved: not possible yet.
+    #[schema(value_type = Vec<Object>)]
+    files: Vec<Map<String, Value>>,
+    /// Reserved: not possible yet.
+    #[schema(value_type = Vec<Object>)]
+    nics: Vec<Map<String, Value>>,
+    /// Reserved: not possible yet.
+    #[schema(value_type = Vec<Object>)]
+    disks: Vec<Map<String, Value>>,
+}
+
+/// What a checkout does when no sandbox is ready.
+#[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum OnEmptyBody {
+    /// Waits up to `wait_ms`.
+    #[default]
+    Wait,
+    /// Has one made at once where the pool's `max` allows, else waits.
+    Clone,
+    /// Fails at once.
+    Fail,
+}
+
+impl Payload for CheckoutBody {
+    const EMPTY: Option<fn() -> Self> = Some(Self::default);
+}
+
+impl CheckoutBody {
+    /// The cache's request, or why there is none.
+    pub(super) fn into_request(self, service: &Service) -> Result<CheckoutRequest, Problem> {
+        self.refuse_reserved()?;
+        let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
+        let size = service.size(&template).ok_or_else(|| unknown_template(&template))?;
+        check_size("vcpus", self.vcpus.map(u64::from), u64::from(size.vcpus))?;
+        check_size("memory_mib", self.memory_mib, size.memory_mib)?;
+        check_metadata(&self.metadata)?;
+        Ok(CheckoutRequest {
+            template,
+            on_empty: self.on_empty.into(),
+            wait: self.wait_ms.map_or(Ok(WAIT_DEFAULT), parse_wait)?,
+            ttl: self.ttl_s.map(parse_ttl).transpose()?,
+            hostname: self.hostname.map(check_hostname).transpose()?,
+            metadata: self.metadata,
+        })
+    }
+
+    fn refuse_reserved(&self) -> Result<(), Problem> {
+        let reserved = [
+            ("env", self.env.is_empty()),
+            ("files", self.files.is_empty()),
+            ("nics", self.nics.is_empty()),
+            ("disks", self.disks.is_empty()),
+        ];
+        match reserved.into_iter().find(|(_, absent)| !absent) {
+            Some((field, _)) => Err(Problem::not_yet(field)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<OnEmptyBody> for OnEmpty {
+    fn from(on_empty: OnEmptyBody) -> Self {
+        match on_empty {
+            OnEmptyBody::Wait => Self::Wait,
+            OnEmptyBody::Clone => Self::Clone,
+            OnEmptyBody::Fail => Self::Fail,
+        }
+    }
+}
+
+/// A lease; `None` lasts until the release.
+pub(super) fn parse_ttl(ttl_s: f64) -> Result<Option<Duration>, Problem> {
+    let ttl = parse_seconds("ttl_s", ttl_s)?;
+    if ttl > TTL_MAX {
+        return Err(Problem::not_possible(format!("ttl_s is above the limit of {}", TTL_MAX.as_secs())));
+    }
+    Ok((!ttl.is_zero()).then_some(ttl))
+}
+
+fn parse_wait(wait_ms: f64) -> Result<Duration, Problem> {
+    let wait = parse_seconds("wait_ms", wait_ms / 1e3)?;
+    if wait > WAIT_MAX {
+        return Err(Problem::not_possible(format!("wait_ms is above the limit of {}", WAIT_MAX.as_millis())));
+    }
+    Ok(wait)
+}
+
+/// Not below zero, and a number; what no clock can hold is longer than every limit.
+pub(super) fn parse_seconds(field: &str, seconds: f64) -> Result<Duration, Problem> {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(Problem::invalid(format!("{field} must be 0 or more")));
+    }
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// A clone has the size of its template until hotplug works.
+fn check_size(field: &str, asked: Option<u64>, own: u64) -> Result<(), Problem> {
+    match asked {
+        Some(asked) if asked != own => Err(Problem::not_possible(format!(
+            "{field} {asked} is not possible yet: a sandbox has those of its template, {own}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The letters of host names, in labels of at most 63.
+fn check_hostname(name: String) -> Result<String, Problem> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= HOSTNAME_MAX_BYTES && name.split('.').all(is_label) {
+        return Ok(name);
+    }
+    Err(Problem::invalid(format!(
+        "hostname must be letters, digits, dashes and dots, at most {HOSTNAME_MAX_BYTES} bytes"
+    )))
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if metadata.len() <= METADATA_MAX_ENTRIES && bytes <= METADATA_MAX_BYTES {
+        return Ok(());
+    }
+    Err(Problem::not_possible(format!(
+        "metadata is above the limit of {METADATA_MAX_ENTRIES} entries and {METADATA_MAX_BYTES} bytes"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::code::Code;
+
+    #[test]
+    fn times_are_numbers_from_zero_up_to_a_limit() {
+        assert_eq!(parse_ttl(1.5).expect("valid"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_ttl(0.0).expect("valid"), None);
+        assert_eq!(parse_wait(250.0).expect("valid"), Duration::from_millis(250));
+        assert_eq!(parse_ttl(-1.0).expect_err("negative").code(), Code::InvalidRequest);
+        assert_eq!(parse_ttl(f64::NAN).expect_err("no number").code(), Code::InvalidRequest);
+        assert_eq!(parse_ttl(1e300).expect_err("too long").code(), Code::NotPossible);
+        assert_eq!(parse_wait(1e9).expect_err("too long").code(), Code::NotPossible);
+    }
+
+    #[test]
+    fn hostnames_have_the_letters_of_hostnames() {
+        for good in ["job-17", "a", "a.b.c", "UPPER"] {
+            assert!(check_hostname(good.to_owned()).is_ok(), "{good:?}");
+        }
+        for bad in ["", "-a", "a-", "a..b", "a b", "a\n", "ä", &"a".repeat(64), &"a.".repeat(33)] {
+            assert!(check_hostname(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_has_a_limit() {
+        let entries = |count: usize, bytes: usize| (0..count).map(|i| (i.to_string(), "x".repeat(bytes))).collect();
+        assert!(check_metadata(&entries(64, 100)).is_ok());
+        assert!(check_metadata(&entries(65, 1)).is_err());
+        assert!(check_metadata(&entries(1, 20_000)).is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! Metrics for Prometheus.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use tokio::task::spawn_blocking;
+
+use crate::http::code::Code;
+use crate::http::problem::Problem;
+use crate::http::service::Service;
+use crate::telemetry::render_levels;
+
+/// The text format of Prometheus.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "service",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"))
+)]
+pub(in crate::http) async fn metrics(State(service): State<Service>) -> Result<Response, Problem> {
+    // Memory is read from /proc, a file for each clone.
+    let text = spawn_blocking(move || {
+        let cache = service.cache();
+        let levels = render_levels(&cache.pools(), &cache.templates(), &cache.memory());
+        service.metrics().render() + &levels
+    })
+    .await
+    .map_err(|_| Problem::new(Code::Internal, "the metrics could not be read"))?;
+    Ok(([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response())
+}

@@ -1,0 +1,23 @@
+//! The handlers, a file for each noun. Each reads its request, asks the cache, and shows what came of it.
+
+pub(super) mod builds;
+mod checkout;
+pub(super) mod console;
+pub(super) mod exec;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod pools;
+pub(super) mod reserved;
+pub(super) mod sandboxes;
+pub(super) mod templates;
+
+use super::code::Code;
+use super::problem::Problem;
+
+fn unknown_template(name: &str) -> Problem {
+    Problem::new(Code::UnknownTemplate, format!("there is no template {name:?}"))
+}
+
+fn unknown_sandbox(id: &str) -> Problem {
+    Problem::new(Code::UnknownSandbox, format!("there is no sandbox {id:?}"))
+}

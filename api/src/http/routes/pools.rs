@@ -1,0 +1,73 @@
+//! Pools.
+
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use vmint_cache::Resize;
+
+use super::unknown_template;
+use crate::http::body::{Json, Payload};
+use crate::http::failure::Failure;
+use crate::http::openapi;
+use crate::http::params::{Name, NoParams};
+use crate::http::problem::Problem;
+use crate::http::service::Service;
+use crate::http::view::{Pool, PoolList};
+
+/// New sizes; what is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct PoolChange {
+    /// Warm clones to keep.
+    #[schema(example = 4)]
+    target: Option<u32>,
+    /// Clones alive at most, leased ones included.
+    #[schema(example = 16)]
+    max: Option<u32>,
+}
+
+impl Payload for PoolChange {}
+
+/// Every pool.
+#[utoipa::path(get, path = "/v1/pools", tag = "pools", responses((status = 200, body = PoolList)))]
+pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> axum::Json<PoolList> {
+    let pools = service.cache().pools().into_iter().map(Pool::from).collect();
+    axum::Json(PoolList { pools })
+}
+
+/// The pool of one template.
+#[utoipa::path(
+    get, path = "/v1/pools/{template}", tag = "pools",
+    params(("template" = String, Path, description = "The template")),
+    responses((status = 200, body = Pool), openapi::UnknownTemplate)
+)]
+pub(in crate::http) async fn show(
+    State(service): State<Service>,
+    Name(template): Name,
+    _: NoParams,
+) -> Result<axum::Json<Pool>, Problem> {
+    let view = service.cache().pool(&template).ok_or_else(|| unknown_template(&template))?;
+    Ok(axum::Json(Pool::from(view)))
+}
+
+/// Changes the sizes of a pool, until the service is started again.
+#[utoipa::path(
+    patch, path = "/v1/pools/{template}", tag = "pools",
+    params(("template" = String, Path, description = "The template")),
+    request_body = PoolChange,
+    responses(
+        (status = 200, body = Pool),
+        openapi::Invalid, openapi::UnknownTemplate, openapi::TooLarge, openapi::NotJson, openapi::NotPossible,
+        openapi::ShuttingDown
+    )
+)]
+pub(in crate::http) async fn resize(
+    State(service): State<Service>,
+    Name(template): Name,
+    _: NoParams,
+    Json(change): Json<PoolChange>,
+) -> Result<axum::Json<Pool>, Problem> {
+    let change = Resize { target: change.target, max: change.max };
+    let view = service.cache().resize(&template, change).await.map_err(Failure::from)?;
+    Ok(axum::Json(Pool::from(view)))
+}

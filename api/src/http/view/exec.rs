@@ -1,0 +1,75 @@
+//! The outcome of a command.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use vmint_cache::ExecOutcome;
+
+use super::time::ms;
+
+/// How a command ended. Each stream is text where it is UTF-8, else base64 under the other name.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExecResult {
+    /// Its exit code; null after a signal.
+    #[schema(example = 0)]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it; null when it exited.
+    pub signal: Option<i32>,
+    /// What it wrote, where that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "hello\n", nullable = false)]
+    pub stdout: Option<String>,
+    /// What it wrote, where that is no UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub stdout_b64: Option<String>,
+    /// What it wrote to the error stream, where that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "", nullable = false)]
+    pub stderr: Option<String>,
+    /// What it wrote to the error stream, where that is no UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub stderr_b64: Option<String>,
+    /// Whether it wrote more than was kept.
+    pub truncated: bool,
+    /// How long it took, milliseconds.
+    #[schema(example = 45.2)]
+    pub elapsed_ms: f64,
+}
+
+impl From<ExecOutcome> for ExecResult {
+    fn from(outcome: ExecOutcome) -> Self {
+        let (stdout, stdout_b64) = text_or_base64(outcome.stdout);
+        let (stderr, stderr_b64) = text_or_base64(outcome.stderr);
+        Self {
+            exit_code: outcome.exit_code,
+            signal: outcome.signal,
+            stdout,
+            stdout_b64,
+            stderr,
+            stderr_b64,
+            truncated: outcome.truncated,
+            elapsed_ms: ms(outcome.elapsed),
+        }
+    }
+}
+
+fn text_or_base64(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_come_as_base64() {
+        assert_eq!(text_or_base64(b"hi".to_vec()), (Some("hi".to_owned()), None));
+        assert_eq!(text_or_base64(vec![0xff, 0x00]), (None, Some("/wA=".to_owned())));
+    }
+}

@@ -1,0 +1,15 @@
+//! The JSON of the API: the exact names that users see, apart from the cache's own types, so that neither can change
+//! the other by accident. The service writes these types, the command line reads them.
+
+mod build;
+mod exec;
+mod pool;
+mod sandbox;
+mod template;
+mod time;
+
+pub use build::{Build, BuildList};
+pub use exec::ExecResult;
+pub use pool::{Pool, PoolClone, PoolList};
+pub use sandbox::{Sandbox, SandboxList, Sockets, StartupMs};
+pub use template::{Generation, StaleField, Template, TemplateList};

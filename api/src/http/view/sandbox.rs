@@ -1,0 +1,137 @@
+//! Sandboxes: leased clones.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use vmint_cache::SandboxView;
+use vmint_factory::Phases;
+
+use super::time::ms;
+
+/// One leased sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Sandbox {
+    /// Its id.
+    #[schema(example = "bcdfghjkmnpq")]
+    pub id: String,
+    /// The template it is a clone of.
+    #[schema(example = "default")]
+    pub template: String,
+    /// The generation of that template.
+    #[schema(example = "20250102-030405-bcdf")]
+    pub generation: String,
+    /// Always `leased`.
+    #[schema(example = "leased")]
+    pub state: String,
+    /// `pool`, or `clone` when it was made for the request.
+    #[schema(example = "pool", pattern = "^(pool|clone)$")]
+    pub source: String,
+    /// Virtual CPUs.
+    #[schema(example = 1)]
+    pub vcpus: u32,
+    /// Memory, MiB.
+    #[schema(example = 256)]
+    pub memory_mib: u64,
+    /// The hypervisor's process.
+    pub pid: u32,
+    /// The guest's name.
+    #[schema(example = "job-17")]
+    pub hostname: String,
+    /// The guest's machine id.
+    #[schema(example = "5bd3cb4d0ea8446cb9bd3f5e6f0c1a2b")]
+    pub machine_id: String,
+    /// Sockets of the host that lead to it.
+    pub sockets: Sockets,
+    /// When the clone was made, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+    /// When it was leased, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub leased_at: jiff::Timestamp,
+    /// When the lease ends and the sandbox with it, RFC 3339; null = not before its release.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<jiff::Timestamp>,
+    /// How long the checkout took in the service, milliseconds.
+    #[schema(example = 0.042)]
+    pub checkout_ms: f64,
+    /// How long the start of the clone took, by phase, milliseconds.
+    pub startup_ms: StartupMs,
+    /// What came with the checkout.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Sockets of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Sockets {
+    /// Its serial console.
+    #[schema(example = "/run/vmint/vm/bcdfghjkmnpq/console.sock")]
+    pub console: String,
+}
+
+/// A start by phase, milliseconds; a phase that did not happen is 0.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StartupMs {
+    /// The hypervisor's process.
+    pub spawn: f64,
+    /// Its monitor answers.
+    pub qmp: f64,
+    /// The saved state is loaded.
+    pub load: f64,
+    /// The virtual CPUs run.
+    pub resume: f64,
+    /// The guest answers.
+    pub agent: f64,
+    /// The guest has an identity of its own.
+    pub identity: f64,
+    /// The commands of `on_clone` have run.
+    pub warmup: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// Leased sandboxes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxList {
+    /// Those that match.
+    pub sandboxes: Vec<Sandbox>,
+}
+
+impl From<SandboxView> for Sandbox {
+    fn from(view: SandboxView) -> Self {
+        Self {
+            id: view.id,
+            template: view.template,
+            generation: view.generation,
+            state: view.state.to_owned(),
+            source: view.source.as_str().to_owned(),
+            vcpus: view.vcpus,
+            memory_mib: view.memory_mib,
+            pid: view.pid,
+            hostname: view.hostname,
+            machine_id: view.machine_id,
+            sockets: Sockets { console: view.console_socket.display().to_string() },
+            created_at: view.created_at,
+            leased_at: view.leased_at,
+            expires_at: view.expires_at,
+            checkout_ms: ms(view.checkout),
+            startup_ms: StartupMs::from(view.startup),
+            metadata: view.metadata,
+        }
+    }
+}
+
+impl From<Phases> for StartupMs {
+    fn from(phases: Phases) -> Self {
+        Self {
+            spawn: ms(phases.spawn),
+            qmp: ms(phases.qmp),
+            load: ms(phases.load),
+            resume: ms(phases.resume),
+            agent: ms(phases.agent),
+            identity: ms(phases.identity),
+            warmup: ms(phases.warmup),
+            total: ms(phases.total),
+        }
+    }
+}

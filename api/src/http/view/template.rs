@@ -1,0 +1,115 @@
+//! Templates and their generations.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use vmint_cache::{GenerationView, TemplateView};
+
+use super::time::phases_ms;
+
+/// One template.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Template {
+    /// Its name.
+    #[schema(example = "default")]
+    pub name: String,
+    /// `ready` (it can be cloned), `building` or `failed`.
+    #[schema(example = "ready", pattern = "^(ready|building|failed)$")]
+    pub state: String,
+    /// The generation that new clones are made from.
+    #[schema(example = "20250102-030405-bcdf")]
+    pub current: Option<String>,
+    /// The current generation, then older ones that still have clones.
+    pub generations: Vec<Generation>,
+    /// The build that runs.
+    #[schema(example = "b1")]
+    pub build: Option<String>,
+    /// Whether what is on disk no longer matches the configuration.
+    pub stale: bool,
+    /// In which fields.
+    pub stale_fields: Vec<StaleField>,
+    /// Why the last build failed; null after a success.
+    pub last_error: Option<String>,
+}
+
+/// One generation of a template.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Generation {
+    /// Its id.
+    #[schema(example = "20250102-030405-bcdf")]
+    pub generation: String,
+    /// When it was built, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub built_at: jiff::Timestamp,
+    /// What ran its virtual CPUs: `kvm` or `tcg`.
+    #[schema(example = "tcg")]
+    pub accel: String,
+    /// The QEMU that saved it.
+    #[schema(example = "10.0.2")]
+    pub qemu_version: String,
+    /// Memory, MiB.
+    #[schema(example = 256)]
+    pub memory_mib: u64,
+    /// Living clones of it.
+    pub clones: usize,
+    /// How long each phase of its build took, milliseconds.
+    pub phases_ms: BTreeMap<String, f64>,
+    /// What its canary clones proved.
+    #[schema(value_type = Object)]
+    pub report: serde_json::Value,
+}
+
+/// One difference between a template on disk and its configuration.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StaleField {
+    /// Which field.
+    #[schema(example = "kernel")]
+    pub field: String,
+    /// Its value when the template was built.
+    pub built_with: String,
+    /// Its value now.
+    pub now: String,
+}
+
+/// Every template.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TemplateList {
+    /// In the order of the configuration.
+    pub templates: Vec<Template>,
+}
+
+impl From<TemplateView> for Template {
+    fn from(view: TemplateView) -> Self {
+        let stale = |field: vmint_cache::StaleField| StaleField {
+            field: field.field,
+            built_with: field.built_with,
+            now: field.now,
+        };
+        Self {
+            name: view.name,
+            state: view.state.as_str().to_owned(),
+            current: view.current,
+            generations: view.generations.into_iter().map(Generation::from).collect(),
+            build: view.build,
+            stale: view.stale,
+            stale_fields: view.stale_fields.into_iter().map(stale).collect(),
+            last_error: view.last_error,
+        }
+    }
+}
+
+impl From<GenerationView> for Generation {
+    fn from(view: GenerationView) -> Self {
+        Self {
+            generation: view.generation,
+            built_at: view.built_at,
+            accel: view.accel.as_str().to_owned(),
+            qemu_version: view.qemu_version,
+            memory_mib: view.memory_mib,
+            clones: view.clones,
+            phases_ms: phases_ms(view.phases),
+            report: view.report,
+        }
+    }
+}

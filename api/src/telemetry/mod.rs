@@ -1,0 +1,14 @@
+//! What the service tells of itself: logs, and metrics for Prometheus.
+//!
+//! Metrics come from two sources. Events (a checkout, a start, a request) are recorded into [`Metrics`] as they
+//! happen. Levels (how many clones, how much memory) are read from the cache when somebody scrapes, so that nothing
+//! can be left over from a template or a generation that is gone.
+
+mod levels;
+mod logs;
+mod metrics;
+mod names;
+
+pub use levels::render_levels;
+pub use logs::{LogFormat, start_logs};
+pub use metrics::{HttpRequest, Metrics};

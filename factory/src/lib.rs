@@ -5,11 +5,51 @@
 //!
 //! Start at [`Factory`]: [`Factory::open`] examines the host and takes the locks, [`Factory::build`] makes a
 //! [`Generation`], [`Factory::mint`] makes a [`Vm`] from it.
+//!
+//! ```text
+//!   factory.rs                the front: everything that another crate can ask for
+//!   template/   clone/        the two pipelines
+//!   vm/                       one machine: directory, record, owner, handle
+//!   guest/      driver.rs     what is said to the guest; what is wanted of a hypervisor
+//!   qemu/                     the one hypervisor that there is
+//!   process/    wire/         processes; JSON lines over a socket
+//!   host/       memory/       the host's part; looking into files
+//!   sys.rs                    everything unsafe
+//! ```
 
+mod clock;
+mod clone;
+mod driver;
+mod factory;
+mod guest;
+mod host;
 mod id;
+mod memory;
 mod phases;
+mod process;
+mod qemu;
 mod spec;
+mod sys;
+mod template;
+mod text;
+mod vm;
+mod wire;
 
+pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
+pub use driver::{LaunchError, MonitorError};
+pub use factory::{Factory, HostInfo};
+pub use guest::{ExecError, ExecOutcome, ExecRequest, GuestError, Identity};
+pub use host::{
+    AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError, Verdict, clean, doctor,
+};
 pub use id::{GenerationId, VmId};
+pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
+pub use qemu::ProbeError;
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
+pub use template::{
+    BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found, Generation, Manifest, Recipe,
+    RoomError, StaleField, VerifyReport,
+};
+pub use vm::{LeaseRecord, RecordedState, StartError, VmEnd};
+pub use wire::LinkError;

@@ -22,5 +22,5 @@ mod identity;
 pub(crate) use agent::Agent;
 pub use error::GuestError;
 pub use exec::{ExecError, ExecOutcome, ExecRequest};
-pub(crate) use identity::{IdentityOrder, IdentityProof, Prepared};
+pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use identity::Identity;

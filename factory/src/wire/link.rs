@@ -14,8 +14,6 @@ use super::line::LineReader;
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
 const QUEUED_REQUESTS: usize = 32;
-/// Events that wait for a reader; the oldest are not needed when a reader is that far behind.
-const QUEUED_EVENTS: usize = 64;
 /// The byte that the agent's delimited synchronization puts before its reply, and that resets its parser.
 const SENTINEL: u8 = 0xff;
 
@@ -68,6 +66,9 @@ pub(crate) struct Event {
 pub(crate) struct LinkSettings {
     /// Longest line taken.
     pub(crate) max_line_bytes: usize,
+    /// Whether a line that nobody asked for ends the link. The monitor never sends one; the agent of a restored
+    /// guest may still have the rest of the template's conversation to say.
+    pub(crate) strict: bool,
 }
 
 struct Request {
@@ -87,18 +88,22 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes a connected socket over. Events go to the second value; who does not want them drops it.
-    pub(crate) fn start(socket: UnixStream, settings: LinkSettings) -> (Self, mpsc::Receiver<Event>) {
+    /// Takes a connected socket over. `on_event` is called by the actor, so it must not block.
+    pub(crate) fn start(
+        socket: UnixStream,
+        settings: LinkSettings,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Self {
         let (read, write) = socket.into_split();
         let (requests, inbox) = mpsc::channel(QUEUED_REQUESTS);
-        let (events, event_reader) = mpsc::channel(QUEUED_EVENTS);
         let (verdict_sender, verdict) = watch::channel(None);
-        let actor = Actor { lines: LineReader::new(read, settings.max_line_bytes), write, events };
+        let lines = LineReader::new(read, settings.max_line_bytes);
+        let actor = Actor { lines, write, on_event: Box::new(on_event), strict: settings.strict };
         tokio::spawn(async move {
             let why = actor.run(inbox).await;
             verdict_sender.send_replace(Some(why));
         });
-        (Self { requests, verdict }, event_reader)
+        Self { requests, verdict }
     }
 
     /// Sends one command and reads its reply.
@@ -147,7 +152,8 @@ impl Link {
 struct Actor {
     lines: LineReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
-    events: mpsc::Sender<Event>,
+    on_event: Box<dyn Fn(Event) + Send + Sync>,
+    strict: bool,
 }
 
 impl Actor {
@@ -192,25 +198,23 @@ impl Actor {
             }
             match classify(&line)? {
                 Kind::Reply => return Ok(line),
-                Kind::Event(event) => self.publish(event),
+                Kind::Event(event) => (self.on_event)(event),
                 Kind::Greeting => {}
             }
         }
     }
 
     fn unasked(&mut self, line: &[u8]) -> Result<(), LinkError> {
-        match classify(line)? {
-            Kind::Event(event) => self.publish(event),
-            Kind::Greeting => {}
-            Kind::Reply => return Err(LinkError::Malformed { reason: "a reply that nobody asked for".to_owned() }),
+        match classify(line) {
+            Ok(Kind::Event(event)) => (self.on_event)(event),
+            Ok(Kind::Greeting) => {}
+            Ok(Kind::Reply) if self.strict => {
+                return Err(LinkError::Malformed { reason: "a reply that nobody asked for".to_owned() });
+            }
+            Err(why) if self.strict => return Err(why),
+            Ok(Kind::Reply) | Err(_) => tracing::trace!(line = excerpt(line), "a line of an earlier conversation"),
         }
         Ok(())
-    }
-
-    fn publish(&mut self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            tracing::trace!("an event was dropped: nobody reads them");
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   Link (any number of handles) --requests--> actor --lines--> socket
 //!                                                |
-//!                                                +--events--> a bounded channel; the oldest is dropped
+//!                                                +--events--> a callback that does not block
 //! ```
 //!
 //! What always holds:
@@ -13,8 +13,10 @@
 //! - A line is bounded. Unknown events and fields are passed over.
 //! - When the link is dead every caller is told why, at once, and for ever.
 
+mod call;
 mod line;
 mod link;
 
+pub(crate) use call::Call;
 pub(crate) use link::{Event, Link, LinkSettings};
 pub use link::LinkError;

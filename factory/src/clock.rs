@@ -1,0 +1,37 @@
+//! The host's wall clock, to the nanosecond: what a guest's clock is set by.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct WallNs(pub(crate) i64);
+
+impl WallNs {
+    /// The host's time now.
+    pub(crate) fn now() -> Self {
+        // A host whose clock stands before 1970 gets zero, and its guests too.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// A later time.
+    pub(crate) fn plus(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// The nanoseconds from another time to this one.
+    pub(crate) fn since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Nanoseconds as milliseconds, for a message.
+pub(crate) fn ns_to_ms(ns: i64) -> f64 {
+    // Exact below 2^53 ns, which is 104 days; it is for people to read.
+    #[allow(clippy::cast_precision_loss)]
+    let ns = ns as f64;
+    ns / 1e6
+}

@@ -1,0 +1,95 @@
+//! Why a clone was not made.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::Phase;
+use crate::driver::MonitorError;
+use crate::guest::GuestError;
+use crate::vm::StartError;
+use crate::{Argv, GenerationId};
+
+/// A clone that was not made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[error("no clone of generation {generation}, in phase {}: {failure}", .phase.as_str())]
+pub struct CloneError {
+    /// Of which generation.
+    pub generation: GenerationId,
+    /// In which phase it failed.
+    pub phase: Phase,
+    /// Why.
+    #[source]
+    pub failure: CloneFailure,
+}
+
+impl CloneError {
+    /// Whether the generation's files are not what they were: no clone can be made from it any more.
+    #[must_use]
+    pub fn is_generation_damage(&self) -> bool {
+        matches!(self.failure, CloneFailure::StateUnreadable { .. } | CloneFailure::StateDamaged { .. })
+    }
+}
+
+/// Why a clone was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloneFailure {
+    /// The state file cannot be read.
+    #[error("the template's state {} cannot be read: {source}", .path.display())]
+    StateUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The state file is not the one that was saved.
+    #[error(
+        "the template's state {} is damaged: its digest is {found} and the manifest says {wanted}; rebuild the template",
+        .path.display()
+    )]
+    StateDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+        /// What the manifest says.
+        wanted: String,
+    },
+    /// The hypervisor did not start.
+    #[error(transparent)]
+    Start(StartError),
+    /// The hypervisor did not do what it was told.
+    #[error("{source}{}", crate::driver::said(.stderr))]
+    Monitor {
+        /// What.
+        source: MonitorError,
+        /// How the process ended, when it did.
+        stderr: String,
+    },
+    /// The guest failed.
+    #[error("{source}{}", console_tail(.console))]
+    Guest {
+        /// How.
+        source: GuestError,
+        /// The last lines on its console.
+        console: String,
+    },
+    /// A command of `on_clone` failed.
+    #[error("the on_clone command {argv:?} failed: {reason}")]
+    OnClone {
+        /// The command.
+        argv: Argv,
+        /// How.
+        reason: String,
+    },
+    /// The record cannot be written.
+    #[error("the virtual machine's record cannot be written: {source}")]
+    Record {
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn console_tail(lines: &str) -> String {
+    if lines.is_empty() { String::new() } else { format!("; the end of its console:\n{lines}") }
+}

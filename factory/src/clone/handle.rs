@@ -1,0 +1,252 @@
+//! The handle to a clone.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::clock::WallNs;
+use crate::guest::{Agent, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, IdentityOrder};
+use crate::template::Generation;
+use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
+use crate::{Phases, VmId};
+
+/// How long a new channel to the agent may take to be made.
+const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A live clone. It ends with its last handle.
+pub struct Vm {
+    live: LiveVm,
+    generation: Arc<Generation>,
+    phases: Phases,
+    created_at: Timestamp,
+    agent: tokio::sync::Mutex<Agent>,
+    /// Changed in one assignment each: a reader sees the old value or the new one.
+    identity: Mutex<Identity>,
+    paused_at: Mutex<Option<WallNs>>,
+}
+
+impl Vm {
+    pub(super) fn new(
+        live: LiveVm,
+        generation: Arc<Generation>,
+        agent: Agent,
+        identity: Identity,
+        phases: Phases,
+    ) -> Self {
+        Self {
+            live,
+            generation,
+            phases,
+            created_at: Timestamp::now(),
+            agent: tokio::sync::Mutex::new(agent),
+            identity: Mutex::new(identity),
+            paused_at: Mutex::new(None),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &VmId {
+        &self.live.id
+    }
+
+    /// The hypervisor's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.live.stamp.pid
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the time of its start went.
+    #[must_use]
+    pub fn phases(&self) -> Phases {
+        self.phases
+    }
+
+    /// When it was ready.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// The Unix socket of its serial console.
+    #[must_use]
+    pub fn console_socket(&self) -> PathBuf {
+        self.live.dir().join("console.sock")
+    }
+
+    /// The newest part of what its console said.
+    ///
+    /// # Errors
+    /// When the machine has ended and its files are gone.
+    pub fn console(&self) -> io::Result<Vec<u8>> {
+        self.live.console.read()
+    }
+
+    /// Private memory of its process, bytes: `Anonymous` in `/proc/<pid>/smaps_rollup`. It blocks for a millisecond.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn anonymous_bytes(&self) -> io::Result<u64> {
+        crate::process::anonymous_bytes(self.pid())
+    }
+
+    /// Waits until its process is gone.
+    ///
+    /// # Cancel safety
+    /// Safe; any number of callers.
+    pub async fn ended(&self) -> VmEnd {
+        self.live.ended().await
+    }
+
+    /// Ends it: returns when its process and its directory are gone. Any number of callers.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the machine ending.
+    pub async fn end(&self) -> VmEnd {
+        self.live.end().await
+    }
+
+    /// Whether the guest still answers. A paused guest cannot: its process being there is all that is asked then.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or the machine has ended.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
+        if self.paused_at.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(());
+        }
+        let agent = self.agent().await;
+        self.live.unless_ended(agent.ping(deadline)).await
+    }
+
+    /// Runs a command in the guest. Several may run at once.
+    ///
+    /// # Errors
+    /// See [`ExecError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the command running until its own deadline.
+    pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
+        let agent = self.agent().await;
+        match self.live.unless_ended(agent.exec(&request)).await {
+            Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Silent { .. }))) => {
+                // The channel is dead, which says nothing about the command: it may have run. So it is not tried
+                // again, but the next one finds a channel that works, if the guest still answers.
+                self.reconnect().await.map_or(Err(error.into()), |ended| Err(ended.into()))
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn agent(&self) -> Agent {
+        self.agent.lock().await.clone()
+    }
+
+    /// Makes a new channel. Answers the machine's end when that is why the old one is dead.
+    async fn reconnect(&self) -> Option<GuestError> {
+        let mut agent = self.agent.lock().await;
+        match self.live.agent(Instant::now() + RECONNECT_DEADLINE).await {
+            Ok(fresh) => {
+                *agent = fresh;
+                None
+            }
+            Err(ended @ GuestError::Ended { .. }) => Some(ended),
+            Err(error) => {
+                tracing::warn!(vm = %self.id(), %error, "the guest agent cannot be reached again");
+                None
+            }
+        }
+    }
+
+    /// Gives the guest another host name.
+    ///
+    /// # Errors
+    /// When the guest does not take it or cannot prove that it did.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave either name.
+    pub async fn set_hostname(&self, name: &str) -> Result<(), GuestError> {
+        let identity = Identity { hostname: name.to_owned(), machine_id: self.identity().machine_id };
+        let order = IdentityOrder { identity: Some(identity.clone()), ..IdentityOrder::default() };
+        let agent = self.agent().await;
+        self.live.unless_ended(agent.identify(&order)).await?;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// Stops its virtual CPUs.
+    ///
+    /// # Errors
+    /// When the hypervisor does not.
+    pub async fn pause(&self) -> Result<(), GuestError> {
+        let asked = (WallNs::now(), Instant::now());
+        self.monitor_does("pause", self.live.monitor.pause()).await?;
+        let paused_at = asked.0.plus(asked.1.elapsed() / 2);
+        *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
+        Ok(())
+    }
+
+    /// Lets its virtual CPUs run again and sets its clock; nothing happens when it is running.
+    ///
+    /// # Errors
+    /// When the hypervisor does not, or the guest does not set its clock.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave a guest that runs with a clock that is behind: end it.
+    pub async fn resume(&self) -> Result<(), GuestError> {
+        let Some(paused_at) = *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let asked = (WallNs::now(), Instant::now());
+        self.monitor_does("resume", self.live.monitor.resume()).await?;
+        let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
+        *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let order = IdentityOrder { clock_step_ns: resumed_at.since(paused_at), ..IdentityOrder::default() };
+        let agent = self.agent().await;
+        self.live.unless_ended(agent.identify(&order)).await.map(drop)
+    }
+
+    async fn monitor_does(
+        &self,
+        action: &'static str,
+        doing: impl Future<Output = Result<(), crate::driver::MonitorError>>,
+    ) -> Result<(), GuestError> {
+        let doing = async { doing.await.map_err(|e| GuestError::Monitor { action, reason: e.to_string() }) };
+        self.live.unless_ended(doing).await
+    }
+
+    /// Writes its state and lease to `vm.json`, for the service that comes after this one.
+    ///
+    /// # Errors
+    /// When the machine has ended and its directory is gone, or the file system is full.
+    pub fn record(&self, state: RecordedState, lease: Option<LeaseRecord>) -> io::Result<()> {
+        let identity = self.identity();
+        self.live.update_record(|record| {
+            record.state = state;
+            record.lease = lease;
+            record.identity = Some(identity);
+        })
+    }
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vm").field("id", self.id()).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}

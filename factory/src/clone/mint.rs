@@ -1,0 +1,221 @@
+//! The making of a clone.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::{CloneError, CloneFailure};
+use super::handle::Vm;
+use crate::clock::WallNs;
+use crate::driver::{Boot, MonitorError};
+use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
+use crate::host::Host;
+use crate::memory;
+use crate::template::Generation;
+use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
+use crate::{Argv, Phase, Phases, VmId};
+
+/// How long the state may take to be loaded: 5 ms alone.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the guest may take to answer after the restore: 40 ms alone.
+const AGENT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long one command of `on_clone` may take.
+const ON_CLONE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A clone to make.
+#[derive(Clone, Debug)]
+pub struct CloneOrder {
+    /// Its name, which is the sandbox's too.
+    pub id: VmId,
+    /// Its host name.
+    pub hostname: String,
+    /// Commands run in it before it is ready.
+    pub on_clone: Vec<Argv>,
+    /// Whether it waits paused.
+    pub paused: bool,
+}
+
+/// Makes a clone that can be handed out.
+///
+/// # Cancel safety
+/// A dropped call leaves nothing: the process is killed and its directory removed.
+pub(crate) async fn mint(host: &Host, generation: &Arc<Generation>, order: CloneOrder) -> Result<Vm, CloneError> {
+    make(host, generation, order, Role::Clone).await.map(|(vm, _)| vm)
+}
+
+/// Makes a clone that is only looked at, and answers what it said of itself.
+pub(crate) async fn mint_canary(
+    host: &Host,
+    generation: &Arc<Generation>,
+    order: CloneOrder,
+) -> Result<(Vm, IdentityProof), CloneError> {
+    make(host, generation, order, Role::Canary).await
+}
+
+/// What is being made, and how far it is.
+struct Making<'a> {
+    generation: &'a Arc<Generation>,
+    phases: Phases,
+    phase: Phase,
+    since: Instant,
+}
+
+impl Making<'_> {
+    /// Begins a phase; the one before it has ended.
+    fn enter(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.phases.set(self.phase, now - self.since);
+        self.phase = phase;
+        self.since = now;
+    }
+
+    fn failed(&self, failure: CloneFailure) -> CloneError {
+        CloneError { generation: self.generation.id().clone(), phase: self.phase, failure }
+    }
+}
+
+async fn make(
+    host: &Host,
+    generation: &Arc<Generation>,
+    order: CloneOrder,
+    role: Role,
+) -> Result<(Vm, IdentityProof), CloneError> {
+    let begun = Instant::now();
+    let mut making = Making { generation, phases: Phases::default(), phase: Phase::Load, since: begun };
+    let state = checked_state(generation).map_err(|e| making.failed(e))?;
+    making.phase = Phase::Spawn;
+    let live = start(host, &mut making, &order, role, state).await?;
+    making.since = Instant::now();
+    making.phase = Phase::Load;
+    let loaded = live.monitor.load(LOAD_DEADLINE).await;
+    if let Err(source) = loaded {
+        return Err(making.failed(monitor_failure(&live, source).await));
+    }
+    making.enter(Phase::Resume);
+    let asked = (WallNs::now(), Instant::now());
+    if let Err(source) = live.monitor.resume().await {
+        return Err(making.failed(monitor_failure(&live, source).await));
+    }
+    let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
+    making.enter(Phase::Agent);
+    let guest = |making: &Making<'_>, source: GuestError| {
+        making.failed(CloneFailure::Guest { source, console: live.console.last_lines() })
+    };
+    let agent = live.agent(Instant::now() + AGENT_DEADLINE).await.map_err(|e| guest(&making, e))?;
+    making.enter(Phase::Identity);
+    let identity = IdentityOrder {
+        identity: Some(Identity::new(order.hostname.clone())),
+        clock_step_ns: generation.manifest().clock.behind_ns(resumed_at),
+        expect_reseed: true,
+    };
+    let proof = live.unless_ended(agent.identify(&identity)).await.map_err(|e| guest(&making, e))?;
+    making.enter(Phase::Warmup);
+    for argv in &order.on_clone {
+        run_on_clone(&live, &agent, argv).await.map_err(|e| making.failed(e))?;
+    }
+    making.enter(Phase::Total);
+    making.phases.total = begun.elapsed();
+    let identity = Identity { hostname: proof.hostname.clone(), machine_id: proof.machine_id.clone() };
+    let recorded = live.update_record(|record| {
+        record.identity = Some(identity.clone());
+        record.state = RecordedState::Ready;
+    });
+    recorded.map_err(|source| making.failed(CloneFailure::Record { source }))?;
+    let phases = making.phases;
+    let vm = Vm::new(live, Arc::clone(generation), agent, identity, phases);
+    if order.paused {
+        let paused = vm.pause().await;
+        paused.map_err(|source| making.failed(CloneFailure::Guest { source, console: String::new() }))?;
+    }
+    Ok((vm, proof))
+}
+
+/// Starts the process and its monitor.
+async fn start(
+    host: &Host,
+    making: &mut Making<'_>,
+    order: &CloneOrder,
+    role: Role,
+    state: File,
+) -> Result<LiveVm, CloneError> {
+    let spec = making.generation.spec();
+    let recipe = &making.generation.manifest().recipe;
+    let plan = StartPlan {
+        id: order.id.clone(),
+        role,
+        template: spec.name.clone(),
+        generation: Some(making.generation.id().clone()),
+        machine: recipe.machine,
+        accel: recipe.accel,
+        cpu: recipe.cpu.clone(),
+        vcpus: recipe.vcpus,
+        memory_mib: recipe.memory_mib,
+        memory: making.generation.memory(),
+        boot: Boot::Clone { kernel_stub: making.generation.kernel_stub() },
+        state: state.into(),
+        console_max_bytes: spec.console_max_bytes,
+    };
+    let live = LiveVm::start(&*host.driver, &host.run_dir, plan).await.map_err(|error| {
+        if let StartError::Launch(launch) = &error
+            && launch.is_monitor()
+        {
+            making.phase = Phase::Qmp;
+        }
+        making.failed(CloneFailure::Start(error))
+    })?;
+    making.phases.spawn = live.spawn;
+    making.phases.qmp = live.qmp;
+    Ok(live)
+}
+
+/// Opens the state and checks the digest of what that very descriptor reads: a damaged state loads without a
+/// complaint and answers, nearly always. Reading at offsets leaves the descriptor at its beginning.
+fn checked_state(generation: &Generation) -> Result<File, CloneFailure> {
+    let path = generation.state();
+    let read = || -> io::Result<(File, Vec<u8>)> {
+        let file = File::open(&path)?;
+        let mut bytes = Vec::new();
+        OffsetReader { file: &file, at: 0 }.read_to_end(&mut bytes)?;
+        Ok((file, bytes))
+    };
+    let (file, bytes) = read().map_err(|source| CloneFailure::StateUnreadable { path: path.clone(), source })?;
+    let found = memory::bytes_digest(&bytes);
+    let wanted = &generation.manifest().files.state.digest;
+    if found == *wanted { Ok(file) } else { Err(CloneFailure::StateDamaged { path, found, wanted: wanted.clone() }) }
+}
+
+/// Reads a file without moving its descriptor.
+struct OffsetReader<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for OffsetReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// What the monitor says, and what the process says when it has ended.
+async fn monitor_failure(live: &LiveVm, source: MonitorError) -> CloneFailure {
+    /// A hypervisor that cannot load a state ends by itself, a moment after its monitor is gone.
+    const LAST_WORDS: Duration = Duration::from_millis(500);
+    let end = tokio::time::timeout(LAST_WORDS, live.ended()).await;
+    let stderr = end.map(|end| end.how).unwrap_or_default();
+    CloneFailure::Monitor { source, stderr }
+}
+
+async fn run_on_clone(live: &LiveVm, agent: &Agent, argv: &Argv) -> Result<(), CloneFailure> {
+    let request = ExecRequest::new(argv.clone(), ON_CLONE_DEADLINE);
+    let outcome = live.unless_ended(agent.exec(&request)).await;
+    match crate::template::command_failure(outcome) {
+        Some(reason) => Err(CloneFailure::OnClone { argv: argv.clone(), reason }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,173 @@
+//! What the factory needs of a hypervisor.
+//!
+//! A driver turns a [`LaunchOrder`] into a [`Machine`]: a process and a monitor. It says in its [`Capabilities`] what
+//! it can do, and the pipelines ask there first: a driver never answers success to something that it did not do.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::process::{Child, ExitKind};
+use crate::{Accel, MachineType, VmId};
+
+/// What a hypervisor can do with one kind of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capabilities {
+    /// Save the device state apart from the memory, and restore any number of clones from it.
+    pub(crate) templates: bool,
+    /// Map a template's memory so that the process could not write to it if it wanted to.
+    pub(crate) read_only_memory: bool,
+    /// Tell the guest's kernel that it is a clone, so that it reseeds its random numbers.
+    pub(crate) generation_id: bool,
+}
+
+/// One hypervisor.
+pub(crate) trait Driver: Send + Sync + 'static {
+    /// What it can do with this machine.
+    fn capabilities(&self, machine: MachineType) -> Capabilities;
+
+    /// Starts a machine. When this answers, the monitor works; a clone is still without state, and paused.
+    fn launch(&self, order: LaunchOrder) -> BoxFuture<'_, Result<Machine, LaunchError>>;
+}
+
+/// What the machine boots from.
+#[derive(Clone, Debug)]
+pub(crate) enum Boot {
+    /// From its kernel, into a memory file that is shared: the only thing that ever writes to it.
+    Template { kernel: PathBuf, initrd: PathBuf, params: String },
+    /// From a saved state, onto a private read-only mapping of the memory file.
+    Clone { kernel_stub: PathBuf },
+}
+
+/// The ends of a machine's channels, made before the machine: nobody has to wait for a socket to appear.
+#[derive(Debug)]
+pub(crate) struct MachineEnds {
+    /// A listening socket for the monitor.
+    pub(crate) monitor: OwnedFd,
+    /// A listening socket for the guest's agent.
+    pub(crate) agent: OwnedFd,
+    /// A listening socket for the serial console.
+    pub(crate) console: OwnedFd,
+    /// A file that everything on the console is appended to.
+    pub(crate) console_log: OwnedFd,
+    /// The device state: written by a template's save, read by a clone's load.
+    pub(crate) state: OwnedFd,
+}
+
+/// A machine to start.
+#[derive(Debug)]
+pub(crate) struct LaunchOrder {
+    pub(crate) id: VmId,
+    pub(crate) machine: MachineType,
+    pub(crate) accel: Accel,
+    pub(crate) cpu: String,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u64,
+    pub(crate) memory: PathBuf,
+    pub(crate) boot: Boot,
+    pub(crate) ends: MachineEnds,
+    /// Where the monitor's listening socket can be dialled.
+    pub(crate) monitor_path: PathBuf,
+}
+
+/// A started machine.
+pub(crate) struct Machine {
+    pub(crate) child: Child,
+    pub(crate) monitor: Box<dyn Monitor>,
+    /// From the order to the process.
+    pub(crate) spawn: Duration,
+    /// From the process to the monitor's first answers.
+    pub(crate) qmp: Duration,
+}
+
+/// The control channel of a machine.
+pub(crate) trait Monitor: Send + Sync + 'static {
+    /// Lets the virtual CPUs run.
+    fn resume(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Stops them.
+    fn pause(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Writes the device state of a paused machine to the descriptor in its order.
+    fn save(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Reads the device state of a clone from the descriptor in its order.
+    fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Asks the machine to end; answers once it has understood.
+    fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
+}
+
+/// Why a monitor did not do what it was told.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum MonitorError {
+    /// The command failed, or the monitor did.
+    #[error("{command}: {source}")]
+    Command {
+        /// The command.
+        command: &'static str,
+        /// Why.
+        source: crate::wire::LinkError,
+    },
+    /// A save or a load was tried and failed.
+    #[error("{action} failed: {reason}")]
+    Migration {
+        /// `saving` or `loading`.
+        action: &'static str,
+        /// The hypervisor's words.
+        reason: String,
+    },
+    /// A save or a load did not end.
+    #[error("{action} did not end within {}", crate::text::duration(*.after))]
+    Deadline {
+        /// `saving` or `loading`.
+        action: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+/// Why a machine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The program could not be executed.
+    #[error("cannot start {}: {source}", .program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It ended before its monitor answered.
+    #[error("the hypervisor {exit}{}", said(.stderr))]
+    Ended {
+        /// How it ended.
+        exit: String,
+        /// Its last lines.
+        stderr: String,
+    },
+    /// Its monitor does not work.
+    #[error("the hypervisor's monitor does not answer: {source}{}", said(.stderr))]
+    Monitor {
+        /// Why.
+        source: MonitorError,
+        /// The hypervisor's last lines.
+        stderr: String,
+    },
+}
+
+impl LaunchError {
+    pub(crate) fn ended(exit: ExitKind, stderr: String) -> Self {
+        Self::Ended { exit: exit.to_string(), stderr }
+    }
+
+    /// Whether the monitor, rather than the process, is what failed.
+    pub(crate) fn is_monitor(&self) -> bool {
+        matches!(self, Self::Monitor { .. })
+    }
+}
+
+/// The last lines of a process, as the end of a message.
+pub(crate) fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; it said: {stderr}") }
+}

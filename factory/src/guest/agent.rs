@@ -1,0 +1,117 @@
+//! The guest agent's own commands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use qapi_spec::Command;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::GuestError;
+use crate::clock::{self, WallNs};
+use crate::wire::{Call, Link, LinkError, LinkSettings};
+
+/// Longest line taken: the agent answers a command's end with at most 16 MiB of each stream, in base64.
+const MAX_LINE_BYTES: usize = 48 * 1024 * 1024;
+/// How long the agent may take for one command. It answers in milliseconds; a loaded host makes that seconds.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
+/// How long one attempt to be heard by a booting guest waits before it dials again: an agent that was restarted in
+/// between has lost what was said to it.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// A synchronized channel to the agent of one guest.
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    link: Link,
+}
+
+impl Agent {
+    /// Dials the agent's socket and waits until the guest has answered, at most until `deadline`.
+    ///
+    /// The connection is made anew and synchronized, whoever used the channel before: in a clone the agent may still
+    /// have the rest of the template's conversation to say.
+    ///
+    /// # Cancel safety
+    /// Safe: a dropped call closes its connection.
+    pub(crate) async fn connect(socket: &Path, deadline: Instant) -> Result<Self, GuestError> {
+        let begun = Instant::now();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(GuestError::Silent { command: "guest-sync-delimited", after: begun.elapsed() });
+            }
+            match Self::attempt(socket, left.min(ATTEMPT)).await {
+                Err(GuestError::Silent { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(socket: &Path, patience: Duration) -> Result<Self, GuestError> {
+        let unreachable = |e: std::io::Error| GuestError::Channel {
+            command: "connect",
+            source: LinkError::Io(e.kind()),
+        };
+        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+        let settings = LinkSettings { max_line_bytes: MAX_LINE_BYTES, strict: false };
+        let agent = Self { link: Link::start(stream, settings, |_| {}) };
+        let id = i64::from(rand::random::<u32>());
+        let answer = agent.send(&qapi_qga::guest_sync_delimited { id }, true, patience).await?;
+        if answer != id {
+            let reason = format!("it answered {answer} where {id} was asked for");
+            return Err(GuestError::Proof { step: "guest-sync-delimited", reason });
+        }
+        Ok(agent)
+    }
+
+    /// Runs one of the agent's commands.
+    pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, GuestError> {
+        self.send(command, false, COMMAND_DEADLINE).await
+    }
+
+    /// Whether the guest still answers.
+    pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
+        self.send(&qapi_qga::guest_ping {}, false, deadline).await.map(drop)
+    }
+
+    /// How far the guest's clock is ahead of the host's, from the quickest of a few questions.
+    pub(crate) async fn clock_ahead_ns(&self) -> Result<i64, GuestError> {
+        const QUESTIONS: usize = 5;
+        let mut best: Option<(Duration, i64)> = None;
+        for _ in 0..QUESTIONS {
+            let (asked, begun) = (WallNs::now(), Instant::now());
+            let guest = self.execute(&qapi_qga::guest_get_time {}).await?;
+            let took = begun.elapsed();
+            let ahead = guest.saturating_sub(asked.plus(took / 2).0);
+            if best.is_none_or(|(quickest, _)| took < quickest) {
+                best = Some((took, ahead));
+            }
+        }
+        Ok(best.map_or(0, |(_, ahead)| ahead))
+    }
+
+    async fn send<C: Command>(&self, command: &C, delimited: bool, deadline: Duration) -> Result<C::Ok, GuestError> {
+        let outcome = self.link.command(&Call::of(command), delimited, deadline).await;
+        outcome.map_err(|error| match error {
+            LinkError::Deadline { after } => GuestError::Silent { command: C::NAME, after },
+            LinkError::Closed => GuestError::Closed,
+            LinkError::Refused(reason) => GuestError::Refused { command: C::NAME, reason },
+            source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
+                GuestError::Channel { command: C::NAME, source }
+            }
+        })
+    }
+}
+
+/// How often a command's end is asked for: often at first, then in proportion to how long it has run, so that the
+/// answer is late by an eighth at most and a long command costs the guest nothing.
+pub(super) fn poll_interval(ran: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(100);
+    (ran / 8).clamp(SHORTEST, LONGEST)
+}
+
+/// The difference between two clocks in words.
+pub(super) fn describe_ns(ns: i64) -> String {
+    format!("{:.1} ms", clock::ns_to_ms(ns))
+}

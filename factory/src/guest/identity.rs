@@ -1,0 +1,199 @@
+//! A clone's own identity, and the proof that it has it.
+//!
+//! A clone wakes up as an exact copy: the same names, the same clock, the same random numbers to come. Three things
+//! change that before anybody may use it, in one order to the helper:
+//!
+//! 1. The kernel's random numbers. The hypervisor gave the clone a new VM generation id, which makes the kernel
+//!    reseed; the helper waits until the kernel's log says that it did, then stirs 64 bytes of the host's in.
+//! 2. The clock is stepped by as much as the guest has slept. The step is counted, not measured in the guest, so it
+//!    does not matter how long the order takes to arrive.
+//! 3. Host name and machine id.
+//!
+//! The helper reads everything back from the kernel, and the host compares.
+
+use std::time::Duration;
+
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::GuestError;
+use super::agent::{Agent, describe_ns};
+use super::helper::HelperEnd;
+use crate::clock::WallNs;
+
+/// How long the helper may take for an identity, the wait for the kernel's reseed included.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How long the kernel may take to notice its new generation id: an interrupt and a work item.
+const RESEED_WAIT_MS: u32 = 10_000;
+/// How far the clock may be off once it was set.
+const CLOCK_TOLERANCE_NS: i64 = 50_000_000;
+/// Bytes of the host's randomness for each clone: the size of the kernel's own seed, twice.
+const ENTROPY_BYTES: usize = 64;
+
+/// Who a clone is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its host name.
+    pub hostname: String,
+    /// Its `/etc/machine-id`: 32 hexadecimal digits.
+    pub machine_id: String,
+}
+
+impl Identity {
+    /// A new identity with this host name.
+    #[must_use]
+    pub fn new(hostname: String) -> Self {
+        Self { hostname, machine_id: uuid::Uuid::new_v4().simple().to_string() }
+    }
+}
+
+/// What the guest is to become.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdentityOrder {
+    pub(crate) identity: Option<Identity>,
+    /// How much the guest's clock is behind, nanoseconds.
+    pub(crate) clock_step_ns: i64,
+    /// Whether the kernel was given a new generation id.
+    pub(crate) expect_reseed: bool,
+}
+
+/// What the guest says it has become. Read back from its kernel, not from the order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdentityProof {
+    pub(crate) hostname: String,
+    pub(crate) machine_id: String,
+    /// 32 fresh bytes of the kernel's, or a hash of such: compared between clones, used for nothing.
+    pub(crate) random: String,
+    pub(crate) uuid: String,
+    pub(crate) clock_realtime_ns: i64,
+    pub(crate) vmgenid_reseed: bool,
+}
+
+/// What the template said when it was made ready to be saved.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Prepared {
+    #[serde(rename = "clock_realtime_ns")]
+    _clock_realtime_ns: i64,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
+}
+
+impl Agent {
+    /// Gives the guest its identity and checks its proof.
+    pub(crate) async fn identify(&self, order: &IdentityOrder) -> Result<IdentityProof, GuestError> {
+        const STEP: &str = "identity";
+        let asked = (WallNs::now(), Instant::now());
+        let end = self.run_helper(STEP, vec![STEP.to_owned()], Some(lines(order)), DEADLINE).await?;
+        let proof: IdentityProof = parse(STEP, &end)?;
+        let answered = asked.0.plus(asked.1.elapsed());
+        check(order, &proof, asked.0, answered)?;
+        Ok(proof)
+    }
+
+    /// Makes the template ready to be saved.
+    pub(crate) async fn prepare(&self) -> Result<Prepared, GuestError> {
+        const STEP: &str = "prepare";
+        let end = self.run_helper(STEP, vec![STEP.to_owned()], None, DEADLINE).await?;
+        parse(STEP, &end)
+    }
+}
+
+fn lines(order: &IdentityOrder) -> Vec<u8> {
+    let mut entropy = [0; ENTROPY_BYTES];
+    rand::rng().fill_bytes(&mut entropy);
+    let entropy: String = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut lines = format!("entropy={entropy}\nclock_step_ns={}\n", order.clock_step_ns);
+    if let Some(Identity { hostname, machine_id }) = &order.identity {
+        lines.push_str(&format!("hostname={hostname}\nmachine_id={machine_id}\n"));
+    }
+    let expect = u8::from(order.expect_reseed);
+    lines.push_str(&format!("expect_reseed={expect}\nreseed_wait_ms={RESEED_WAIT_MS}\n"));
+    lines.into_bytes()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(step: &'static str, end: &HelperEnd) -> Result<T, GuestError> {
+    if let Ok(value) = serde_json::from_slice(&end.stdout) {
+        return Ok(value);
+    }
+    let reason = match serde_json::from_slice::<Failure>(&end.stdout) {
+        Ok(Failure { error }) => error,
+        Err(_) => format!(
+            "exit code {:?}, it wrote {:?} and {:?}",
+            end.exit_code,
+            String::from_utf8_lossy(&end.stdout),
+            String::from_utf8_lossy(&end.stderr),
+        ),
+    };
+    Err(GuestError::Helper { step, reason })
+}
+
+fn check(order: &IdentityOrder, proof: &IdentityProof, asked: WallNs, answered: WallNs) -> Result<(), GuestError> {
+    let wrong = |reason: String| Err(GuestError::Proof { step: "identity", reason });
+    if let Some(identity) = &order.identity {
+        if proof.hostname != identity.hostname {
+            return wrong(format!("the host name is {:?}, not {:?}", proof.hostname, identity.hostname));
+        }
+        if proof.machine_id != identity.machine_id {
+            return wrong(format!("the machine id is {:?}, not {:?}", proof.machine_id, identity.machine_id));
+        }
+    }
+    if order.expect_reseed && !proof.vmgenid_reseed {
+        return wrong("the kernel has not reseeded its random numbers".to_owned());
+    }
+    let early = asked.0.saturating_sub(CLOCK_TOLERANCE_NS).saturating_sub(proof.clock_realtime_ns);
+    let late = proof.clock_realtime_ns.saturating_sub(answered.0).saturating_sub(CLOCK_TOLERANCE_NS);
+    if early > 0 || late > 0 {
+        let (off, side) = if early > 0 { (early, "behind") } else { (late, "ahead") };
+        return wrong(format!("its clock is {side} by {} more than allowed", describe_ns(off)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proof(order: &IdentityOrder, clock: i64) -> IdentityProof {
+        let identity = order.identity.clone().unwrap_or_else(|| Identity::new("x".into()));
+        IdentityProof {
+            hostname: identity.hostname,
+            machine_id: identity.machine_id,
+            random: "00".into(),
+            uuid: "u".into(),
+            clock_realtime_ns: clock,
+            vmgenid_reseed: true,
+        }
+    }
+
+    #[test]
+    fn a_proof_that_is_not_the_order_is_refused() {
+        let order = IdentityOrder {
+            identity: Some(Identity::new("job-1".into())),
+            clock_step_ns: 0,
+            expect_reseed: true,
+        };
+        let (asked, answered) = (WallNs(1_000_000_000), WallNs(1_020_000_000));
+        let good = proof(&order, 1_010_000_000);
+        assert!(check(&order, &good, asked, answered).is_ok());
+        let wrong = [
+            IdentityProof { hostname: "template".into(), ..good.clone() },
+            IdentityProof { machine_id: "0".repeat(32), ..good.clone() },
+            IdentityProof { vmgenid_reseed: false, ..good.clone() },
+            IdentityProof { clock_realtime_ns: 949_000_000, ..good.clone() },
+            IdentityProof { clock_realtime_ns: 1_071_000_000, ..good.clone() },
+        ];
+        for proof in wrong {
+            assert!(matches!(check(&order, &proof, asked, answered), Err(GuestError::Proof { .. })), "{proof:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_orders_carry_the_same_entropy() {
+        let order = IdentityOrder::default();
+        assert_ne!(lines(&order), lines(&order));
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether KVM really works here.
+//!
+//! `/dev/kvm` can exist, open, make a virtual machine, and still not run a stock kernel: QEMU ends at once, or the
+//! guest hangs for ever. So `auto` believes only a guest that has booted and answered, within a deadline. The
+//! verdict holds for this boot of the host, this QEMU and this guest, and is kept in `<run_dir>/accel.json`.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Host, cpu_of, kernel_params};
+use crate::driver::Boot;
+use crate::memory::file_digest;
+use crate::template::GenerationDir;
+use crate::vm::{LiveVm, Role, StartPlan};
+use crate::{Accel, AccelChoice, GenerationId, TemplateSpec, VmId, text};
+
+const MIB: u64 = 1024 * 1024;
+
+/// How long a guest may take to answer under KVM. A second is usual; eight are seen when KVM itself is emulated.
+const PROOF_DEADLINE: Duration = Duration::from_secs(30);
+/// The device.
+const DEVICE: &str = "/dev/kvm";
+/// The file that keeps the verdict.
+const FILE: &str = "accel.json";
+
+/// Why there is no accelerator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccelError {
+    /// KVM was demanded and is not there.
+    #[error("host.accel is \"kvm\" and {DEVICE} cannot be used: {reason}; load the module kvm_amd or kvm_intel, let \
+             QEMU's user open the device (group kvm), or set host.accel to \"auto\"")]
+    NoKvm {
+        /// Why not.
+        reason: String,
+    },
+    /// The proof could not be tried.
+    #[error("cannot try KVM with a guest: {source}")]
+    Trial {
+        /// Why not.
+        #[from]
+        source: io::Error,
+    },
+}
+
+/// What was chosen, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Choice {
+    pub(super) accel: Accel,
+    pub(super) reason: String,
+}
+
+/// A verdict, and what it holds for.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    key: Key,
+    choice: Choice,
+}
+
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Key {
+    host_boot_id: String,
+    qemu: String,
+    kernel: String,
+    initrd: String,
+}
+
+/// Chooses the accelerator.
+pub(super) async fn choose(host: &Host, wanted: AccelChoice, guest: &TemplateSpec) -> Result<Choice, AccelError> {
+    match wanted {
+        AccelChoice::Tcg => Ok(tcg("host.accel is \"tcg\"".to_owned())),
+        AccelChoice::Kvm => match device_refusal() {
+            Some(reason) => Err(AccelError::NoKvm { reason }),
+            None => Ok(Choice { accel: Accel::Kvm, reason: "host.accel is \"kvm\"".to_owned() }),
+        },
+        AccelChoice::Auto => match device_refusal() {
+            Some(reason) => Ok(tcg(format!("{DEVICE} cannot be used: {reason}"))),
+            None => proved(host, guest).await,
+        },
+    }
+}
+
+fn tcg(reason: String) -> Choice {
+    Choice { accel: Accel::Tcg, reason }
+}
+
+/// Why the device cannot be opened; none when it can.
+pub(super) fn device_refusal() -> Option<String> {
+    OpenOptions::new().read(true).write(true).open(DEVICE).err().map(|error| error.to_string())
+}
+
+/// The remembered verdict, or that of a boot now.
+async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError> {
+    let key = Key {
+        host_boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        qemu: host.qemu.digest.clone(),
+        kernel: file_digest(&guest.kernel)?,
+        initrd: file_digest(&guest.initrd)?,
+    };
+    let file = host.run_dir.join(FILE);
+    if let Some(choice) = remembered(&file, &key) {
+        return Ok(choice);
+    }
+    let begun = Instant::now();
+    let choice = match try_kvm(host, guest).await? {
+        Ok(()) => Choice {
+            accel: Accel::Kvm,
+            reason: format!("a guest booted under KVM in {}", text::duration(begun.elapsed())),
+        },
+        Err(why) => tcg(format!("KVM does not run a guest here: {why}")),
+    };
+    let remembered = Remembered { key, choice };
+    fs::write(&file, serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?)?;
+    Ok(remembered.choice)
+}
+
+fn remembered(file: &Path, key: &Key) -> Option<Choice> {
+    let verdict: Remembered = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    (verdict.key == *key).then_some(verdict.choice)
+}
+
+/// Boots a guest under KVM. The inner result is the verdict, in words when it is a no.
+async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>, AccelError> {
+    let trial = Trial::make(host, guest)?;
+    let plan = StartPlan {
+        id: VmId::random(),
+        role: Role::Probe,
+        template: guest.name.clone(),
+        generation: None,
+        machine: guest.machine,
+        accel: Accel::Kvm,
+        cpu: cpu_of(guest, Accel::Kvm),
+        vcpus: guest.vcpus,
+        memory_mib: guest.memory_mib,
+        memory: trial.0.memory(),
+        boot: Boot::Template { kernel: trial.path("kernel"), initrd: trial.path("initrd"), params: kernel_params(guest) },
+        state: fs::File::open("/dev/null")?.into(),
+        console_max_bytes: guest.console_max_bytes,
+    };
+    tracing::info!("trying KVM with a guest, for {} at most", text::duration(PROOF_DEADLINE));
+    let vm = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
+        Ok(vm) => vm,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let verdict = vm.agent(Instant::now() + PROOF_DEADLINE).await;
+    vm.end().await;
+    Ok(verdict.map(drop).map_err(|error| error.to_string()))
+}
+
+/// The files of one trial. They go with it.
+struct Trial(GenerationDir);
+
+impl Trial {
+    fn make(host: &Host, guest: &TemplateSpec) -> Result<Self, AccelError> {
+        let store = host.store(".trial");
+        // A service that died in a trial has left its files.
+        store.remove_others(None)?;
+        let dir = store.create(&GenerationId::new())?;
+        // Not allocated: a trial that finds the file system full is killed, and says so.
+        dir.create_writable(&dir.memory())?.set_len(guest.memory_mib * MIB)?;
+        for (name, source) in [("kernel", &guest.kernel), ("initrd", &guest.initrd)] {
+            dir.write_read_only(&dir.path().join(name), &fs::read(source)?)?;
+        }
+        Ok(Self(dir))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}

@@ -1,0 +1,109 @@
+//! `vmint clean`: leaves the host as if there had never been a service.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+use super::lock::{self, Lock, LockError};
+use super::tmpfs;
+use crate::HostSettings;
+use crate::vm;
+
+/// Why something is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CleanError {
+    /// A service is running.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A machine cannot be ended, or a directory or mount removed.
+    #[error("cannot clean {}: {source}", .path.display())]
+    Remove {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What was removed, one line each. Empty when there was nothing.
+pub type CleanReport = Vec<String>;
+
+/// Ends every machine that an earlier service left, removes generations, the tmpfs that holds them, and the run
+/// directory.
+///
+/// # Errors
+/// When a service still runs, or something cannot be removed: then it is still there.
+pub async fn clean(settings: &HostSettings) -> Result<CleanReport, CleanError> {
+    let mut report = Vec::new();
+    let (run_dir, templates) = (&settings.run_dir, &settings.template_path);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CleanError::Remove { path, source }
+    };
+    let run_lock = lock_if_there(run_dir)?;
+    let template_lock = lock_if_there(templates)?;
+    if run_lock.is_some() {
+        report.extend(vm::sweep(run_dir).await.map_err(failed(run_dir))?);
+    }
+    if template_lock.is_some() {
+        clean_templates(templates, &mut report).map_err(failed(templates))?;
+    }
+    // The lock's file lies on what is removed here.
+    drop(template_lock);
+    if tmpfs::is_our_mount(templates) {
+        umount2(templates, MntFlags::UMOUNT_NOFOLLOW).map_err(|e| failed(templates)(e.into()))?;
+        report.push(format!("unmounted the tmpfs at {}", templates.display()));
+    }
+    remove_directory(templates, &mut report).map_err(failed(templates))?;
+    if run_lock.is_some() {
+        remove_directory(run_dir, &mut report).map_err(failed(run_dir))?;
+    }
+    Ok(report)
+}
+
+fn lock_if_there(path: &Path) -> Result<Option<Lock>, LockError> {
+    if path.is_dir() { Lock::take(path).map(Some) } else { Ok(None) }
+}
+
+fn clean_templates(path: &Path, report: &mut CleanReport) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+            report.push(format!("removed template {}", entry.file_name().to_string_lossy()));
+        } else if entry.file_name() == lock::FILE {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory of ours with the few files that a service keeps in it. What somebody else put there stays,
+/// and the directory with it.
+fn remove_directory(path: &Path, report: &mut CleanReport) -> io::Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    for name in [lock::FILE, "accel.json", "api.sock"] {
+        remove_if_there(fs::remove_file(path.join(name)))?;
+    }
+    remove_if_there(fs::remove_dir(path.join("vm")))?;
+    match fs::remove_dir(path) {
+        Ok(()) => report.push(format!("removed {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            report.push(format!("left {}: something else is in it", path.display()));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn remove_if_there(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

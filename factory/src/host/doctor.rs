@@ -1,0 +1,152 @@
+//! `vmint doctor`: what is missing on this host, and how to get it.
+
+use std::path::Path;
+
+use nix::unistd::Uid;
+use serde::Serialize;
+
+use super::{accel, tmpfs, user};
+use crate::qemu;
+use crate::sys::Credentials;
+use crate::{HostSettings, TemplateSpec, text};
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, and could be better.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+    /// How to get it right.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn new(name: &str, verdict: Verdict, detail: impl Into<String>, mend: Option<&str>) -> Self {
+        Self { name: name.to_owned(), verdict, detail: detail.into(), mend: mend.map(str::to_owned) }
+    }
+}
+
+/// Looks at everything that a service would need on this host. It changes nothing and boots nothing.
+pub async fn doctor(settings: &HostSettings, guest: &TemplateSpec) -> Vec<Check> {
+    let (user_check, credentials) = check_user(settings);
+    vec![
+        user_check,
+        check_qemu(settings, credentials).await,
+        check_guest("guest kernel", &guest.kernel),
+        check_guest("guest initrd", &guest.initrd),
+        check_kvm(),
+        check_templates(settings, guest),
+        check_memory(guest),
+        check_cores(),
+    ]
+}
+
+fn check_user(settings: &HostSettings) -> (Check, Option<Credentials>) {
+    if !Uid::effective().is_root() {
+        let detail = "not root: QEMU runs as the same user as the service, which owns the template's memory too, so \
+                      only the file's mode keeps QEMU from it";
+        return (Check::new("user", Verdict::Warn, detail, Some("run the service as root with a qemu_user")), None);
+    }
+    match user::credentials(settings.qemu_user.as_deref()) {
+        Ok(credentials) => {
+            let name = settings.qemu_user.as_deref().unwrap_or_default();
+            (Check::new("user", Verdict::Ok, format!("QEMU runs as {name}"), None), credentials)
+        }
+        Err(error) => (Check::new("user", Verdict::Fail, error.to_string(), None), None),
+    }
+}
+
+async fn check_qemu(settings: &HostSettings, credentials: Option<Credentials>) -> Check {
+    match qemu::probe(&settings.qemu, credentials).await {
+        Ok(found) => {
+            let detail = format!("{} is QEMU {}, with all that is needed", found.path.display(), found.version);
+            Check::new("qemu", Verdict::Ok, detail, None)
+        }
+        Err(error) => Check::new("qemu", Verdict::Fail, error.to_string(), None),
+    }
+}
+
+fn check_guest(name: &str, path: &Path) -> Check {
+    match std::fs::metadata(path) {
+        Ok(file) => {
+            let detail = format!("{} ({})", path.display(), text::bytes(file.len()));
+            Check::new(name, Verdict::Ok, detail, None)
+        }
+        Err(error) => {
+            let detail = format!("{}: {error}", path.display());
+            Check::new(name, Verdict::Fail, detail, Some("scripts/guest builds one"))
+        }
+    }
+}
+
+fn check_kvm() -> Check {
+    match accel::device_refusal() {
+        None => {
+            let detail = "/dev/kvm opens; whether it runs a guest is proved by a boot when the service starts";
+            Check::new("kvm", Verdict::Ok, detail, None)
+        }
+        Some(why) => {
+            let detail = format!("/dev/kvm cannot be used ({why}): guests are emulated (TCG), which is slower");
+            let mend = "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm vmint";
+            Check::new("kvm", Verdict::Warn, detail, Some(mend))
+        }
+    }
+}
+
+fn check_templates(settings: &HostSettings, guest: &TemplateSpec) -> Check {
+    const NAME: &str = "template path";
+    let path = &settings.template_path;
+    // The path may not exist yet: then its first parent that does is what it would be on.
+    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let is_tmpfs = tmpfs::is_tmpfs(there).unwrap_or(false);
+    if !is_tmpfs && Uid::effective().is_root() {
+        let detail = format!("a tmpfs will be mounted at {}", path.display());
+        return Check::new(NAME, Verdict::Ok, detail, None);
+    }
+    if !is_tmpfs {
+        let detail = format!("{} is no tmpfs: templates would be written to a disk", there.display());
+        return Check::new(NAME, Verdict::Warn, detail, Some("set host.template_path to a folder in /dev/shm"));
+    }
+    match crate::template::check_room(there, guest.memory_mib) {
+        Ok(()) => Check::new(NAME, Verdict::Ok, format!("{} is a tmpfs with room for the template", path.display()), None),
+        Err(error) => Check::new(NAME, Verdict::Fail, error.to_string(), None),
+    }
+}
+
+fn check_memory(guest: &TemplateSpec) -> Check {
+    use procfs::Current;
+    let available = procfs::Meminfo::current().ok().and_then(|info| info.mem_available);
+    match available {
+        Some(available) => {
+            let detail = format!(
+                "{} available; the template takes {} once, each clone some 20 MiB and what its guest writes",
+                text::bytes(available),
+                text::bytes(guest.memory_mib * 1024 * 1024)
+            );
+            let is_enough = available > guest.memory_mib * 1024 * 1024 * 2;
+            let mend = (!is_enough).then_some("give the template less memory, or end something");
+            Check::new("memory", if is_enough { Verdict::Ok } else { Verdict::Warn }, detail, mend)
+        }
+        None => Check::new("memory", Verdict::Warn, "/proc/meminfo does not say what is available", None),
+    }
+}
+
+fn check_cores() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Check::new("cores", Verdict::Ok, format!("{cores}: as many clones are made at once at most"), None)
+}

@@ -1,0 +1,80 @@
+//! The file system of the generations: a tmpfs, so that clones map the very pages that the template left.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::unistd::Uid;
+
+use crate::sys::Credentials;
+
+/// The source of our own mounts, by which they are known.
+pub(super) const SOURCE: &str = "vmint";
+
+/// Why generations have no place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TmpfsError {
+    /// A directory cannot be made.
+    #[error("cannot use {} for templates: {source}", .path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The mount failed.
+    #[error("cannot mount a tmpfs at {}: {source}; mount one there, or set host.template_path to one", .path.display())]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Makes the template path ready: as root a tmpfs is mounted there when it is none.
+pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), TmpfsError> {
+    let unusable = |source| TmpfsError::Directory { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(unusable)?;
+    if !is_tmpfs(path).map_err(unusable)? {
+        if Uid::effective().is_root() {
+            mount_tmpfs(path)?;
+        } else {
+            tracing::warn!(
+                path = %path.display(),
+                "the template path is no tmpfs: clones will be slower, and their template is written to a disk"
+            );
+        }
+    }
+    if let Some(user) = user {
+        chown(path, None, Some(user.gid.as_raw())).map_err(unusable)?;
+        fs::set_permissions(path, Permissions::from_mode(0o750)).map_err(unusable)?;
+    }
+    Ok(())
+}
+
+pub(super) fn is_tmpfs(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.filesystem_type() == TMPFS_MAGIC)
+}
+
+/// The size is the kernel's default, half of the memory: a limit, not a reservation. What a template takes is
+/// reserved, and refused when it does not fit, before it boots.
+fn mount_tmpfs(path: &Path) -> Result<(), TmpfsError> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some(SOURCE), path, Some("tmpfs"), flags, Some("mode=0750"))
+        .map_err(|e| TmpfsError::Mount { path: path.to_owned(), source: e.into() })?;
+    tracing::info!(path = %path.display(), "mounted a tmpfs for templates");
+    Ok(())
+}
+
+/// Whether one of our own mounts is at this path.
+pub(super) fn is_our_mount(path: &Path) -> bool {
+    let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
+    mounts.is_ok_and(|mounts| {
+        mounts.into_iter().any(|m| m.mount_point == path && m.fs_type == "tmpfs" && m.mount_source.as_deref() == Some(SOURCE))
+    })
+}

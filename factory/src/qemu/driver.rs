@@ -1,0 +1,84 @@
+//! Starts machines.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::argv::argv;
+use super::monitor::{EXIT_ON_ERROR_SINCE, Qmp};
+use super::probe::Found;
+use crate::MachineType;
+use crate::driver::{Capabilities, Driver, LaunchError, LaunchOrder, Machine};
+use crate::process::{Child, LaunchPlan};
+use crate::sys::Credentials;
+
+/// How long a QEMU may take from its start to its monitor's answer: 20 ms alone, seconds on a host under load.
+const MONITOR_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The QEMU of this host.
+pub(crate) struct Qemu {
+    found: Found,
+    user: Option<Credentials>,
+}
+
+impl Qemu {
+    pub(crate) fn new(found: Found, user: Option<Credentials>) -> Self {
+        Self { found, user }
+    }
+
+    async fn start(&self, order: LaunchOrder) -> Result<Machine, LaunchError> {
+        let begun = Instant::now();
+        let args = argv(&order);
+        let ends = order.ends;
+        let inherited = vec![ends.monitor, ends.agent, ends.console, ends.console_log, ends.state];
+        let program: PathBuf = self.found.path.clone();
+        let plan = LaunchPlan { program: program.clone(), args, inherited, user: self.user.clone() };
+        let mut child = Child::spawn(plan).map_err(|source| LaunchError::Spawn { program, source })?;
+        let spawn = begun.elapsed();
+
+        let begun = Instant::now();
+        let keeps_alive = (self.found.version.major, self.found.version.minor) >= EXIT_ON_ERROR_SINCE;
+        let ready = async {
+            let qmp = Qmp::connect(&order.monitor_path, MONITOR_DEADLINE, keeps_alive).await?;
+            qmp.set_migration_capabilities().await?;
+            Ok(qmp)
+        };
+        // A QEMU that does not like its command line ends: its own words say more than a silent monitor.
+        let outcome = tokio::select! {
+            outcome = ready => outcome,
+            exit = child.wait() => return Err(LaunchError::ended(exit, child.stderr().text())),
+        };
+        match outcome {
+            Ok(qmp) => Ok(Machine { child, monitor: Box::new(qmp), spawn, qmp: begun.elapsed() }),
+            Err(source) => Err(given_up(child, source).await),
+        }
+    }
+}
+
+/// The monitor failed: ends the process, and finds out which of the two failed first.
+async fn given_up(mut child: Child, source: crate::driver::MonitorError) -> LaunchError {
+    const LAST_CHANCE: Duration = Duration::from_millis(200);
+    match tokio::time::timeout(LAST_CHANCE, child.wait()).await {
+        Ok(exit) => LaunchError::ended(exit, child.stderr().text()),
+        Err(_) => {
+            child.kill().await;
+            LaunchError::Monitor { source, stderr: child.stderr().text() }
+        }
+    }
+}
+
+impl Driver for Qemu {
+    fn capabilities(&self, machine: MachineType) -> Capabilities {
+        Capabilities {
+            templates: true,
+            read_only_memory: true,
+            generation_id: machine == MachineType::Q35 && self.found.has_vmgenid,
+        }
+    }
+
+    fn launch(&self, order: LaunchOrder) -> BoxFuture<'_, Result<Machine, LaunchError>> {
+        self.start(order).boxed()
+    }
+}

@@ -1,0 +1,53 @@
+//! The few calls that the compiler cannot check: everything `unsafe` of this crate is here.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid};
+use tokio::process::Command;
+
+/// The user that a child process becomes.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) groups: Vec<Gid>,
+}
+
+/// Makes the child lead its own session, keep the descriptors in `inherited`, dump no core (it would hold the
+/// guest's memory), gain no privileges, and become `user`: all between fork and exec.
+pub(crate) fn prepare_child(command: &mut Command, inherited: Vec<RawFd>, user: Option<Credentials>) {
+    let hook = move || -> io::Result<()> {
+        nix::unistd::setsid()?;
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        for &fd in &inherited {
+            // SAFETY: the caller holds these descriptors open until the child has been spawned.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        if let Some(user) = &user {
+            nix::unistd::setgroups(&user.groups)?;
+            nix::unistd::setgid(user.gid)?;
+            nix::unistd::setuid(user.uid)?;
+        }
+        nix::sys::prctl::set_no_new_privs()?;
+        Ok(())
+    };
+    // SAFETY: the hook runs in the forked child. It makes system calls only, on data that was allocated before the
+    // fork; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(hook) };
+}
+
+/// Maps a whole file for reading.
+///
+/// # Errors
+/// Whatever the system says.
+pub(crate) fn map_file(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the mapping is only read, byte by byte. Files that are mapped here are generations' memory files: they
+    // are written by one process before they are published, are never made shorter, and belong to us.
+    unsafe { memmap2::Mmap::map(file) }
+}

@@ -1,0 +1,165 @@
+//! What a generation says of itself: `manifest.json`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::WallNs;
+use crate::memory::MemorySurvey;
+use crate::{Accel, Argv, GenerationId, MachineType, Phases};
+
+/// The file's name.
+const FILE: &str = "manifest.json";
+
+/// A generation's description of itself. Its existence says that the generation is whole and was verified.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format of this file.
+    pub format: u32,
+    /// The template.
+    pub template: String,
+    /// The generation.
+    pub generation: GenerationId,
+    /// When it was published.
+    pub built_at: Timestamp,
+    /// What it was built with: compared with what is wanted now.
+    pub recipe: Recipe,
+    /// Its files.
+    pub files: Files,
+    /// What its memory is made of.
+    pub memory: MemorySurvey,
+    /// How the guest's clock stood when it was paused.
+    pub(crate) clock: SavedClock,
+    /// The template's cold boot.
+    pub boot_phases: Phases,
+    /// From the first command's order to its answer, right after the cold boot.
+    pub first_exec: Duration,
+    /// How long each step of the build took, in order.
+    pub build_phases: Vec<(String, Duration)>,
+    /// What the canaries showed.
+    pub report: VerifyReport,
+}
+
+/// Everything that makes one build differ from another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The hypervisor's version.
+    pub qemu_version: String,
+    /// Digest of the hypervisor's program.
+    pub qemu_digest: String,
+    /// The accelerator.
+    pub accel: Accel,
+    /// The host's processor, as it names itself.
+    pub host_cpu: String,
+    /// The board.
+    pub machine: MachineType,
+    /// The CPU model given to the hypervisor.
+    pub cpu: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Guest memory, MiB.
+    pub memory_mib: u64,
+    /// Digest of the kernel.
+    pub kernel: String,
+    /// Digest of the initial RAM disk.
+    pub initrd: String,
+    /// All kernel parameters.
+    pub kernel_params: String,
+    /// The warm-up commands.
+    pub warmup: Vec<Argv>,
+    /// The verification commands.
+    pub verify: Vec<Argv>,
+}
+
+/// The files of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The guest's memory.
+    pub memory: FileSeal,
+    /// The device state.
+    pub state: FileSeal,
+    /// What a clone is given instead of a kernel.
+    pub kernel_stub: FileSeal,
+}
+
+/// What a file must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSeal {
+    /// Its length.
+    pub bytes: u64,
+    /// Its digest.
+    pub digest: String,
+}
+
+/// How a guest's clock stood when it was paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedClock {
+    /// The host's time when the guest was paused.
+    pub(crate) paused_at: WallNs,
+    /// How far the guest's clock was ahead of the host's.
+    pub(crate) ahead_ns: i64,
+}
+
+impl SavedClock {
+    /// How much the clock of a guest that runs again since `resumed_at` is behind.
+    pub(crate) fn behind_ns(self, resumed_at: WallNs) -> i64 {
+        resumed_at.since(self.paused_at).saturating_sub(self.ahead_ns)
+    }
+}
+
+/// What the verification of a generation showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// One report for each canary: all of them answered, with an identity of their own.
+    pub canaries: Vec<CanaryReport>,
+    /// That the digest of `memory` is the same after the canaries as before them.
+    pub memory_unchanged: bool,
+}
+
+/// What one canary showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    /// Fresh random bytes of its kernel, hexadecimal.
+    pub random: String,
+    /// A UUID of its kernel.
+    pub uuid: String,
+    /// Its machine id.
+    pub machine_id: String,
+    /// Whether its kernel reseeded because it saw that it is a clone.
+    pub reseeded: bool,
+    /// Its start.
+    pub phases: Phases,
+}
+
+impl Manifest {
+    /// The format that this program writes, and the only one that it reads.
+    pub(crate) const FORMAT: u32 = 1;
+
+    /// Writes the manifest: the last act of a build. It is there whole or not at all.
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        let fresh = dir.join("manifest.json.new");
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(fresh, dir.join(FILE))
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When there is none, or none of this format.
+    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {why}"));
+        let bytes = fs::read(dir.join(FILE))
+            .map_err(|e| io::Error::new(e.kind(), format!("{FILE} cannot be read: {e}")))?;
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+        if manifest.format != Self::FORMAT {
+            return Err(invalid(format!("format {}, and this program reads {}", manifest.format, Self::FORMAT)));
+        }
+        Ok(manifest)
+    }
+}

@@ -1,0 +1,100 @@
+//! In what a generation differs from what is wanted.
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Recipe;
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleField {
+    /// What differs, in the manifest's words.
+    pub field: String,
+    /// What the generation was built with.
+    pub built_with: String,
+    /// What is wanted now.
+    pub now: String,
+}
+
+impl Recipe {
+    /// Every field in which another recipe differs from this one.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<StaleField> {
+        let (built_with, now) = (self.fields(), now.fields());
+        let differing = built_with.into_iter().zip(now).filter(|(was, is)| was != is);
+        differing
+            .map(|((field, built_with), (_, now))| StaleField { field: field.to_owned(), built_with, now })
+            .collect()
+    }
+
+    /// All fields by name. The pattern makes the compiler say when one is missing here.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            qemu_version,
+            qemu_digest,
+            accel,
+            host_cpu,
+            machine,
+            cpu,
+            vcpus,
+            memory_mib,
+            kernel,
+            initrd,
+            kernel_params,
+            warmup,
+            verify,
+        } = self;
+        vec![
+            ("qemu_version", qemu_version.clone()),
+            ("qemu_digest", qemu_digest.clone()),
+            ("accel", accel.as_str().to_owned()),
+            ("host_cpu", host_cpu.clone()),
+            ("machine", machine.as_str().to_owned()),
+            ("cpu", cpu.clone()),
+            ("vcpus", vcpus.to_string()),
+            ("memory_mib", memory_mib.to_string()),
+            ("kernel", kernel.clone()),
+            ("initrd", initrd.clone()),
+            ("kernel_params", kernel_params.clone()),
+            ("warmup", format!("{warmup:?}")),
+            ("verify", format!("{verify:?}")),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Accel, MachineType};
+
+    pub(crate) fn recipe() -> Recipe {
+        Recipe {
+            qemu_version: "10.0.2".into(),
+            qemu_digest: "blake3:aa".into(),
+            accel: Accel::Tcg,
+            host_cpu: "cpu".into(),
+            machine: MachineType::Q35,
+            cpu: "max".into(),
+            vcpus: 1,
+            memory_mib: 256,
+            kernel: "blake3:bb".into(),
+            initrd: "blake3:cc".into(),
+            kernel_params: "quiet".into(),
+            warmup: vec![],
+            verify: vec![],
+        }
+    }
+
+    #[test]
+    fn a_recipe_does_not_differ_from_itself() {
+        assert!(recipe().differences(&recipe()).is_empty());
+    }
+
+    #[test]
+    fn each_difference_is_named_with_both_values() {
+        let now = Recipe { qemu_version: "10.1.0".into(), memory_mib: 512, ..recipe() };
+        let fields = recipe().differences(&now);
+        let names: Vec<_> = fields.iter().map(|f| f.field.as_str()).collect();
+        assert_eq!(names, ["qemu_version", "memory_mib"]);
+        assert_eq!((fields[1].built_with.as_str(), fields[1].now.as_str()), ("256", "512"));
+    }
+}

@@ -1,0 +1,214 @@
+//! Where generations are on disk.
+//!
+//! ```text
+//! <template_path>/<template>/current -> 20260102-030405-bcdf
+//! <template_path>/<template>/20260102-030405-bcdf/{memory,state,kernel-stub,manifest.json}
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Gid;
+
+use crate::GenerationId;
+
+/// The name of the link to the published generation.
+const CURRENT: &str = "current";
+
+/// The generations of one template.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    /// As root, the group of the hypervisor's user: it may read what it restores, and nothing else.
+    group: Option<Gid>,
+}
+
+impl Store {
+    pub(crate) fn new(template_path: &Path, template: &str, group: Option<Gid>) -> Self {
+        Self { path: template_path.join(template), group }
+    }
+
+    pub(crate) fn generation_path(&self, id: &GenerationId) -> PathBuf {
+        self.path.join(id.as_str())
+    }
+
+    /// The published generation, if there is one.
+    pub(crate) fn current(&self) -> io::Result<Option<GenerationId>> {
+        match fs::read_link(self.path.join(CURRENT)) {
+            Ok(target) => Ok(target.to_str().and_then(GenerationId::parse)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a generation the current one: one rename.
+    pub(crate) fn publish(&self, id: &GenerationId) -> io::Result<()> {
+        let fresh = self.path.join("current.new");
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(id.as_str(), &fresh)?;
+        fs::rename(fresh, self.path.join(CURRENT))
+    }
+
+    /// Removes everything but one generation: what a crash or an earlier configuration has left. The caller knows
+    /// that no machine uses any of it. Answers the names of what was removed.
+    pub(crate) fn remove_others(&self, keep: Option<&GenerationId>) -> io::Result<Vec<String>> {
+        let mut removed = Vec::new();
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_kept = keep.is_some_and(|keep| name == keep.as_str() || name == CURRENT);
+            if is_kept {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+                removed.push(name);
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes the directory of a new generation. It goes with its guard, unless it was published.
+    pub(crate) fn create(&self, id: &GenerationId) -> io::Result<GenerationDir> {
+        DirBuilder::new().recursive(true).mode(0o750).create(&self.path)?;
+        self.give_to_group(&self.path)?;
+        let path = self.generation_path(id);
+        DirBuilder::new().mode(0o750).create(&path)?;
+        let dir = GenerationDir { path, group: self.group, is_published: false };
+        self.give_to_group(&dir.path)?;
+        Ok(dir)
+    }
+
+    fn give_to_group(&self, path: &Path) -> io::Result<()> {
+        give_to_group(path, self.group)
+    }
+}
+
+fn give_to_group(path: &Path, group: Option<Gid>) -> io::Result<()> {
+    match group {
+        Some(group) => std::os::unix::fs::chown(path, None, Some(group.as_raw())),
+        None => Ok(()),
+    }
+}
+
+/// The directory of a generation that is being built. Dropped before it was published, it is removed.
+#[derive(Debug)]
+pub(crate) struct GenerationDir {
+    path: PathBuf,
+    group: Option<Gid>,
+    is_published: bool,
+}
+
+impl GenerationDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn memory(&self) -> PathBuf {
+        memory_path(&self.path)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        state_path(&self.path)
+    }
+
+    pub(crate) fn kernel_stub(&self) -> PathBuf {
+        kernel_stub_path(&self.path)
+    }
+
+    /// Makes a file that the hypervisor may write to while the template boots.
+    pub(crate) fn create_writable(&self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o660).open(path)?;
+        // The umask may have taken the group's right.
+        file.set_permissions(Permissions::from_mode(0o660))?;
+        give_to_group(path, self.group)?;
+        Ok(file)
+    }
+
+    /// Writes a file that the hypervisor may only read.
+    pub(crate) fn write_read_only(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        fs::write(path, bytes)?;
+        self.make_read_only(path)
+    }
+
+    /// Takes everybody's right to write away.
+    pub(crate) fn make_read_only(&self, path: &Path) -> io::Result<()> {
+        give_to_group(path, self.group)?;
+        fs::set_permissions(path, Permissions::from_mode(0o440))
+    }
+
+    /// It has a manifest and is current: it stays.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        self.is_published = true;
+        self.path.clone()
+    }
+}
+
+impl Drop for GenerationDir {
+    fn drop(&mut self) {
+        if self.is_published {
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a failed build's directory cannot be removed");
+        }
+    }
+}
+
+pub(crate) fn memory_path(generation: &Path) -> PathBuf {
+    generation.join("memory")
+}
+
+pub(crate) fn state_path(generation: &Path) -> PathBuf {
+    generation.join("state")
+}
+
+pub(crate) fn kernel_stub_path(generation: &Path) -> PathBuf {
+    generation.join("kernel-stub")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishing_is_one_link_and_the_rest_is_removed() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::new(folder.path(), "default", None);
+        assert_eq!(store.current()?, None);
+        let (old, new) = (GenerationId::new(), GenerationId::new());
+        store.create(&old)?.keep();
+        store.publish(&old)?;
+        store.create(&new)?.keep();
+        store.publish(&new)?;
+        assert_eq!(store.current()?, Some(new.clone()));
+        assert_eq!(store.remove_others(Some(&new))?, [old.as_str()]);
+        assert!(store.generation_path(&new).exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_directory_that_was_not_published_goes() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::new(folder.path(), "default", None);
+        let id = GenerationId::new();
+        let dir = store.create(&id)?;
+        drop(dir.create_writable(&dir.memory())?);
+        assert!(store.generation_path(&id).exists());
+        drop(dir);
+        assert!(!store.generation_path(&id).exists());
+        Ok(())
+    }
+}

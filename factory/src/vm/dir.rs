@@ -1,0 +1,85 @@
+//! The directory of one virtual machine.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use crate::VmId;
+
+/// The folder of all machines, within the run directory.
+const VMS: &str = "vm";
+
+/// A machine's directory. It goes with its owner.
+#[derive(Debug)]
+pub(crate) struct VmDir {
+    path: PathBuf,
+}
+
+/// The open ends of a machine's channels, for its process.
+#[derive(Debug)]
+pub(crate) struct DirEnds {
+    pub(crate) monitor: OwnedFd,
+    pub(crate) agent: OwnedFd,
+    pub(crate) console: OwnedFd,
+    pub(crate) console_log: OwnedFd,
+}
+
+impl VmDir {
+    /// The folder in which all machines of a run directory have theirs.
+    pub(crate) fn all(run_dir: &Path) -> PathBuf {
+        run_dir.join(VMS)
+    }
+
+    /// Makes the directory of a new machine: nobody but us can enter it. The machine gets its sockets as open
+    /// descriptors, so it needs no right to the directory.
+    pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
+        let path = Self::all(run_dir).join(id.as_str());
+        DirBuilder::new().recursive(true).mode(0o700).create(Self::all(run_dir))?;
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let dir = Self { path };
+        let ends = DirEnds {
+            monitor: UnixListener::bind(dir.monitor())?.into(),
+            agent: UnixListener::bind(dir.agent())?.into(),
+            console: UnixListener::bind(dir.console())?.into(),
+            console_log: dir.open_console_log()?.into(),
+        };
+        Ok((dir, ends))
+    }
+
+    fn open_console_log(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.console_log())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn monitor(&self) -> PathBuf {
+        self.path.join("qmp.sock")
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.path.join("agent.sock")
+    }
+
+    pub(crate) fn console(&self) -> PathBuf {
+        self.path.join("console.sock")
+    }
+
+    pub(crate) fn console_log(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+}
+
+impl Drop for VmDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a machine's directory cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A running machine: how it is started, and the handle to it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::console::Console;
+use super::dir::VmDir;
+use super::owner::{EndRequest, Owner, VmEnd};
+use super::record::{RecordedState, Role, VmRecord};
+use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
+use crate::guest::{Agent, GuestError};
+use crate::process::ProcessStamp;
+use crate::{Accel, GenerationId, MachineType, VmId};
+
+/// What is to be started.
+#[derive(Debug)]
+pub(crate) struct StartPlan {
+    pub(crate) id: VmId,
+    pub(crate) role: Role,
+    pub(crate) template: String,
+    pub(crate) generation: Option<GenerationId>,
+    pub(crate) machine: MachineType,
+    pub(crate) accel: Accel,
+    pub(crate) cpu: String,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u64,
+    pub(crate) memory: PathBuf,
+    pub(crate) boot: Boot,
+    pub(crate) state: OwnedFd,
+    pub(crate) console_max_bytes: u64,
+}
+
+/// Why a machine was not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its directory, sockets or record cannot be made.
+    #[error("cannot make the directory of the virtual machine in {}: {source}", .run_dir.display())]
+    Directory {
+        /// The run directory.
+        run_dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The hypervisor did not start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+}
+
+/// The handle to a running machine. The machine ends with the last one.
+#[derive(Clone)]
+pub(crate) struct LiveVm {
+    pub(crate) id: VmId,
+    pub(crate) monitor: Arc<dyn Monitor>,
+    pub(crate) console: Console,
+    pub(crate) stamp: ProcessStamp,
+    /// From the order to the process, directory and sockets included.
+    pub(crate) spawn: Duration,
+    pub(crate) qmp: Duration,
+    dir: PathBuf,
+    record: Arc<Mutex<VmRecord>>,
+    requests: mpsc::Sender<EndRequest>,
+    ended: watch::Receiver<Option<VmEnd>>,
+}
+
+impl LiveVm {
+    /// Starts a machine.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing: the process is killed and the directory removed.
+    pub(crate) async fn start(driver: &dyn Driver, run_dir: &Path, plan: StartPlan) -> Result<Self, StartError> {
+        let begun = Instant::now();
+        let directory = |source| StartError::Directory { run_dir: run_dir.to_owned(), source };
+        let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
+        let console = Console::new(dir.console_log(), plan.console_max_bytes);
+        let id = plan.id.clone();
+        let record = draft_record(&plan);
+        let order = LaunchOrder {
+            id: plan.id,
+            machine: plan.machine,
+            accel: plan.accel,
+            cpu: plan.cpu,
+            vcpus: plan.vcpus,
+            memory_mib: plan.memory_mib,
+            memory: plan.memory,
+            monitor_path: dir.monitor(),
+            boot: plan.boot,
+            ends: MachineEnds {
+                monitor: ends.monitor,
+                agent: ends.agent,
+                console: ends.console,
+                console_log: ends.console_log,
+                state: plan.state,
+            },
+        };
+        let paper = begun.elapsed();
+        let Machine { child, monitor, spawn, qmp } = driver.launch(order).await?;
+        let stamp = child.stamp();
+        let record = record(stamp);
+        record.write(dir.path()).map_err(directory)?;
+        let monitor: Arc<dyn Monitor> = Arc::from(monitor);
+        let (requests, inbox) = mpsc::channel(1);
+        let (ended_sender, ended) = watch::channel(None);
+        let path = dir.path().to_owned();
+        let owner = Owner {
+            child,
+            monitor: Arc::clone(&monitor),
+            dir,
+            console: console.clone(),
+            requests: inbox,
+            ended: ended_sender,
+        };
+        tokio::spawn(owner.run());
+        let record = Arc::new(Mutex::new(record));
+        Ok(Self { id, monitor, console, stamp, spawn: paper + spawn, qmp, dir: path, record, requests, ended })
+    }
+
+    /// Changes the machine's record, in memory and on disk.
+    pub(crate) fn update_record(&self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
+        // A change is a few assignments: it cannot leave a record half changed.
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut record);
+        record.write(&self.dir)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits for the guest's agent. A machine that ends meanwhile is noticed at once.
+    pub(crate) async fn agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
+        /// A process that was killed closes its sockets a moment before it is reaped.
+        const REAPED_SOON: Duration = Duration::from_millis(500);
+        let socket = self.dir.join("agent.sock");
+        match self.unless_ended(Agent::connect(&socket, deadline)).await {
+            Err(error @ (GuestError::Closed | GuestError::Channel { .. })) => {
+                let end = tokio::time::timeout(REAPED_SOON, self.ended()).await;
+                Err(end.map_or(error, |end| GuestError::Ended { reason: end.how }))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Does something with the guest, and stops when the machine ends.
+    pub(crate) async fn unless_ended<T, E: From<GuestError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            // A finished answer counts, even when the machine has ended since.
+            biased;
+            outcome = work => outcome,
+            end = self.ended() => Err(E::from(GuestError::Ended { reason: end.how })),
+        }
+    }
+
+    /// Waits until the process is gone.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ended(&self) -> VmEnd {
+        let mut ended = self.ended.clone();
+        let lost = || VmEnd { asked: false, how: "its owner is gone".to_owned() };
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or_else(lost),
+            Err(_) => lost(),
+        }
+    }
+
+    /// Ends the machine: returns when its process and its directory are gone. Any number of callers.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the machine ending.
+    pub(crate) async fn end(&self) -> VmEnd {
+        // A full queue or a closed one says that it is ending already.
+        drop(self.requests.try_send(EndRequest));
+        self.ended().await
+    }
+}
+
+/// The record of a machine, but for its process.
+fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp) -> VmRecord + use<> {
+    let (id, template, generation) = (plan.id.clone(), plan.template.clone(), plan.generation.clone());
+    let (role, accel) = (plan.role, plan.accel);
+    move |process| VmRecord {
+        format: VmRecord::FORMAT,
+        id,
+        role,
+        template,
+        generation,
+        process,
+        accel,
+        created_at: Timestamp::now(),
+        state: RecordedState::Launching,
+        identity: None,
+        lease: None,
+    }
+}

@@ -1,0 +1,95 @@
+//! The task that owns a machine's process.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::console::{CHECK_EVERY, Console};
+use super::dir::VmDir;
+use crate::driver::Monitor;
+use crate::process::Child;
+
+/// How long a machine may take to end once its monitor was told.
+const QUIT_GRACE: Duration = Duration::from_secs(3);
+/// How long it may take after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmEnd {
+    /// Whether it was told to.
+    pub asked: bool,
+    /// How its process ended, and its last words.
+    pub how: String,
+}
+
+impl fmt::Display for VmEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.how)
+    }
+}
+
+/// What the owner is asked for.
+#[derive(Debug)]
+pub(super) struct EndRequest;
+
+/// Owns the process, its directory and its console.
+pub(super) struct Owner {
+    pub(super) child: Child,
+    pub(super) monitor: Arc<dyn Monitor>,
+    pub(super) dir: VmDir,
+    pub(super) console: Console,
+    pub(super) requests: mpsc::Receiver<EndRequest>,
+    pub(super) ended: watch::Sender<Option<VmEnd>>,
+}
+
+impl Owner {
+    /// Runs until the process is gone, and its directory after it.
+    pub(super) async fn run(mut self) {
+        let end = self.until_ended().await;
+        let Self { child, dir, ended, .. } = self;
+        drop(child);
+        // The directory goes before anybody is told: who sees the end finds nothing left.
+        drop(dir);
+        ended.send_replace(Some(end));
+    }
+
+    async fn until_ended(&mut self) -> VmEnd {
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                exit = self.child.wait() => {
+                    let stderr = self.child.stderr().text();
+                    let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
+                    return VmEnd { asked: false, how };
+                }
+                // None: the last handle is gone, and with it everybody who could want the machine.
+                _ = self.requests.recv() => return self.end().await,
+                _ = check.tick() => {
+                    if let Err(error) = self.console.trim() {
+                        tracing::warn!(%error, "a console's log cannot be cut");
+                    }
+                }
+            }
+        }
+    }
+
+    /// quit, TERM, KILL: each only when the one before did not help.
+    async fn end(&mut self) -> VmEnd {
+        let monitor = Arc::clone(&self.monitor);
+        let polite = async {
+            // A monitor that does not answer is no obstacle: the signals come next.
+            drop(monitor.quit().await);
+            self.child.wait().await
+        };
+        let exit = match tokio::time::timeout(QUIT_GRACE, polite).await {
+            Ok(exit) => exit,
+            Err(_) => self.child.end(TERM_GRACE).await,
+        };
+        VmEnd { asked: true, how: format!("it was ended; the hypervisor {exit}") }
+    }
+}

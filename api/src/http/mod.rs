@@ -18,7 +18,7 @@ mod observe;
 mod openapi;
 mod origin;
 mod params;
-mod problem;
+pub(crate) mod problem;
 mod request_id;
 mod router;
 mod routes;

@@ -1,0 +1,305 @@
+//! The arguments. Names that later versions fill are listed, so that nobody else takes them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{parse_duration, parse_size};
+use crate::telemetry::LogFormat;
+
+/// Boots a template VM once, and hands copy-on-write clones of it out from warm pools over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "vmint", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+impl Cli {
+    /// How the logs of this command look, where it has any.
+    #[must_use]
+    pub fn logs(&self) -> &LogArgs {
+        &self.options.logs
+    }
+
+    /// Whether this is the service itself, which works on every core.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Where the service is: http://HOST:PORT or unix:/PATH [default: the socket that `serve` uses]
+    #[arg(long, global = true, env = "VMINT_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The configuration [default: /etc/vmint/vmint.toml where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the API's JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+}
+
+/// Logs.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or a filter such as info,vmint_factory=debug
+    #[arg(long, global = true, env = "VMINT_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service
+    Serve(ServeArgs),
+    /// Say what is missing on this host, and how to get it
+    Doctor,
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// List, show or rebuild templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// List or resize pools
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Remove what a stopped service leaves: generations, their tmpfs, the run directory
+    Clean,
+    /// Lease a sandbox
+    Checkout(CheckoutArgs),
+    /// List leased sandboxes
+    Ps(PsArgs),
+    /// Show one sandbox
+    Inspect {
+        /// The sandbox
+        id: String,
+    },
+    /// Run a command in a sandbox
+    Exec(ExecArgs),
+    /// Copy files from and to a sandbox (not possible yet)
+    Cp(CpArgs),
+    /// Print a sandbox's serial console
+    Console(ConsoleArgs),
+    /// Set a sandbox's lease anew, counted from now
+    Renew {
+        /// The sandbox
+        id: String,
+        /// The lease, such as 5m; 0 = until released
+        #[arg(long, value_name = "DUR", value_parser = duration)]
+        ttl: Duration,
+    },
+    /// End sandboxes
+    Release {
+        /// The sandboxes
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Finish the leases before the service stops (not possible yet)
+    #[arg(long)]
+    pub(crate) drain_on_exit: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Tell every mistake in the configuration; exit with 64 when there is one
+    Check,
+    /// Print the default values, commented; with --config, what that file comes to
+    Show,
+    /// Have the service read its configuration again (not possible yet)
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// List templates
+    Ls,
+    /// Show one template and its generations
+    Show {
+        /// The template
+        name: String,
+    },
+    /// Build a new generation and wait for it
+    Rebuild {
+        /// The template
+        name: String,
+    },
+    /// Go back to the generation before (not possible yet)
+    Rollback {
+        /// The template
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// List pools
+    Ls,
+    /// Change how many clones a pool keeps, until the service is started again
+    Resize {
+        /// The template
+        name: String,
+        /// Warm clones to keep
+        #[arg(long, value_name = "N", required_unless_present = "max")]
+        target: Option<u32>,
+        /// Clones alive at most, leased ones included
+        #[arg(long, value_name = "N")]
+        max: Option<u32>,
+    },
+    /// Stop refilling a pool and end its unused clones (not possible yet)
+    Drain {
+        /// The template
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckoutArgs {
+    /// The template [default: default]
+    pub(crate) template: Option<String>,
+    /// Print the id alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Virtual CPUs (only the template's own number is possible yet)
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: Option<u32>,
+    /// Memory, such as 512MiB (only the template's own size is possible yet)
+    #[arg(long, value_name = "SIZE", value_parser = size_mib)]
+    pub(crate) memory: Option<u64>,
+    /// The lease, such as 5m; 0 = until released
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// How long to wait for a sandbox, such as 5s
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// What to do when none is ready
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) on_empty: Option<OnEmptyArg>,
+    /// A name for the guest
+    #[arg(long, value_name = "H")]
+    pub(crate) hostname: Option<String>,
+    /// Something to keep with the sandbox
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) metadata: Vec<(String, String)>,
+    /// An environment variable of every command (not possible yet)
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnEmptyArg {
+    /// Wait for one
+    Wait,
+    /// Have one made at once
+    Clone,
+    /// Fail
+    Fail,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Only sandboxes of this template
+    #[arg(long, value_name = "NAME")]
+    pub(crate) template: Option<String>,
+    /// Print ids alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Pass standard input
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// A terminal (not possible yet)
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// An environment variable
+    #[arg(short, long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The working directory
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// When the command is killed
+    #[arg(long, value_name = "DUR", default_value = "24h", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// The sandbox
+    pub(crate) id: String,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CpArgs {
+    /// ID:/path or a path
+    pub(crate) source: String,
+    /// ID:/path or a path
+    pub(crate) destination: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsoleArgs {
+    /// Follow it (not possible yet)
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The sandbox
+    pub(crate) id: String,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write it like 250ms, 120s, 5m or 1h30m".to_owned())
+}
+
+fn size_mib(text: &str) -> Result<u64, String> {
+    match parse_size(text) {
+        Some(bytes) if bytes % (1 << 20) == 0 => Ok(bytes >> 20),
+        _ => Err("write it like 512MiB or 1GiB".to_owned()),
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it like K=V".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_after_the_id_belongs_to_the_command() {
+        for line in [
+            ["vmint", "exec", "-i", "id", "--", "ls", "-la", "--json"].as_slice(),
+            ["vmint", "exec", "-i", "id", "ls", "-la", "--json"].as_slice(),
+        ] {
+            let cli = Cli::try_parse_from(line).expect("valid");
+            let Command::Exec(exec) = cli.command else { panic!("no exec") };
+            assert_eq!(exec.argv, ["ls", "-la", "--json"]);
+            assert!(exec.interactive && !cli.options.json);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The client: one connection for each request, over TCP or a Unix socket.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::endpoint::Endpoint;
+use super::error::CliError;
+use crate::http::problem::ProblemBody;
+
+/// How long the service may take to accept a connection on the same host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take that is not a wait by itself.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no good answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody there.
+    #[error(
+        "no service answers at {endpoint}: {source}\n    mend: start it with `vmint serve`, or say where it is with --url or VMINT_URL"
+    )]
+    Unreachable {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("the service at {endpoint} did not answer within {} s", after.as_secs())]
+    Silent {
+        /// Where.
+        endpoint: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// What answers is no vmint.
+    #[error("the answer of {endpoint} is broken: {reason}")]
+    Broken {
+        /// Where.
+        endpoint: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The service said no.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// What the service said no with.
+#[derive(Debug, Error)]
+#[error("{title} ({code}): {detail}")]
+pub struct Refusal {
+    /// The stable code.
+    pub code: String,
+    /// The words that go with the code.
+    pub title: String,
+    /// What happened this time.
+    pub detail: String,
+    /// With `exec_failed`: the guest kernel's error number.
+    pub errno: Option<i32>,
+}
+
+/// An answer that is no error.
+pub(super) struct Answer {
+    endpoint: String,
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The body as one of the API's types.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CliError> {
+        serde_json::from_slice(&self.body).map_err(|error| broken(&self.endpoint, error).into())
+    }
+}
+
+/// Speaks to one service.
+pub(super) struct Client {
+    endpoint: Endpoint,
+}
+
+impl Client {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Answer, ClientError> {
+        self.call(Method::GET, path, None, ANSWER_TIMEOUT).await
+    }
+
+    /// One request and its answer; an error status is a [`ClientError::Refused`].
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        deadline: Duration,
+    ) -> Result<Answer, ClientError> {
+        let endpoint = self.endpoint.to_string();
+        let silent = |after| ClientError::Silent { endpoint: endpoint.clone(), after };
+        let exchange = async {
+            match &self.endpoint {
+                Endpoint::Tcp(authority) => {
+                    let stream = self.connected(TcpStream::connect(authority)).await?;
+                    self.exchange(stream, authority, method, path, body).await
+                }
+                Endpoint::Unix(socket) => {
+                    let stream = self.connected(UnixStream::connect(socket)).await?;
+                    self.exchange(stream, "localhost", method, path, body).await
+                }
+            }
+        };
+        let (status, body) = timeout(deadline, exchange).await.map_err(|_| silent(deadline))??;
+        let answer = Answer { endpoint, status, body };
+        if status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+    }
+
+    async fn connected<S>(&self, connecting: impl Future<Output = io::Result<S>>) -> Result<S, ClientError> {
+        let connected = timeout(CONNECT_TIMEOUT, connecting).await;
+        connected
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|source| ClientError::Unreachable { endpoint: self.endpoint.to_string(), source })
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        host: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Bytes), ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let endpoint = self.endpoint.to_string();
+        let failed = |error: hyper::Error| broken(&endpoint, error);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(body.map(|json| Bytes::from(json.to_string())).unwrap_or_default());
+        let request = request.body(body).map_err(|error| broken(&endpoint, error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        let response = sender.send_request(request).await.map_err(failed)?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(failed)?.to_bytes();
+        Ok((status, body))
+    }
+}
+
+fn broken(endpoint: &str, error: impl std::fmt::Display) -> ClientError {
+    ClientError::Broken { endpoint: endpoint.to_owned(), reason: error.to_string() }
+}
+
+fn refused(answer: &Answer) -> ClientError {
+    match serde_json::from_slice::<ProblemBody>(&answer.body) {
+        Ok(ProblemBody { code, title, detail, errno, .. }) => {
+            ClientError::Refused(Refusal { code, title, detail, errno })
+        }
+        Err(_) => broken(&answer.endpoint, format!("status {} without a problem", answer.status)),
+    }
+}

@@ -1,0 +1,54 @@
+//! `vmint checkout`
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{inspect, reserved};
+use crate::cli::args::{CheckoutArgs, OnEmptyArg};
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, print};
+use crate::http::limits::WAIT_DEFAULT;
+use crate::http::view::Sandbox;
+
+pub(in crate::cli) async fn run(client: &Client, output: Output, args: CheckoutArgs) -> Result<u8, CliError> {
+    if !args.env.is_empty() {
+        return Err(reserved("checkout --env"));
+    }
+    let quiet = args.quiet && !output.json;
+    let deadline = args.wait.unwrap_or(WAIT_DEFAULT).saturating_add(ANSWER_TIMEOUT);
+    let answer = client.call(Method::POST, "/v1/sandboxes", Some(body(args)), deadline).await?;
+    if quiet {
+        print(&answer.read::<Sandbox>()?.id)?;
+    } else {
+        output.show(&answer, || Ok(inspect::details(&answer.read()?)))?;
+    }
+    Ok(0)
+}
+
+/// Only what was asked for: the service knows the rest.
+fn body(args: CheckoutArgs) -> Value {
+    let on_empty = args.on_empty.map(|what| match what {
+        OnEmptyArg::Wait => "wait",
+        OnEmptyArg::Clone => "clone",
+        OnEmptyArg::Fail => "fail",
+    });
+    let metadata: Map<String, Value> = args.metadata.into_iter().map(|(key, value)| (key, value.into())).collect();
+    let fields = [
+        ("template", args.template.map(Value::from)),
+        ("vcpus", args.vcpus.map(Value::from)),
+        ("memory_mib", args.memory.map(Value::from)),
+        ("ttl_s", args.ttl.map(|ttl| json!(ttl.as_secs_f64()))),
+        ("wait_ms", args.wait.map(milliseconds)),
+        ("on_empty", on_empty.map(Value::from)),
+        ("hostname", args.hostname.map(Value::from)),
+        ("metadata", (!metadata.is_empty()).then_some(Value::Object(metadata))),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+}
+
+fn milliseconds(duration: Duration) -> Value {
+    json!(duration.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,50 @@
+//! `vmint inspect`
+
+use super::path_with;
+use crate::cli::client::Client;
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::table::{Table, or_dash};
+use crate::http::view::Sandbox;
+
+pub(in crate::cli) async fn run(client: &Client, output: Output, id: &str) -> Result<u8, CliError> {
+    let answer = client.get(&path_with("/v1/sandboxes/", id, "")).await?;
+    output.show(&answer, || Ok(details(&answer.read()?)))?;
+    Ok(0)
+}
+
+/// Everything about one sandbox, a line each.
+pub(super) fn details(one: &Sandbox) -> String {
+    let mut table = Table::of_fields();
+    table.field("id", &one.id);
+    table.field("template", &one.template);
+    table.field("generation", &one.generation);
+    table.field("source", &one.source);
+    table.field("vcpus", one.vcpus);
+    table.field("memory", format!("{} MiB", one.memory_mib));
+    table.field("pid", one.pid);
+    table.field("hostname", &one.hostname);
+    table.field("machine id", &one.machine_id);
+    table.field("console", &one.sockets.console);
+    table.field("created at", one.created_at);
+    table.field("leased at", one.leased_at);
+    table.field("expires at", or_dash(one.expires_at));
+    table.field("checkout", format!("{:.3} ms", one.checkout_ms));
+    let phases = &one.startup_ms;
+    let startup = [
+        ("spawn", phases.spawn),
+        ("qmp", phases.qmp),
+        ("load", phases.load),
+        ("resume", phases.resume),
+        ("agent", phases.agent),
+        ("identity", phases.identity),
+        ("warmup", phases.warmup),
+        ("total", phases.total),
+    ];
+    let startup = startup.map(|(phase, ms)| format!("{phase} {ms:.1}")).join(", ");
+    table.field("startup ms", startup);
+    for (key, value) in &one.metadata {
+        table.field("metadata", format!("{key}={value}"));
+    }
+    table.render()
+}

@@ -1,0 +1,43 @@
+//! The commands, a file for each noun.
+
+pub(super) mod checkout;
+pub(super) mod clean;
+pub(super) mod config;
+pub(super) mod console;
+pub(super) mod doctor;
+pub(super) mod exec;
+pub(super) mod inspect;
+pub(super) mod pool;
+pub(super) mod ps;
+pub(super) mod sandbox;
+pub(super) mod serve;
+pub(super) mod template;
+
+use super::error::CliError;
+
+/// A name of a later version.
+pub(super) fn reserved(what: &str) -> CliError {
+    CliError::Usage(format!("{what} is not possible yet: this version of vmint only reserves the name"))
+}
+
+/// A path with one name or id in it, whatever its letters.
+fn path_with(before: &str, name: &str, after: &str) -> String {
+    let mut path = before.to_owned();
+    for byte in name.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => path.push(char::from(b)),
+            b => path.push_str(&format!("%{b:02X}")),
+        }
+    }
+    path + after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_a_path() {
+        assert_eq!(path_with("/v1/sandboxes/", "a/../b?c#d", "/exec"), "/v1/sandboxes/a%2F..%2Fb%3Fc%23d/exec");
+    }
+}

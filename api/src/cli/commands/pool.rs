@@ -1,0 +1,55 @@
+//! `vmint pool`
+
+use http::Method;
+use serde_json::json;
+
+use super::{path_with, reserved};
+use crate::cli::args::PoolCommand;
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::table::{Table, or_dash};
+use crate::http::view::{Pool, PoolList};
+
+pub(in crate::cli) async fn run(client: &Client, output: Output, command: PoolCommand) -> Result<u8, CliError> {
+    match command {
+        PoolCommand::Ls => {
+            let answer = client.get("/v1/pools").await?;
+            output.show(&answer, || Ok(list(&answer.read::<PoolList>()?.pools)))?;
+        }
+        PoolCommand::Resize { name, target, max } => {
+            let mut change = serde_json::Map::new();
+            change.extend(target.map(|n| ("target".to_owned(), json!(n))));
+            change.extend(max.map(|n| ("max".to_owned(), json!(n))));
+            let path = path_with("/v1/pools/", &name, "");
+            let answer = client.call(Method::PATCH, &path, Some(change.into()), ANSWER_TIMEOUT).await?;
+            output.show(&answer, || Ok(list(&[answer.read()?])))?;
+        }
+        PoolCommand::Drain { .. } => return Err(reserved("vmint pool drain")),
+    }
+    Ok(0)
+}
+
+fn list(pools: &[Pool]) -> String {
+    let mut table = Table::new(&[
+        "TEMPLATE",
+        "TARGET",
+        "MAX",
+        "READY",
+        "LAUNCHING",
+        "LEASED",
+        "RELEASING",
+        "WAITERS",
+        "HITS",
+        "MISSES",
+        "DEGRADED",
+    ]);
+    for pool in pools {
+        let numbers = [pool.ready, pool.launching, pool.leased, pool.releasing, pool.waiters];
+        let mut row = vec![pool.template.clone(), pool.target.to_string(), pool.max.to_string()];
+        row.extend(numbers.map(|n| n.to_string()));
+        row.extend([pool.hits.to_string(), pool.misses.to_string(), or_dash(pool.degraded.as_ref())]);
+        table.row(row);
+    }
+    table.render()
+}

@@ -1,0 +1,37 @@
+//! `vmint renew` and `vmint release`
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::json;
+
+use super::path_with;
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, print};
+use crate::cli::table::or_dash;
+use crate::http::view::Sandbox;
+
+pub(in crate::cli) async fn renew(client: &Client, output: Output, id: &str, ttl: Duration) -> Result<u8, CliError> {
+    let path = path_with("/v1/sandboxes/", id, "/renew");
+    let body = json!({ "ttl_s": ttl.as_secs_f64() });
+    let answer = client.call(Method::POST, &path, Some(body), ANSWER_TIMEOUT).await?;
+    output.show(&answer, || Ok(format!("{id} expires at {}", or_dash(answer.read::<Sandbox>()?.expires_at))))?;
+    Ok(0)
+}
+
+/// Releases all of them, whatever happens to one; the first error is the command's.
+pub(in crate::cli) async fn release(client: &Client, ids: &[String]) -> Result<u8, CliError> {
+    let mut first_error = None;
+    for id in ids {
+        let path = path_with("/v1/sandboxes/", id, "");
+        match client.call(Method::DELETE, &path, None, ANSWER_TIMEOUT).await {
+            Ok(_) => print(id)?,
+            Err(error) => {
+                eprintln!("vmint: {id}: {error}");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(0), |error| Err(CliError::Told(Box::new(error.into()))))
+}

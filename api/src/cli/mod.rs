@@ -1,0 +1,47 @@
+//! The command line. Its client commands speak HTTP to the service, as anybody could.
+//!
+//! What always holds: every wait has a deadline; an error goes to standard error in one piece with what mends it, and
+//! its exit code is one of the contract's (see [`CliError`]).
+
+mod args;
+mod client;
+mod commands;
+mod endpoint;
+mod error;
+mod output;
+mod progress;
+mod table;
+
+pub use args::{Cli, LogArgs};
+pub use error::CliError;
+
+use args::Command;
+use client::Client;
+use commands::{checkout, clean, config, console, doctor, exec, inspect, pool, ps, reserved, sandbox, template};
+use output::Output;
+
+/// Runs a command and gives its exit code.
+///
+/// # Errors
+/// The command failed; [`CliError::exit_code`] says with which code.
+pub async fn run(cli: Cli) -> Result<u8, CliError> {
+    let Cli { command, options } = cli;
+    let output = Output { json: options.json };
+    let client = || endpoint::of(&options).map(Client::new);
+    match command {
+        Command::Serve(args) => commands::serve::run(&options, &args).await,
+        Command::Doctor => doctor::run(&options, output).await,
+        Command::Clean => clean::run(&options).await,
+        Command::Config(command) => config::run(&options, &command),
+        Command::Template(command) => template::run(&client()?, output, command).await,
+        Command::Pool(command) => pool::run(&client()?, output, command).await,
+        Command::Checkout(args) => checkout::run(&client()?, output, args).await,
+        Command::Ps(args) => ps::run(&client()?, output, args).await,
+        Command::Inspect { id } => inspect::run(&client()?, output, &id).await,
+        Command::Exec(args) => exec::run(&client()?, output, args).await,
+        Command::Console(args) => console::run(&client()?, args).await,
+        Command::Renew { id, ttl } => sandbox::renew(&client()?, output, &id, ttl).await,
+        Command::Release { ids } => sandbox::release(&client()?, &ids).await,
+        Command::Cp(_) => Err(reserved("vmint cp")),
+    }
+}

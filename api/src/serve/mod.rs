@@ -1,0 +1,24 @@
+//! The life of the service: start, serve, stop.
+//!
+//! ```text
+//! config ─ logs ─ factory (locks, probes) ─ listeners bound ─ cache started ─ serving
+//!   serving ── first SIGTERM or SIGINT ── readiness off, checkouts refused
+//!           ── requests that ran have ended ── VMs ended ── listeners closed, sockets gone ── locks released
+//!   a second signal at any time: VMs are killed, and the exit code is the signal's
+//! ```
+//!
+//! What always holds: the listeners answer from before the first template is built until after the last VM has ended,
+//! so that readiness can be watched all the while; the lock of the run directory is held whenever a socket is bound.
+
+mod backend;
+mod connection;
+mod files;
+mod listen;
+mod server;
+mod signals;
+mod start;
+mod stop;
+
+pub use backend::{Backend, BackendError};
+pub use listen::ListenError;
+pub use start::{ServeError, serve, serve_on};

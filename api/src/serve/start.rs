@@ -1,0 +1,103 @@
+//! From a configuration to a service that listens, and on to its end.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+use vmint_cache::{Cache, CacheSettings};
+
+use super::backend::{Backend, BackendError};
+use super::files;
+use super::listen::{ListenError, Listeners};
+use super::server::Server;
+use super::signals::Signals;
+use super::stop::{stop_gently, stop_quickly};
+use crate::config::Config;
+use crate::http::{Service, Stopping, router};
+use crate::telemetry::Metrics;
+
+/// How often samples are summed up that nobody scraped.
+const SUM_UP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The factory did not open.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// Serves until a signal ends it, and gives the exit code.
+///
+/// # Errors
+/// The service could not start; nothing of it is left.
+pub async fn serve(config: Config) -> Result<u8, ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::Signals)?;
+    let backend = tokio::select! {
+        opened = Backend::open(&config) => opened?,
+        stop = signals.stop() => {
+            info!(signal = stop.as_str(), "stopped before the start was done");
+            return Ok(0);
+        }
+    };
+    serve_with(config, backend, signals).await
+}
+
+/// The same over a backend that is open already: tests bring their own.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(config: Config, backend: Backend) -> Result<u8, ServeError> {
+    let signals = Signals::listen().map_err(ServeError::Signals)?;
+    serve_with(config, backend, signals).await
+}
+
+async fn serve_with(config: Config, backend: Backend, mut signals: Signals) -> Result<u8, ServeError> {
+    let files = files::raise_limit();
+    let listeners = Listeners::bind(&config.server).await?;
+    let urls = listeners.urls().join(" and ");
+    let (service, cache, stopping, metrics) = assemble(&config, backend);
+    let server = Server::start(listeners, &router(service), files);
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
+    info!("listening on {urls}");
+
+    let first = signals.stop().await;
+    info!(signal = first.as_str(), "stopping; a second signal ends it at once");
+    let code = tokio::select! {
+        () = stop_gently(&cache, &stopping, server) => 0,
+        second = signals.stop() => {
+            warn!(signal = second.as_str(), "ending at once");
+            stop_quickly(&cache).await;
+            second.exit_code()
+        }
+    };
+    drop(upkeep);
+    info!("stopped");
+    Ok(code)
+}
+
+fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new(config.templates.iter().map(|plan| plan.spec.name.as_str())));
+    let settings = CacheSettings { max_ttl: config.max_ttl, refill_at_once: backend.cpus };
+    let cache = Cache::start(backend.mint, config.templates.clone(), settings, metrics.clone());
+    let stopping = Stopping::new();
+    let service = Service::new(cache.clone(), metrics.clone(), stopping.clone(), &config.templates);
+    (service, cache, stopping, metrics)
+}
+
+async fn sum_up(metrics: Arc<Metrics>) {
+    let mut ticks = interval(SUM_UP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics.sum_up();
+    }
+}

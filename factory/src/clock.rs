@@ -13,13 +13,18 @@ impl WallNs {
     /// The host's time now.
     pub(crate) fn now() -> Self {
         // A host whose clock stands before 1970 gets zero, and its guests too.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
     /// A later time.
     pub(crate) fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// The nanoseconds from another time to this one.

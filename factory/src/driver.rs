@@ -36,7 +36,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub(crate) enum Boot {
     /// From its kernel, into a memory file that is shared: the only thing that ever writes to it.
-    Template { kernel: PathBuf, initrd: PathBuf, params: String },
+    Template {
+        kernel: PathBuf,
+        initrd: PathBuf,
+        params: String,
+    },
     /// From a saved state, onto a private read-only mapping of the memory file.
     Clone { kernel_stub: PathBuf },
 }
@@ -158,7 +162,10 @@ pub enum LaunchError {
 
 impl LaunchError {
     pub(crate) fn ended(exit: ExitKind, stderr: String) -> Self {
-        Self::Ended { exit: exit.to_string(), stderr }
+        Self::Ended {
+            exit: exit.to_string(),
+            stderr,
+        }
     }
 
     /// Whether the monitor, rather than the process, is what failed.
@@ -169,5 +176,9 @@ impl LaunchError {
 
 /// The last lines of a process, as the end of a message.
 pub(crate) fn said(stderr: &str) -> String {
-    if stderr.is_empty() { String::new() } else { format!("; it said: {stderr}") }
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!("; it said: {stderr}")
+    }
 }

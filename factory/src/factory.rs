@@ -43,7 +43,10 @@ impl Factory {
     ///
     /// # Cancel safety
     /// A dropped call gives the locks back; a mounted tmpfs stays.
-    pub async fn open(settings: HostSettings, probe_guest: &TemplateSpec) -> Result<Self, OpenError> {
+    pub async fn open(
+        settings: HostSettings,
+        probe_guest: &TemplateSpec,
+    ) -> Result<Self, OpenError> {
         let host = host::open(&settings, probe_guest).await?;
         let info = HostInfo {
             qemu_path: host.qemu.path.clone(),
@@ -54,7 +57,10 @@ impl Factory {
             run_dir: host.run_dir.clone(),
             template_path: host.template_path.clone(),
         };
-        Ok(Self { host: Arc::new(host), info: Arc::new(info) })
+        Ok(Self {
+            host: Arc::new(host),
+            info: Arc::new(info),
+        })
     }
 
     /// What was found on this host.
@@ -84,8 +90,14 @@ impl Factory {
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing.
-    pub async fn build(&self, spec: &TemplateSpec, progress: BuildProgress) -> Result<Arc<Generation>, BuildError> {
-        template::build(&self.host, spec, &progress).await.map(Arc::new)
+    pub async fn build(
+        &self,
+        spec: &TemplateSpec,
+        progress: BuildProgress,
+    ) -> Result<Arc<Generation>, BuildError> {
+        template::build(&self.host, spec, &progress)
+            .await
+            .map(Arc::new)
     }
 
     /// Makes a clone that can be handed out: its guest has answered and has an identity of its own.
@@ -95,8 +107,14 @@ impl Factory {
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing.
-    pub async fn mint(&self, generation: &Arc<Generation>, order: CloneOrder) -> Result<Arc<Vm>, CloneError> {
-        clone::mint(&self.host, generation, order).await.map(Arc::new)
+    pub async fn mint(
+        &self,
+        generation: &Arc<Generation>,
+        order: CloneOrder,
+    ) -> Result<Arc<Vm>, CloneError> {
+        clone::mint(&self.host, generation, order)
+            .await
+            .map(Arc::new)
     }
 }
 

@@ -16,7 +16,9 @@ const MAX_ID_BYTES: usize = 64;
 
 fn random_letters(count: usize) -> String {
     let mut rng = rand::rng();
-    (0..count).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+    (0..count)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// Whether a text can be a name in a path: lower-case letters, digits and dashes, nothing that climbs.
@@ -24,7 +26,9 @@ fn is_plain_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_ID_BYTES
         && !text.starts_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The name of one virtual machine; also the name of its directory.

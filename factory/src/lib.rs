@@ -38,9 +38,10 @@ mod wire;
 pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
-pub use guest::{ExecError, ExecOutcome, ExecRequest, GuestError, Identity};
+pub use guest::{AgentKind, ExecError, ExecOutcome, ExecRequest, GuestError, Identity};
 pub use host::{
-    AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError, Verdict, clean, doctor,
+    AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
+    Verdict, clean, doctor,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
@@ -48,8 +49,8 @@ pub use phases::{Phase, Phases};
 pub use qemu::ProbeError;
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
-    BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found, Generation, Manifest, Recipe,
-    RoomError, StaleField, VerifyReport,
+    BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
+    Generation, Manifest, Recipe, RoomError, StaleField, VerifyReport,
 };
 pub use vm::{LeaseRecord, RecordedState, StartError, VmEnd};
 pub use wire::LinkError;

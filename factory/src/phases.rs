@@ -28,8 +28,16 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order in which they happen.
-    pub const ALL: [Self; 8] =
-        [Self::Spawn, Self::Qmp, Self::Load, Self::Resume, Self::Agent, Self::Identity, Self::Warmup, Self::Total];
+    pub const ALL: [Self; 8] = [
+        Self::Spawn,
+        Self::Qmp,
+        Self::Load,
+        Self::Resume,
+        Self::Agent,
+        Self::Identity,
+        Self::Warmup,
+        Self::Total,
+    ];
 
     /// The phase as metrics and JSON name it.
     #[must_use]

@@ -20,7 +20,11 @@ pub(crate) struct Credentials {
 
 /// Makes the child lead its own session, keep the descriptors in `inherited`, dump no core (it would hold the
 /// guest's memory), gain no privileges, and become `user`: all between fork and exec.
-pub(crate) fn prepare_child(command: &mut Command, inherited: Vec<RawFd>, user: Option<Credentials>) {
+pub(crate) fn prepare_child(
+    command: &mut Command,
+    inherited: Vec<RawFd>,
+    user: Option<Credentials>,
+) {
     let hook = move || -> io::Result<()> {
         nix::unistd::setsid()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

@@ -26,7 +26,10 @@ impl CloneError {
     /// Whether the generation's files are not what they were: no clone can be made from it any more.
     #[must_use]
     pub fn is_generation_damage(&self) -> bool {
-        matches!(self.failure, CloneFailure::StateUnreadable { .. } | CloneFailure::StateDamaged { .. })
+        matches!(
+            self.failure,
+            CloneFailure::StateUnreadable { .. } | CloneFailure::StateDamaged { .. }
+        )
     }
 }
 
@@ -91,5 +94,9 @@ pub enum CloneFailure {
 }
 
 fn console_tail(lines: &str) -> String {
-    if lines.is_empty() { String::new() } else { format!("; the end of its console:\n{lines}") }
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("; the end of its console:\n{lines}")
+    }
 }

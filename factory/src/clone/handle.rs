@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::clock::WallNs;
-use crate::guest::{Agent, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, IdentityOrder};
+use crate::guest::{
+    Agent, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, IdentityOrder,
+};
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
 use crate::{Phases, VmId};
@@ -69,7 +71,10 @@ impl Vm {
     /// Who it is.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Where the time of its start went.
@@ -130,7 +135,12 @@ impl Vm {
     /// # Cancel safety
     /// Safe.
     pub async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
-        if self.paused_at.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        if self
+            .paused_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+        {
             return Ok(());
         }
         let agent = self.agent().await;
@@ -150,7 +160,9 @@ impl Vm {
             Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Silent { .. }))) => {
                 // The channel is dead, which says nothing about the command: it may have run. So it is not tried
                 // again, but the next one finds a channel that works, if the guest still answers.
-                self.reconnect().await.map_or(Err(error.into()), |ended| Err(ended.into()))
+                self.reconnect()
+                    .await
+                    .map_or(Err(error.into()), |ended| Err(ended.into()))
             }
             outcome => outcome,
         }
@@ -163,7 +175,11 @@ impl Vm {
     /// Makes a new channel. Answers the machine's end when that is why the old one is dead.
     async fn reconnect(&self) -> Option<GuestError> {
         let mut agent = self.agent.lock().await;
-        match self.live.agent(Instant::now() + RECONNECT_DEADLINE).await {
+        match self
+            .live
+            .agent(agent.kind(), Instant::now() + RECONNECT_DEADLINE)
+            .await
+        {
             Ok(fresh) => {
                 *agent = fresh;
                 None
@@ -184,8 +200,14 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call may leave either name.
     pub async fn set_hostname(&self, name: &str) -> Result<(), GuestError> {
-        let identity = Identity { hostname: name.to_owned(), machine_id: self.identity().machine_id };
-        let order = IdentityOrder { identity: Some(identity.clone()), ..IdentityOrder::default() };
+        let identity = Identity {
+            hostname: name.to_owned(),
+            machine_id: self.identity().machine_id,
+        };
+        let order = IdentityOrder {
+            identity: Some(identity.clone()),
+            ..IdentityOrder::default()
+        };
         let agent = self.agent().await;
         self.live.unless_ended(agent.identify(&order)).await?;
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
@@ -198,9 +220,13 @@ impl Vm {
     /// When the hypervisor does not.
     pub async fn pause(&self) -> Result<(), GuestError> {
         let asked = (WallNs::now(), Instant::now());
-        self.monitor_does("pause", self.live.monitor.pause()).await?;
+        self.monitor_does("pause", self.live.monitor.pause())
+            .await?;
         let paused_at = asked.0.plus(asked.1.elapsed() / 2);
-        *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
+        *self
+            .paused_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
         Ok(())
     }
 
@@ -212,14 +238,30 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call may leave a guest that runs with a clock that is behind: end it.
     pub async fn resume(&self) -> Result<(), GuestError> {
-        let Some(paused_at) = *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let Some(paused_at) = *self
+            .paused_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        else {
+            return Ok(());
+        };
         let asked = (WallNs::now(), Instant::now());
-        self.monitor_does("resume", self.live.monitor.resume()).await?;
+        self.monitor_does("resume", self.live.monitor.resume())
+            .await?;
         let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
-        *self.paused_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let order = IdentityOrder { clock_step_ns: resumed_at.since(paused_at), ..IdentityOrder::default() };
+        *self
+            .paused_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+        let order = IdentityOrder {
+            clock_step_ns: resumed_at.since(paused_at),
+            ..IdentityOrder::default()
+        };
         let agent = self.agent().await;
-        self.live.unless_ended(agent.identify(&order)).await.map(drop)
+        self.live
+            .unless_ended(agent.identify(&order))
+            .await
+            .map(drop)
     }
 
     async fn monitor_does(
@@ -227,7 +269,12 @@ impl Vm {
         action: &'static str,
         doing: impl Future<Output = Result<(), crate::driver::MonitorError>>,
     ) -> Result<(), GuestError> {
-        let doing = async { doing.await.map_err(|e| GuestError::Monitor { action, reason: e.to_string() }) };
+        let doing = async {
+            doing.await.map_err(|e| GuestError::Monitor {
+                action,
+                reason: e.to_string(),
+            })
+        };
         self.live.unless_ended(doing).await
     }
 
@@ -247,6 +294,9 @@ impl Vm {
 
 impl std::fmt::Debug for Vm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vm").field("id", self.id()).field("pid", &self.pid()).finish_non_exhaustive()
+        f.debug_struct("Vm")
+            .field("id", self.id())
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
     }
 }

@@ -43,8 +43,14 @@ pub struct CloneOrder {
 ///
 /// # Cancel safety
 /// A dropped call leaves nothing: the process is killed and its directory removed.
-pub(crate) async fn mint(host: &Host, generation: &Arc<Generation>, order: CloneOrder) -> Result<Vm, CloneError> {
-    make(host, generation, order, Role::Clone).await.map(|(vm, _)| vm)
+pub(crate) async fn mint(
+    host: &Host,
+    generation: &Arc<Generation>,
+    order: CloneOrder,
+) -> Result<Vm, CloneError> {
+    make(host, generation, order, Role::Clone)
+        .await
+        .map(|(vm, _)| vm)
 }
 
 /// Makes a clone that is only looked at, and answers what it said of itself.
@@ -74,7 +80,11 @@ impl Making<'_> {
     }
 
     fn failed(&self, failure: CloneFailure) -> CloneError {
-        CloneError { generation: self.generation.id().clone(), phase: self.phase, failure }
+        CloneError {
+            generation: self.generation.id().clone(),
+            phase: self.phase,
+            failure,
+        }
     }
 }
 
@@ -85,7 +95,12 @@ async fn make(
     role: Role,
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
-    let mut making = Making { generation, phases: Phases::default(), phase: Phase::Load, since: begun };
+    let mut making = Making {
+        generation,
+        phases: Phases::default(),
+        phase: Phase::Load,
+        since: begun,
+    };
     let state = checked_state(generation).map_err(|e| making.failed(e))?;
     making.phase = Phase::Spawn;
     let live = start(host, &mut making, &order, role, state).await?;
@@ -103,23 +118,37 @@ async fn make(
     let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
     making.enter(Phase::Agent);
     let guest = |making: &Making<'_>, source: GuestError| {
-        making.failed(CloneFailure::Guest { source, console: live.console.last_lines() })
+        making.failed(CloneFailure::Guest {
+            source,
+            console: live.console.last_lines(),
+        })
     };
-    let agent = live.agent(Instant::now() + AGENT_DEADLINE).await.map_err(|e| guest(&making, e))?;
+    let agent = live
+        .agent(generation.manifest().agent, Instant::now() + AGENT_DEADLINE)
+        .await
+        .map_err(|e| guest(&making, e))?;
     making.enter(Phase::Identity);
     let identity = IdentityOrder {
         identity: Some(Identity::new(order.hostname.clone())),
         clock_step_ns: generation.manifest().clock.behind_ns(resumed_at),
         expect_reseed: true,
     };
-    let proof = live.unless_ended(agent.identify(&identity)).await.map_err(|e| guest(&making, e))?;
+    let proof = live
+        .unless_ended(agent.identify(&identity))
+        .await
+        .map_err(|e| guest(&making, e))?;
     making.enter(Phase::Warmup);
     for argv in &order.on_clone {
-        run_on_clone(&live, &agent, argv).await.map_err(|e| making.failed(e))?;
+        run_on_clone(&live, &agent, argv)
+            .await
+            .map_err(|e| making.failed(e))?;
     }
     making.enter(Phase::Total);
     making.phases.total = begun.elapsed();
-    let identity = Identity { hostname: proof.hostname.clone(), machine_id: proof.machine_id.clone() };
+    let identity = Identity {
+        hostname: proof.hostname.clone(),
+        machine_id: proof.machine_id.clone(),
+    };
     let recorded = live.update_record(|record| {
         record.identity = Some(identity.clone());
         record.state = RecordedState::Ready;
@@ -129,7 +158,12 @@ async fn make(
     let vm = Vm::new(live, Arc::clone(generation), agent, identity, phases);
     if order.paused {
         let paused = vm.pause().await;
-        paused.map_err(|source| making.failed(CloneFailure::Guest { source, console: String::new() }))?;
+        paused.map_err(|source| {
+            making.failed(CloneFailure::Guest {
+                source,
+                console: String::new(),
+            })
+        })?;
     }
     Ok((vm, proof))
 }
@@ -155,18 +189,22 @@ async fn start(
         vcpus: recipe.vcpus,
         memory_mib: recipe.memory_mib,
         memory: making.generation.memory(),
-        boot: Boot::Clone { kernel_stub: making.generation.kernel_stub() },
+        boot: Boot::Clone {
+            kernel_stub: making.generation.kernel_stub(),
+        },
         state: state.into(),
         console_max_bytes: spec.console_max_bytes,
     };
-    let live = LiveVm::start(&*host.driver, &host.run_dir, plan).await.map_err(|error| {
-        if let StartError::Launch(launch) = &error
-            && launch.is_monitor()
-        {
-            making.phase = Phase::Qmp;
-        }
-        making.failed(CloneFailure::Start(error))
-    })?;
+    let live = LiveVm::start(&*host.driver, &host.run_dir, plan)
+        .await
+        .map_err(|error| {
+            if let StartError::Launch(launch) = &error
+                && launch.is_monitor()
+            {
+                making.phase = Phase::Qmp;
+            }
+            making.failed(CloneFailure::Start(error))
+        })?;
     making.phases.spawn = live.spawn;
     making.phases.qmp = live.qmp;
     Ok(live)
@@ -182,10 +220,21 @@ fn checked_state(generation: &Generation) -> Result<File, CloneFailure> {
         OffsetReader { file: &file, at: 0 }.read_to_end(&mut bytes)?;
         Ok((file, bytes))
     };
-    let (file, bytes) = read().map_err(|source| CloneFailure::StateUnreadable { path: path.clone(), source })?;
+    let (file, bytes) = read().map_err(|source| CloneFailure::StateUnreadable {
+        path: path.clone(),
+        source,
+    })?;
     let found = memory::bytes_digest(&bytes);
     let wanted = &generation.manifest().files.state.digest;
-    if found == *wanted { Ok(file) } else { Err(CloneFailure::StateDamaged { path, found, wanted: wanted.clone() }) }
+    if found == *wanted {
+        Ok(file)
+    } else {
+        Err(CloneFailure::StateDamaged {
+            path,
+            found,
+            wanted: wanted.clone(),
+        })
+    }
 }
 
 /// Reads a file without moving its descriptor.
@@ -215,7 +264,10 @@ async fn run_on_clone(live: &LiveVm, agent: &Agent, argv: &Argv) -> Result<(), C
     let request = ExecRequest::new(argv.clone(), ON_CLONE_DEADLINE);
     let outcome = live.unless_ended(agent.exec(&request)).await;
     match crate::template::command_failure(outcome) {
-        Some(reason) => Err(CloneFailure::OnClone { argv: argv.clone(), reason }),
+        Some(reason) => Err(CloneFailure::OnClone {
+            argv: argv.clone(),
+            reason,
+        }),
         None => Ok(()),
     }
 }

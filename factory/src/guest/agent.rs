@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use qapi_spec::Command;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -19,10 +21,21 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 /// between has lost what was said to it.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// Which agent a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentKind {
+    /// Our own: it gives an identity and runs commands in place.
+    VmintAgent,
+    /// Stock `qemu-ga`: it has to start the helper for that.
+    QemuGa,
+}
+
 /// A synchronized channel to the agent of one guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     link: Link,
+    pub(super) kind: AgentKind,
 }
 
 impl Agent {
@@ -33,45 +46,103 @@ impl Agent {
     ///
     /// # Cancel safety
     /// Safe: a dropped call closes its connection.
-    pub(crate) async fn connect(socket: &Path, deadline: Instant) -> Result<Self, GuestError> {
+    pub(crate) async fn connect(
+        socket: &Path,
+        kind: AgentKind,
+        deadline: Instant,
+    ) -> Result<Self, GuestError> {
         let begun = Instant::now();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(GuestError::Silent { command: "guest-sync-delimited", after: begun.elapsed() });
+                return Err(GuestError::Silent {
+                    command: "guest-sync-delimited",
+                    after: begun.elapsed(),
+                });
             }
-            match Self::attempt(socket, left.min(ATTEMPT)).await {
+            match Self::attempt(socket, kind, left.min(ATTEMPT)).await {
                 Err(GuestError::Silent { .. }) => {}
                 outcome => return outcome,
             }
         }
     }
 
-    async fn attempt(socket: &Path, patience: Duration) -> Result<Self, GuestError> {
+    async fn attempt(
+        socket: &Path,
+        kind: AgentKind,
+        patience: Duration,
+    ) -> Result<Self, GuestError> {
         let unreachable = |e: std::io::Error| GuestError::Channel {
             command: "connect",
             source: LinkError::Io(e.kind()),
         };
         let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-        let settings = LinkSettings { max_line_bytes: MAX_LINE_BYTES, strict: false };
-        let agent = Self { link: Link::start(stream, settings, |_| {}) };
+        let settings = LinkSettings {
+            max_line_bytes: MAX_LINE_BYTES,
+            strict: false,
+        };
+        let agent = Self {
+            link: Link::start(stream, settings, |_| {}),
+            kind,
+        };
         let id = i64::from(rand::random::<u32>());
-        let answer = agent.send(&qapi_qga::guest_sync_delimited { id }, true, patience).await?;
+        let answer = agent
+            .call::<_, i64>(
+                Call::of(&qapi_qga::guest_sync_delimited { id }).delimited(),
+                patience,
+            )
+            .await?;
         if answer != id {
             let reason = format!("it answered {answer} where {id} was asked for");
-            return Err(GuestError::Proof { step: "guest-sync-delimited", reason });
+            return Err(GuestError::Proof {
+                step: "guest-sync-delimited",
+                reason,
+            });
         }
         Ok(agent)
     }
 
+    /// Asks which agent it is.
+    pub(crate) async fn detect(self) -> Result<Self, GuestError> {
+        #[derive(Deserialize)]
+        struct Info {
+            supported_commands: Vec<Known>,
+        }
+        #[derive(Deserialize)]
+        struct Known {
+            name: String,
+        }
+        let none = qapi_spec::Empty {};
+        let info: Info = self
+            .call(Call::named("guest-info", &none), COMMAND_DEADLINE)
+            .await?;
+        let is_ours = info
+            .supported_commands
+            .iter()
+            .any(|known| known.name == "vmint-identity");
+        let kind = if is_ours {
+            AgentKind::VmintAgent
+        } else {
+            AgentKind::QemuGa
+        };
+        Ok(Self { kind, ..self })
+    }
+
+    /// Which agent it is.
+    pub(crate) fn kind(&self) -> AgentKind {
+        self.kind
+    }
+
     /// Runs one of the agent's commands.
     pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, GuestError> {
-        self.send(command, false, COMMAND_DEADLINE).await
+        self.call(Call::of(command), COMMAND_DEADLINE).await
     }
 
     /// Whether the guest still answers.
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
-        self.send(&qapi_qga::guest_ping {}, false, deadline).await.map(drop)
+        self.call::<_, qapi_spec::Empty>(Call::of(&qapi_qga::guest_ping {}), deadline)
+            .await
+            .map(drop)
     }
 
     /// How far the guest's clock is ahead of the host's, from the quickest of a few questions.
@@ -90,15 +161,21 @@ impl Agent {
         Ok(best.map_or(0, |(_, ahead)| ahead))
     }
 
-    async fn send<C: Command>(&self, command: &C, delimited: bool, deadline: Duration) -> Result<C::Ok, GuestError> {
-        let outcome = self.link.command(&Call::of(command), delimited, deadline).await;
+    /// Sends any command, by name.
+    pub(super) async fn call<A: Serialize, T: DeserializeOwned>(
+        &self,
+        call: Call<'_, A>,
+        deadline: Duration,
+    ) -> Result<T, GuestError> {
+        let command = call.name;
+        let outcome = self.link.command(&call, deadline).await;
         outcome.map_err(|error| match error {
-            LinkError::Deadline { after } => GuestError::Silent { command: C::NAME, after },
+            LinkError::Deadline { after } => GuestError::Silent { command, after },
             LinkError::Closed => GuestError::Closed,
-            LinkError::Refused(reason) => GuestError::Refused { command: C::NAME, reason },
-            source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
-                GuestError::Channel { command: C::NAME, source }
-            }
+            LinkError::Refused(reason) => GuestError::Refused { command, reason },
+            source @ (LinkError::Io(_)
+            | LinkError::TooLong { .. }
+            | LinkError::Malformed { .. }) => GuestError::Channel { command, source },
         })
     }
 }

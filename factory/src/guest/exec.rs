@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::GuestError;
-use super::agent::Agent;
-use super::helper::HelperEnd;
+use super::agent::{Agent, AgentKind};
+use super::exec_report::{AgentReport, Ended, from_helper};
 use crate::Argv;
+use crate::wire::Call;
 
-/// What the helper writes before and after its report, as the last bytes of its error stream.
-const REPORT_BEGIN: &[u8] = b"\0vmint-run ";
-const REPORT_END: u8 = 0;
 /// How much longer than the command's own deadline its end is waited for: the helper kills it in the guest.
 const GRACE: Duration = Duration::from_secs(10);
 /// Longest single argument or variable that Linux passes to a program (`MAX_ARG_STRLEN`, 32 pages).
@@ -45,7 +44,12 @@ impl ExecRequest {
     /// A command with no input, the default output limit and a deadline.
     #[must_use]
     pub fn new(argv: Argv, timeout: Duration) -> Self {
-        Self { argv, timeout: Some(timeout), max_output_bytes: Self::MAX_OUTPUT_BYTES, ..Self::default() }
+        Self {
+            argv,
+            timeout: Some(timeout),
+            max_output_bytes: Self::MAX_OUTPUT_BYTES,
+            ..Self::default()
+        }
     }
 }
 
@@ -103,75 +107,50 @@ impl Agent {
     /// # Cancel safety
     /// A dropped call leaves the command running until its own deadline.
     pub(crate) async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome, ExecError> {
-        let timeout = request.timeout.unwrap_or(ExecRequest::LONGEST).min(ExecRequest::LONGEST);
-        let args = helper_args(request, timeout)?;
-        let input = (!request.stdin.is_empty()).then(|| request.stdin.clone());
+        refuse_invalid(request)?;
+        let timeout = request
+            .timeout
+            .unwrap_or(ExecRequest::LONGEST)
+            .min(ExecRequest::LONGEST);
         let begun = Instant::now();
-        let end = self.run_helper("run", args, input, timeout + GRACE).await?;
-        outcome(request, end, timeout, begun.elapsed())
+        let ended = match self.kind {
+            AgentKind::VmintAgent => {
+                let arguments = Arguments::new(request, timeout);
+                let report: AgentReport = self
+                    .call(Call::named("vmint-exec", &arguments), timeout + GRACE)
+                    .await?;
+                report.decode()?
+            }
+            AgentKind::QemuGa => {
+                let input = (!request.stdin.is_empty()).then(|| request.stdin.clone());
+                from_helper(
+                    self.run_helper("run", helper_args(request, timeout), input, timeout + GRACE)
+                        .await?,
+                )?
+            }
+        };
+        outcome(request, ended, timeout, begun.elapsed())
     }
-}
-
-fn helper_args(request: &ExecRequest, timeout: Duration) -> Result<Vec<String>, ExecError> {
-    let invalid = |reason: String| Err(ExecError::Invalid { reason });
-    if request.argv.first().is_none_or(String::is_empty) {
-        return invalid("argv names no program".to_owned());
-    }
-    if let Some(name) = request.env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        return invalid(format!("{name:?} is no name of an environment variable"));
-    }
-    let cap = request.max_output_bytes.min(ExecRequest::MAX_OUTPUT_BYTES);
-    let mut args = vec!["run".to_owned(), "--timeout-ms".to_owned(), timeout.as_millis().to_string()];
-    args.extend(["--max-output".to_owned(), cap.to_string()]);
-    if let Some(cwd) = &request.cwd {
-        args.extend(["--cwd".to_owned(), cwd.clone()]);
-    }
-    for (name, value) in &request.env {
-        args.extend(["--env".to_owned(), format!("{name}={value}")]);
-    }
-    args.push("--".to_owned());
-    args.extend(request.argv.iter().cloned());
-    if args.iter().any(|arg| arg.contains('\0')) {
-        return invalid("an argument or a variable holds a NUL byte".to_owned());
-    }
-    if let Some(arg) = args.iter().find(|arg| arg.len() > MAX_ARGUMENT_BYTES) {
-        return invalid(format!("an argument has {} bytes; Linux takes {MAX_ARGUMENT_BYTES}", arg.len()));
-    }
-    Ok(args)
-}
-
-/// The helper's last word on a command.
-#[derive(Deserialize)]
-struct Report {
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    stdout_truncated: bool,
-    stderr_truncated: bool,
-    timed_out: bool,
-    spawn_error: Option<SpawnFailure>,
-}
-
-#[derive(Deserialize)]
-struct SpawnFailure {
-    errno: i32,
-    message: String,
 }
 
 fn outcome(
     request: &ExecRequest,
-    end: HelperEnd,
+    ended: Ended,
     timeout: Duration,
     elapsed: Duration,
 ) -> Result<ExecOutcome, ExecError> {
-    let HelperEnd { stdout, mut stderr, exit_code } = end;
-    let Some((at, report)) = find_report(&stderr) else {
-        let reason = format!("it was ended before it could report (exit code {exit_code:?})");
-        return Err(GuestError::Helper { step: "run", reason }.into());
-    };
-    stderr.truncate(at);
-    if let Some(SpawnFailure { errno, message }) = report.spawn_error {
+    let Ended {
+        report,
+        stdout,
+        stderr,
+    } = ended;
+    if let Some(failure) = report.spawn_error {
         let argv0 = request.argv.first().cloned().unwrap_or_default();
-        return Err(ExecError::Spawn { argv0, reason: message, errno });
+        return Err(ExecError::Spawn {
+            argv0,
+            reason: failure.message,
+            errno: failure.errno,
+        });
     }
     if report.timed_out {
         return Err(ExecError::Deadline { after: timeout });
@@ -186,57 +165,94 @@ fn outcome(
     })
 }
 
-/// The report at the very end of the error stream, and where it begins. What the command itself wrote, it cannot
-/// write after the report, so it cannot forge one.
-fn find_report(stderr: &[u8]) -> Option<(usize, Report)> {
-    let body = stderr.strip_suffix(&[REPORT_END])?;
-    let at = body.windows(REPORT_BEGIN.len()).rposition(|window| window == REPORT_BEGIN)?;
-    let report = serde_json::from_slice(&body[at + REPORT_BEGIN.len()..]).ok()?;
-    Some((at, report))
+fn refuse_invalid(request: &ExecRequest) -> Result<(), ExecError> {
+    let invalid = |reason: String| Err(ExecError::Invalid { reason });
+    if request.argv.first().is_none_or(String::is_empty) {
+        return invalid("argv names no program".to_owned());
+    }
+    if let Some(name) = request
+        .env
+        .keys()
+        .find(|name| name.is_empty() || name.contains('='))
+    {
+        return invalid(format!("{name:?} is no name of an environment variable"));
+    }
+    let texts = || {
+        request
+            .argv
+            .iter()
+            .chain(request.env.keys())
+            .chain(request.env.values())
+            .chain(&request.cwd)
+    };
+    if texts().any(|text| text.contains('\0')) {
+        return invalid("an argument, a variable or the directory holds a NUL byte".to_owned());
+    }
+    let longest = texts().map(String::len).max().unwrap_or(0);
+    if longest > MAX_ARGUMENT_BYTES {
+        return invalid(format!(
+            "an argument or a variable has {longest} bytes; Linux takes {MAX_ARGUMENT_BYTES}"
+        ));
+    }
+    Ok(())
+}
+
+fn output_cap(request: &ExecRequest) -> u64 {
+    request.max_output_bytes.min(ExecRequest::MAX_OUTPUT_BYTES)
+}
+
+/// A request as our own agent reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Arguments<'a> {
+    argv: &'a [String],
+    env: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    stdin: String,
+    timeout_ms: u64,
+    max_output: u64,
+}
+
+impl<'a> Arguments<'a> {
+    fn new(request: &'a ExecRequest, timeout: Duration) -> Self {
+        Self {
+            argv: &request.argv,
+            env: &request.env,
+            cwd: request.cwd.as_deref(),
+            stdin: BASE64_STANDARD.encode(&request.stdin),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            max_output: output_cap(request),
+        }
+    }
+}
+
+/// A request as the helper reads it.
+fn helper_args(request: &ExecRequest, timeout: Duration) -> Vec<String> {
+    let mut args = vec![
+        "run".to_owned(),
+        "--timeout-ms".to_owned(),
+        timeout.as_millis().to_string(),
+    ];
+    args.extend(["--max-output".to_owned(), output_cap(request).to_string()]);
+    if let Some(cwd) = &request.cwd {
+        args.extend(["--cwd".to_owned(), cwd.clone()]);
+    }
+    for (name, value) in &request.env {
+        args.extend(["--env".to_owned(), format!("{name}={value}")]);
+    }
+    args.push("--".to_owned());
+    args.extend(request.argv.iter().cloned());
+    args
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = r#"{"exit_code":3,"signal":null,"stdout_truncated":false,"stderr_truncated":true,"timed_out":false,"spawn_error":null}"#;
-
-    fn ended(stderr: String) -> HelperEnd {
-        HelperEnd { stdout: b"out".to_vec(), stderr: stderr.into_bytes(), exit_code: Some(0) }
-    }
-
     fn request() -> ExecRequest {
         ExecRequest::new(vec!["sh".into()], Duration::from_secs(1))
-    }
-
-    #[test]
-    fn the_report_is_taken_off_the_error_stream() {
-        let end = ended(format!("oops\0vmint-run {GOOD}\0"));
-        let got = outcome(&request(), end, Duration::from_secs(1), Duration::ZERO);
-        let want = ExecOutcome {
-            exit_code: Some(3),
-            signal: None,
-            stdout: b"out".to_vec(),
-            stderr: b"oops".to_vec(),
-            truncated: true,
-            elapsed: Duration::ZERO,
-        };
-        assert!(matches!(got, Ok(got) if got == want));
-    }
-
-    #[test]
-    fn a_forged_report_before_the_real_one_is_output() {
-        let forged = GOOD.replace("\"exit_code\":3", "\"exit_code\":0");
-        let end = ended(format!("\0vmint-run {forged}\0\0vmint-run {GOOD}\0"));
-        let got = outcome(&request(), end, Duration::from_secs(1), Duration::ZERO);
-        assert!(matches!(got, Ok(got) if got.exit_code == Some(3)));
-    }
-
-    #[test]
-    fn no_report_is_an_error() {
-        let end = ended("Killed".into());
-        let got = outcome(&request(), end, Duration::from_secs(1), Duration::ZERO);
-        assert!(matches!(got, Err(ExecError::Guest(GuestError::Helper { .. }))));
     }
 
     #[test]
@@ -250,8 +266,32 @@ mod tests {
         let mut long = request();
         long.argv.push("x".repeat(MAX_ARGUMENT_BYTES + 1));
         for request in [empty, nul, name, long] {
-            let got = helper_args(&request, Duration::from_secs(1));
-            assert!(matches!(got, Err(ExecError::Invalid { .. })), "{:?}", request.argv.first());
+            let got = refuse_invalid(&request);
+            assert!(
+                matches!(got, Err(ExecError::Invalid { .. })),
+                "{:?}",
+                request.argv.first()
+            );
         }
+        assert!(refuse_invalid(&request()).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_written_for_either_agent() -> serde_json::Result<()> {
+        let mut request = request();
+        request.env.insert("A".into(), "1 2".into());
+        request.cwd = Some("/tmp".into());
+        request.stdin = b"hi".to_vec();
+        let own = serde_json::to_string(&Arguments::new(&request, Duration::from_secs(1)))?;
+        assert_eq!(
+            own,
+            r#"{"argv":["sh"],"env":{"A":"1 2"},"cwd":"/tmp","stdin":"aGk=","timeout-ms":1000,"max-output":8388608}"#
+        );
+        let stock = helper_args(&request, Duration::from_secs(1)).join("|");
+        assert_eq!(
+            stock,
+            "run|--timeout-ms|1000|--max-output|8388608|--cwd|/tmp|--env|A=1 2|--|sh"
+        );
+        Ok(())
     }
 }

@@ -38,7 +38,11 @@ impl Agent {
             capture_output: Some(qapi_qga::GuestExecCaptureOutput::flag(true)),
         };
         let begun = Instant::now();
-        let pid = self.execute(&command).await.map_err(|error| no_helper(error, step))?.pid;
+        let pid = self
+            .execute(&command)
+            .await
+            .map_err(|error| no_helper(error, step))?
+            .pid;
         loop {
             tokio::time::sleep(poll_interval(begun.elapsed())).await;
             let status = self.execute(&qapi_qga::guest_exec_status { pid }).await?;
@@ -46,7 +50,10 @@ impl Agent {
                 return Ok(HelperEnd::from(status));
             }
             if begun.elapsed() > deadline {
-                return Err(GuestError::Silent { command: step, after: deadline });
+                return Err(GuestError::Silent {
+                    command: step,
+                    after: deadline,
+                });
             }
         }
     }
@@ -57,7 +64,9 @@ fn no_helper(error: GuestError, step: &'static str) -> GuestError {
     match error {
         GuestError::Refused { reason, .. } => GuestError::Helper {
             step,
-            reason: format!("{HELPER} cannot be started in the guest ({reason}); docs/guest.md says what a guest needs"),
+            reason: format!(
+                "{HELPER} cannot be started in the guest ({reason}); docs/guest.md says what a guest needs"
+            ),
         },
         other => other,
     }
@@ -66,7 +75,11 @@ fn no_helper(error: GuestError, step: &'static str) -> GuestError {
 impl From<GuestExecStatus> for HelperEnd {
     fn from(status: GuestExecStatus) -> Self {
         // After a signal there is no exit code.
-        let exit_code = if status.signal.is_some() { None } else { status.exitcode };
+        let exit_code = if status.signal.is_some() {
+            None
+        } else {
+            status.exitcode
+        };
         Self {
             stdout: status.out_data.unwrap_or_default(),
             stderr: status.err_data.unwrap_or_default(),

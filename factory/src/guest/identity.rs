@@ -13,14 +13,16 @@
 
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::GuestError;
-use super::agent::{Agent, describe_ns};
+use super::agent::{Agent, AgentKind, describe_ns};
 use super::helper::HelperEnd;
 use crate::clock::WallNs;
+use crate::wire::Call;
 
 /// How long the helper may take for an identity, the wait for the kernel's reseed included.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,7 +46,10 @@ impl Identity {
     /// A new identity with this host name.
     #[must_use]
     pub fn new(hostname: String) -> Self {
-        Self { hostname, machine_id: uuid::Uuid::new_v4().simple().to_string() }
+        Self {
+            hostname,
+            machine_id: uuid::Uuid::new_v4().simple().to_string(),
+        }
     }
 }
 
@@ -84,11 +89,30 @@ struct Failure {
 
 impl Agent {
     /// Gives the guest its identity and checks its proof.
-    pub(crate) async fn identify(&self, order: &IdentityOrder) -> Result<IdentityProof, GuestError> {
+    pub(crate) async fn identify(
+        &self,
+        order: &IdentityOrder,
+    ) -> Result<IdentityProof, GuestError> {
         const STEP: &str = "identity";
         let asked = (WallNs::now(), Instant::now());
-        let end = self.run_helper(STEP, vec![STEP.to_owned()], Some(lines(order)), DEADLINE).await?;
-        let proof: IdentityProof = parse(STEP, &end)?;
+        let mut entropy = [0; ENTROPY_BYTES];
+        rand::rng().fill_bytes(&mut entropy);
+        let proof: IdentityProof = match self.kind {
+            AgentKind::VmintAgent => {
+                let arguments = Arguments::new(order, &entropy);
+                self.call(Call::named("vmint-identity", &arguments), DEADLINE)
+                    .await?
+            }
+            AgentKind::QemuGa => {
+                let input = Some(lines(order, &entropy));
+                parse(
+                    STEP,
+                    &self
+                        .run_helper(STEP, vec![STEP.to_owned()], input, DEADLINE)
+                        .await?,
+                )?
+            }
+        };
         let answered = asked.0.plus(asked.1.elapsed());
         check(order, &proof, asked.0, answered)?;
         Ok(proof)
@@ -97,25 +121,76 @@ impl Agent {
     /// Makes the template ready to be saved.
     pub(crate) async fn prepare(&self) -> Result<Prepared, GuestError> {
         const STEP: &str = "prepare";
-        let end = self.run_helper(STEP, vec![STEP.to_owned()], None, DEADLINE).await?;
-        parse(STEP, &end)
+        match self.kind {
+            AgentKind::VmintAgent => {
+                self.call(Call::named("vmint-prepare", &qapi_spec::Empty {}), DEADLINE)
+                    .await
+            }
+            AgentKind::QemuGa => parse(
+                STEP,
+                &self
+                    .run_helper(STEP, vec![STEP.to_owned()], None, DEADLINE)
+                    .await?,
+            ),
+        }
     }
 }
 
-fn lines(order: &IdentityOrder) -> Vec<u8> {
-    let mut entropy = [0; ENTROPY_BYTES];
-    rand::rng().fill_bytes(&mut entropy);
+/// An order as our own agent reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Arguments<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine_id: Option<&'a str>,
+    entropy: String,
+    clock_step_ns: i64,
+    expect_reseed: bool,
+    reseed_wait_ms: u32,
+}
+
+impl<'a> Arguments<'a> {
+    fn new(order: &'a IdentityOrder, entropy: &[u8]) -> Self {
+        Self {
+            hostname: order
+                .identity
+                .as_ref()
+                .map(|identity| identity.hostname.as_str()),
+            machine_id: order
+                .identity
+                .as_ref()
+                .map(|identity| identity.machine_id.as_str()),
+            entropy: BASE64_STANDARD.encode(entropy),
+            clock_step_ns: order.clock_step_ns,
+            expect_reseed: order.expect_reseed,
+            reseed_wait_ms: RESEED_WAIT_MS,
+        }
+    }
+}
+
+/// An order as the helper reads it.
+fn lines(order: &IdentityOrder, entropy: &[u8]) -> Vec<u8> {
     let entropy: String = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut lines = format!("entropy={entropy}\nclock_step_ns={}\n", order.clock_step_ns);
-    if let Some(Identity { hostname, machine_id }) = &order.identity {
+    if let Some(Identity {
+        hostname,
+        machine_id,
+    }) = &order.identity
+    {
         lines.push_str(&format!("hostname={hostname}\nmachine_id={machine_id}\n"));
     }
     let expect = u8::from(order.expect_reseed);
-    lines.push_str(&format!("expect_reseed={expect}\nreseed_wait_ms={RESEED_WAIT_MS}\n"));
+    lines.push_str(&format!(
+        "expect_reseed={expect}\nreseed_wait_ms={RESEED_WAIT_MS}\n"
+    ));
     lines.into_bytes()
 }
 
-fn parse<T: serde::de::DeserializeOwned>(step: &'static str, end: &HelperEnd) -> Result<T, GuestError> {
+fn parse<T: serde::de::DeserializeOwned>(
+    step: &'static str,
+    end: &HelperEnd,
+) -> Result<T, GuestError> {
     if let Ok(value) = serde_json::from_slice(&end.stdout) {
         return Ok(value);
     }
@@ -131,24 +206,53 @@ fn parse<T: serde::de::DeserializeOwned>(step: &'static str, end: &HelperEnd) ->
     Err(GuestError::Helper { step, reason })
 }
 
-fn check(order: &IdentityOrder, proof: &IdentityProof, asked: WallNs, answered: WallNs) -> Result<(), GuestError> {
-    let wrong = |reason: String| Err(GuestError::Proof { step: "identity", reason });
+fn check(
+    order: &IdentityOrder,
+    proof: &IdentityProof,
+    asked: WallNs,
+    answered: WallNs,
+) -> Result<(), GuestError> {
+    let wrong = |reason: String| {
+        Err(GuestError::Proof {
+            step: "identity",
+            reason,
+        })
+    };
     if let Some(identity) = &order.identity {
         if proof.hostname != identity.hostname {
-            return wrong(format!("the host name is {:?}, not {:?}", proof.hostname, identity.hostname));
+            return wrong(format!(
+                "the host name is {:?}, not {:?}",
+                proof.hostname, identity.hostname
+            ));
         }
         if proof.machine_id != identity.machine_id {
-            return wrong(format!("the machine id is {:?}, not {:?}", proof.machine_id, identity.machine_id));
+            return wrong(format!(
+                "the machine id is {:?}, not {:?}",
+                proof.machine_id, identity.machine_id
+            ));
         }
     }
     if order.expect_reseed && !proof.vmgenid_reseed {
         return wrong("the kernel has not reseeded its random numbers".to_owned());
     }
-    let early = asked.0.saturating_sub(CLOCK_TOLERANCE_NS).saturating_sub(proof.clock_realtime_ns);
-    let late = proof.clock_realtime_ns.saturating_sub(answered.0).saturating_sub(CLOCK_TOLERANCE_NS);
+    let early = asked
+        .0
+        .saturating_sub(CLOCK_TOLERANCE_NS)
+        .saturating_sub(proof.clock_realtime_ns);
+    let late = proof
+        .clock_realtime_ns
+        .saturating_sub(answered.0)
+        .saturating_sub(CLOCK_TOLERANCE_NS);
     if early > 0 || late > 0 {
-        let (off, side) = if early > 0 { (early, "behind") } else { (late, "ahead") };
-        return wrong(format!("its clock is {side} by {} more than allowed", describe_ns(off)));
+        let (off, side) = if early > 0 {
+            (early, "behind")
+        } else {
+            (late, "ahead")
+        };
+        return wrong(format!(
+            "its clock is {side} by {} more than allowed",
+            describe_ns(off)
+        ));
     }
     Ok(())
 }
@@ -158,7 +262,10 @@ mod tests {
     use super::*;
 
     fn proof(order: &IdentityOrder, clock: i64) -> IdentityProof {
-        let identity = order.identity.clone().unwrap_or_else(|| Identity::new("x".into()));
+        let identity = order
+            .identity
+            .clone()
+            .unwrap_or_else(|| Identity::new("x".into()));
         IdentityProof {
             hostname: identity.hostname,
             machine_id: identity.machine_id,
@@ -180,20 +287,63 @@ mod tests {
         let good = proof(&order, 1_010_000_000);
         assert!(check(&order, &good, asked, answered).is_ok());
         let wrong = [
-            IdentityProof { hostname: "template".into(), ..good.clone() },
-            IdentityProof { machine_id: "0".repeat(32), ..good.clone() },
-            IdentityProof { vmgenid_reseed: false, ..good.clone() },
-            IdentityProof { clock_realtime_ns: 949_000_000, ..good.clone() },
-            IdentityProof { clock_realtime_ns: 1_071_000_000, ..good.clone() },
+            IdentityProof {
+                hostname: "template".into(),
+                ..good.clone()
+            },
+            IdentityProof {
+                machine_id: "0".repeat(32),
+                ..good.clone()
+            },
+            IdentityProof {
+                vmgenid_reseed: false,
+                ..good.clone()
+            },
+            IdentityProof {
+                clock_realtime_ns: 949_000_000,
+                ..good.clone()
+            },
+            IdentityProof {
+                clock_realtime_ns: 1_071_000_000,
+                ..good.clone()
+            },
         ];
         for proof in wrong {
-            assert!(matches!(check(&order, &proof, asked, answered), Err(GuestError::Proof { .. })), "{proof:?}");
+            assert!(
+                matches!(
+                    check(&order, &proof, asked, answered),
+                    Err(GuestError::Proof { .. })
+                ),
+                "{proof:?}"
+            );
         }
     }
 
     #[test]
-    fn no_two_orders_carry_the_same_entropy() {
-        let order = IdentityOrder::default();
-        assert_ne!(lines(&order), lines(&order));
+    fn an_order_says_the_same_to_both_agents() -> serde_json::Result<()> {
+        let order = IdentityOrder {
+            identity: Some(Identity {
+                hostname: "job-1".into(),
+                machine_id: "ab".repeat(16),
+            }),
+            clock_step_ns: -5,
+            expect_reseed: true,
+        };
+        let own = serde_json::to_string(&Arguments::new(&order, &[1, 255]))?;
+        let id = "ab".repeat(16);
+        assert_eq!(
+            own,
+            format!(
+                r#"{{"hostname":"job-1","machine-id":"{id}","entropy":"Af8=","clock-step-ns":-5,"expect-reseed":true,"reseed-wait-ms":10000}}"#
+            )
+        );
+        let stock = String::from_utf8_lossy(&lines(&order, &[1, 255])).into_owned();
+        assert_eq!(
+            stock,
+            format!(
+                "entropy=01ff\nclock_step_ns=-5\nhostname=job-1\nmachine_id={id}\nexpect_reseed=1\nreseed_wait_ms=10000\n"
+            )
+        );
+        Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! What is said to the guest, over the agent's channel.
 //!
-//! The agent is stock `qemu-ga`. What it lacks is done by a small static program in the guest, the *helper*
-//! (`guest/` in this repository, `/usr/lib/vmint/helper` in the guest), which the agent starts:
+//! Two agents are known (`docs/agent-protocol.md`): our own, which does what we need in place, and stock `qemu-ga`,
+//! where a small static program in the guest, the *helper*, has to be started for it:
 //!
 //! ```text
-//!  exec.rs      helper run       environment, directory, process group, deadline, bounded output
-//!  identity.rs  helper identity  clock, names, entropy, and the proof that the kernel reseeded
-//!  agent.rs     guest-exec, guest-exec-status, guest-ping: the agent's own commands
+//!               vmint-agent        qemu-ga
+//!  exec.rs      vmint-exec         helper run       environment, process group, deadline, bounded output
+//!  identity.rs  vmint-identity     helper identity  clock, names, entropy, the proof that the kernel reseeded
+//!  agent.rs     the commands that both have; which of the two it is
 //!     |
 //!  wire::Link   one actor owns the socket
 //! ```
@@ -16,11 +17,13 @@
 mod agent;
 mod error;
 mod exec;
+mod exec_report;
 mod helper;
 mod identity;
 
 pub(crate) use agent::Agent;
+pub use agent::AgentKind;
 pub use error::GuestError;
 pub use exec::{ExecError, ExecOutcome, ExecRequest};
-pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use identity::Identity;
+pub(crate) use identity::{IdentityOrder, IdentityProof};

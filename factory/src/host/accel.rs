@@ -33,8 +33,10 @@ const FILE: &str = "accel.json";
 #[non_exhaustive]
 pub enum AccelError {
     /// KVM was demanded and is not there.
-    #[error("host.accel is \"kvm\" and {DEVICE} cannot be used: {reason}; load the module kvm_amd or kvm_intel, let \
-             QEMU's user open the device (group kvm), or set host.accel to \"auto\"")]
+    #[error(
+        "host.accel is \"kvm\" and {DEVICE} cannot be used: {reason}; load the module kvm_amd or kvm_intel, let \
+             QEMU's user open the device (group kvm), or set host.accel to \"auto\""
+    )]
     NoKvm {
         /// Why not.
         reason: String,
@@ -71,12 +73,19 @@ struct Key {
 }
 
 /// Chooses the accelerator.
-pub(super) async fn choose(host: &Host, wanted: AccelChoice, guest: &TemplateSpec) -> Result<Choice, AccelError> {
+pub(super) async fn choose(
+    host: &Host,
+    wanted: AccelChoice,
+    guest: &TemplateSpec,
+) -> Result<Choice, AccelError> {
     match wanted {
         AccelChoice::Tcg => Ok(tcg("host.accel is \"tcg\"".to_owned())),
         AccelChoice::Kvm => match device_refusal() {
             Some(reason) => Err(AccelError::NoKvm { reason }),
-            None => Ok(Choice { accel: Accel::Kvm, reason: "host.accel is \"kvm\"".to_owned() }),
+            None => Ok(Choice {
+                accel: Accel::Kvm,
+                reason: "host.accel is \"kvm\"".to_owned(),
+            }),
         },
         AccelChoice::Auto => match device_refusal() {
             Some(reason) => Ok(tcg(format!("{DEVICE} cannot be used: {reason}"))),
@@ -86,18 +95,28 @@ pub(super) async fn choose(host: &Host, wanted: AccelChoice, guest: &TemplateSpe
 }
 
 fn tcg(reason: String) -> Choice {
-    Choice { accel: Accel::Tcg, reason }
+    Choice {
+        accel: Accel::Tcg,
+        reason,
+    }
 }
 
 /// Why the device cannot be opened; none when it can.
 pub(super) fn device_refusal() -> Option<String> {
-    OpenOptions::new().read(true).write(true).open(DEVICE).err().map(|error| error.to_string())
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// The remembered verdict, or that of a boot now.
 async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError> {
     let key = Key {
-        host_boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        host_boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .to_owned(),
         qemu: host.qemu.digest.clone(),
         kernel: file_digest(&guest.kernel)?,
         initrd: file_digest(&guest.initrd)?,
@@ -110,12 +129,18 @@ async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError>
     let choice = match try_kvm(host, guest).await? {
         Ok(()) => Choice {
             accel: Accel::Kvm,
-            reason: format!("a guest booted under KVM in {}", text::duration(begun.elapsed())),
+            reason: format!(
+                "a guest booted under KVM in {}",
+                text::duration(begun.elapsed())
+            ),
         },
         Err(why) => tcg(format!("KVM does not run a guest here: {why}")),
     };
     let remembered = Remembered { key, choice };
-    fs::write(&file, serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?)?;
+    fs::write(
+        &file,
+        serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?,
+    )?;
     Ok(remembered.choice)
 }
 
@@ -138,16 +163,23 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
         vcpus: guest.vcpus,
         memory_mib: guest.memory_mib,
         memory: trial.0.memory(),
-        boot: Boot::Template { kernel: trial.path("kernel"), initrd: trial.path("initrd"), params: kernel_params(guest) },
+        boot: Boot::Template {
+            kernel: trial.path("kernel"),
+            initrd: trial.path("initrd"),
+            params: kernel_params(guest),
+        },
         state: fs::File::open("/dev/null")?.into(),
         console_max_bytes: guest.console_max_bytes,
     };
-    tracing::info!("trying KVM with a guest, for {} at most", text::duration(PROOF_DEADLINE));
+    tracing::info!(
+        "trying KVM with a guest, for {} at most",
+        text::duration(PROOF_DEADLINE)
+    );
     let vm = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
         Ok(vm) => vm,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let verdict = vm.agent(Instant::now() + PROOF_DEADLINE).await;
+    let verdict = vm.unknown_agent(Instant::now() + PROOF_DEADLINE).await;
     vm.end().await;
     Ok(verdict.map(drop).map_err(|error| error.to_string()))
 }
@@ -162,7 +194,8 @@ impl Trial {
         store.remove_others(None)?;
         let dir = store.create(&GenerationId::new())?;
         // Not allocated: a trial that finds the file system full is killed, and says so.
-        dir.create_writable(&dir.memory())?.set_len(guest.memory_mib * MIB)?;
+        dir.create_writable(&dir.memory())?
+            .set_len(guest.memory_mib * MIB)?;
         for (name, source) in [("kernel", &guest.kernel), ("initrd", &guest.initrd)] {
             dir.write_read_only(&dir.path().join(name), &fs::read(source)?)?;
         }

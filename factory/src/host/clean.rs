@@ -65,7 +65,11 @@ pub async fn clean(settings: &HostSettings) -> Result<CleanReport, CleanError> {
 }
 
 fn lock_if_there(path: &Path) -> Result<Option<Lock>, LockError> {
-    if path.is_dir() { Lock::take(path).map(Some) } else { Ok(None) }
+    if path.is_dir() {
+        Lock::take(path).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 fn clean_templates(path: &Path, report: &mut CleanReport) -> io::Result<()> {
@@ -73,7 +77,10 @@ fn clean_templates(path: &Path, report: &mut CleanReport) -> io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
-            report.push(format!("removed template {}", entry.file_name().to_string_lossy()));
+            report.push(format!(
+                "removed template {}",
+                entry.file_name().to_string_lossy()
+            ));
         } else if entry.file_name() == lock::FILE {
             fs::remove_file(entry.path())?;
         }

@@ -37,7 +37,12 @@ pub struct Check {
 
 impl Check {
     fn new(name: &str, verdict: Verdict, detail: impl Into<String>, mend: Option<&str>) -> Self {
-        Self { name: name.to_owned(), verdict, detail: detail.into(), mend: mend.map(str::to_owned) }
+        Self {
+            name: name.to_owned(),
+            verdict,
+            detail: detail.into(),
+            mend: mend.map(str::to_owned),
+        }
     }
 }
 
@@ -60,21 +65,39 @@ fn check_user(settings: &HostSettings) -> (Check, Option<Credentials>) {
     if !Uid::effective().is_root() {
         let detail = "not root: QEMU runs as the same user as the service, which owns the template's memory too, so \
                       only the file's mode keeps QEMU from it";
-        return (Check::new("user", Verdict::Warn, detail, Some("run the service as root with a qemu_user")), None);
+        return (
+            Check::new(
+                "user",
+                Verdict::Warn,
+                detail,
+                Some("run the service as root with a qemu_user"),
+            ),
+            None,
+        );
     }
     match user::credentials(settings.qemu_user.as_deref()) {
         Ok(credentials) => {
             let name = settings.qemu_user.as_deref().unwrap_or_default();
-            (Check::new("user", Verdict::Ok, format!("QEMU runs as {name}"), None), credentials)
+            (
+                Check::new("user", Verdict::Ok, format!("QEMU runs as {name}"), None),
+                credentials,
+            )
         }
-        Err(error) => (Check::new("user", Verdict::Fail, error.to_string(), None), None),
+        Err(error) => (
+            Check::new("user", Verdict::Fail, error.to_string(), None),
+            None,
+        ),
     }
 }
 
 async fn check_qemu(settings: &HostSettings, credentials: Option<Credentials>) -> Check {
     match qemu::probe(&settings.qemu, credentials).await {
         Ok(found) => {
-            let detail = format!("{} is QEMU {}, with all that is needed", found.path.display(), found.version);
+            let detail = format!(
+                "{} is QEMU {}, with all that is needed",
+                found.path.display(),
+                found.version
+            );
             Check::new("qemu", Verdict::Ok, detail, None)
         }
         Err(error) => Check::new("qemu", Verdict::Fail, error.to_string(), None),
@@ -89,7 +112,12 @@ fn check_guest(name: &str, path: &Path) -> Check {
         }
         Err(error) => {
             let detail = format!("{}: {error}", path.display());
-            Check::new(name, Verdict::Fail, detail, Some("scripts/guest builds one"))
+            Check::new(
+                name,
+                Verdict::Fail,
+                detail,
+                Some("scripts/guest builds one"),
+            )
         }
     }
 }
@@ -101,7 +129,9 @@ fn check_kvm() -> Check {
             Check::new("kvm", Verdict::Ok, detail, None)
         }
         Some(why) => {
-            let detail = format!("/dev/kvm cannot be used ({why}): guests are emulated (TCG), which is slower");
+            let detail = format!(
+                "/dev/kvm cannot be used ({why}): guests are emulated (TCG), which is slower"
+            );
             let mend = "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm vmint";
             Check::new("kvm", Verdict::Warn, detail, Some(mend))
         }
@@ -112,25 +142,43 @@ fn check_templates(settings: &HostSettings, guest: &TemplateSpec) -> Check {
     const NAME: &str = "template path";
     let path = &settings.template_path;
     // The path may not exist yet: then its first parent that does is what it would be on.
-    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let there = path
+        .ancestors()
+        .find(|p| p.exists())
+        .unwrap_or(Path::new("/"));
     let is_tmpfs = tmpfs::is_tmpfs(there).unwrap_or(false);
     if !is_tmpfs && Uid::effective().is_root() {
         let detail = format!("a tmpfs will be mounted at {}", path.display());
         return Check::new(NAME, Verdict::Ok, detail, None);
     }
     if !is_tmpfs {
-        let detail = format!("{} is no tmpfs: templates would be written to a disk", there.display());
-        return Check::new(NAME, Verdict::Warn, detail, Some("set host.template_path to a folder in /dev/shm"));
+        let detail = format!(
+            "{} is no tmpfs: templates would be written to a disk",
+            there.display()
+        );
+        return Check::new(
+            NAME,
+            Verdict::Warn,
+            detail,
+            Some("set host.template_path to a folder in /dev/shm"),
+        );
     }
     match crate::template::check_room(there, guest.memory_mib) {
-        Ok(()) => Check::new(NAME, Verdict::Ok, format!("{} is a tmpfs with room for the template", path.display()), None),
+        Ok(()) => Check::new(
+            NAME,
+            Verdict::Ok,
+            format!("{} is a tmpfs with room for the template", path.display()),
+            None,
+        ),
         Err(error) => Check::new(NAME, Verdict::Fail, error.to_string(), None),
     }
 }
 
 fn check_memory(guest: &TemplateSpec) -> Check {
     use procfs::Current;
-    let available = procfs::Meminfo::current().ok().and_then(|info| info.mem_available);
+    let available = procfs::Meminfo::current()
+        .ok()
+        .and_then(|info| info.mem_available);
     match available {
         Some(available) => {
             let detail = format!(
@@ -140,13 +188,32 @@ fn check_memory(guest: &TemplateSpec) -> Check {
             );
             let is_enough = available > guest.memory_mib * 1024 * 1024 * 2;
             let mend = (!is_enough).then_some("give the template less memory, or end something");
-            Check::new("memory", if is_enough { Verdict::Ok } else { Verdict::Warn }, detail, mend)
+            Check::new(
+                "memory",
+                if is_enough {
+                    Verdict::Ok
+                } else {
+                    Verdict::Warn
+                },
+                detail,
+                mend,
+            )
         }
-        None => Check::new("memory", Verdict::Warn, "/proc/meminfo does not say what is available", None),
+        None => Check::new(
+            "memory",
+            Verdict::Warn,
+            "/proc/meminfo does not say what is available",
+            None,
+        ),
     }
 }
 
 fn check_cores() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Check::new("cores", Verdict::Ok, format!("{cores}: as many clones are made at once at most"), None)
+    Check::new(
+        "cores",
+        Verdict::Ok,
+        format!("{cores}: as many clones are made at once at most"),
+        None,
+    )
 }

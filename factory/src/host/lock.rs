@@ -37,7 +37,11 @@ pub enum LockError {
 }
 
 fn by(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(" (process {text})") }
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(" (process {text})")
+    }
 }
 
 /// A lock on a directory. The kernel takes it back when the process ends, however it ends.
@@ -45,9 +49,18 @@ pub(super) struct Lock(#[allow(dead_code)] Flock<File>);
 
 impl Lock {
     pub(super) fn take(directory: &Path) -> Result<Self, LockError> {
-        let failed = |source| LockError::Failed { path: directory.to_owned(), source };
+        let failed = |source| LockError::Failed {
+            path: directory.to_owned(),
+            source,
+        };
         let path = directory.join(FILE);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
         match Flock::lock(open.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 lock.set_len(0).map_err(failed)?;
@@ -56,7 +69,10 @@ impl Lock {
             }
             Err((_, Errno::EWOULDBLOCK)) => {
                 let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                Err(LockError::Held { path: directory.to_owned(), holder })
+                Err(LockError::Held {
+                    path: directory.to_owned(),
+                    holder,
+                })
             }
             Err((_, error)) => Err(failed(error.into())),
         }

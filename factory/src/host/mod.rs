@@ -58,7 +58,11 @@ pub(crate) struct Host {
 impl Host {
     /// The generations of a template.
     pub(crate) fn store(&self, template: &str) -> Store {
-        Store::new(&self.template_path, template, self.user.as_ref().map(|user| user.gid))
+        Store::new(
+            &self.template_path,
+            template,
+            self.user.as_ref().map(|user| user.gid),
+        )
     }
 
     /// What a template would be built with here and now.
@@ -94,5 +98,9 @@ fn kernel_params(spec: &TemplateSpec) -> String {
     let board = match spec.machine {
         MachineType::Q35 | MachineType::Microvm => KERNEL_PARAMS,
     };
-    if spec.kernel_params.is_empty() { board.to_owned() } else { format!("{board} {}", spec.kernel_params) }
+    if spec.kernel_params.is_empty() {
+        board.to_owned()
+    } else {
+        format!("{board} {}", spec.kernel_params)
+    }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use nix::unistd::Uid;
 
+use super::Host;
 use super::accel::{self, AccelError};
 use super::lock::{Lock, LockError};
 use super::tmpfs::{self, TmpfsError};
 use super::user::{self, UserError};
-use super::Host;
 use crate::qemu::{self, ProbeError, Qemu};
 use crate::vm;
 use crate::{HostSettings, TemplateSpec};
@@ -56,14 +56,20 @@ pub enum OpenError {
 
 /// Examines the host and takes the locks. First who we are, then the locks, and only then anything that changes
 /// something: whoever has the locks may sweep.
-pub(crate) async fn open(settings: &HostSettings, probe_guest: &TemplateSpec) -> Result<Host, OpenError> {
+pub(crate) async fn open(
+    settings: &HostSettings,
+    probe_guest: &TemplateSpec,
+) -> Result<Host, OpenError> {
     let user = user::credentials(settings.qemu_user.as_deref())?;
     make_run_dir(&settings.run_dir)?;
     let mut locks = vec![Lock::take(&settings.run_dir)?];
     tmpfs::prepare(&settings.template_path, user.as_ref())?;
     locks.push(Lock::take(&settings.template_path)?);
     let swept = vm::sweep(&settings.run_dir).await;
-    for line in swept.map_err(|source| OpenError::Sweep { path: settings.run_dir.clone(), source })? {
+    for line in swept.map_err(|source| OpenError::Sweep {
+        path: settings.run_dir.clone(),
+        source,
+    })? {
         tracing::info!("{line}");
     }
     let found = qemu::probe(&settings.qemu, user.clone()).await?;
@@ -93,14 +99,22 @@ pub(crate) async fn open(settings: &HostSettings, probe_guest: &TemplateSpec) ->
 
 /// As root others may pass through it, to a socket whose rights are set; a plain user's is theirs alone.
 fn make_run_dir(path: &Path) -> Result<(), OpenError> {
-    let mode = if Uid::effective().is_root() { 0o755 } else { 0o700 };
+    let mode = if Uid::effective().is_root() {
+        0o755
+    } else {
+        0o700
+    };
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| OpenError::RunDir { path: path.to_owned(), source })
+    made.map_err(|source| OpenError::RunDir {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The processor as it names itself.
 fn cpu_model() -> String {
     use procfs::Current;
     let info = procfs::CpuInfo::current().ok();
-    info.and_then(|info| info.model_name(0).map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+    info.and_then(|info| info.model_name(0).map(str::to_owned))
+        .unwrap_or_else(|| "unknown".to_owned())
 }

@@ -38,8 +38,15 @@ pub enum TmpfsError {
 
 /// Makes the template path ready: as root a tmpfs is mounted there when it is none.
 pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), TmpfsError> {
-    let unusable = |source| TmpfsError::Directory { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(unusable)?;
+    let unusable = |source| TmpfsError::Directory {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .map_err(unusable)?;
     if !is_tmpfs(path).map_err(unusable)? {
         if Uid::effective().is_root() {
             mount_tmpfs(path)?;
@@ -65,8 +72,12 @@ pub(super) fn is_tmpfs(path: &Path) -> io::Result<bool> {
 /// reserved, and refused when it does not fit, before it boots.
 fn mount_tmpfs(path: &Path) -> Result<(), TmpfsError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(SOURCE), path, Some("tmpfs"), flags, Some("mode=0750"))
-        .map_err(|e| TmpfsError::Mount { path: path.to_owned(), source: e.into() })?;
+    mount(Some(SOURCE), path, Some("tmpfs"), flags, Some("mode=0750")).map_err(|e| {
+        TmpfsError::Mount {
+            path: path.to_owned(),
+            source: e.into(),
+        }
+    })?;
     tracing::info!(path = %path.display(), "mounted a tmpfs for templates");
     Ok(())
 }
@@ -75,6 +86,10 @@ fn mount_tmpfs(path: &Path) -> Result<(), TmpfsError> {
 pub(super) fn is_our_mount(path: &Path) -> bool {
     let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
     mounts.is_ok_and(|mounts| {
-        mounts.into_iter().any(|m| m.mount_point == path && m.fs_type == "tmpfs" && m.mount_source.as_deref() == Some(SOURCE))
+        mounts.into_iter().any(|m| {
+            m.mount_point == path
+                && m.fs_type == "tmpfs"
+                && m.mount_source.as_deref() == Some(SOURCE)
+        })
     })
 }

@@ -20,7 +20,9 @@ pub enum UserError {
         name: String,
     },
     /// It is root.
-    #[error("host.qemu_user is {name:?}, which is root: QEMU never runs as root; name a user without rights")]
+    #[error(
+        "host.qemu_user is {name:?}, which is root: QEMU never runs as root; name a user without rights"
+    )]
     Root {
         /// The configured name.
         name: String,
@@ -41,15 +43,23 @@ pub(super) fn credentials(qemu_user: Option<&str>) -> Result<Option<Credentials>
         return Ok(None);
     }
     let name = qemu_user.unwrap_or_default().to_owned();
-    let look_up = |source| UserError::LookUp { name: name.clone(), source };
+    let look_up = |source| UserError::LookUp {
+        name: name.clone(),
+        source,
+    };
     let Some(user) = User::from_name(&name).map_err(look_up)? else {
         return Err(UserError::Missing { name });
     };
     if user.uid.is_root() {
         return Err(UserError::Root { name });
     }
-    let c_name = CString::new(name.clone()).map_err(|_| UserError::Missing { name: name.clone() })?;
+    let c_name =
+        CString::new(name.clone()).map_err(|_| UserError::Missing { name: name.clone() })?;
     // Supplementary groups: that is how a user gets at /dev/kvm.
     let groups = getgrouplist(&c_name, user.gid).map_err(look_up)?;
-    Ok(Some(Credentials { uid: user.uid, gid: user.gid, groups }))
+    Ok(Some(Credentials {
+        uid: user.uid,
+        gid: user.gid,
+        groups,
+    }))
 }

@@ -42,7 +42,8 @@ impl MemorySurvey {
 
 fn is_zero(page: &[u8]) -> bool {
     // The compiler makes vector code of a fold; `all` would stop at every byte to look.
-    page.chunks(64).all(|part| part.iter().fold(0, |seen, byte| seen | byte) == 0)
+    page.chunks(64)
+        .all(|part| part.iter().fold(0, |seen, byte| seen | byte) == 0)
 }
 
 #[cfg(test)]

@@ -65,7 +65,12 @@ impl Child {
             Some(stream) => StderrTail::follow(stream),
             None => return Err(io::Error::other("the process has no error stream")),
         };
-        Ok(Self { process, stamp, stderr, stderr_reader: Some(reader) })
+        Ok(Self {
+            process,
+            stamp,
+            stderr,
+            stderr_reader: Some(reader),
+        })
     }
 
     pub(crate) fn stamp(&self) -> ProcessStamp {
@@ -101,7 +106,11 @@ impl Child {
         if let Ok(kind) = tokio::time::timeout(grace, self.wait()).await {
             return kind;
         }
-        tracing::warn!(pid = self.stamp.pid, "the process ignored SIGTERM for {} ms; killing it", grace.as_millis());
+        tracing::warn!(
+            pid = self.stamp.pid,
+            "the process ignored SIGTERM for {} ms; killing it",
+            grace.as_millis()
+        );
         self.kill().await
     }
 
@@ -114,7 +123,9 @@ impl Child {
     /// Signals its group: it leads one of its own.
     fn signal(&self, signal: Signal) {
         // `id` is none once it was waited for: then the number may belong to somebody else.
-        let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) else {
+            return;
+        };
         if let Err(error) = killpg(Pid::from_raw(pid), signal) {
             tracing::debug!(pid, %signal, %error, "the process could not be signalled");
         }

@@ -12,6 +12,6 @@ mod memory;
 mod stderr;
 mod stray;
 
-pub(crate) use memory::anonymous_bytes;
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
+pub(crate) use memory::anonymous_bytes;
 pub(crate) use stray::{ProcessStamp, end_stray};

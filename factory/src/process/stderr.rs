@@ -37,7 +37,9 @@ impl StderrTail {
     /// What was kept, as text.
     pub(crate) fn text(&self) -> String {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(kept.make_contiguous()).trim().to_owned()
+        String::from_utf8_lossy(kept.make_contiguous())
+            .trim()
+            .to_owned()
     }
 }
 

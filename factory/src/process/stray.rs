@@ -23,8 +23,13 @@ impl ProcessStamp {
     /// When it does not.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let number = i32::try_from(pid).map_err(io::Error::other)?;
-        let stat = procfs::process::Process::new(number).and_then(|p| p.stat()).map_err(io::Error::other)?;
-        Ok(Self { pid, start_ticks: stat.starttime })
+        let stat = procfs::process::Process::new(number)
+            .and_then(|p| p.stat())
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            pid,
+            start_ticks: stat.starttime,
+        })
     }
 
     /// Whether this very process still exists.
@@ -39,7 +44,12 @@ impl ProcessStamp {
 /// # Errors
 /// When it may not be signalled, or is not gone after `deadline`.
 pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Result<bool> {
-    let Some(pid) = i32::try_from(stamp.pid).ok().and_then(rustix::process::Pid::from_raw) else { return Ok(false) };
+    let Some(pid) = i32::try_from(stamp.pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    else {
+        return Ok(false);
+    };
     let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(handle) => handle,
         Err(rustix::io::Errno::SRCH) => return Ok(false),
@@ -53,11 +63,17 @@ pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Re
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(error.into()),
     }
-    let is_gone = tokio::task::spawn_blocking(move || wait_for_end(&handle, deadline)).await.map_err(io::Error::other)??;
+    let is_gone = tokio::task::spawn_blocking(move || wait_for_end(&handle, deadline))
+        .await
+        .map_err(io::Error::other)??;
     if is_gone {
         return Ok(true);
     }
-    let why = format!("process {} is not gone {} after SIGKILL", stamp.pid, crate::text::duration(deadline));
+    let why = format!(
+        "process {} is not gone {} after SIGKILL",
+        stamp.pid,
+        crate::text::duration(deadline)
+    );
     Err(io::Error::new(io::ErrorKind::TimedOut, why))
 }
 
@@ -74,10 +90,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_stray_is_ended_only_when_its_start_time_agrees() -> anyhow::Result<()> {
-        let mut child = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn()?;
+        let mut child = tokio::process::Command::new("sleep")
+            .arg("600")
+            .kill_on_drop(true)
+            .spawn()?;
         let stamp = ProcessStamp::of(child.id().ok_or_else(|| anyhow::anyhow!("no pid"))?)?;
-        let other = ProcessStamp { start_ticks: stamp.start_ticks + 1, ..stamp };
-        assert!(!end_stray(other, Duration::from_secs(5)).await?, "another process with the same number");
+        let other = ProcessStamp {
+            start_ticks: stamp.start_ticks + 1,
+            ..stamp
+        };
+        assert!(
+            !end_stray(other, Duration::from_secs(5)).await?,
+            "another process with the same number"
+        );
         assert!(stamp.is_alive());
         assert!(end_stray(stamp, Duration::from_secs(5)).await?);
         child.wait().await?;

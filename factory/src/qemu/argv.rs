@@ -79,14 +79,21 @@ fn memory(words: &mut Words, order: &LaunchOrder) {
         // `rom=off`: the mapping is private, so the guest can write although the file cannot be written.
         Boot::Clone { .. } => "share=off,readonly=on,rom=off",
     };
-    let mut object = OsString::from(format!("memory-backend-file,id=mem,size={}M,{access},mem-path=", order.memory_mib));
+    let mut object = OsString::from(format!(
+        "memory-backend-file,id=mem,size={}M,{access},mem-path=",
+        order.memory_mib
+    ));
     object.push(escaped(&order.memory));
     words.pair("-object", object);
 }
 
 fn boot(words: &mut Words, boot: &Boot) {
     match boot {
-        Boot::Template { kernel, initrd, params } => {
+        Boot::Template {
+            kernel,
+            initrd,
+            params,
+        } => {
             words.pair("-kernel", kernel);
             words.pair("-initrd", initrd);
             words.pair("-append", params);
@@ -102,16 +109,28 @@ fn boot(words: &mut Words, boot: &Boot) {
 fn channels(words: &mut Words, order: &LaunchOrder) {
     let ends = &order.ends;
     let socket = |id: &str, fd: i32| format!("socket,id={id},fd={fd},server=on,wait=off");
-    words.pair("-add-fd", format!("fd={},set={STATE_SET}", ends.state.as_raw_fd()));
-    words.pair("-add-fd", format!("fd={},set={CONSOLE_SET}", ends.console_log.as_raw_fd()));
+    words.pair(
+        "-add-fd",
+        format!("fd={},set={STATE_SET}", ends.state.as_raw_fd()),
+    );
+    words.pair(
+        "-add-fd",
+        format!("fd={},set={CONSOLE_SET}", ends.console_log.as_raw_fd()),
+    );
     words.pair("-chardev", socket("monitor", ends.monitor.as_raw_fd()));
     words.pair("-mon", "chardev=monitor,mode=control");
     let console = socket("console", ends.console.as_raw_fd());
-    words.pair("-chardev", format!("{console},logfile=/dev/fdset/{CONSOLE_SET},logappend=on"));
+    words.pair(
+        "-chardev",
+        format!("{console},logfile=/dev/fdset/{CONSOLE_SET},logappend=on"),
+    );
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-pci,id=ports,max_ports=8");
     words.pair("-chardev", socket("agent", ends.agent.as_raw_fd()));
-    words.pair("-device", format!("virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"));
+    words.pair(
+        "-device",
+        format!("virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"),
+    );
 }
 
 /// A path as the value of an option: QEMU reads two commas as one.

@@ -32,14 +32,27 @@ impl Qemu {
         let begun = Instant::now();
         let args = argv(&order);
         let ends = order.ends;
-        let inherited = vec![ends.monitor, ends.agent, ends.console, ends.console_log, ends.state];
+        let inherited = vec![
+            ends.monitor,
+            ends.agent,
+            ends.console,
+            ends.console_log,
+            ends.state,
+        ];
         let program: PathBuf = self.found.path.clone();
-        let plan = LaunchPlan { program: program.clone(), args, inherited, user: self.user.clone() };
-        let mut child = Child::spawn(plan).map_err(|source| LaunchError::Spawn { program, source })?;
+        let plan = LaunchPlan {
+            program: program.clone(),
+            args,
+            inherited,
+            user: self.user.clone(),
+        };
+        let mut child =
+            Child::spawn(plan).map_err(|source| LaunchError::Spawn { program, source })?;
         let spawn = begun.elapsed();
 
         let begun = Instant::now();
-        let keeps_alive = (self.found.version.major, self.found.version.minor) >= EXIT_ON_ERROR_SINCE;
+        let keeps_alive =
+            (self.found.version.major, self.found.version.minor) >= EXIT_ON_ERROR_SINCE;
         let ready = async {
             let qmp = Qmp::connect(&order.monitor_path, MONITOR_DEADLINE, keeps_alive).await?;
             qmp.set_migration_capabilities().await?;
@@ -51,7 +64,12 @@ impl Qemu {
             exit = child.wait() => return Err(LaunchError::ended(exit, child.stderr().text())),
         };
         match outcome {
-            Ok(qmp) => Ok(Machine { child, monitor: Box::new(qmp), spawn, qmp: begun.elapsed() }),
+            Ok(qmp) => Ok(Machine {
+                child,
+                monitor: Box::new(qmp),
+                spawn,
+                qmp: begun.elapsed(),
+            }),
             Err(source) => Err(given_up(child, source).await),
         }
     }
@@ -64,7 +82,10 @@ async fn given_up(mut child: Child, source: crate::driver::MonitorError) -> Laun
         Ok(exit) => LaunchError::ended(exit, child.stderr().text()),
         Err(_) => {
             child.kill().await;
-            LaunchError::Monitor { source, stderr: child.stderr().text() }
+            LaunchError::Monitor {
+                source,
+                stderr: child.stderr().text(),
+            }
         }
     }
 }

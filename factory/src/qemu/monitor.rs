@@ -39,7 +39,11 @@ pub(super) struct Qmp {
 impl Qmp {
     /// Dials the monitor and takes it out of its negotiation mode, within `deadline`: a machine that has just been
     /// started accepts the connection when its main loop begins.
-    pub(super) async fn connect(path: &Path, deadline: Duration, keeps_alive: bool) -> Result<Self, MonitorError> {
+    pub(super) async fn connect(
+        path: &Path,
+        deadline: Duration,
+        keeps_alive: bool,
+    ) -> Result<Self, MonitorError> {
         let failed = |e: std::io::Error| MonitorError::Command {
             command: "connect",
             source: LinkError::Io(e.kind()),
@@ -49,13 +53,25 @@ impl Qmp {
     }
 
     /// The same over a socket that is connected already.
-    pub(super) async fn over(socket: UnixStream, deadline: Duration, keeps_alive: bool) -> Result<Self, MonitorError> {
+    pub(super) async fn over(
+        socket: UnixStream,
+        deadline: Duration,
+        keeps_alive: bool,
+    ) -> Result<Self, MonitorError> {
         let (migration, _) = watch::channel(None);
         let seen = migration.clone();
-        let settings = LinkSettings { max_line_bytes: MAX_LINE_BYTES, strict: true };
+        let settings = LinkSettings {
+            max_line_bytes: MAX_LINE_BYTES,
+            strict: true,
+        };
         let link = Link::start(socket, settings, move |event| on_event(&seen, &event));
-        let qmp = Self { link, migration, keeps_alive };
-        qmp.execute_within(&qapi_qmp::qmp_capabilities { enable: None }, deadline).await?;
+        let qmp = Self {
+            link,
+            migration,
+            keeps_alive,
+        };
+        qmp.execute_within(&qapi_qmp::qmp_capabilities { enable: None }, deadline)
+            .await?;
         Ok(qmp)
     }
 
@@ -64,17 +80,30 @@ impl Qmp {
         self.execute_within(command, COMMAND_DEADLINE).await
     }
 
-    async fn execute_within<C: Command>(&self, command: &C, deadline: Duration) -> Result<C::Ok, MonitorError> {
-        let request = Call::of(command);
-        let outcome = self.link.command(&request, false, deadline).await;
-        outcome.map_err(|source| MonitorError::Command { command: C::NAME, source })
+    async fn execute_within<C: Command>(
+        &self,
+        command: &C,
+        deadline: Duration,
+    ) -> Result<C::Ok, MonitorError> {
+        let outcome = self.link.command(&Call::of(command), deadline).await;
+        outcome.map_err(|source| MonitorError::Command {
+            command: C::NAME,
+            source,
+        })
     }
 
     /// Leaves the guest's memory out of the state (it is in the shared file), and asks for events.
     pub(super) async fn set_migration_capabilities(&self) -> Result<(), MonitorError> {
-        let on = |capability| MigrationCapabilityStatus { capability, state: true };
-        let capabilities = vec![on(MigrationCapability::x_ignore_shared), on(MigrationCapability::events)];
-        self.execute(&qapi_qmp::migrate_set_capabilities { capabilities }).await?;
+        let on = |capability| MigrationCapabilityStatus {
+            capability,
+            state: true,
+        };
+        let capabilities = vec![
+            on(MigrationCapability::x_ignore_shared),
+            on(MigrationCapability::events),
+        ];
+        self.execute(&qapi_qmp::migrate_set_capabilities { capabilities })
+            .await?;
         Ok(())
     }
 
@@ -100,12 +129,17 @@ impl Qmp {
             }
         };
         let outcome = tokio::time::timeout(deadline, ended).await;
-        outcome.unwrap_or(Err(MonitorError::Deadline { action, after: deadline }))
+        outcome.unwrap_or(Err(MonitorError::Deadline {
+            action,
+            after: deadline,
+        }))
     }
 
     async fn why_failed(&self, action: &'static str) -> MonitorError {
         let reason = match self.execute(&qapi_qmp::query_migrate {}).await {
-            Ok(info) => info.error_desc.unwrap_or_else(|| "QEMU gives no reason".to_owned()),
+            Ok(info) => info
+                .error_desc
+                .unwrap_or_else(|| "QEMU gives no reason".to_owned()),
             Err(error) => error.to_string(),
         };
         MonitorError::Migration { action, reason }
@@ -123,14 +157,23 @@ impl Monitor for Qmp {
 
     fn save(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>> {
         let uri = Some(format!("file:/dev/fdset/{STATE_SET}"));
-        let command = qapi_qmp::migrate { channels: None, detach: None, resume: None, uri };
+        let command = qapi_qmp::migrate {
+            channels: None,
+            detach: None,
+            resume: None,
+            uri,
+        };
         self.migrate("saving", command, deadline).boxed()
     }
 
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>> {
         let uri = Some(format!("file:/dev/fdset/{STATE_SET}"));
         let exit_on_error = self.keeps_alive.then_some(false);
-        let command = qapi_qmp::migrate_incoming { channels: None, exit_on_error, uri };
+        let command = qapi_qmp::migrate_incoming {
+            channels: None,
+            exit_on_error,
+            uri,
+        };
         self.migrate("loading", command, deadline).boxed()
     }
 
@@ -141,13 +184,21 @@ impl Monitor for Qmp {
 
 /// Waits for the status in which a migration ends. (In a function of its own: what a watch lends must not be held
 /// across a wait.)
-async fn last_status(status: &mut watch::Receiver<Option<MigrationStatus>>) -> Option<MigrationStatus> {
-    let last = status.wait_for(|status| status.is_some_and(is_final)).await.ok()?;
+async fn last_status(
+    status: &mut watch::Receiver<Option<MigrationStatus>>,
+) -> Option<MigrationStatus> {
+    let last = status
+        .wait_for(|status| status.is_some_and(is_final))
+        .await
+        .ok()?;
     *last
 }
 
 fn is_final(status: MigrationStatus) -> bool {
-    matches!(status, MigrationStatus::completed | MigrationStatus::failed | MigrationStatus::cancelled)
+    matches!(
+        status,
+        MigrationStatus::completed | MigrationStatus::failed | MigrationStatus::cancelled
+    )
 }
 
 fn on_event(migration: &watch::Sender<Option<MigrationStatus>>, event: &Event) {

@@ -18,7 +18,11 @@ use crate::process::{Child, LaunchPlan};
 use crate::sys::Credentials;
 
 /// The oldest QEMU that works: it brought `file:` migration and read-only private memory (`rom=off`).
-pub(crate) const MINIMUM: Version = Version { major: 8, minor: 2, micro: 0 };
+pub(crate) const MINIMUM: Version = Version {
+    major: 8,
+    minor: 2,
+    micro: 0,
+};
 /// How long the probe's QEMU may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How to get a newer QEMU, in every message that asks for one.
@@ -89,8 +93,13 @@ pub enum ProbeError {
 
 /// Examines a QEMU, started as `user`.
 pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Found, ProbeError> {
-    let path = look_up(qemu).ok_or_else(|| ProbeError::Missing { qemu: qemu.to_owned() })?;
-    let does_not_start = |reason: String| ProbeError::DoesNotStart { qemu: path.clone(), reason };
+    let path = look_up(qemu).ok_or_else(|| ProbeError::Missing {
+        qemu: qemu.to_owned(),
+    })?;
+    let does_not_start = |reason: String| ProbeError::DoesNotStart {
+        qemu: path.clone(),
+        reason,
+    };
     let (mut child, socket) = start(&path, user).map_err(|e| does_not_start(e.to_string()))?;
     let asked = async {
         let qmp = Qmp::over(socket, DEADLINE, false).await?;
@@ -103,8 +112,14 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
     child.kill().await;
     let answers = answers?;
     refuse_unfit(&path, &answers)?;
-    let digest = crate::memory::file_digest(&path).map_err(|e| does_not_start(format!("it cannot be read: {e}")))?;
-    Ok(Found { path, version: answers.version, digest, has_vmgenid: answers.has_vmgenid })
+    let digest = crate::memory::file_digest(&path)
+        .map_err(|e| does_not_start(format!("it cannot be read: {e}")))?;
+    Ok(Found {
+        path,
+        version: answers.version,
+        digest,
+        has_vmgenid: answers.has_vmgenid,
+    })
 }
 
 /// Finds the program: a path as it is, a bare name in `PATH`.
@@ -113,7 +128,9 @@ fn look_up(qemu: &Path) -> Option<PathBuf> {
         return qemu.is_file().then(|| qemu.to_owned());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(qemu)).find(|candidate| candidate.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(qemu))
+        .find(|candidate| candidate.is_file())
 }
 
 fn start(path: &Path, user: Option<Credentials>) -> io::Result<(Child, UnixStream)> {
@@ -121,11 +138,25 @@ fn start(path: &Path, user: Option<Credentials>) -> io::Result<(Child, UnixStrea
     ours.set_nonblocking(true)?;
     let theirs = OwnedFd::from(theirs);
     let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
-    let words = ["-no-user-config", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-chardev"];
+    let words = [
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-machine",
+        "none",
+        "-S",
+        "-chardev",
+    ];
     let mut args: Vec<_> = words.iter().map(Into::into).collect();
     args.push(format!("socket,id=monitor,fd={number}").into());
     args.extend(["-mon", "chardev=monitor,mode=control"].map(Into::into));
-    let child = Child::spawn(LaunchPlan { program: path.to_owned(), args, inherited: vec![theirs], user })?;
+    let child = Child::spawn(LaunchPlan {
+        program: path.to_owned(),
+        args,
+        inherited: vec![theirs],
+        user,
+    })?;
     Ok((child, UnixStream::from_std(ours)?))
 }
 
@@ -138,18 +169,36 @@ struct Answers {
 
 async fn ask(qmp: &Qmp) -> Result<Answers, MonitorError> {
     let qemu = qmp.execute(&qapi_qmp::query_version {}).await?.qemu;
-    let version = Version { major: qemu.major, minor: qemu.minor, micro: qemu.micro };
-    let machines = qmp.execute(&qapi_qmp::query_machines { compat_props: None }).await?;
-    let has_q35 = machines.iter().any(|machine| machine.alias.as_deref() == Some("q35"));
+    let version = Version {
+        major: qemu.major,
+        minor: qemu.minor,
+        micro: qemu.micro,
+    };
+    let machines = qmp
+        .execute(&qapi_qmp::query_machines { compat_props: None })
+        .await?;
+    let has_q35 = machines
+        .iter()
+        .any(|machine| machine.alias.as_deref() == Some("q35"));
     let capabilities = qmp.execute(&qapi_qmp::query_migrate_capabilities {}).await;
     // An unknown capability of a later QEMU must not hide the ones that are known.
     let has_ignore_shared = match capabilities {
-        Ok(all) => all.iter().any(|c| c.capability == MigrationCapability::x_ignore_shared),
+        Ok(all) => all
+            .iter()
+            .any(|c| c.capability == MigrationCapability::x_ignore_shared),
         Err(_) => qmp.set_migration_capabilities().await.is_ok(),
     };
     let typename = "vmgenid".to_owned();
-    let has_vmgenid = qmp.execute(&qapi_qmp::device_list_properties { typename }).await.is_ok();
-    Ok(Answers { version, has_q35, has_ignore_shared, has_vmgenid })
+    let has_vmgenid = qmp
+        .execute(&qapi_qmp::device_list_properties { typename })
+        .await
+        .is_ok();
+    Ok(Answers {
+        version,
+        has_q35,
+        has_ignore_shared,
+        has_vmgenid,
+    })
 }
 
 fn refuse_unfit(path: &Path, answers: &Answers) -> Result<(), ProbeError> {
@@ -160,11 +209,18 @@ fn refuse_unfit(path: &Path, answers: &Answers) -> Result<(), ProbeError> {
     }
     let wanted = [
         (answers.has_q35, "machine type q35"),
-        (answers.has_ignore_shared, "migration capability x-ignore-shared"),
+        (
+            answers.has_ignore_shared,
+            "migration capability x-ignore-shared",
+        ),
         (answers.has_vmgenid, "device vmgenid"),
     ];
     match wanted.iter().find(|(has, _)| !has) {
-        Some(&(_, lacks)) => Err(ProbeError::Lacks { qemu, version, lacks }),
+        Some(&(_, lacks)) => Err(ProbeError::Lacks {
+            qemu,
+            version,
+            lacks,
+        }),
         None => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::BuildError;
 use super::error::failure;
 use super::generation::Generation;
 use super::manifest::{FileSeal, Files, Manifest, Recipe, SavedClock, VerifyReport};
@@ -23,10 +24,9 @@ use super::progress::{BuildProgress, BuildStep};
 use super::reserve;
 use super::store::{GenerationDir, Store};
 use super::verify::verify;
-use super::BuildError;
 use crate::clock::WallNs;
 use crate::driver::Boot;
-use crate::guest::{Agent, ExecRequest, GuestError};
+use crate::guest::{Agent, AgentKind, ExecRequest, GuestError};
 use crate::host::Host;
 use crate::memory::{self, MemorySurvey};
 use crate::vm::{LiveVm, Role, StartPlan};
@@ -72,10 +72,16 @@ fn refuse_unfit(host: &Host, spec: &TemplateSpec) -> Result<(), BuildError> {
     let wanted = [
         (can.templates, "way to save a template"),
         (can.read_only_memory, "read-only memory for clones"),
-        (can.generation_id, "VM generation id, so clones would share their random numbers"),
+        (
+            can.generation_id,
+            "VM generation id, so clones would share their random numbers",
+        ),
     ];
     match wanted.iter().find(|(has, _)| !has) {
-        Some(&(_, lacks)) => Err(BuildError::Unfit { machine: spec.machine.as_str(), lacks }),
+        Some(&(_, lacks)) => Err(BuildError::Unfit {
+            machine: spec.machine.as_str(),
+            lacks,
+        }),
         None => Ok(()),
     }
 }
@@ -88,7 +94,10 @@ struct StepClock {
 
 impl StepClock {
     fn start() -> Self {
-        Self { since: Instant::now(), laps: Vec::new() }
+        Self {
+            since: Instant::now(),
+            laps: Vec::new(),
+        }
     }
 
     fn lap(&mut self, step: &str) {
@@ -111,7 +120,11 @@ struct Site {
 impl Site {
     fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
         let path = path.to_owned();
-        move |source| BuildError::File { action, path, source }
+        move |source| BuildError::File {
+            action,
+            path,
+            source,
+        }
     }
 }
 
@@ -134,32 +147,69 @@ impl Reserved {
         let store = host.store(&spec.name);
         let id = GenerationId::new();
         let path = store.generation_path(&id);
-        let dir = store.create(&id).map_err(Site::file_error("create", &path))?;
+        let dir = store
+            .create(&id)
+            .map_err(Site::file_error("create", &path))?;
 
         let memory = dir.memory();
-        let file = dir.create_writable(&memory).map_err(Site::file_error("create", &memory))?;
+        let file = dir
+            .create_writable(&memory)
+            .map_err(Site::file_error("create", &memory))?;
         reserve::allocate(&file, &memory, spec.memory_mib)?;
 
         // Copies: the hypervisor's user need not be able to read the originals, and what is digested is what boots.
         let kernel = dir.path().join("kernel");
         let initrd = dir.path().join("initrd");
-        let kernel_bytes = fs::read(&spec.kernel).map_err(Site::file_error("read", &spec.kernel))?;
-        let initrd_bytes = fs::read(&spec.initrd).map_err(Site::file_error("read", &spec.initrd))?;
-        let stub = crate::qemu::kernel_stub(&kernel_bytes).map_err(Site::file_error("use", &spec.kernel))?;
-        for (path, bytes) in [(&kernel, &kernel_bytes), (&initrd, &initrd_bytes), (&dir.kernel_stub(), &stub)] {
-            dir.write_read_only(path, bytes).map_err(Site::file_error("write", path))?;
+        let kernel_bytes =
+            fs::read(&spec.kernel).map_err(Site::file_error("read", &spec.kernel))?;
+        let initrd_bytes =
+            fs::read(&spec.initrd).map_err(Site::file_error("read", &spec.initrd))?;
+        let stub = crate::qemu::kernel_stub(&kernel_bytes)
+            .map_err(Site::file_error("use", &spec.kernel))?;
+        for (path, bytes) in [
+            (&kernel, &kernel_bytes),
+            (&initrd, &initrd_bytes),
+            (&dir.kernel_stub(), &stub),
+        ] {
+            dir.write_read_only(path, bytes)
+                .map_err(Site::file_error("write", path))?;
         }
-        let recipe = host.recipe_of(&spec, memory::bytes_digest(&kernel_bytes), memory::bytes_digest(&initrd_bytes));
-        Ok(Self { site: Site { host, spec, id, store, dir, recipe }, kernel, initrd })
+        let recipe = host.recipe_of(
+            &spec,
+            memory::bytes_digest(&kernel_bytes),
+            memory::bytes_digest(&initrd_bytes),
+        );
+        Ok(Self {
+            site: Site {
+                host,
+                spec,
+                id,
+                store,
+                dir,
+                recipe,
+            },
+            kernel,
+            initrd,
+        })
     }
 
     async fn boot(self, progress: &BuildProgress) -> Result<Running, BuildError> {
-        let Self { site, kernel, initrd } = self;
+        let Self {
+            site,
+            kernel,
+            initrd,
+        } = self;
         let begun = Instant::now();
         let state_path = site.dir.state();
-        let state = site.dir.create_writable(&state_path).map_err(Site::file_error("create", &state_path))?;
+        let state = site
+            .dir
+            .create_writable(&state_path)
+            .map_err(Site::file_error("create", &state_path))?;
         // QEMU wants a descriptor for writing only: it compares the access mode.
-        let state = fs::OpenOptions::new().write(true).open(&state_path).map(|writer| (state, writer).1);
+        let state = fs::OpenOptions::new()
+            .write(true)
+            .open(&state_path)
+            .map(|writer| (state, writer).1);
         let state = state.map_err(Site::file_error("open", &state_path))?;
         let plan = StartPlan {
             id: VmId::random(),
@@ -172,22 +222,40 @@ impl Reserved {
             vcpus: site.spec.vcpus,
             memory_mib: site.spec.memory_mib,
             memory: site.dir.memory(),
-            boot: Boot::Template { kernel: kernel.clone(), initrd: initrd.clone(), params: site.recipe.kernel_params.clone() },
+            boot: Boot::Template {
+                kernel: kernel.clone(),
+                initrd: initrd.clone(),
+                params: site.recipe.kernel_params.clone(),
+            },
             state: state.into(),
             console_max_bytes: site.spec.console_max_bytes,
         };
         let vm = LiveVm::start(&*site.host.driver, &site.host.run_dir, plan).await?;
         let waiting = Instant::now();
-        let agent = vm.agent(waiting + site.spec.ready_timeout).await;
-        let agent = agent.map_err(|source| BuildError::NeverReady { source, console: vm.console.last_lines() })?;
+        let agent = vm.unknown_agent(waiting + site.spec.ready_timeout).await;
+        let agent = agent.map_err(|source| BuildError::NeverReady {
+            source,
+            console: vm.console.last_lines(),
+        })?;
         let agent_took = waiting.elapsed();
         progress.step(BuildStep::Ready);
         for path in [&kernel, &initrd] {
             fs::remove_file(path).map_err(Site::file_error("remove", path))?;
         }
-        let mut phases = Phases { spawn: vm.spawn, qmp: vm.qmp, agent: agent_took, ..Phases::default() };
+        let mut phases = Phases {
+            spawn: vm.spawn,
+            qmp: vm.qmp,
+            agent: agent_took,
+            ..Phases::default()
+        };
         phases.total = begun.elapsed();
-        let mut running = Running { site, vm, agent, phases, first_exec: Duration::ZERO };
+        let mut running = Running {
+            site,
+            vm,
+            agent,
+            phases,
+            first_exec: Duration::ZERO,
+        };
         running.first_exec = running.first_exec().await?;
         Ok(running)
     }
@@ -214,7 +282,10 @@ impl Running {
         let request = ExecRequest::new(argv.clone(), COMMAND_DEADLINE);
         let outcome = self.vm.unless_ended(self.agent.exec(&request)).await;
         match failure(outcome) {
-            Some(reason) => Err(BuildError::Warmup { argv: argv.clone(), reason }),
+            Some(reason) => Err(BuildError::Warmup {
+                argv: argv.clone(),
+                reason,
+            }),
             None => Ok(()),
         }
     }
@@ -231,7 +302,10 @@ impl Running {
     }
 
     fn guest_failed(&self, source: GuestError) -> BuildError {
-        BuildError::Guest { source, console: self.vm.console.last_lines() }
+        BuildError::Guest {
+            source,
+            console: self.vm.console.last_lines(),
+        }
     }
 
     /// Pauses the guest, saves its device state, ends it, and takes the right to write away.
@@ -244,13 +318,30 @@ impl Running {
         self.vm.monitor.pause().await?;
         let paused_at = asked.0.plus(asked.1.elapsed() / 2);
         self.vm.monitor.save(SAVE_DEADLINE).await?;
-        let Self { site, vm, phases, first_exec, .. } = self;
+        let Self {
+            site,
+            vm,
+            agent,
+            phases,
+            first_exec,
+        } = self;
         vm.end().await;
-        let clock = SavedClock { paused_at, ahead_ns };
+        let clock = SavedClock {
+            paused_at,
+            ahead_ns,
+        };
         let sealed = tokio::task::spawn_blocking(move || seal(site)).await;
         let (site, files, survey) =
             sealed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
-        Ok(Saved { site, files, survey, clock, phases, first_exec })
+        Ok(Saved {
+            site,
+            agent: agent.kind(),
+            files,
+            survey,
+            clock,
+            phases,
+            first_exec,
+        })
     }
 }
 
@@ -258,10 +349,16 @@ impl Running {
 fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
     let [memory, state, stub] = [site.dir.memory(), site.dir.state(), site.dir.kernel_stub()];
     for path in [&memory, &state] {
-        site.dir.make_read_only(path).map_err(Site::file_error("protect", path))?;
+        site.dir
+            .make_read_only(path)
+            .map_err(Site::file_error("protect", path))?;
     }
     let sealed = |path: &PathBuf| file_seal(path).map_err(Site::file_error("read", path));
-    let files = Files { memory: sealed(&memory)?, state: sealed(&state)?, kernel_stub: sealed(&stub)? };
+    let files = Files {
+        memory: sealed(&memory)?,
+        state: sealed(&state)?,
+        kernel_stub: sealed(&stub)?,
+    };
     let file = fs::File::open(&memory).map_err(Site::file_error("open", &memory))?;
     let survey = MemorySurvey::of(&file).map_err(Site::file_error("read", &memory))?;
     Ok((site, files, survey))
@@ -269,12 +366,16 @@ fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
 
 /// A file's length and digest.
 pub(super) fn file_seal(path: &Path) -> io::Result<FileSeal> {
-    Ok(FileSeal { bytes: fs::metadata(path)?.len(), digest: memory::file_digest(path)? })
+    Ok(FileSeal {
+        bytes: fs::metadata(path)?.len(),
+        digest: memory::file_digest(path)?,
+    })
 }
 
 /// The files are whole and unchangeable.
 struct Saved {
     site: Site,
+    agent: AgentKind,
     files: Files,
     survey: MemorySurvey,
     clock: SavedClock,
@@ -293,16 +394,27 @@ impl Saved {
             recipe: self.site.recipe.clone(),
             files: self.files,
             memory: self.survey,
+            agent: self.agent,
             clock: self.clock,
             boot_phases: self.phases,
             first_exec: self.first_exec,
             build_phases: Vec::new(),
-            report: VerifyReport { canaries: Vec::new(), memory_unchanged: false },
+            report: VerifyReport {
+                canaries: Vec::new(),
+                memory_unchanged: false,
+            },
         };
         let path = self.site.dir.path().to_owned();
-        let draft = Arc::new(Generation::new(path, manifest.clone(), self.site.spec.clone()));
+        let draft = Arc::new(Generation::new(
+            path,
+            manifest.clone(),
+            self.site.spec.clone(),
+        ));
         let report = verify(&self.site.host, &draft).await?;
-        Ok(Verified { site: self.site, manifest: Manifest { report, ..manifest } })
+        Ok(Verified {
+            site: self.site,
+            manifest: Manifest { report, ..manifest },
+        })
     }
 }
 
@@ -316,10 +428,18 @@ impl Verified {
     /// Writes the manifest and makes it the current generation.
     fn publish(self, build_phases: Vec<(String, Duration)>) -> Result<Generation, BuildError> {
         let Self { site, manifest } = self;
-        let manifest = Manifest { build_phases, built_at: Timestamp::now(), ..manifest };
+        let manifest = Manifest {
+            build_phases,
+            built_at: Timestamp::now(),
+            ..manifest
+        };
         let path = site.dir.path().to_owned();
-        manifest.write(&path).map_err(Site::file_error("write the manifest in", &path))?;
-        site.store.publish(&site.id).map_err(Site::file_error("publish", &path))?;
+        manifest
+            .write(&path)
+            .map_err(Site::file_error("write the manifest in", &path))?;
+        site.store
+            .publish(&site.id)
+            .map_err(Site::file_error("publish", &path))?;
         Ok(Generation::new(site.dir.keep(), manifest, site.spec))
     }
 }

@@ -88,7 +88,9 @@ pub enum BuildError {
         reason: String,
     },
     /// A clone has written to the memory file.
-    #[error("the memory file has changed while canaries ran on it: clones are not isolated from each other")]
+    #[error(
+        "the memory file has changed while canaries ran on it: clones are not isolated from each other"
+    )]
     MemoryChanged,
 }
 
@@ -108,13 +110,20 @@ pub(crate) fn failure(outcome: Result<crate::ExecOutcome, ExecError>) -> Option<
         Err(error) => Some(error.to_string()),
         Ok(end) if end.exit_code == Some(0) => None,
         Ok(end) => {
-            let stderr = String::from_utf8_lossy(&end.stderr[end.stderr.len().saturating_sub(SHOWN_BYTES)..]).into_owned();
+            let stderr = String::from_utf8_lossy(
+                &end.stderr[end.stderr.len().saturating_sub(SHOWN_BYTES)..],
+            )
+            .into_owned();
             let how = match (end.exit_code, end.signal) {
                 (Some(code), _) => format!("it exited with {code}"),
                 (None, Some(signal)) => format!("it was killed by signal {signal}"),
                 (None, None) => "it ended".to_owned(),
             };
-            Some(format!("{how} after {}{}", text::duration(end.elapsed), crate::driver::said(stderr.trim())))
+            Some(format!(
+                "{how} after {}{}",
+                text::duration(end.elapsed),
+                crate::driver::said(stderr.trim())
+            ))
         }
     }
 }

@@ -69,24 +69,49 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
     };
     let current = store.current().map_err(unreadable(&host.template_path))?;
     let removed = store.remove_others(current.as_ref());
-    let removed = removed.map_err(|source| FindError::Remove { template: spec.name.clone(), source })?;
+    let removed = removed.map_err(|source| FindError::Remove {
+        template: spec.name.clone(),
+        source,
+    })?;
     if !removed.is_empty() {
-        tracing::info!(template = spec.name, generations = removed.join(" "), "removed generations that are not current");
+        tracing::info!(
+            template = spec.name,
+            generations = removed.join(" "),
+            "removed generations that are not current"
+        );
     }
-    let Some(id) = current else { return Ok(Found::None) };
+    let Some(id) = current else {
+        return Ok(Found::None);
+    };
     let path = store.generation_path(&id);
     let manifest = match Manifest::read(&path).and_then(|manifest| check_files(&path, manifest)) {
         Ok(manifest) => manifest,
-        Err(error) => return Ok(Found::Damaged { generation: id, reason: error.to_string() }),
+        Err(error) => {
+            return Ok(Found::Damaged {
+                generation: id,
+                reason: error.to_string(),
+            });
+        }
     };
     let kernel = fs::read(&spec.kernel).map_err(unreadable(&spec.kernel))?;
     let initrd = fs::read(&spec.initrd).map_err(unreadable(&spec.initrd))?;
-    let wanted = host.recipe_of(spec, memory::bytes_digest(&kernel), memory::bytes_digest(&initrd));
+    let wanted = host.recipe_of(
+        spec,
+        memory::bytes_digest(&kernel),
+        memory::bytes_digest(&initrd),
+    );
     let fields = manifest.recipe.differences(&wanted);
     if fields.is_empty() {
-        Ok(Found::Current(Arc::new(Generation::new(path, manifest, spec.clone()))))
+        Ok(Found::Current(Arc::new(Generation::new(
+            path,
+            manifest,
+            spec.clone(),
+        ))))
     } else {
-        Ok(Found::Stale { generation: id, fields })
+        Ok(Found::Stale {
+            generation: id,
+            fields,
+        })
     }
 }
 
@@ -103,11 +128,17 @@ fn check_file(path: &Path, wanted: &FileSeal) -> io::Result<()> {
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {why}"));
     let length = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
     if length != wanted.bytes {
-        return Err(wrong(format!("it has {length} bytes and the manifest says {}", wanted.bytes)));
+        return Err(wrong(format!(
+            "it has {length} bytes and the manifest says {}",
+            wanted.bytes
+        )));
     }
     let found = file_seal(path).map_err(|e| wrong(e.to_string()))?;
     if found.digest != wanted.digest {
-        return Err(wrong(format!("its digest is {} and the manifest says {}", found.digest, wanted.digest)));
+        return Err(wrong(format!(
+            "its digest is {} and the manifest says {}",
+            found.digest, wanted.digest
+        )));
     }
     Ok(())
 }

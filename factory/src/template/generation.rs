@@ -21,7 +21,12 @@ pub struct Generation {
 
 impl Generation {
     pub(super) fn new(path: PathBuf, manifest: Manifest, spec: TemplateSpec) -> Self {
-        Self { path, manifest, spec, is_retired: AtomicBool::new(false) }
+        Self {
+            path,
+            manifest,
+            spec,
+            is_retired: AtomicBool::new(false),
+        }
     }
 
     /// Its name.
@@ -80,7 +85,10 @@ impl Drop for Generation {
         if !self.is_retired.load(Ordering::Acquire) {
             return;
         }
-        let (path, id) = (std::mem::take(&mut self.path), self.manifest.generation.clone());
+        let (path, id) = (
+            std::mem::take(&mut self.path),
+            self.manifest.generation.clone(),
+        );
         // Giving a few hundred MiB back takes tens of milliseconds: not on a thread that answers requests.
         std::thread::spawn(move || remove(&path, &id));
     }
@@ -88,7 +96,11 @@ impl Drop for Generation {
 
 fn remove(path: &Path, id: &GenerationId) {
     match fs::remove_dir_all(path) {
-        Ok(()) => tracing::info!(generation = %id, "the retired generation is removed: its last clone has ended"),
-        Err(error) => tracing::warn!(generation = %id, %error, "a retired generation cannot be removed"),
+        Ok(()) => {
+            tracing::info!(generation = %id, "the retired generation is removed: its last clone has ended")
+        }
+        Err(error) => {
+            tracing::warn!(generation = %id, %error, "a retired generation cannot be removed")
+        }
     }
 }

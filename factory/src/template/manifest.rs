@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::WallNs;
+use crate::guest::AgentKind;
 use crate::memory::MemorySurvey;
 use crate::{Accel, Argv, GenerationId, MachineType, Phases};
 
@@ -32,6 +33,8 @@ pub struct Manifest {
     pub files: Files,
     /// What its memory is made of.
     pub memory: MemorySurvey,
+    /// Which agent the guest has.
+    pub agent: AgentKind,
     /// How the guest's clock stood when it was paused.
     pub(crate) clock: SavedClock,
     /// The template's cold boot.
@@ -107,7 +110,9 @@ pub(crate) struct SavedClock {
 impl SavedClock {
     /// How much the clock of a guest that runs again since `resumed_at` is behind.
     pub(crate) fn behind_ns(self, resumed_at: WallNs) -> i64 {
-        resumed_at.since(self.paused_at).saturating_sub(self.ahead_ns)
+        resumed_at
+            .since(self.paused_at)
+            .saturating_sub(self.ahead_ns)
     }
 }
 
@@ -153,12 +158,17 @@ impl Manifest {
     /// # Errors
     /// When there is none, or none of this format.
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {why}"));
+        let invalid =
+            |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {why}"));
         let bytes = fs::read(dir.join(FILE))
             .map_err(|e| io::Error::new(e.kind(), format!("{FILE} cannot be read: {e}")))?;
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
         if manifest.format != Self::FORMAT {
-            return Err(invalid(format!("format {}, and this program reads {}", manifest.format, Self::FORMAT)));
+            return Err(invalid(format!(
+                "format {}, and this program reads {}",
+                manifest.format,
+                Self::FORMAT
+            )));
         }
         Ok(manifest)
     }

@@ -61,8 +61,11 @@ pub enum RoomError {
 pub(crate) fn check_room(template_path: &Path, memory_mib: u64) -> Result<(), RoomError> {
     let needed = memory_mib * MIB + BESIDE_BYTES;
     let path = template_path.to_owned();
-    let stat = nix::sys::statvfs::statvfs(template_path)
-        .map_err(|e| RoomError::Allocate { path: path.clone(), needed, source: e.into() })?;
+    let stat = nix::sys::statvfs::statvfs(template_path).map_err(|e| RoomError::Allocate {
+        path: path.clone(),
+        needed,
+        source: e.into(),
+    })?;
     let free = stat.blocks_available() * stat.fragment_size();
     if free < needed {
         return Err(RoomError::FileSystem { path, free, needed });
@@ -77,7 +80,11 @@ pub(crate) fn check_room(template_path: &Path, memory_mib: u64) -> Result<(), Ro
 /// Makes the file as long as the memory, with every block allocated. It blocks: 256 MiB take some 50 ms.
 pub(super) fn allocate(file: &File, path: &Path, memory_mib: u64) -> Result<(), RoomError> {
     let needed = memory_mib * MIB;
-    let refused = |source: io::Error| RoomError::Allocate { path: path.to_owned(), needed, source };
+    let refused = |source: io::Error| RoomError::Allocate {
+        path: path.to_owned(),
+        needed,
+        source,
+    };
     let length = i64::try_from(needed).map_err(|e| refused(io::Error::other(e)))?;
     fallocate(file, FallocateFlags::empty(), 0, length).map_err(|e| refused(e.into()))
 }
@@ -97,7 +104,10 @@ mod tests {
         let huge = 1 << 40;
         let refusal = check_room(Path::new("/tmp"), huge).map_err(|e| e.to_string());
         let text = refusal.expect_err("an exabyte does not fit");
-        assert!(text.contains("/tmp has ") && text.contains("needs "), "{text}");
+        assert!(
+            text.contains("/tmp has ") && text.contains("needs "),
+            "{text}"
+        );
     }
 
     #[test]

@@ -20,9 +20,16 @@ impl Recipe {
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<StaleField> {
         let (built_with, now) = (self.fields(), now.fields());
-        let differing = built_with.into_iter().zip(now).filter(|(was, is)| was != is);
+        let differing = built_with
+            .into_iter()
+            .zip(now)
+            .filter(|(was, is)| was != is);
         differing
-            .map(|((field, built_with), (_, now))| StaleField { field: field.to_owned(), built_with, now })
+            .map(|((field, built_with), (_, now))| StaleField {
+                field: field.to_owned(),
+                built_with,
+                now,
+            })
             .collect()
     }
 
@@ -91,10 +98,17 @@ mod tests {
 
     #[test]
     fn each_difference_is_named_with_both_values() {
-        let now = Recipe { qemu_version: "10.1.0".into(), memory_mib: 512, ..recipe() };
+        let now = Recipe {
+            qemu_version: "10.1.0".into(),
+            memory_mib: 512,
+            ..recipe()
+        };
         let fields = recipe().differences(&now);
         let names: Vec<_> = fields.iter().map(|f| f.field.as_str()).collect();
         assert_eq!(names, ["qemu_version", "memory_mib"]);
-        assert_eq!((fields[1].built_with.as_str(), fields[1].now.as_str()), ("256", "512"));
+        assert_eq!(
+            (fields[1].built_with.as_str(), fields[1].now.as_str()),
+            ("256", "512")
+        );
     }
 }

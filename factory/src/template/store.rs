@@ -27,7 +27,10 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(template_path: &Path, template: &str, group: Option<Gid>) -> Self {
-        Self { path: template_path.join(template), group }
+        Self {
+            path: template_path.join(template),
+            group,
+        }
     }
 
     pub(crate) fn generation_path(&self, id: &GenerationId) -> PathBuf {
@@ -82,11 +85,18 @@ impl Store {
 
     /// Makes the directory of a new generation. It goes with its guard, unless it was published.
     pub(crate) fn create(&self, id: &GenerationId) -> io::Result<GenerationDir> {
-        DirBuilder::new().recursive(true).mode(0o750).create(&self.path)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.path)?;
         self.give_to_group(&self.path)?;
         let path = self.generation_path(id);
         DirBuilder::new().mode(0o750).create(&path)?;
-        let dir = GenerationDir { path, group: self.group, is_published: false };
+        let dir = GenerationDir {
+            path,
+            group: self.group,
+            is_published: false,
+        };
         self.give_to_group(&dir.path)?;
         Ok(dir)
     }
@@ -130,7 +140,12 @@ impl GenerationDir {
 
     /// Makes a file that the hypervisor may write to while the template boots.
     pub(crate) fn create_writable(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o660).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o660)
+            .open(path)?;
         // The umask may have taken the group's right.
         file.set_permissions(Permissions::from_mode(0o660))?;
         give_to_group(path, self.group)?;

@@ -18,7 +18,10 @@ const CANARIES: usize = 2;
 
 /// Mints canaries from a generation that is not published yet, compares them, runs the template's own verification
 /// commands in them, and looks whether the memory file is still the same.
-pub(super) async fn verify(host: &Arc<Host>, generation: &Arc<Generation>) -> Result<VerifyReport, BuildError> {
+pub(super) async fn verify(
+    host: &Arc<Host>,
+    generation: &Arc<Generation>,
+) -> Result<VerifyReport, BuildError> {
     let mut canaries = Vec::with_capacity(CANARIES);
     for number in 1..=CANARIES {
         let order = CloneOrder {
@@ -28,7 +31,10 @@ pub(super) async fn verify(host: &Arc<Host>, generation: &Arc<Generation>) -> Re
             paused: false,
         };
         let minted = mint_canary(host, generation, order).await;
-        let (vm, proof) = minted.map_err(|source| BuildError::Canary { number, source: Box::new(source) })?;
+        let (vm, proof) = minted.map_err(|source| BuildError::Canary {
+            number,
+            source: Box::new(source),
+        })?;
         let report = CanaryReport {
             random: proof.random,
             uuid: proof.uuid,
@@ -47,7 +53,10 @@ pub(super) async fn verify(host: &Arc<Host>, generation: &Arc<Generation>) -> Re
         vm.end().await;
     }
     refuse_changed_memory(generation).await?;
-    Ok(VerifyReport { canaries: reports, memory_unchanged: true })
+    Ok(VerifyReport {
+        canaries: reports,
+        memory_unchanged: true,
+    })
 }
 
 fn refuse_twins(reports: &[CanaryReport]) -> Result<(), BuildError> {
@@ -68,9 +77,14 @@ fn refuse_twins(reports: &[CanaryReport]) -> Result<(), BuildError> {
 
 async fn run_verify_commands(vm: &Vm, generation: &Generation) -> Result<(), BuildError> {
     for argv in &generation.spec().verify {
-        let outcome = vm.exec(ExecRequest::new(argv.clone(), COMMAND_DEADLINE)).await;
+        let outcome = vm
+            .exec(ExecRequest::new(argv.clone(), COMMAND_DEADLINE))
+            .await;
         if let Some(reason) = failure(outcome) {
-            return Err(BuildError::Verify { argv: argv.clone(), reason });
+            return Err(BuildError::Verify {
+                argv: argv.clone(),
+                reason,
+            });
         }
     }
     Ok(())
@@ -81,8 +95,16 @@ async fn refuse_changed_memory(generation: &Generation) -> Result<(), BuildError
     let read = path.clone();
     let digest = tokio::task::spawn_blocking(move || memory::file_digest(&read)).await;
     let digest = digest.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-    let digest = digest.map_err(|source| BuildError::File { action: "read", path, source })?;
-    if digest == generation.manifest().files.memory.digest { Ok(()) } else { Err(BuildError::MemoryChanged) }
+    let digest = digest.map_err(|source| BuildError::File {
+        action: "read",
+        path,
+        source,
+    })?;
+    if digest == generation.manifest().files.memory.digest {
+        Ok(())
+    } else {
+        Err(BuildError::MemoryChanged)
+    }
 }
 
 #[cfg(test)]

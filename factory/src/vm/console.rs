@@ -26,7 +26,11 @@ pub(crate) struct Console {
 impl Console {
     pub(super) fn new(log: PathBuf, max_bytes: u64) -> Self {
         let old = log.with_extension("old");
-        Self { log, old, max_bytes }
+        Self {
+            log,
+            old,
+            max_bytes,
+        }
     }
 
     /// Moves the older part away when there is too much.
@@ -51,7 +55,9 @@ impl Console {
             Err(error) => return Err(error),
         };
         bytes.extend(tail(&self.log, self.max_bytes)?);
-        let surplus = bytes.len().saturating_sub(usize::try_from(self.max_bytes).unwrap_or(usize::MAX));
+        let surplus = bytes
+            .len()
+            .saturating_sub(usize::try_from(self.max_bytes).unwrap_or(usize::MAX));
         bytes.drain(..surplus);
         Ok(bytes)
     }
@@ -60,7 +66,11 @@ impl Console {
     pub(crate) fn last_lines(&self) -> String {
         let bytes = self.read().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
 }
@@ -86,7 +96,10 @@ mod tests {
         const MAX: u64 = 1000;
         let folder = tempfile::tempdir()?;
         let console = Console::new(folder.path().join("console.log"), MAX);
-        let mut machine = OpenOptions::new().append(true).create(true).open(&console.log)?;
+        let mut machine = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&console.log)?;
         let mut written = Vec::new();
         for line in 0..500 {
             let line = format!("line {line}\r\n");
@@ -95,7 +108,10 @@ mod tests {
             console.trim()?;
             let kept = console.read()?;
             assert!(kept.len() as u64 <= MAX);
-            assert!(written.ends_with(&kept), "what is kept is the newest part, without a gap");
+            assert!(
+                written.ends_with(&kept),
+                "what is kept is the newest part, without a gap"
+            );
         }
         assert!(console.read()?.len() as u64 >= MAX / 2);
         assert!(console.last_lines().ends_with("line 499"));

@@ -37,7 +37,10 @@ impl VmDir {
     /// descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
         let path = Self::all(run_dir).join(id.as_str());
-        DirBuilder::new().recursive(true).mode(0o700).create(Self::all(run_dir))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(Self::all(run_dir))?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let dir = Self { path };
         let ends = DirEnds {
@@ -50,7 +53,11 @@ impl VmDir {
     }
 
     fn open_console_log(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.console_log())
+        OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.console_log())
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -15,7 +15,7 @@ use super::dir::VmDir;
 use super::owner::{EndRequest, Owner, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
-use crate::guest::{Agent, GuestError};
+use crate::guest::{Agent, AgentKind, GuestError};
 use crate::process::ProcessStamp;
 use crate::{Accel, GenerationId, MachineType, VmId};
 
@@ -75,9 +75,16 @@ impl LiveVm {
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing: the process is killed and the directory removed.
-    pub(crate) async fn start(driver: &dyn Driver, run_dir: &Path, plan: StartPlan) -> Result<Self, StartError> {
+    pub(crate) async fn start(
+        driver: &dyn Driver,
+        run_dir: &Path,
+        plan: StartPlan,
+    ) -> Result<Self, StartError> {
         let begun = Instant::now();
-        let directory = |source| StartError::Directory { run_dir: run_dir.to_owned(), source };
+        let directory = |source| StartError::Directory {
+            run_dir: run_dir.to_owned(),
+            source,
+        };
         let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
         let console = Console::new(dir.console_log(), plan.console_max_bytes);
         let id = plan.id.clone();
@@ -101,7 +108,12 @@ impl LiveVm {
             },
         };
         let paper = begun.elapsed();
-        let Machine { child, monitor, spawn, qmp } = driver.launch(order).await?;
+        let Machine {
+            child,
+            monitor,
+            spawn,
+            qmp,
+        } = driver.launch(order).await?;
         let stamp = child.stamp();
         let record = record(stamp);
         record.write(dir.path()).map_err(directory)?;
@@ -119,7 +131,18 @@ impl LiveVm {
         };
         tokio::spawn(owner.run());
         let record = Arc::new(Mutex::new(record));
-        Ok(Self { id, monitor, console, stamp, spawn: paper + spawn, qmp, dir: path, record, requests, ended })
+        Ok(Self {
+            id,
+            monitor,
+            console,
+            stamp,
+            spawn: paper + spawn,
+            qmp,
+            dir: path,
+            record,
+            requests,
+            ended,
+        })
     }
 
     /// Changes the machine's record, in memory and on disk.
@@ -135,17 +158,30 @@ impl LiveVm {
     }
 
     /// Waits for the guest's agent. A machine that ends meanwhile is noticed at once.
-    pub(crate) async fn agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
+    pub(crate) async fn agent(
+        &self,
+        kind: AgentKind,
+        deadline: Instant,
+    ) -> Result<Agent, GuestError> {
         /// A process that was killed closes its sockets a moment before it is reaped.
         const REAPED_SOON: Duration = Duration::from_millis(500);
         let socket = self.dir.join("agent.sock");
-        match self.unless_ended(Agent::connect(&socket, deadline)).await {
+        match self
+            .unless_ended(Agent::connect(&socket, kind, deadline))
+            .await
+        {
             Err(error @ (GuestError::Closed | GuestError::Channel { .. })) => {
                 let end = tokio::time::timeout(REAPED_SOON, self.ended()).await;
                 Err(end.map_or(error, |end| GuestError::Ended { reason: end.how }))
             }
             outcome => outcome,
         }
+    }
+
+    /// Waits for an agent of which it is not known yet which it is.
+    pub(crate) async fn unknown_agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
+        let agent = self.agent(AgentKind::QemuGa, deadline).await?;
+        self.unless_ended(agent.detect()).await
     }
 
     /// Does something with the guest, and stops when the machine ends.
@@ -167,7 +203,10 @@ impl LiveVm {
     /// Safe.
     pub(crate) async fn ended(&self) -> VmEnd {
         let mut ended = self.ended.clone();
-        let lost = || VmEnd { asked: false, how: "its owner is gone".to_owned() };
+        let lost = || VmEnd {
+            asked: false,
+            how: "its owner is gone".to_owned(),
+        };
         match ended.wait_for(Option::is_some).await {
             Ok(end) => end.clone().unwrap_or_else(lost),
             Err(_) => lost(),
@@ -187,7 +226,11 @@ impl LiveVm {
 
 /// The record of a machine, but for its process.
 fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp) -> VmRecord + use<> {
-    let (id, template, generation) = (plan.id.clone(), plan.template.clone(), plan.generation.clone());
+    let (id, template, generation) = (
+        plan.id.clone(),
+        plan.template.clone(),
+        plan.generation.clone(),
+    );
     let (role, accel) = (plan.role, plan.accel);
     move |process| VmRecord {
         format: VmRecord::FORMAT,

@@ -23,6 +23,6 @@ mod sweep;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
 pub use owner::VmEnd;
-pub use record::{LeaseRecord, RecordedState};
 pub(crate) use record::Role;
+pub use record::{LeaseRecord, RecordedState};
 pub(crate) use sweep::sweep;

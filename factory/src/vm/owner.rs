@@ -50,7 +50,9 @@ impl Owner {
     /// Runs until the process is gone, and its directory after it.
     pub(super) async fn run(mut self) {
         let end = self.until_ended().await;
-        let Self { child, dir, ended, .. } = self;
+        let Self {
+            child, dir, ended, ..
+        } = self;
         drop(child);
         // The directory goes before anybody is told: who sees the end finds nothing left.
         drop(dir);
@@ -90,6 +92,9 @@ impl Owner {
             Ok(exit) => exit,
             Err(_) => self.child.end(TERM_GRACE).await,
         };
-        VmEnd { asked: true, how: format!("it was ended; the hypervisor {exit}") }
+        VmEnd {
+            asked: true,
+            how: format!("it was ended; the hypervisor {exit}"),
+        }
     }
 }

@@ -88,7 +88,10 @@ impl VmRecord {
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
         let record: Self = serde_json::from_slice(&fs::read(dir.join(FILE))?)?;
         if record.format != FORMAT {
-            let why = format!("vm.json has format {}, this program reads {FORMAT}", record.format);
+            let why = format!(
+                "vm.json has format {}, this program reads {FORMAT}",
+                record.format
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         Ok(record)

@@ -26,7 +26,11 @@ pub(crate) async fn sweep(run_dir: &Path) -> io::Result<Vec<String>> {
     };
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let stamp = match VmRecord::read(&path) {
             Ok(record) => Some(record.process),
             // A service that died between a start and its record has left a process that only its name tells.
@@ -38,7 +42,9 @@ pub(crate) async fn sweep(run_dir: &Path) -> io::Result<Vec<String>> {
         };
         fs::remove_dir_all(&path)?;
         done.push(match ended {
-            Some(pid) => format!("ended virtual machine {name} (process {pid}) of an earlier service"),
+            Some(pid) => {
+                format!("ended virtual machine {name} (process {pid}) of an earlier service")
+            }
             None => format!("removed the directory of virtual machine {name}, which had ended"),
         });
     }
@@ -49,9 +55,15 @@ pub(crate) async fn sweep(run_dir: &Path) -> io::Result<Vec<String>> {
 fn find_by_name(id: &str) -> Option<ProcessStamp> {
     let wanted = format!("vmint-{id}");
     let of_machine = |process: &procfs::process::Process| {
-        process.cmdline().is_ok_and(|words| words.windows(2).any(|pair| pair[0] == "-name" && pair[1] == wanted))
+        process.cmdline().is_ok_and(|words| {
+            words
+                .windows(2)
+                .any(|pair| pair[0] == "-name" && pair[1] == wanted)
+        })
     };
     let mut all = procfs::process::all_processes().ok()?.flatten();
     let process = all.find(of_machine)?;
-    u32::try_from(process.pid).ok().and_then(|pid| ProcessStamp::of(pid).ok())
+    u32::try_from(process.pid)
+        .ok()
+        .and_then(|pid| ProcessStamp::of(pid).ok())
 }

@@ -20,13 +20,21 @@ pub(super) struct LineReader<R> {
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(super) fn new(socket: R, max_bytes: usize) -> Self {
-        Self { socket, buffer: Vec::new(), searched: 0, max_bytes }
+        Self {
+            socket,
+            buffer: Vec::new(),
+            searched: 0,
+            max_bytes,
+        }
     }
 
     /// The next line, without its end.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, LinkError> {
         loop {
-            if let Some(at) = self.buffer[self.searched..].iter().position(|&b| b == b'\n') {
+            if let Some(at) = self.buffer[self.searched..]
+                .iter()
+                .position(|&b| b == b'\n')
+            {
                 let end = self.searched + at;
                 let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
                 line.pop();
@@ -35,10 +43,16 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
             }
             self.searched = self.buffer.len();
             if self.buffer.len() > self.max_bytes {
-                return Err(LinkError::TooLong { max_bytes: self.max_bytes });
+                return Err(LinkError::TooLong {
+                    max_bytes: self.max_bytes,
+                });
             }
             self.buffer.reserve(CHUNK_BYTES);
-            let count = self.socket.read_buf(&mut self.buffer).await.map_err(|e| LinkError::Io(e.kind()))?;
+            let count = self
+                .socket
+                .read_buf(&mut self.buffer)
+                .await
+                .map_err(|e| LinkError::Io(e.kind()))?;
             if count == 0 {
                 return Err(LinkError::Closed);
             }
@@ -60,6 +74,9 @@ mod tests {
 
         let long = vec![b'x'; 1000];
         let mut reader = LineReader::new(long.as_slice(), 100);
-        assert_eq!(reader.next().await, Err(LinkError::TooLong { max_bytes: 100 }));
+        assert_eq!(
+            reader.next().await,
+            Err(LinkError::TooLong { max_bytes: 100 })
+        );
     }
 }

@@ -1,15 +1,18 @@
 //! The actor that owns a socket, and the handles to it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
+use super::call::Call;
 use super::line::LineReader;
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
@@ -39,7 +42,7 @@ pub enum LinkError {
         /// What is wrong.
         reason: String,
     },
-    /// A command was not answered in time; the link is given up.
+    /// A command was not answered in time.
     #[error("no answer within {}", crate::text::duration(*.after))]
     Deadline {
         /// How long it was waited for.
@@ -66,23 +69,22 @@ pub(crate) struct Event {
 pub(crate) struct LinkSettings {
     /// Longest line taken.
     pub(crate) max_line_bytes: usize,
-    /// Whether a line that nobody asked for ends the link. The monitor never sends one; the agent of a restored
+    /// Whether a line that is not understood ends the link. The monitor never sends one; the agent of a restored
     /// guest may still have the rest of the template's conversation to say.
     pub(crate) strict: bool,
 }
 
 struct Request {
     line: Vec<u8>,
-    /// Ignore lines until one that begins with the sentinel.
-    delimited: bool,
-    after: Duration,
-    reply: oneshot::Sender<Result<Vec<u8>, LinkError>>,
+    id: u64,
+    reply: oneshot::Sender<Vec<u8>>,
 }
 
 /// A handle to a connection. The connection ends with its last handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     requests: mpsc::Sender<Request>,
+    next_id: Arc<AtomicU64>,
     /// Why the link is dead, once it is.
     verdict: watch::Receiver<Option<LinkError>>,
 }
@@ -98,42 +100,70 @@ impl Link {
         let (requests, inbox) = mpsc::channel(QUEUED_REQUESTS);
         let (verdict_sender, verdict) = watch::channel(None);
         let lines = LineReader::new(read, settings.max_line_bytes);
-        let actor = Actor { lines, write, on_event: Box::new(on_event), strict: settings.strict };
+        let on_event = Box::new(on_event);
+        let actor = Actor {
+            lines,
+            write,
+            on_event,
+            strict: settings.strict,
+            outgoing: Vec::new(),
+            pending: HashMap::new(),
+        };
         tokio::spawn(async move {
             let why = actor.run(inbox).await;
             verdict_sender.send_replace(Some(why));
         });
-        Self { requests, verdict }
+        // Ids of one connection must not be those of the one before it: its late replies may still come.
+        let first_id = u64::from(rand::random::<u32>());
+        Self {
+            requests,
+            next_id: Arc::new(AtomicU64::new(first_id)),
+            verdict,
+        }
     }
 
-    /// Sends one command and reads its reply.
+    /// Sends one command and waits for its reply.
     ///
     /// # Errors
-    /// [`LinkError::Deadline`] when the reply takes longer than `after` (the link is dead then), the other side's
-    /// own refusal, or why the link is dead.
+    /// [`LinkError::Deadline`] when the reply takes longer than `after`, the other side's own refusal, or why the link
+    /// is dead.
     ///
     /// # Cancel safety
     /// Safe: when the future is dropped, the reply is read and thrown away.
-    pub(crate) async fn command<T: DeserializeOwned>(
+    pub(crate) async fn command<A: Serialize, T: DeserializeOwned>(
         &self,
-        command: &impl serde::Serialize,
-        delimited: bool,
+        command: &Call<'_, A>,
         after: Duration,
     ) -> Result<T, LinkError> {
-        let mut line = serde_json::to_vec(command).map_err(|e| LinkError::Malformed { reason: e.to_string() })?;
-        if delimited {
-            line.insert(0, SENTINEL);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut line = Vec::new();
+        if command.delimited {
+            line.push(SENTINEL);
         }
+        serde_json::to_writer(&mut line, &command.with_id(id)).map_err(|e| {
+            LinkError::Malformed {
+                reason: e.to_string(),
+            }
+        })?;
         line.push(b'\n');
         let (reply, answer) = oneshot::channel();
-        let request = Request { line, delimited, after, reply };
-        if self.requests.send(request).await.is_err() {
-            return Err(self.why_dead().await);
-        }
-        match answer.await {
-            Ok(outcome) => parse_reply(&outcome?),
-            Err(_) => Err(self.why_dead().await),
-        }
+        let exchange = async {
+            if self
+                .requests
+                .send(Request { line, id, reply })
+                .await
+                .is_err()
+            {
+                return Err(self.why_dead().await);
+            }
+            match answer.await {
+                Ok(line) => parse_reply(&line),
+                Err(_) => Err(self.why_dead().await),
+            }
+        };
+        tokio::time::timeout(after, exchange)
+            .await
+            .unwrap_or(Err(LinkError::Deadline { after }))
     }
 
     /// Waits until the link is dead and says why.
@@ -154,17 +184,33 @@ struct Actor {
     write: OwnedWriteHalf,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
     strict: bool,
+    /// What is not written yet of the request whose turn it is.
+    outgoing: Vec<u8>,
+    /// Who waits for which reply.
+    pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
 }
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>) -> LinkError {
         loop {
+            // Reading goes on while something is being written: a guest that answers at length before it reads on
+            // would wait for us, and we for it.
             let step = tokio::select! {
-                request = inbox.recv() => match request {
-                    Some(request) => self.serve(request).await,
+                request = inbox.recv(), if self.outgoing.is_empty() => match request {
+                    Some(request) => {
+                        self.accept(request);
+                        Ok(())
+                    }
                     None => return LinkError::Closed,
                 },
-                line = self.lines.next() => line.and_then(|line| self.unasked(&line)),
+                count = self.write.write(&self.outgoing), if !self.outgoing.is_empty() => match count {
+                    Ok(count) => {
+                        self.outgoing.drain(..count);
+                        Ok(())
+                    }
+                    Err(error) => Err(LinkError::Io(error.kind())),
+                },
+                line = self.lines.next() => line.and_then(|line| self.take(line)),
             };
             if let Err(why) = step {
                 return why;
@@ -172,54 +218,35 @@ impl Actor {
         }
     }
 
-    async fn serve(&mut self, request: Request) -> Result<(), LinkError> {
-        let Request { line, delimited, after, reply } = request;
-        let deadline = Instant::now() + after;
-        let outcome = match tokio::time::timeout_at(deadline, self.exchange(&line, delimited)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(LinkError::Deadline { after }),
-        };
-        let dead = outcome.as_ref().err().cloned();
-        // The caller may have gone; then nobody wants the reply, and it is out of the way.
-        drop(reply.send(outcome));
-        dead.map_or(Ok(()), Err)
+    fn accept(&mut self, request: Request) {
+        // Who gave up waiting is forgotten here: at most as many are remembered as gave up since the last request.
+        self.pending.retain(|_, reply| !reply.is_closed());
+        self.pending.insert(request.id, request.reply);
+        self.outgoing = request.line;
     }
 
-    async fn exchange(&mut self, line: &[u8], delimited: bool) -> Result<Vec<u8>, LinkError> {
-        self.write.write_all(line).await.map_err(|e| LinkError::Io(e.kind()))?;
-        loop {
-            let mut line = self.lines.next().await?;
-            if delimited {
-                // What stands before the sentinel is the rest of an earlier conversation.
-                match line.iter().rposition(|&b| b == SENTINEL) {
-                    Some(at) => drop(line.drain(..=at)),
-                    None => continue,
-                }
-            }
-            match classify(&line)? {
-                Kind::Reply => return Ok(line),
-                Kind::Event(event) => (self.on_event)(event),
-                Kind::Greeting => {}
-            }
+    fn take(&mut self, mut line: Vec<u8>) -> Result<(), LinkError> {
+        // What stands before the sentinel is the rest of an earlier conversation.
+        if let Some(at) = line.iter().rposition(|&b| b == SENTINEL) {
+            line.drain(..=at);
         }
-    }
-
-    fn unasked(&mut self, line: &[u8]) -> Result<(), LinkError> {
-        match classify(line) {
+        match classify(&line) {
             Ok(Kind::Event(event)) => (self.on_event)(event),
             Ok(Kind::Greeting) => {}
-            Ok(Kind::Reply) if self.strict => {
-                return Err(LinkError::Malformed { reason: "a reply that nobody asked for".to_owned() });
-            }
+            Ok(Kind::Reply(id)) => match id.and_then(|id| self.pending.remove(&id)) {
+                // The caller may have gone; then nobody wants the reply, and it is out of the way.
+                Some(reply) => drop(reply.send(line)),
+                None => tracing::trace!(line = excerpt(&line), "a reply that nobody waits for"),
+            },
             Err(why) if self.strict => return Err(why),
-            Ok(Kind::Reply) | Err(_) => tracing::trace!(line = excerpt(line), "a line of an earlier conversation"),
+            Err(_) => tracing::trace!(line = excerpt(&line), "a line that is not understood"),
         }
         Ok(())
     }
 }
 
 enum Kind {
-    Reply,
+    Reply(Option<u64>),
     Event(Event),
     Greeting,
 }
@@ -234,20 +261,27 @@ fn classify(line: &[u8]) -> Result<Kind, LinkError> {
         event: Option<serde::de::IgnoredAny>,
         #[serde(rename = "QMP")]
         greeting: Option<serde::de::IgnoredAny>,
+        id: Option<u64>,
     }
-    let malformed = |e: serde_json::Error| LinkError::Malformed { reason: format!("{e}: {}", excerpt(line)) };
+    let malformed = |e: serde_json::Error| LinkError::Malformed {
+        reason: format!("{e}: {}", excerpt(line)),
+    };
     let keys: Keys = serde_json::from_slice(line).map_err(malformed)?;
     if keys.event.is_some() {
-        return Ok(Kind::Event(serde_json::from_slice(line).map_err(malformed)?));
+        return Ok(Kind::Event(
+            serde_json::from_slice(line).map_err(malformed)?,
+        ));
     }
     if keys.greeting.is_some() {
         return Ok(Kind::Greeting);
     }
     if keys.return_.is_some() || keys.error.is_some() {
-        return Ok(Kind::Reply);
+        return Ok(Kind::Reply(keys.id));
     }
     // `{"return": null}` does not exist in either protocol, so what is left is nothing we know.
-    Err(LinkError::Malformed { reason: excerpt(line) })
+    Err(LinkError::Malformed {
+        reason: excerpt(line),
+    })
 }
 
 fn parse_reply<T: DeserializeOwned>(line: &[u8]) -> Result<T, LinkError> {
@@ -261,12 +295,24 @@ fn parse_reply<T: DeserializeOwned>(line: &[u8]) -> Result<T, LinkError> {
         return_: Option<T>,
         error: Option<Refusal>,
     }
-    let reply: Reply<T> = serde_json::from_slice(line)
-        .map_err(|e| LinkError::Malformed { reason: format!("{e}: {}", excerpt(line)) })?;
+    let reply: Reply<T> = serde_json::from_slice(line).map_err(|e| LinkError::Malformed {
+        reason: format!("{e}: {}", excerpt(line)),
+    })?;
     match reply {
-        Reply { error: Some(refusal), .. } => Err(LinkError::Refused(refusal.desc)),
-        Reply { return_: Some(value), .. } => Ok(value),
-        Reply { return_: None, error: None } => Err(LinkError::Malformed { reason: excerpt(line) }),
+        Reply {
+            error: Some(refusal),
+            ..
+        } => Err(LinkError::Refused(refusal.desc)),
+        Reply {
+            return_: Some(value),
+            ..
+        } => Ok(value),
+        Reply {
+            return_: None,
+            error: None,
+        } => Err(LinkError::Malformed {
+            reason: excerpt(line),
+        }),
     }
 }
 

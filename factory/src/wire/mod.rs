@@ -7,9 +7,9 @@
 //! ```
 //!
 //! What always holds:
-//! - One actor owns the socket. Requests go out one at a time and replies come back in order.
-//! - A command in flight is never dropped: when its caller goes away its reply is read all the same; when its
-//!   deadline passes the link is dead, because nobody could tell whose reply comes next.
+//! - One actor owns the socket. Every request has an id of its own and its reply carries the same: replies may come
+//!   in any order, and a late one is known for what it is and thrown away.
+//! - A command in flight is never taken back: when its caller goes away, its reply is read all the same.
 //! - A line is bounded. Unknown events and fields are passed over.
 //! - When the link is dead every caller is told why, at once, and for ever.
 
@@ -18,5 +18,5 @@ mod line;
 mod link;
 
 pub(crate) use call::Call;
-pub(crate) use link::{Event, Link, LinkSettings};
 pub use link::LinkError;
+pub(crate) use link::{Event, Link, LinkSettings};

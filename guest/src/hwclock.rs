@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::process::ExitCode;
 
 use crate::failure::{Doing, Failure};
-use crate::{sys, usage};
+use crate::{EXIT_DONE, EXIT_FAILED, sys, usage};
 
 const RTC: &str = "/dev/rtc0";
 
-pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
     let flag = args.next().unwrap_or_default();
     let done = match (flag.to_str(), args.next()) {
         (Some("-w"), None) => system_to_rtc(),
@@ -17,10 +16,10 @@ pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         _ => return usage("hwclock takes -w or -s"),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => EXIT_DONE,
         Err(failure) => {
             eprintln!("hwclock: {failure}");
-            ExitCode::FAILURE
+            EXIT_FAILED
         }
     }
 }

@@ -8,7 +8,11 @@
 //! | `helper prepare` | `qemu-ga`'s guest-exec | [`prepare`]: last step before the template is saved |
 //! | `/sbin/hwclock` | `qemu-ga`'s guest-set-time | [`hwclock`]: copies the clock to or from the RTC |
 //!
-//! It is static and starts no threads: under emulation most of what a process costs is its first few milliseconds.
+//! It is static, starts no threads and goes without std's start-up (see [`sys::entry`]): in a fresh clone under emulation
+//! every page of code that runs for the first time is translated first, and that is most of what a process costs.
+
+#![cfg_attr(not(test), no_main)]
+#![warn(unreachable_pub)]
 
 mod failure;
 mod hex;
@@ -22,17 +26,20 @@ mod sys;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::ExitCode;
 
 const USAGE: &str = "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
        helper identity < key=value lines
        helper prepare
        hwclock -w | -s";
 
+const EXIT_DONE: u8 = 0;
+const EXIT_FAILED: u8 = 1;
 /// The exit code of a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
-fn main() -> ExitCode {
+/// The whole program; [`sys::entry`] calls it.
+#[cfg_attr(test, allow(dead_code))]
+fn run_as_called() -> u8 {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     if std::process::id() == 1 {
@@ -45,7 +52,7 @@ fn main() -> ExitCode {
     dispatch(&command, args)
 }
 
-fn dispatch(command: &OsStr, args: impl Iterator<Item = OsString>) -> ExitCode {
+fn dispatch(command: &OsStr, args: impl Iterator<Item = OsString>) -> u8 {
     match command.to_str() {
         Some("run") => run::main(args),
         Some("identity") => identity::main(),
@@ -55,7 +62,7 @@ fn dispatch(command: &OsStr, args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Says what was wrong with the command line, and how it goes.
-fn usage(wrong: &str) -> ExitCode {
+fn usage(wrong: &str) -> u8 {
     eprintln!("helper: {wrong}\n{USAGE}");
-    ExitCode::from(EXIT_USAGE)
+    EXIT_USAGE
 }

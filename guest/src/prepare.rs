@@ -5,20 +5,19 @@
 //! - It sets the kernel log's mark, so that a clone that looks for the kernel's reseed sees newer records only.
 //! - It writes out what is dirty and says what the clock shows.
 
-use std::process::ExitCode;
 
 use crate::failure::{Doing, Failure};
-use crate::{json, sys};
+use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
 
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main() -> u8 {
     match prepare() {
         Ok(line) => {
             println!("{line}");
-            ExitCode::SUCCESS
+            EXIT_DONE
         }
         Err(failure) => {
             println!("{}", json::Object::new().string("error", &failure.to_string()).end());
-            ExitCode::FAILURE
+            EXIT_FAILED
         }
     }
 }

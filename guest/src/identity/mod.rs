@@ -16,23 +16,22 @@ mod request;
 mod reseed;
 
 use std::io::{self, Read as _};
-use std::process::ExitCode;
 
 use crate::failure::{Doing, Failure};
-use crate::{json, sys};
+use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
 
 /// Far above any real request, so that a wrong caller cannot fill the guest's memory.
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
 
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main() -> u8 {
     match renew() {
         Ok(line) => {
             println!("{line}");
-            ExitCode::SUCCESS
+            EXIT_DONE
         }
         Err(failure) => {
             println!("{}", json::Object::new().string("error", &failure.to_string()).end());
-            ExitCode::FAILURE
+            EXIT_FAILED
         }
     }
 }

@@ -17,13 +17,13 @@ mod uevent;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use agent::Agent;
 use modules::Modules;
 use uevent::Uevent;
 
+use crate::EXIT_FAILED;
 use crate::failure::{Doing as _, Failure};
 use crate::sys::{self, Power, Reap, SignalFd, UeventSocket};
 
@@ -35,7 +35,7 @@ const UEVENT_MAX_BYTES: usize = 8 * 1024;
 /// The signals that busybox's `halt`, `poweroff` and `reboot` send to process 1, ctrl-alt-del's, and ended children.
 const SIGNALS: [libc::c_int; 5] = [libc::SIGCHLD, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGINT];
 
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main() -> u8 {
     tell(mounts::mount_all());
     tell(sys::loopback_up().doing(|| "bring the loopback interface up".to_owned()));
     tell(hostname());
@@ -44,7 +44,7 @@ pub(crate) fn main() -> ExitCode {
         Err(failure) => tell(Err(failure)),
     }
     // Only without signals or uevents: the kernel panics, and with `panic=1` and QEMU's -no-reboot the VM ends.
-    ExitCode::FAILURE
+    EXIT_FAILED
 }
 
 /// Says on the console what went wrong.

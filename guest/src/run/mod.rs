@@ -21,15 +21,16 @@ mod trailer;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::process::ExitCode;
 
 use supervise::End;
 use trailer::Trailer;
 
+use crate::{EXIT_DONE, EXIT_FAILED};
+
 /// The exit code after SIGTERM and its like: 128 + 15, as shells have it.
 const EXIT_TERMINATED: u8 = 143;
 
-pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
     let request = match args::parse(args) {
         Ok(request) => request,
         Err(wrong) => return crate::usage(&wrong.to_string()),
@@ -37,16 +38,16 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let trailer = match spawn::start(&request) {
         Ok(started) => match supervise::supervise(started, &request) {
             Ok(End::Ran(trailer)) => trailer,
-            Ok(End::Terminated) => return ExitCode::from(EXIT_TERMINATED),
+            Ok(End::Terminated) => return EXIT_TERMINATED,
             Err(failure) => {
                 eprintln!("helper: {failure}");
-                return ExitCode::FAILURE;
+                return EXIT_FAILED;
             }
         },
         Err(error) => Trailer::not_spawned(error),
     };
     match io::stderr().write_all(trailer.to_bytes().as_slice()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => EXIT_DONE,
+        Err(_) => EXIT_FAILED,
     }
 }

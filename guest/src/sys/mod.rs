@@ -5,6 +5,7 @@
 
 mod clock;
 mod devices;
+pub(crate) mod entry;
 mod kernel;
 mod process;
 mod wait;

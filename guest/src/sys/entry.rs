@@ -1,0 +1,21 @@
+//! Where the C library's start-up hands over.
+//!
+//! std's own start-up looks for the guard page of the main thread's stack, which means reading /proc/self/maps, and
+//! installs handlers to tell a stack overflow from other crashes. The helper has no use for either, and in a fresh
+//! clone under emulation they are a large part of its start.
+
+#[cfg(not(test))]
+// SAFETY: the C library calls the one symbol of this name with these arguments, and there is no other main.
+#[unsafe(no_mangle)]
+extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
+    ignore_sigpipe();
+    libc::c_int::from(crate::run_as_called())
+}
+
+/// As std's start-up does: a write to a closed pipe is an error to handle, not the end of the process.
+/// `std::process::Command` gives children the default back.
+#[cfg(not(test))]
+fn ignore_sigpipe() {
+    // SAFETY: plain arguments; no handler is installed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}

@@ -15,6 +15,8 @@
 //! Nothing here trusts the guest: every reply is bounded in size and time, and what does not parse is an error.
 
 mod agent;
+#[cfg(test)]
+mod agent_tests;
 mod error;
 mod exec;
 mod exec_report;

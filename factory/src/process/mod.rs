@@ -11,6 +11,8 @@ mod child;
 mod memory;
 mod stderr;
 mod stray;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
 pub(crate) use memory::anonymous_bytes;

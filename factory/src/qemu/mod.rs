@@ -9,8 +9,12 @@
 //! ```
 
 mod argv;
+#[cfg(test)]
+mod argv_tests;
 mod driver;
 mod monitor;
+#[cfg(test)]
+mod monitor_tests;
 mod probe;
 mod stub;
 

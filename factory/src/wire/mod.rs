@@ -16,6 +16,8 @@
 mod call;
 mod line;
 mod link;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use call::Call;
 pub use link::LinkError;

@@ -1,0 +1,190 @@
+//! The agent's channel against scripted agents at a real socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
+
+use super::agent::{Agent, AgentKind};
+use super::{ExecError, ExecRequest, GuestError};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// A listening socket, and the folder that it is in.
+struct Port {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+fn port() -> std::io::Result<Port> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&path)?;
+    Ok(Port {
+        _folder: folder,
+        path,
+        listener,
+    })
+}
+
+/// The next request on a connection; bytes that are no line of JSON are skipped, as an agent does.
+async fn request(socket: &mut UnixStream) -> anyhow::Result<Value> {
+    let mut line = Vec::new();
+    loop {
+        let byte = socket.read_u8().await?;
+        match byte {
+            b'\n' => return Ok(serde_json::from_slice(&line)?),
+            0xff => line.clear(),
+            byte => line.push(byte),
+        }
+    }
+}
+
+/// Answers a synchronization, after whatever an earlier conversation has left.
+async fn synchronize(socket: &mut UnixStream, left_over: &[u8]) -> anyhow::Result<()> {
+    let sync = request(socket).await?;
+    anyhow::ensure!(sync["execute"] == "guest-sync-delimited", "{sync}");
+    let answer = json!({"return": sync["arguments"]["id"], "id": sync["id"]});
+    socket.write_all(left_over).await?;
+    socket.write_all(format!("\u{0}").as_bytes()).await?;
+    socket.write_all(&[0xff]).await?;
+    Ok(socket.write_all(format!("{answer}\n").as_bytes()).await?)
+}
+
+async fn connected(
+    port: &Port,
+    kind: AgentKind,
+    left_over: &[u8],
+) -> anyhow::Result<(Agent, UnixStream)> {
+    let agent = tokio::spawn({
+        let path = port.path.clone();
+        async move { Agent::connect(&path, kind, Instant::now() + LONG).await }
+    });
+    let (mut socket, _) = port.listener.accept().await?;
+    synchronize(&mut socket, left_over).await?;
+    Ok((agent.await??, socket))
+}
+
+#[tokio::test]
+async fn the_rest_of_the_templates_conversation_is_skipped() -> anyhow::Result<()> {
+    let port = port()?;
+    let left_over = b"\"out-data\": \"aGFsZg==\"}}\n{\"return\": {\"pid\": 7}}\n{\"retu";
+    let (agent, mut socket) = connected(&port, AgentKind::QemuGa, left_over).await?;
+    let ping = tokio::spawn(async move { agent.ping(LONG).await });
+    let asked = request(&mut socket).await?;
+    socket
+        .write_all(format!("{}\n", json!({"return": {}, "id": asked["id"]})).as_bytes())
+        .await?;
+    ping.await??;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_never_answers_is_given_up_at_the_deadline() -> anyhow::Result<()> {
+    let port = port()?;
+    let deadline = Duration::from_secs(12);
+    let error = Agent::connect(&port.path, AgentKind::QemuGa, Instant::now() + deadline).await;
+    let error = error.expect_err("nobody answers");
+    assert_eq!(
+        error.to_string(),
+        "the guest agent did not answer guest-sync-delimited within 12 s"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_was_restarted_is_dialled_again() -> anyhow::Result<()> {
+    let port = port()?;
+    let path = port.path.clone();
+    let agent = tokio::spawn(async move {
+        Agent::connect(&path, AgentKind::QemuGa, Instant::now() + LONG).await
+    });
+    // The first agent takes the request with it.
+    let (mut first, _) = port.listener.accept().await?;
+    request(&mut first).await?;
+    let (mut second, _) = port.listener.accept().await?;
+    synchronize(&mut second, b"").await?;
+    agent.await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_kind_of_an_agent_is_what_it_can_do() -> anyhow::Result<()> {
+    for (command, kind) in [
+        ("vmint-identity", AgentKind::VmintAgent),
+        ("guest-exec", AgentKind::QemuGa),
+    ] {
+        let port = port()?;
+        let (agent, mut socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+        let detected = tokio::spawn(agent.detect());
+        let asked = request(&mut socket).await?;
+        let info =
+            json!({"version": "1", "supported_commands": [{"name": command, "enabled": true}]});
+        socket
+            .write_all(format!("{}\n", json!({"return": info, "id": asked["id"]})).as_bytes())
+            .await?;
+        assert_eq!(detected.await??.kind(), kind);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stock_agent_runs_the_helper_and_is_asked_until_it_has_ended() -> anyhow::Result<()> {
+    let port = port()?;
+    let (agent, mut socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+    let run = tokio::spawn(async move {
+        agent
+            .exec(&ExecRequest::new(
+                vec!["nothing".into()],
+                Duration::from_secs(5),
+            ))
+            .await
+    });
+    let exec = request(&mut socket).await?;
+    assert_eq!(exec["arguments"]["path"], "/usr/lib/vmint/helper");
+    let started = json!({"return": {"pid": 42}, "id": exec["id"]});
+    socket.write_all(format!("{started}\n").as_bytes()).await?;
+    let running = request(&mut socket).await?;
+    assert_eq!(running["arguments"]["pid"], 42);
+    socket
+        .write_all(
+            format!(
+                "{}\n",
+                json!({"return": {"exited": false}, "id": running["id"]})
+            )
+            .as_bytes(),
+        )
+        .await?;
+    let ended = request(&mut socket).await?;
+    let trailer = "\u{0}vmint-run {\"exit_code\":null,\"signal\":null,\"stdout_truncated\":false,\"stderr_truncated\":false,\
+                   \"timed_out\":false,\"spawn_error\":{\"errno\":2,\"message\":\"No such file or directory\"}}\u{0}";
+    let stderr = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, trailer);
+    let status =
+        json!({"return": {"exited": true, "exitcode": 0, "err-data": stderr}, "id": ended["id"]});
+    socket.write_all(format!("{status}\n").as_bytes()).await?;
+    let outcome = run.await?;
+    assert!(
+        matches!(outcome, Err(ExecError::Spawn { errno: 2, .. })),
+        "{outcome:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_guest_without_the_helper_is_told_what_it_needs() -> anyhow::Result<()> {
+    let port = port()?;
+    let (agent, mut socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+    let prepared = tokio::spawn(async move { agent.prepare().await });
+    let exec = request(&mut socket).await?;
+    let refusal =
+        json!({"error": {"class": "GenericError", "desc": "Failed to execute"}, "id": exec["id"]});
+    socket.write_all(format!("{refusal}\n").as_bytes()).await?;
+    let error = prepared.await?.expect_err("it is refused");
+    assert!(matches!(error, GuestError::Helper { .. }));
+    assert!(error.to_string().contains("docs/guest.md"), "{error}");
+    Ok(())
+}

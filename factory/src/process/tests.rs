@@ -1,0 +1,99 @@
+//! Processes that misbehave.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Child, ExitKind, LaunchPlan};
+
+const GRACE: Duration = Duration::from_millis(300);
+
+fn shell(script: &str) -> std::io::Result<Child> {
+    Child::spawn(LaunchPlan {
+        program: PathBuf::from("/bin/sh"),
+        args: vec!["-c".into(), script.into()],
+        inherited: Vec::new(),
+        user: None,
+    })
+}
+
+/// Waits until the process has written a line to its error stream.
+async fn said(child: &Child, word: &str) {
+    while !child.stderr().text().contains(word) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_ends_at_once_leaves_its_last_words() -> anyhow::Result<()> {
+    let mut child = shell("echo 'cannot do it' >&2; exit 3")?;
+    assert_eq!(child.wait().await, ExitKind::Code(3));
+    assert_eq!(child.stderr().text(), "cannot do it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_ignores_term_is_killed() -> anyhow::Result<()> {
+    let mut child = shell("trap '' TERM; echo ready >&2; while :; do sleep 1; done")?;
+    said(&child, "ready").await;
+    assert_eq!(child.end(GRACE).await, ExitKind::Signal(9));
+    assert!(!child.stamp().is_alive());
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_that_listens_ends_by_itself() -> anyhow::Result<()> {
+    let mut child = shell("trap 'exit 0' TERM; echo ready >&2; while :; do sleep 0.01; done")?;
+    said(&child, "ready").await;
+    assert_eq!(child.end(Duration::from_secs(30)).await, ExitKind::Code(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_on_the_error_stream_does_not_stop_it() -> anyhow::Result<()> {
+    let mut child = shell("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo the end >&2; exit 0")?;
+    assert_eq!(child.wait().await, ExitKind::Code(0));
+    assert!(child.stderr().text().ends_with("the end"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_leads_its_own_session_and_dumps_no_core() -> anyhow::Result<()> {
+    // Field 6 of stat is the session; the pid is the shell's own.
+    let script = "read _ _ _ _ _ session _ < /proc/$$/stat; echo \"$$ $session $(ulimit -c)\" >&2";
+    let mut child = shell(script)?;
+    let pid = child.stamp().pid;
+    child.wait().await;
+    assert_eq!(child.stderr().text(), format!("{pid} {pid} 0"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_child_is_killed() -> anyhow::Result<()> {
+    let child = shell("echo ready >&2; sleep 600")?;
+    said(&child, "ready").await;
+    let stamp = child.stamp();
+    drop(child);
+    while stamp.is_alive() && !is_zombie(stamp.pid) {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_an_error() {
+    let plan = LaunchPlan {
+        program: "/nonexistent/qemu".into(),
+        args: vec![],
+        inherited: vec![],
+        user: None,
+    };
+    let error = Child::spawn(plan).expect_err("there is no such program");
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}

@@ -25,11 +25,16 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), cap: Duration::from_secs(30) };
+    const BACKOFF: Backoff = Backoff {
+        first: Duration::from_millis(200),
+        cap: Duration::from_secs(30),
+    };
 
     #[test]
     fn a_pause_doubles_up_to_its_cap() {
-        let pauses: Vec<u128> = [1, 2, 3, 9, u32::MAX].map(|n| BACKOFF.pause(n, 0.0).as_millis()).to_vec();
+        let pauses: Vec<u128> = [1, 2, 3, 9, u32::MAX]
+            .map(|n| BACKOFF.pause(n, 0.0).as_millis())
+            .to_vec();
         assert_eq!(pauses, [200, 400, 800, 30_000, 30_000]);
     }
 

@@ -1,93 +1,303 @@
-//! The cache as its users see it.
+//! The cache as its users see it: templates, pools and sandboxes by name.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::error::{
-    CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError, SandboxExecError,
-};
+use futures::future::join_all;
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, info_span, warn};
+
+use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
 use crate::lease::Lease;
 use crate::mint::Mint;
-use crate::request::{CheckoutRequest, Resize};
+use crate::node::Node;
+use crate::pool::{Order, Pool};
+use crate::readiness;
+use crate::request::{CheckoutRequest, OnEmpty, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
-use crate::standin::{ExecOutcome, ExecRequest};
 use crate::telemetry::Telemetry;
-use crate::view::{BuildView, PoolView, Readiness, SandboxView, TemplateMemory, TemplateView};
+use crate::template::{Status, keep};
+use crate::view::{BuildView, PoolView, Readiness, SandboxView, TemplateState};
+
+/// How long machines that did not end within the stop's deadline may take to be killed.
+const KILL_GRACE: Duration = Duration::from_secs(4);
 
 /// Templates, their pools and their sandboxes. Cheap to clone; all clones are the same cache.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
 
-struct Inner;
+struct Inner {
+    node: Arc<Node>,
+    templates: Vec<Template>,
+    stops: AtomicBool,
+}
 
-#[allow(clippy::todo, clippy::unused_async, missing_docs, clippy::missing_errors_doc, unused_variables)]
+/// A template and its pool.
+pub(crate) struct Template {
+    pub status: Arc<Status>,
+    pub pool: Pool,
+}
+
 impl Cache {
+    /// Starts: finds or builds every template, then fills the pools, all in background tasks. It must be called within
+    /// a Tokio runtime.
     pub fn start(
         mint: Arc<dyn Mint>,
         plans: Vec<TemplatePlan>,
         settings: CacheSettings,
         telemetry: Arc<dyn Telemetry>,
-    ) -> Cache {
-        todo!()
+    ) -> Self {
+        let node = Node::new(mint, telemetry, settings);
+        let templates = plans
+            .into_iter()
+            .map(|plan| Template::start(&node, plan))
+            .collect();
+        Self(Arc::new(Inner {
+            node,
+            templates,
+            stops: AtomicBool::new(false),
+        }))
     }
+
+    /// Begins the stop: not ready any more, checkouts are refused, also those that wait, nothing new is made. Leased
+    /// sandboxes live on.
     pub fn begin_stop(&self) {
-        todo!()
+        if self.0.stops.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for template in &self.0.templates {
+            template.status.stop();
+            template.pool.close();
+        }
+        self.0.node.stopping.cancel();
     }
+
+    /// Ends every virtual machine, leased ones too, cancels builds, and waits for all of it: in order until the
+    /// deadline, then by dropping what still runs.
+    ///
+    /// # Cancel safety
+    /// Dropped, the stop goes on by itself, without a deadline.
     pub async fn stop(&self, deadline: Duration) {
-        todo!()
+        self.begin_stop();
+        for template in &self.0.templates {
+            template.pool.stop();
+        }
+        if timeout(deadline, self.0.node.all_ended()).await.is_ok() {
+            return;
+        }
+        let machines: Vec<_> = self
+            .0
+            .templates
+            .iter()
+            .flat_map(|template| template.pool.machines())
+            .collect();
+        warn!(
+            tasks = self.0.node.running_tasks(),
+            machines = machines.len(),
+            "the stop takes too long: it is cut off"
+        );
+        self.0.node.halt().await;
+        if timeout(KILL_GRACE, join_all(machines.iter().map(|vm| vm.end())))
+            .await
+            .is_err()
+        {
+            warn!("some virtual machines have not ended yet");
+        }
     }
+
+    /// Whether the service can do its work, and why not.
+    #[must_use]
     pub fn readiness(&self) -> Readiness {
-        todo!()
+        if self.0.stops.load(Ordering::SeqCst) {
+            return readiness::stopping();
+        }
+        readiness::of(
+            self.0
+                .templates
+                .iter()
+                .map(|template| (&*template.status, &template.pool)),
+        )
     }
-    pub fn templates(&self) -> Vec<TemplateView> {
-        todo!()
-    }
-    pub fn template(&self, name: &str) -> Option<TemplateView> {
-        todo!()
-    }
+
+    /// Begins a build of a template; the pool goes on with the generation it has.
+    ///
+    /// # Errors
+    /// The template is unknown, a build of it runs, or the service stops.
     pub fn rebuild(&self, name: &str) -> Result<BuildView, RebuildError> {
-        todo!()
+        let unknown = || RebuildError::UnknownTemplate {
+            name: name.to_owned(),
+        };
+        self.find(name)
+            .ok_or_else(unknown)?
+            .status
+            .rebuild(&self.0.node.builds)
     }
-    pub fn builds(&self) -> Vec<BuildView> {
-        todo!()
-    }
-    pub fn build(&self, id: &str) -> Option<BuildView> {
-        todo!()
-    }
+
+    /// Waits for the end of a build; `None` when there is no such build.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
     pub async fn build_ended(&self, id: &str) -> Option<BuildView> {
-        todo!()
+        Some(self.0.node.builds.get(id)?.ended().await)
     }
-    pub fn pools(&self) -> Vec<PoolView> {
-        todo!()
-    }
-    pub fn pool(&self, template: &str) -> Option<PoolView> {
-        todo!()
-    }
+
+    /// Changes the sizes of a pool.
+    ///
+    /// # Errors
+    /// The template is unknown, the sizes are impossible, or the service stops.
+    ///
+    /// # Cancel safety
+    /// Dropped, the sizes are changed or not.
     pub async fn resize(&self, template: &str, change: Resize) -> Result<PoolView, ResizeError> {
-        todo!()
+        let unknown = || ResizeError::UnknownTemplate {
+            name: template.to_owned(),
+        };
+        self.find(template)
+            .ok_or_else(unknown)?
+            .pool
+            .resize(change)
+            .await
     }
+
+    /// Checks a sandbox out.
+    ///
+    /// # Errors
+    /// See [`CheckoutError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it loses its place in the queue, and no clone is lost.
     pub async fn checkout(&self, request: CheckoutRequest) -> Result<Lease, CheckoutError> {
-        todo!()
+        let begun = Instant::now();
+        let unknown = || CheckoutError::UnknownTemplate {
+            name: request.template.clone(),
+        };
+        let template = self.find(&request.template).ok_or_else(unknown)?;
+        let result = self.checkout_from(template, request).await;
+        let (source, outcome) = match &result {
+            Ok(lease) => (Some(lease.view().source), "ok"),
+            Err(error) => (None, error.code()),
+        };
+        self.0
+            .node
+            .telemetry
+            .checkout(template.pool.template(), source, outcome, begun.elapsed());
+        result
     }
-    pub fn sandboxes(&self, template: Option<&str>) -> Vec<SandboxView> {
-        todo!()
+
+    async fn checkout_from(
+        &self,
+        template: &Template,
+        request: CheckoutRequest,
+    ) -> Result<Lease, CheckoutError> {
+        if self.0.stops.load(Ordering::SeqCst) {
+            return Err(CheckoutError::ShuttingDown);
+        }
+        let default = template.pool.spec().ttl;
+        let asked = request
+            .ttl
+            .unwrap_or_else(|| (!default.is_zero()).then_some(default));
+        let order = Order {
+            on_empty: request.on_empty,
+            wait: request.wait,
+            ttl: self.allowed(asked)?,
+            hostname: request.hostname,
+            metadata: request.metadata,
+        };
+        template.can_be_cloned(order.on_empty)?;
+        template.pool.checkout(&order).await
     }
-    pub fn sandbox(&self, id: &str) -> Option<SandboxView> {
-        todo!()
-    }
+
+    /// Lets a lease begin anew, now; `None` makes it last until the release.
+    ///
+    /// # Errors
+    /// The sandbox is unknown, or the lease is too long.
+    ///
+    /// # Cancel safety
+    /// Dropped, the lease is renewed or not.
     pub async fn renew(&self, id: &str, ttl: Option<Duration>) -> Result<SandboxView, RenewError> {
-        todo!()
+        let unknown = || RenewError::UnknownSandbox { id: id.to_owned() };
+        let found = self.0.node.sandboxes.get(id).ok_or_else(unknown)?;
+        let ttl = self.allowed(ttl)?;
+        found
+            .pool
+            .renew(found.sandbox.clone_key(), ttl)
+            .await
+            .ok_or_else(unknown)
     }
+
+    /// Ends a sandbox; returns once its process is gone. A second call, meanwhile or later, finds no such sandbox.
+    ///
+    /// # Errors
+    /// The sandbox is unknown.
+    ///
+    /// # Cancel safety
+    /// Dropped, the sandbox is ended all the same.
     pub async fn release(&self, id: &str) -> Result<(), ReleaseError> {
-        todo!()
+        let unknown = || ReleaseError::UnknownSandbox { id: id.to_owned() };
+        let found = self.0.node.sandboxes.get(id).ok_or_else(unknown)?;
+        let was_leased = found.pool.release(found.sandbox.clone_key()).await;
+        was_leased.then_some(()).ok_or_else(unknown)
     }
-    pub async fn exec(&self, id: &str, request: ExecRequest) -> Result<ExecOutcome, SandboxExecError> {
-        todo!()
+
+    /// A lease within the node's limit. A lease of no time at all lasts until the release.
+    fn allowed(&self, asked: Option<Duration>) -> Result<Option<Duration>, TtlError> {
+        let asked = asked.filter(|ttl| !ttl.is_zero());
+        match self.0.node.settings.max_ttl {
+            Some(max) if asked.is_none_or(|ttl| ttl > max) => Err(TtlError { asked, max }),
+            Some(_) | None => Ok(asked),
+        }
     }
-    pub fn console(&self, id: &str) -> Result<Vec<u8>, ConsoleError> {
-        todo!()
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.0.node
     }
-    pub fn memory(&self) -> Vec<TemplateMemory> {
-        todo!()
+
+    pub(crate) fn all(&self) -> &[Template] {
+        &self.0.templates
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Template> {
+        self.0
+            .templates
+            .iter()
+            .find(|template| template.status.name() == name)
+    }
+}
+
+impl Template {
+    fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
+        let name = plan.spec.name.clone();
+        let status = Status::new(&name);
+        let damaged = Arc::clone(&status);
+        let on_damage =
+            Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
+        let pool = Pool::start(node, &name, plan.pool, on_damage);
+        let keeper = keep(
+            Arc::clone(node),
+            plan.spec,
+            Arc::clone(&status),
+            pool.clone(),
+        );
+        node.spawn(keeper.instrument(info_span!("template", name)));
+        Self { status, pool }
+    }
+
+    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.
+    fn can_be_cloned(&self, on_empty: OnEmpty) -> Result<(), CheckoutError> {
+        let snapshot = self.status.snapshot();
+        match snapshot.unavailable() {
+            Some(reason)
+                if snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail =>
+            {
+                let (name, retry_after) = (self.status.name().to_owned(), snapshot.retry_after());
+                Err(CheckoutError::TemplateUnavailable {
+                    name,
+                    reason,
+                    retry_after,
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }

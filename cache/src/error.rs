@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-
-use crate::standin::ExecError;
+use vmint_factory::ExecError;
 
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -52,12 +51,12 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
-    /// The guest of the clone, and of one more, did not do what the checkout needed of it.
-    #[error("the guest did not {what}")]
+    /// The clone could not be made fit for this request, and neither could one more.
+    #[error("{what}")]
     Guest {
-        /// What it should have done.
+        /// What did not work.
         what: &'static str,
-        /// What it said.
+        /// Why not.
         #[source]
         source: BoxError,
     },

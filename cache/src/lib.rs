@@ -2,34 +2,53 @@
 //!
 //! Start at [`Cache`]: it finds or builds every template, keeps a pool of clones of each, and leases them as sandboxes.
 //! It knows nothing of hypervisor command lines, QMP or HTTP.
+//!
+//! ```text
+//!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
+//!  show.rs       ... what can be seen                  template/    keeps a sound generation
+//!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
+//!  readiness.rs  can it work?                          node.rs      what all of them share
+//!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
+//! ```
 
 mod backoff;
 mod cache;
+mod command;
 mod error;
+mod factory_mint;
+mod gate;
 mod lease;
 mod mint;
+mod node;
 mod pool;
+mod readiness;
 mod request;
+mod sandbox;
+mod show;
 mod spec;
-mod standin;
+mod sync;
 mod telemetry;
+mod template;
 mod view;
 
 pub use cache::Cache;
 pub use error::{
-    BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError, SandboxExecError,
-    TtlError,
+    BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
+    SandboxExecError, TtlError,
 };
 pub use lease::Lease;
 pub use mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration,
-    Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
+    LiveGeneration, Mint, RecordState, StepReport,
 };
 pub use request::{CheckoutRequest, OnEmpty, Resize};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
-pub use standin::{BuildStep, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, StaleField};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
-    BuildState, BuildView, CloneState, CloneView, GenerationView, PoolView, Readiness, SandboxView, Source,
-    TemplateMemory, TemplateState, TemplateView,
+    BuildState, BuildView, CloneState, CloneView, GenerationView, PoolView, Readiness, SandboxView,
+    Source, TemplateMemory, TemplateState, TemplateView,
+};
+// The parts of the factory that this crate's own interface speaks of.
+pub use vmint_factory::{
+    BuildStep, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, StaleField,
 };

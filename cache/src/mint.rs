@@ -10,10 +10,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
-use vmint_factory::{Accel, Argv, GenerationId, Phase, Phases, TemplateSpec, VmId};
+use vmint_factory::{
+    Accel, Argv, BuildStep, ExecError, ExecOutcome, ExecRequest, GenerationId, Identity, Phase,
+    Phases, StaleField, TemplateSpec, VmId,
+};
 
 use crate::error::BoxError;
-use crate::standin::{BuildStep, ExecError, ExecOutcome, ExecRequest, Identity, StaleField};
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -21,7 +23,10 @@ pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
 /// Makes generations, and clones of them.
 pub trait Mint: Send + Sync + 'static {
     /// Looks for a published generation of a template.
-    fn find<'a>(&'a self, spec: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>>;
+    fn find<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<FoundGeneration, BoxError>>;
 
     /// Builds and publishes a generation.
     ///

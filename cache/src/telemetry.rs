@@ -30,7 +30,13 @@ impl StartPath {
 pub trait Telemetry: Send + Sync + 'static {
     /// A checkout ended: `outcome` is `ok` or the code of its error; `source` is `None` when it failed. One whose
     /// client hung up, or that named no known template, is not reported.
-    fn checkout(&self, template: &str, source: Option<Source>, outcome: &'static str, took: Duration);
+    fn checkout(
+        &self,
+        template: &str,
+        source: Option<Source>,
+        outcome: &'static str,
+        took: Duration,
+    );
     /// A virtual machine started.
     fn startup(&self, template: &str, path: StartPath, phases: &Phases);
     /// The first command of a sandbox, or of a cold-booted template, was answered.

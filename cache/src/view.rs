@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_factory::{Accel, Phases};
-
-use crate::standin::{BuildStep, StaleField};
+use vmint_factory::{Accel, BuildStep, Phases, StaleField};
 
 /// Where a sandbox came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

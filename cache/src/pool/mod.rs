@@ -1,3 +1,22 @@
-//! One pool of clones.
+//! One pool of clones: a pure core that decides, and one task that has it done.
+//!
+//! ```text
+//!  handle.rs     the pool as others see it     core/        every decision, and nothing else
+//!  checkout.rs   a request becomes a lease     actor.rs     the task that owns the core
+//!  grant.rs      a clone on its way out        tasks.rs     launches, pings, ends, watches
+//!  message.rs    what the actor is told        ledger.rs    what the core's numbers stand for
+//! ```
 
+mod actor;
+mod checkout;
 mod core;
+mod grant;
+mod handle;
+mod ledger;
+mod message;
+mod tasks;
+
+pub(crate) use self::core::CloneKey;
+pub(crate) use checkout::Order;
+pub(crate) use grant::Grant;
+pub(crate) use handle::Pool;

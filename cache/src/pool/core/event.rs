@@ -34,7 +34,12 @@ pub(crate) enum Event {
     /// A clone was made: its guest has answered, with an identity of its own.
     Launched { clone: CloneKey },
     /// A clone could not be made, and nothing of it is left.
-    LaunchFailed { clone: CloneKey, phase: Phase, damage: bool, reason: String },
+    LaunchFailed {
+        clone: CloneKey,
+        phase: Phase,
+        damage: bool,
+        reason: String,
+    },
     /// The process of a clone is gone by itself.
     Died { clone: CloneKey },
     /// The guest of a clone answered a ping.
@@ -46,7 +51,10 @@ pub(crate) enum Event {
     /// A grant was not taken, and its clone cannot be given to anybody else.
     Spoiled { clone: CloneKey },
     /// A lease begins anew.
-    Renewed { clone: CloneKey, ttl: Option<Duration> },
+    Renewed {
+        clone: CloneKey,
+        ttl: Option<Duration>,
+    },
     /// A sandbox is no longer needed.
     Released { clone: CloneKey },
     /// What was ended, or given up, is gone.
@@ -65,11 +73,19 @@ pub(crate) enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Make a clone; answered by `Launched` or `LaunchFailed`. `urgent`: somebody waits for it.
-    Launch { clone: CloneKey, epoch: Epoch, urgent: bool },
+    Launch {
+        clone: CloneKey,
+        epoch: Epoch,
+        urgent: bool,
+    },
     /// Give up a clone that is being made; answered by `Ended`.
     Abandon { clone: CloneKey },
     /// Give a clone to a checkout; it is leased from now on.
-    Grant { ticket: Ticket, clone: CloneKey, source: Source },
+    Grant {
+        ticket: Ticket,
+        clone: CloneKey,
+        source: Source,
+    },
     /// Answer a checkout with no.
     Refuse { ticket: Ticket, why: Refusal },
     /// Ask a guest for a sign of life; answered by `Answered` or `Silent`.

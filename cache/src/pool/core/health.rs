@@ -21,7 +21,10 @@ use crate::backoff::Backoff;
 const DEGRADED_AFTER: u32 = 3;
 /// The pause after a failure. A clone takes some tens of milliseconds: a quarter of a second gives a burst time to end,
 /// and half a minute is how long an operator can be asked to wait for a recovery.
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(250), cap: Duration::from_secs(30) };
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    cap: Duration::from_secs(30),
+};
 
 /// Whether clones can be made.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +68,11 @@ impl Health {
         if self.failures < DEGRADED_AFTER {
             return false;
         }
-        let text = format!("{} clones failed in a row, the last in phase {}: {reason}", self.failures, phase.as_str());
+        let text = format!(
+            "{} clones failed in a row, the last in phase {}: {reason}",
+            self.failures,
+            phase.as_str()
+        );
         self.degraded.replace(text).is_none()
     }
 

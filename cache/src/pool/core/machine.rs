@@ -95,7 +95,11 @@ impl Core {
     pub(crate) fn next_wake(&self) -> Option<Moment> {
         let clones = self.roster.iter().filter_map(|(_, slot)| match slot.state {
             State::Ready { ping } => {
-                let ping = if let Ping::Due(due) = ping { Some(due) } else { None };
+                let ping = if let Ping::Due(due) = ping {
+                    Some(due)
+                } else {
+                    None
+                };
                 earliest(ping, slot.best_before.filter(|end| *end > self.now))
             }
             State::Leased { expires } => expires,
@@ -147,7 +151,9 @@ impl Core {
 
     /// How long launches pause yet after a failure.
     pub(crate) fn pause(&self) -> Duration {
-        self.health.pause_ends(self.now).map_or(Duration::ZERO, |end| end.since(self.now))
+        self.health
+            .pause_ends(self.now)
+            .map_or(Duration::ZERO, |end| end.since(self.now))
     }
 
     /// Whether it was stopped, and everything has ended.
@@ -164,7 +170,12 @@ impl Core {
             Event::Checkout { ticket, terms } => self.checkout(ticket, terms, effects),
             Event::HungUp { ticket } => self.queue.remove(ticket),
             Event::Launched { clone } => self.launched(clone, effects),
-            Event::LaunchFailed { clone, phase, damage, reason } => {
+            Event::LaunchFailed {
+                clone,
+                phase,
+                damage,
+                reason,
+            } => {
                 self.launch_failed(clone, phase, damage, &reason, effects);
             }
             Event::Died { clone } => self.died(clone, effects),
@@ -189,30 +200,48 @@ impl Core {
     fn take_due(&mut self, effects: &mut Vec<Effect>) {
         let now = self.now;
         for waiter in self.queue.take_overdue(now) {
-            effects.push(Effect::Refuse { ticket: waiter.ticket, why: Refusal::Empty });
+            effects.push(Effect::Refuse {
+                ticket: waiter.ticket,
+                why: Refusal::Empty,
+            });
         }
         for (clone, slot) in self.roster.iter_mut() {
             match slot.state {
                 State::Leased { expires: Some(end) } if end <= now => {
                     slot.state = State::Releasing;
-                    effects.push(Effect::End { clone, why: EndReason::Expired });
+                    effects.push(Effect::End {
+                        clone,
+                        why: EndReason::Expired,
+                    });
                 }
-                State::Ready { ping: Ping::Due(due) } if due <= now => {
+                State::Ready {
+                    ping: Ping::Due(due),
+                } if due <= now => {
                     slot.state = State::Ready { ping: Ping::Asked };
                     effects.push(Effect::Ping { clone });
                 }
-                State::Launching | State::Ready { .. } | State::Leased { .. } | State::Releasing => {}
+                State::Launching
+                | State::Ready { .. }
+                | State::Leased { .. }
+                | State::Releasing => {}
             }
         }
     }
 
     fn checkout(&mut self, ticket: Ticket, terms: Terms, effects: &mut Vec<Effect>) {
         if self.course != Course::Open {
-            effects.push(Effect::Refuse { ticket, why: Refusal::Closed });
+            effects.push(Effect::Refuse {
+                ticket,
+                why: Refusal::Closed,
+            });
             return;
         }
         let waiter = Waiter { ticket, terms };
-        let at_once = self.queue.is_empty().then(|| self.roster.best_ready(self.now, self.epoch)).flatten();
+        let at_once = self
+            .queue
+            .is_empty()
+            .then(|| self.roster.best_ready(self.now, self.epoch))
+            .flatten();
         if !terms.again {
             self.hits += u64::from(at_once.is_some());
             self.misses += u64::from(at_once.is_none());
@@ -220,26 +249,44 @@ impl Core {
         match at_once {
             Some(clone) => self.grant(waiter, clone, Source::Pool, effects),
             None if terms.on_empty == OnEmpty::Fail || terms.deadline <= self.now => {
-                effects.push(Effect::Refuse { ticket, why: Refusal::Empty });
+                effects.push(Effect::Refuse {
+                    ticket,
+                    why: Refusal::Empty,
+                });
             }
             None if self.queue.is_full() && !terms.again => {
-                effects.push(Effect::Refuse { ticket, why: Refusal::QueueFull });
+                effects.push(Effect::Refuse {
+                    ticket,
+                    why: Refusal::QueueFull,
+                });
             }
             None => self.queue.push(waiter),
         }
     }
 
     /// Leases a ready clone to a checkout.
-    pub(super) fn grant(&mut self, waiter: Waiter, clone: CloneKey, source: Source, effects: &mut Vec<Effect>) {
+    pub(super) fn grant(
+        &mut self,
+        waiter: Waiter,
+        clone: CloneKey,
+        source: Source,
+        effects: &mut Vec<Effect>,
+    ) {
         let expires = waiter.terms.ttl.map(|ttl| self.now.after(ttl));
         if let Some(slot) = self.roster.get_mut(clone) {
             slot.state = State::Leased { expires };
-            effects.push(Effect::Grant { ticket: waiter.ticket, clone, source });
+            effects.push(Effect::Grant {
+                ticket: waiter.ticket,
+                clone,
+                source,
+            });
         }
     }
 
     fn launched(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.roster.get(clone) else { return };
+        let Some(slot) = self.roster.get(clone) else {
+            return;
+        };
         match slot.state {
             State::Launching => {
                 let epoch = slot.epoch;
@@ -249,7 +296,10 @@ impl Core {
                 }
             }
             // It was given up while its success was on its way here.
-            State::Releasing => effects.push(Effect::End { clone, why: EndReason::Stopped }),
+            State::Releasing => effects.push(Effect::End {
+                clone,
+                why: EndReason::Stopped,
+            }),
             State::Ready { .. } | State::Leased { .. } => {}
         }
     }
@@ -270,12 +320,24 @@ impl Core {
     fn first_ping(&mut self) -> Ping {
         match self.limits.ping_every {
             None => Ping::Never,
-            Some(every) => Ping::Due(self.now.after(every.mul_f64(1.0 - 0.5 * self.rng.random::<f64>()))),
+            Some(every) => Ping::Due(
+                self.now
+                    .after(every.mul_f64(1.0 - 0.5 * self.rng.random::<f64>())),
+            ),
         }
     }
 
-    fn launch_failed(&mut self, clone: CloneKey, phase: Phase, damage: bool, reason: &str, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.roster.get(clone) else { return };
+    fn launch_failed(
+        &mut self,
+        clone: CloneKey,
+        phase: Phase,
+        damage: bool,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.roster.get(clone) else {
+            return;
+        };
         let epoch = slot.epoch;
         let was_wanted = match slot.state {
             State::Launching => true,
@@ -288,24 +350,43 @@ impl Core {
         }
         if damage {
             self.health.found_damage(epoch, phase, reason);
-            effects.push(Effect::Rebuild { epoch, reason: reason.to_owned() });
-        } else if !self.health.failed(self.now, phase, reason, self.rng.random()) {
+            effects.push(Effect::Rebuild {
+                epoch,
+                reason: reason.to_owned(),
+            });
+        } else if !self
+            .health
+            .failed(self.now, phase, reason, self.rng.random())
+        {
             return;
         }
-        effects.push(Effect::Degraded { reason: self.health.degraded().unwrap_or_default().to_owned() });
+        effects.push(Effect::Degraded {
+            reason: self.health.degraded().unwrap_or_default().to_owned(),
+        });
     }
 
     fn died(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
         match self.clone_state(clone) {
-            Some(State::Ready { .. } | State::Leased { .. }) => self.end(clone, EndReason::Died, effects),
+            Some(State::Ready { .. } | State::Leased { .. }) => {
+                self.end(clone, EndReason::Died, effects)
+            }
             // While it is made, its launch says so; while it is ended, its end does.
             Some(State::Launching | State::Releasing) | None => {}
         }
     }
 
     fn answered(&mut self, clone: CloneKey) {
-        let due = self.limits.ping_every.map_or(Ping::Never, |every| Ping::Due(self.now.after(every)));
-        if let Some(Slot { state: State::Ready { ping: ping @ Ping::Asked }, .. }) = self.roster.get_mut(clone) {
+        let due = self
+            .limits
+            .ping_every
+            .map_or(Ping::Never, |every| Ping::Due(self.now.after(every)));
+        if let Some(Slot {
+            state: State::Ready {
+                ping: ping @ Ping::Asked,
+            },
+            ..
+        }) = self.roster.get_mut(clone)
+        {
             *ping = due;
         }
     }
@@ -318,8 +399,17 @@ impl Core {
     }
 
     fn returned(&mut self, clone: CloneKey) {
-        let ping = self.limits.ping_every.map_or(Ping::Never, |_| Ping::Due(self.now));
-        if let Some(slot @ Slot { state: State::Leased { .. }, .. }) = self.roster.get_mut(clone) {
+        let ping = self
+            .limits
+            .ping_every
+            .map_or(Ping::Never, |_| Ping::Due(self.now));
+        if let Some(
+            slot @ Slot {
+                state: State::Leased { .. },
+                ..
+            },
+        ) = self.roster.get_mut(clone)
+        {
             slot.state = State::Ready { ping };
         }
     }
@@ -332,7 +422,11 @@ impl Core {
 
     fn renewed(&mut self, clone: CloneKey, ttl: Option<Duration>) {
         let new_end = ttl.map(|ttl| self.now.after(ttl));
-        if let Some(Slot { state: State::Leased { expires }, .. }) = self.roster.get_mut(clone) {
+        if let Some(Slot {
+            state: State::Leased { expires },
+            ..
+        }) = self.roster.get_mut(clone)
+        {
             *expires = new_end;
         }
     }
@@ -356,7 +450,10 @@ impl Core {
             self.course = course;
         }
         for waiter in self.queue.take_all() {
-            effects.push(Effect::Refuse { ticket: waiter.ticket, why: Refusal::Closed });
+            effects.push(Effect::Refuse {
+                ticket: waiter.ticket,
+                why: Refusal::Closed,
+            });
         }
     }
 
@@ -366,7 +463,10 @@ impl Core {
             match slot.state {
                 State::Launching => effects.push(Effect::Abandon { clone }),
                 State::Ready { .. } | State::Leased { .. } => {
-                    effects.push(Effect::End { clone, why: EndReason::Stopped });
+                    effects.push(Effect::End {
+                        clone,
+                        why: EndReason::Stopped,
+                    });
                 }
                 State::Releasing => {}
             }
@@ -376,7 +476,8 @@ impl Core {
 
     fn notice_filled(&mut self) {
         let tally = self.tally();
-        self.was_filled |= self.epoch.is_some() && tally.ready() + tally.leased >= self.limits.target;
+        self.was_filled |=
+            self.epoch.is_some() && tally.ready() + tally.leased >= self.limits.target;
     }
 }
 

@@ -31,4 +31,4 @@ mod tests;
 pub(crate) use event::{Effect, EndReason, Event, Refusal, Terms};
 pub(crate) use ids::{CloneKey, Epoch, Moment, Ticket};
 pub(crate) use machine::{Core, Limits};
-pub(crate) use roster::{Slot, State, Tally};
+pub(crate) use roster::{Slot, State};

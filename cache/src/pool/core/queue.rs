@@ -25,7 +25,10 @@ pub(crate) struct Queue {
 impl Queue {
     /// An empty queue for so many.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { waiters: VecDeque::new(), limit }
+        Self {
+            waiters: VecDeque::new(),
+            limit,
+        }
     }
 
     /// Whether nobody else may wait.
@@ -43,14 +46,12 @@ impl Queue {
         self.waiters.len()
     }
 
-    /// The limit.
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// How many of them want a clone made for them.
     pub(crate) fn wanting_a_clone(&self) -> usize {
-        self.waiters.iter().filter(|waiter| waiter.terms.on_empty == OnEmpty::Clone).count()
+        self.waiters
+            .iter()
+            .filter(|waiter| waiter.terms.on_empty == OnEmpty::Clone)
+            .count()
     }
 
     /// Adds one: at the head when it was served before, and badly.
@@ -77,7 +78,10 @@ impl Queue {
         if self.next_deadline().is_none_or(|deadline| deadline > now) {
             return Vec::new();
         }
-        let (overdue, waiting) = self.waiters.drain(..).partition(|waiter| waiter.terms.deadline <= now);
+        let (overdue, waiting) = self
+            .waiters
+            .drain(..)
+            .partition(|waiter| waiter.terms.deadline <= now);
         self.waiters = waiting;
         Vec::from(overdue)
     }
@@ -89,6 +93,9 @@ impl Queue {
 
     /// The first deadline among them.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        self.waiters.iter().map(|waiter| waiter.terms.deadline).min()
+        self.waiters
+            .iter()
+            .map(|waiter| waiter.terms.deadline)
+            .min()
     }
 }

@@ -55,7 +55,8 @@ pub(crate) enum Ping {
 impl Slot {
     /// Whether it is ready, but to be replaced: it is too old, or of an older generation.
     fn is_stale(&self, now: Moment, current: Option<Epoch>) -> bool {
-        current.is_some_and(|epoch| epoch != self.epoch) || self.best_before.is_some_and(|end| end <= now)
+        current.is_some_and(|epoch| epoch != self.epoch)
+            || self.best_before.is_some_and(|end| end <= now)
     }
 }
 
@@ -110,7 +111,15 @@ impl Roster {
     pub(crate) fn begin(&mut self, now: Moment, epoch: Epoch) -> CloneKey {
         let key = CloneKey(self.next_key);
         self.next_key += 1;
-        self.slots.insert(key, Slot { epoch, begun: now, best_before: None, state: State::Launching });
+        self.slots.insert(
+            key,
+            Slot {
+                epoch,
+                begun: now,
+                best_before: None,
+                state: State::Launching,
+            },
+        );
         key
     }
 
@@ -159,12 +168,18 @@ impl Roster {
     /// The ready clone to grant next: one to be kept before one to be replaced, one whose guest is not being asked for
     /// a sign of life before one that still owes it, and the oldest of those.
     pub(crate) fn best_ready(&self, now: Moment, current: Option<Epoch>) -> Option<CloneKey> {
-        self.ready().min_by_key(|(key, slot, ping)| (slot.is_stale(now, current), *ping == Ping::Asked, *key)).map(first)
+        self.ready()
+            .min_by_key(|(key, slot, ping)| {
+                (slot.is_stale(now, current), *ping == Ping::Asked, *key)
+            })
+            .map(first)
     }
 
     /// The ready clone to do without first: one to be replaced before one to be kept, and the oldest of those.
     pub(crate) fn worst_ready(&self, now: Moment, current: Option<Epoch>) -> Option<CloneKey> {
-        self.ready().min_by_key(|(key, slot, _)| (!slot.is_stale(now, current), *key)).map(first)
+        self.ready()
+            .min_by_key(|(key, slot, _)| (!slot.is_stale(now, current), *key))
+            .map(first)
     }
 
     fn ready(&self) -> impl Iterator<Item = (CloneKey, &Slot, Ping)> {

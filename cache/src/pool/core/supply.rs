@@ -9,6 +9,9 @@
 //!
 //! A checkout that only waits is served by the refill. In a pool of `target` 0 nothing would ever be refilled, so there
 //! its clone is made for it as well.
+//!
+//! A degraded pool always tries to make one, wanted or not: nobody sends checkouts to a service that is not ready, so
+//! nobody would ever find out that clones can be made again.
 
 use super::event::{Effect, EndReason};
 use super::ids::{CloneKey, Epoch};
@@ -41,7 +44,11 @@ impl Core {
             && let Some(waiter) = self.queue.pop()
         {
             let made_for_it = waiter.terms.on_empty == OnEmpty::Clone || self.limits.target == 0;
-            let source = if made_for_it { Source::Clone } else { Source::Pool };
+            let source = if made_for_it {
+                Source::Clone
+            } else {
+                Source::Pool
+            };
             self.grant(waiter, clone, source, effects);
         }
     }
@@ -64,7 +71,11 @@ impl Core {
         let waiting = self.queue.len().saturating_sub(tally.in_flight());
         for nth in 0..self.wanted(&tally).min(room).min(slots) {
             let clone = self.roster.begin(self.now, epoch);
-            effects.push(Effect::Launch { clone, epoch, urgent: nth < waiting });
+            effects.push(Effect::Launch {
+                clone,
+                epoch,
+                urgent: nth < waiting,
+            });
         }
     }
 
@@ -73,7 +84,11 @@ impl Core {
     fn make_room(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
         let is_quiet = tally.in_flight() == 0 && tally.releasing == 0;
-        if is_quiet && tally.stale > 0 && self.wanted(&tally) > 0 && tally.alive() == self.limits.max {
+        if is_quiet
+            && tally.stale > 0
+            && self.wanted(&tally) > 0
+            && tally.alive() == self.limits.max
+        {
             self.end_worst(effects);
         }
     }
@@ -81,12 +96,18 @@ impl Core {
     /// Clones that are wanted beyond those that are ready or being made.
     fn wanted(&self, tally: &Tally) -> usize {
         let waiting = self.queue.len().saturating_sub(tally.launching_old);
-        (self.limits.target + waiting).saturating_sub(tally.launching + tally.fresh)
+        let wanted = (self.limits.target + waiting).saturating_sub(tally.launching + tally.fresh);
+        let probe = usize::from(self.health.degraded().is_some() && tally.in_flight() == 0);
+        wanted.max(probe)
     }
 
     /// Launches that may run at the same time.
     fn at_once(&self) -> usize {
-        if self.health.is_probing() { 1 } else { self.limits.refill.max(1) + self.queue.wanting_a_clone() }
+        if self.health.is_probing() {
+            1
+        } else {
+            self.limits.refill.max(1) + self.queue.wanting_a_clone()
+        }
     }
 
     fn end_worst(&mut self, effects: &mut Vec<Effect>) {

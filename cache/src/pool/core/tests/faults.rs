@@ -29,7 +29,10 @@ fn a_failure_pauses_launches_and_then_one_at_a_time_is_tried() {
     assert_eq!(world.launching().len(), 1);
     world.settle();
     assert_eq!(world.ready().len(), 2);
-    assert!(world.notes.is_empty(), "two failures are no reason to worry anybody");
+    assert!(
+        world.notes.is_empty(),
+        "two failures are no reason to worry anybody"
+    );
 }
 
 #[test]
@@ -37,12 +40,33 @@ fn three_failures_degrade_and_one_success_recovers() {
     let mut world = World::new(LIMITS);
     world.publish();
     fail_often(&mut world, 4);
-    assert_eq!(world.notes, ["degraded: 3 clones failed in a row, the last in phase load: no"]);
-    assert_eq!(world.core.degraded(), Some("4 clones failed in a row, the last in phase load: no"));
+    assert_eq!(
+        world.notes,
+        ["degraded: 3 clones failed in a row, the last in phase load: no"]
+    );
+    assert_eq!(
+        world.core.degraded(),
+        Some("4 clones failed in a row, the last in phase load: no")
+    );
     world.pass(2 * SECOND);
     world.settle();
     assert_eq!(world.notes[1..], ["recovered"]);
     assert_eq!((world.core.degraded(), world.ready().len()), (None, 2));
+}
+
+#[test]
+fn a_degraded_pool_recovers_even_when_it_needs_no_clone() {
+    let mut world = World::new(LIMITS);
+    world.publish();
+    fail_often(&mut world, 3);
+    world.on(Event::Resized { target: 0, max: 6 });
+    world.pass(2 * SECOND);
+    world.settle();
+    assert_eq!(
+        (world.core.degraded(), world.core.tally().alive()),
+        (None, 0)
+    );
+    assert!(world.ends.values().all(|why| *why == EndReason::Surplus));
 }
 
 #[test]
@@ -83,12 +107,18 @@ fn damage_degrades_at_once_has_the_template_rebuilt_once_and_stops_launches() {
     let mut world = World::filled(LIMITS);
     world.checkout(OnEmpty::Wait);
     world.checkout(OnEmpty::Wait);
-    let [one, two] = world.launching()[..] else { panic!("two are under way") };
+    let [one, two] = world.launching()[..] else {
+        panic!("two are under way")
+    };
     world.launch_fails(one, true);
     world.launch_fails(two, true);
     assert_eq!(world.notes.len(), 2, "{:?}", world.notes);
     assert_eq!(world.notes[0], "rebuild 0");
-    assert!(world.notes[1].contains("damaged, found in phase load"), "{}", world.notes[1]);
+    assert!(
+        world.notes[1].contains("damaged, found in phase load"),
+        "{}",
+        world.notes[1]
+    );
     world.pass(3_600 * SECOND);
     assert!(world.launching().is_empty());
     world.publish();
@@ -116,7 +146,11 @@ fn a_ready_clone_that_died_is_replaced_and_never_granted() {
     let mut world = World::filled(LIMITS);
     let dead = world.ready()[0];
     world.dies(dead);
-    assert_eq!(world.launching().len(), 1, "at once, not when its remains are gone");
+    assert_eq!(
+        world.launching().len(),
+        1,
+        "at once, not when its remains are gone"
+    );
     world.checkout(OnEmpty::Wait);
     world.checkout(OnEmpty::Wait);
     world.settle();
@@ -136,7 +170,10 @@ fn a_leased_clone_that_died_ends_its_lease() {
 
 #[test]
 fn a_silent_guest_is_replaced() {
-    let mut world = World::filled(Limits { ping_every: Some(15 * SECOND), ..LIMITS });
+    let mut world = World::filled(Limits {
+        ping_every: Some(15 * SECOND),
+        ..LIMITS
+    });
     world.now += 15 * SECOND;
     world.on(Event::Tick);
     let asked: Vec<_> = world.pings.iter().copied().collect();
@@ -149,7 +186,10 @@ fn a_silent_guest_is_replaced() {
 
 #[test]
 fn a_guest_is_not_asked_again_while_it_owes_an_answer() {
-    let mut world = World::filled(Limits { ping_every: Some(15 * SECOND), ..LIMITS });
+    let mut world = World::filled(Limits {
+        ping_every: Some(15 * SECOND),
+        ..LIMITS
+    });
     world.now += 15 * SECOND;
     world.on(Event::Tick);
     world.pings.clear();

@@ -10,7 +10,12 @@ use crate::request::OnEmpty;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// One clone and no refill: what happens to it is not mixed with what happens to others.
-const ALONE: Limits = Limits { target: 1, max: 1, ping_every: Some(Duration::from_secs(15)), ..LIMITS };
+const ALONE: Limits = Limits {
+    target: 1,
+    max: 1,
+    ping_every: Some(Duration::from_secs(15)),
+    ..LIMITS
+};
 const IT: CloneKey = CloneKey(0);
 
 /// A pool whose only clone is in the named state.
@@ -50,13 +55,21 @@ fn event(name: &str) -> Event {
     let clone = IT;
     match name {
         "launched" => Event::Launched { clone },
-        "failed" => Event::LaunchFailed { clone, phase: Phase::Load, damage: false, reason: "no".to_owned() },
+        "failed" => Event::LaunchFailed {
+            clone,
+            phase: Phase::Load,
+            damage: false,
+            reason: "no".to_owned(),
+        },
         "died" => Event::Died { clone },
         "answered" => Event::Answered { clone },
         "silent" => Event::Silent { clone },
         "returned" => Event::Returned { clone },
         "spoiled" => Event::Spoiled { clone },
-        "renewed" => Event::Renewed { clone, ttl: Some(SECOND) },
+        "renewed" => Event::Renewed {
+            clone,
+            ttl: Some(SECOND),
+        },
         "released" => Event::Released { clone },
         "ended" => Event::Ended { clone },
         "stopped" => Event::Stopped,
@@ -66,7 +79,9 @@ fn event(name: &str) -> Event {
 
 fn outcome(state: &str, name: &str) -> String {
     let mut world = world_in(state);
-    let effects = world.core.on(crate::pool::core::Moment::new(world.now), event(name));
+    let effects = world
+        .core
+        .on(crate::pool::core::Moment::new(world.now), event(name));
     let state = match world.core.clone_state(IT) {
         None => "gone",
         Some(State::Launching) => "launching",
@@ -75,26 +90,144 @@ fn outcome(state: &str, name: &str) -> String {
         Some(State::Releasing) => "releasing",
     };
     let does = |wanted: fn(&Effect) -> bool| effects.iter().any(wanted);
-    let end = if does(|effect| matches!(effect, Effect::End { clone: IT, .. })) { "+end" } else { "" };
-    let abandon = if does(|effect| matches!(effect, Effect::Abandon { clone: IT })) { "+abandon" } else { "" };
+    let end = if does(|effect| matches!(effect, Effect::End { clone: IT, .. })) {
+        "+end"
+    } else {
+        ""
+    };
+    let abandon = if does(|effect| matches!(effect, Effect::Abandon { clone: IT })) {
+        "+abandon"
+    } else {
+        ""
+    };
     format!("{state}{end}{abandon}")
 }
 
 #[test]
 fn every_state_with_every_event() {
-    let states = ["launching", "ready", "asked", "leased", "releasing", "abandoned", "gone"];
+    let states = [
+        "launching",
+        "ready",
+        "asked",
+        "leased",
+        "releasing",
+        "abandoned",
+        "gone",
+    ];
     let table: [(&str, [&str; 7]); 11] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
-        ("launched", ["ready", "ready", "ready", "leased", "releasing+end", "releasing+end", "gone"]),
-        ("failed", ["gone", "ready", "ready", "leased", "gone", "gone", "gone"]),
-        ("died", ["launching", "releasing+end", "releasing+end", "releasing+end", "releasing", "releasing", "gone"]),
-        ("answered", ["launching", "ready", "ready", "leased", "releasing", "releasing", "gone"]),
-        ("silent", ["launching", "ready", "releasing+end", "leased", "releasing", "releasing", "gone"]),
-        ("returned", ["launching", "ready", "ready", "ready", "releasing", "releasing", "gone"]),
-        ("spoiled", ["launching", "ready", "ready", "releasing+end", "releasing", "releasing", "gone"]),
-        ("renewed", ["launching", "ready", "ready", "leased", "releasing", "releasing", "gone"]),
-        ("released", ["launching", "ready", "ready", "releasing+end", "releasing", "releasing", "gone"]),
-        ("ended", ["launching", "ready", "ready", "leased", "gone", "gone", "gone"]),
+        (
+            "launched",
+            [
+                "ready",
+                "ready",
+                "ready",
+                "leased",
+                "releasing+end",
+                "releasing+end",
+                "gone",
+            ],
+        ),
+        (
+            "failed",
+            ["gone", "ready", "ready", "leased", "gone", "gone", "gone"],
+        ),
+        (
+            "died",
+            [
+                "launching",
+                "releasing+end",
+                "releasing+end",
+                "releasing+end",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "answered",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "leased",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "silent",
+            [
+                "launching",
+                "ready",
+                "releasing+end",
+                "leased",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "returned",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "ready",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "spoiled",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "releasing+end",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "renewed",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "leased",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "released",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "releasing+end",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "ended",
+            [
+                "launching",
+                "ready",
+                "ready",
+                "leased",
+                "gone",
+                "gone",
+                "gone",
+            ],
+        ),
         (
             "stopped",
             [

@@ -5,12 +5,20 @@ use std::time::Duration;
 
 use vmint_factory::Phase;
 
-use crate::pool::core::{CloneKey, Core, Effect, EndReason, Epoch, Event, Limits, Moment, Refusal, Terms, Ticket};
+use crate::pool::core::{
+    CloneKey, Core, Effect, EndReason, Epoch, Event, Limits, Moment, Refusal, Terms, Ticket,
+};
 use crate::request::OnEmpty;
 use crate::view::Source;
 
-pub(super) const LIMITS: Limits =
-    Limits { target: 2, max: 6, refill: 2, queue: 8, max_age: None, ping_every: None };
+pub(super) const LIMITS: Limits = Limits {
+    target: 2,
+    max: 6,
+    refill: 2,
+    queue: 8,
+    max_age: None,
+    ping_every: None,
+};
 
 /// What is true of a clone, whatever the core thinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,15 +84,30 @@ impl World {
     fn carry_out(&mut self, effect: &Effect) {
         match effect {
             Effect::Launch { clone, epoch, .. } => {
-                assert_eq!(self.clones.insert(*clone, Truth::Launching), None, "a key was used twice");
+                assert_eq!(
+                    self.clones.insert(*clone, Truth::Launching),
+                    None,
+                    "a key was used twice"
+                );
                 self.epochs.insert(*clone, *epoch);
             }
             Effect::Abandon { clone } => {
-                assert_eq!(self.clones.insert(*clone, Truth::Ending), Some(Truth::Launching));
+                assert_eq!(
+                    self.clones.insert(*clone, Truth::Ending),
+                    Some(Truth::Launching)
+                );
             }
-            Effect::Grant { ticket, clone, source } => {
+            Effect::Grant {
+                ticket,
+                clone,
+                source,
+            } => {
                 let before = self.clones.insert(*clone, Truth::Granted(*ticket));
-                assert_eq!(before, Some(Truth::Proved), "granted a clone that is not proved, alive and unused");
+                assert_eq!(
+                    before,
+                    Some(Truth::Proved),
+                    "granted a clone that is not proved, alive and unused"
+                );
                 let is_first = self.waiting.keys().all(|other| other >= ticket);
                 assert!(is_first, "{ticket:?} was served out of turn");
                 self.answered(*ticket);
@@ -99,7 +122,10 @@ impl World {
             }
             Effect::End { clone, why } => {
                 let before = self.clones.insert(*clone, Truth::Ending);
-                assert!(!matches!(before, None | Some(Truth::Gone)), "ended a clone that is gone");
+                assert!(
+                    !matches!(before, None | Some(Truth::Gone)),
+                    "ended a clone that is gone"
+                );
                 self.ends.insert(*clone, *why);
             }
             Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
@@ -109,7 +135,10 @@ impl World {
     }
 
     fn answered(&mut self, ticket: Ticket) {
-        assert!(self.waiting.remove(&ticket).is_some(), "answered {ticket:?}, which does not wait");
+        assert!(
+            self.waiting.remove(&ticket).is_some(),
+            "answered {ticket:?}, which does not wait"
+        );
     }
 
     /// A checkout that waits up to ten seconds.
@@ -117,12 +146,22 @@ impl World {
         self.checkout_for(on_empty, Duration::from_secs(10), None)
     }
 
-    pub(super) fn checkout_for(&mut self, on_empty: OnEmpty, wait: Duration, ttl: Option<Duration>) -> Ticket {
+    pub(super) fn checkout_for(
+        &mut self,
+        on_empty: OnEmpty,
+        wait: Duration,
+        ttl: Option<Duration>,
+    ) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let deadline = self.now + wait;
         self.waiting.insert(ticket, deadline);
-        let terms = Terms { on_empty, deadline: Moment::new(deadline), ttl, again: false };
+        let terms = Terms {
+            on_empty,
+            deadline: Moment::new(deadline),
+            ttl,
+            again: false,
+        };
         self.on(Event::Checkout { ticket, terms });
         ticket
     }
@@ -143,12 +182,20 @@ impl World {
 
     pub(super) fn launch_fails(&mut self, clone: CloneKey, damage: bool) {
         self.clones.insert(clone, Truth::Gone);
-        self.on(Event::LaunchFailed { clone, phase: Phase::Load, damage, reason: "no".to_owned() });
+        self.on(Event::LaunchFailed {
+            clone,
+            phase: Phase::Load,
+            damage,
+            reason: "no".to_owned(),
+        });
     }
 
     /// The process of a clone is gone, if it has one.
     pub(super) fn dies(&mut self, clone: CloneKey) {
-        if matches!(self.clones.get(&clone), Some(Truth::Proved | Truth::Granted(_))) {
+        if matches!(
+            self.clones.get(&clone),
+            Some(Truth::Proved | Truth::Granted(_))
+        ) {
             self.clones.insert(clone, Truth::Dead);
         }
         self.on(Event::Died { clone });
@@ -161,7 +208,12 @@ impl World {
 
     pub(super) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
-        while let Some(wake) = self.core.next_wake().map(Moment::since_start).filter(|wake| *wake <= until) {
+        while let Some(wake) = self
+            .core
+            .next_wake()
+            .map(Moment::since_start)
+            .filter(|wake| *wake <= until)
+        {
             self.now = self.now.max(wake);
             self.on(Event::Tick);
             self.answer_pings();
@@ -179,8 +231,14 @@ impl World {
     /// Lets everything that is under way succeed, until nothing is.
     pub(super) fn settle(&mut self) {
         for _ in 0..1_000 {
-            let Some((clone, truth)) = self.under_way() else { return };
-            if truth == Truth::Launching { self.launch_succeeds(clone) } else { self.end_is_done(clone) }
+            let Some((clone, truth)) = self.under_way() else {
+                return;
+            };
+            if truth == Truth::Launching {
+                self.launch_succeeds(clone)
+            } else {
+                self.end_is_done(clone)
+            }
         }
         panic!("the pool does not come to rest");
     }
@@ -191,7 +249,11 @@ impl World {
     }
 
     pub(super) fn those(&self, is: impl Fn(Truth) -> bool) -> Vec<CloneKey> {
-        self.clones.iter().filter(|(_, truth)| is(**truth)).map(|(clone, _)| *clone).collect()
+        self.clones
+            .iter()
+            .filter(|(_, truth)| is(**truth))
+            .map(|(clone, _)| *clone)
+            .collect()
     }
 
     pub(super) fn launching(&self) -> Vec<CloneKey> {
@@ -208,6 +270,9 @@ impl World {
 
     /// Who got what, in the order of the grants.
     pub(super) fn served(&self) -> Vec<(u64, Source)> {
-        self.granted.iter().map(|(ticket, _, source)| (ticket.0, *source)).collect()
+        self.granted
+            .iter()
+            .map(|(ticket, _, source)| (ticket.0, *source))
+            .collect()
     }
 }

@@ -1,0 +1,201 @@
+//! The real thing behind [`Mint`]: `vmint_factory`.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use vmint_factory::{
+    BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, Factory, Found, Generation,
+    Identity, LeaseRecord, Phase, RecordedState, TemplateSpec, Vm,
+};
+
+use crate::error::BoxError;
+use crate::mint::{
+    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
+    LiveGeneration, Mint, RecordState, StepReport,
+};
+
+/// A generation and what is known of it, worked out once.
+struct Made {
+    generation: Arc<Generation>,
+    facts: GenerationFacts,
+}
+
+impl Made {
+    fn of(generation: Arc<Generation>) -> Arc<dyn LiveGeneration> {
+        let manifest = generation.manifest();
+        let facts = GenerationFacts {
+            id: generation.id().clone(),
+            built_at: manifest.built_at,
+            accel: manifest.recipe.accel,
+            qemu_version: manifest.recipe.qemu_version.clone(),
+            vcpus: manifest.recipe.vcpus,
+            memory_mib: manifest.recipe.memory_mib,
+            boot_phases: manifest.boot_phases,
+            build_phases: manifest.build_phases.clone(),
+            first_exec: Some(manifest.first_exec),
+            report: serde_json::to_value(&manifest.report).unwrap_or_default(),
+        };
+        Arc::new(Self { generation, facts })
+    }
+}
+
+impl LiveGeneration for Made {
+    fn facts(&self) -> &GenerationFacts {
+        &self.facts
+    }
+
+    fn memory_bytes_on_disk(&self) -> u64 {
+        // A file that is gone takes no room.
+        self.generation.memory_bytes_on_disk().unwrap_or_default()
+    }
+
+    fn retire(&self) {
+        self.generation.retire();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Mint for Factory {
+    fn find<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
+        async move {
+            Ok(match Factory::find(self, spec).await? {
+                Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
+                Found::Stale { generation, fields } => {
+                    FoundGeneration::Stale { generation, fields }
+                }
+                Found::Damaged { generation, reason } => {
+                    FoundGeneration::Damaged { generation, reason }
+                }
+                Found::None => FoundGeneration::None,
+            })
+        }
+        .boxed()
+    }
+
+    fn build<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+        report: StepReport,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
+        let progress = BuildProgress::new(move |step| report(step));
+        async move { Ok(Made::of(Factory::build(self, spec, progress).await?)) }.boxed()
+    }
+
+    fn mint<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+        order: LaunchOrder,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
+        let LaunchOrder {
+            id,
+            hostname,
+            on_clone,
+            paused,
+        } = order;
+        let order = CloneOrder {
+            id,
+            hostname,
+            on_clone,
+            paused,
+        };
+        async move {
+            let Some(made) = generation.as_any().downcast_ref::<Made>() else {
+                return Err(foreign());
+            };
+            match Factory::mint(self, &made.generation, order).await {
+                Ok(vm) => Ok(Arc::new(Machine(vm)) as Arc<dyn LiveClone>),
+                Err(error) => Err(CloneFailure {
+                    phase: error.phase,
+                    damage: error.is_generation_damage(),
+                    source: Box::new(error),
+                }),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn foreign() -> CloneFailure {
+    CloneFailure {
+        phase: Phase::Spawn,
+        damage: false,
+        source: "the generation is not one of this factory's".into(),
+    }
+}
+
+/// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.
+struct Machine(Arc<Vm>);
+
+impl LiveClone for Machine {
+    fn facts(&self) -> CloneFacts {
+        CloneFacts {
+            id: self.0.id().clone(),
+            pid: self.0.pid(),
+            created_at: self.0.created_at(),
+            phases: self.0.phases(),
+            console_socket: self.0.console_socket(),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+
+    fn ended(&self) -> BoxFuture<'_, String> {
+        self.0.ended().map(|end| end.to_string()).boxed()
+    }
+
+    fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move { Ok(self.0.ping(deadline).await?) }.boxed()
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
+        self.0.exec(request).boxed()
+    }
+
+    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move { Ok(self.0.set_hostname(name).await?) }.boxed()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move { Ok(self.0.resume().await?) }.boxed()
+    }
+
+    fn record(&self, state: RecordState) -> io::Result<()> {
+        match state {
+            RecordState::Ready => self.0.record(RecordedState::Ready, None),
+            RecordState::Releasing => self.0.record(RecordedState::Releasing, None),
+            RecordState::Leased(lease) => {
+                let lease = LeaseRecord {
+                    leased_at: lease.leased_at,
+                    expires_at: lease.expires_at,
+                    metadata: lease.metadata,
+                    source: lease.source.to_owned(),
+                };
+                self.0.record(RecordedState::Leased, Some(lease))
+            }
+        }
+    }
+
+    fn end(&self) -> BoxFuture<'_, String> {
+        self.0.end().map(|end| end.to_string()).boxed()
+    }
+
+    fn console(&self) -> io::Result<Vec<u8>> {
+        self.0.console()
+    }
+
+    fn anonymous_bytes(&self) -> io::Result<u64> {
+        self.0.anonymous_bytes()
+    }
+}

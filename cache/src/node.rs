@@ -1,0 +1,90 @@
+//! What all pools and templates of the node share.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::gate::Gate;
+use crate::mint::Mint;
+use crate::sandbox::Sandboxes;
+use crate::spec::CacheSettings;
+use crate::telemetry::Telemetry;
+use crate::template::Builds;
+
+/// Templates that may be built at the same time. A build boots a machine, warms it and clones it twice: two at once on
+/// a small host would make each other miss their deadlines.
+const BUILDS_AT_ONCE: usize = 1;
+
+/// What all pools and templates of the node share.
+pub(crate) struct Node {
+    pub mint: Arc<dyn Mint>,
+    pub telemetry: Arc<dyn Telemetry>,
+    pub settings: CacheSettings,
+    /// Bounds launches.
+    pub launches: Gate,
+    /// Bounds builds.
+    pub building: Semaphore,
+    /// All builds, ended ones too.
+    pub builds: Builds,
+    /// All leased sandboxes.
+    pub sandboxes: Sandboxes,
+    /// Builds end, and no more begin.
+    pub stopping: CancellationToken,
+    /// Whatever still runs is dropped.
+    halted: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    pub(crate) fn new(
+        mint: Arc<dyn Mint>,
+        telemetry: Arc<dyn Telemetry>,
+        settings: CacheSettings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            mint,
+            telemetry,
+            settings,
+            launches: Gate::new(settings.refill_at_once),
+            building: Semaphore::new(BUILDS_AT_ONCE),
+            builds: Builds::default(),
+            sandboxes: Sandboxes::default(),
+            stopping: CancellationToken::new(),
+            halted: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Runs a task that the stop waits for, in the caller's span. It is dropped when the stop can wait no longer.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let halted = self.halted.clone();
+        let until_halted = async move {
+            tokio::select! {
+                () = halted.cancelled() => {}
+                () = task => {}
+            }
+        };
+        self.tasks.spawn(until_halted.in_current_span());
+    }
+
+    /// Waits until every task has ended.
+    pub(crate) async fn all_ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Drops every task that still runs.
+    pub(crate) async fn halt(&self) {
+        self.halted.cancel();
+        self.all_ended().await;
+    }
+
+    /// How many tasks run.
+    pub(crate) fn running_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+}

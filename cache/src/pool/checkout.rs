@@ -1,0 +1,245 @@
+//! One checkout, from the request to the lease.
+//!
+//! ```text
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> hostname ---> record ---> Lease
+//!   ^            |                  |           |            |            |
+//!   |            | refused          +-----------+-- unfit ---+------------+
+//!   |            v                                    |
+//!   |          error                                  v
+//!   +--------- once more, ahead of all others --- the clone is ended
+//! ```
+//! The steps after the grant are taken in the caller's task, so the pool goes on meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::core::{Event, Ticket};
+use super::grant::Grant;
+use super::handle::Pool;
+use super::ledger::RETRY_AFTER;
+use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
+use crate::error::{BoxError, CheckoutError};
+use crate::lease::Lease;
+use crate::mint::{LeaseFacts, RecordState};
+use crate::request::OnEmpty;
+use crate::spec::Standby;
+use crate::view::SandboxView;
+
+/// How long a guest may take to be made fit: to be resumed, or to take a hostname. It takes some milliseconds.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
+/// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
+/// the pool hears of it a moment later than the checkout.
+const DEAD_CLONES_MAX: u32 = 32;
+
+/// A checkout from one pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub on_empty: OnEmpty,
+    pub wait: Duration,
+    /// `None` lasts until the release.
+    pub ttl: Option<Duration>,
+    pub hostname: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Why a granted clone cannot be handed over.
+enum Unfit {
+    Dead(String),
+    Unprepared {
+        what: &'static str,
+        source: BoxError,
+    },
+}
+
+impl Unfit {
+    fn unprepared(what: &'static str, source: BoxError) -> Self {
+        Self::Unprepared { what, source }
+    }
+}
+
+impl Pool {
+    /// Checks a sandbox out.
+    ///
+    /// # Errors
+    /// See [`CheckoutError`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it loses its place in the queue, and its clone goes back, or is ended if anything in it was changed.
+    pub(crate) async fn checkout(&self, order: &Order) -> Result<Lease, CheckoutError> {
+        let begun = Instant::now();
+        let deadline = begun + order.wait;
+        let (mut dead, mut unprepared) = (0, 0);
+        loop {
+            let ask = Ask {
+                on_empty: order.on_empty,
+                deadline,
+                ttl: order.ttl,
+                again: dead + unprepared > 0,
+            };
+            let mut grant = self.granted(ask, begun).await?;
+            match self.prepare(&mut grant, order).await {
+                Ok(()) => return Ok(self.lease(grant, order, begun)),
+                Err(Unfit::Dead(how)) if dead < DEAD_CLONES_MAX => {
+                    warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
+                    dead += 1;
+                }
+                Err(Unfit::Unprepared { what, source }) if unprepared == 0 => {
+                    warn!(vm = %grant.vm().facts().id, error = %source, "{what}; another clone is taken");
+                    unprepared += 1;
+                }
+                Err(Unfit::Dead(how)) => {
+                    return Err(CheckoutError::Guest {
+                        what: "every clone was dead",
+                        source: how.into(),
+                    });
+                }
+                Err(Unfit::Unprepared { what, source }) => {
+                    return Err(CheckoutError::Guest { what, source });
+                }
+            }
+        }
+    }
+
+    async fn granted(&self, ask: Ask, begun: Instant) -> Result<Grant, CheckoutError> {
+        let ticket = self.next_ticket();
+        let (reply, answer) = oneshot::channel();
+        self.outbox()
+            .send(Message::Checkout { ticket, ask, reply })
+            .await
+            .map_err(|_| CheckoutError::ShuttingDown)?;
+        let mut place = Place {
+            ticket,
+            outbox: Some(self.outbox()),
+        };
+        let answer = answer.await;
+        place.outbox = None;
+        match answer {
+            Ok(Ok(grant)) => Ok(grant),
+            Ok(Err(refused)) => Err(self.refusal(refused, begun.elapsed())),
+            Err(_) => Err(CheckoutError::ShuttingDown),
+        }
+    }
+
+    fn refusal(&self, refused: Refused, waited: Duration) -> CheckoutError {
+        match refused {
+            Refused::Empty {
+                reason,
+                has_generation: true,
+                retry_after,
+            } => CheckoutError::PoolEmpty {
+                waited,
+                reason,
+                retry_after,
+            },
+            Refused::Empty {
+                has_generation: false,
+                retry_after,
+                ..
+            } => CheckoutError::TemplateUnavailable {
+                name: self.template().to_owned(),
+                reason: "it has no generation yet".to_owned(),
+                retry_after,
+            },
+            Refused::QueueFull { queue } => CheckoutError::QueueFull {
+                queue,
+                retry_after: RETRY_AFTER,
+            },
+            Refused::Closed => CheckoutError::ShuttingDown,
+        }
+    }
+
+    /// Makes the clone what the request wants, and makes sure that it lives.
+    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+        let vm = grant.vm().clone();
+        if let Some(how) = vm.ended().now_or_never() {
+            grant.touch();
+            return Err(Unfit::Dead(how));
+        }
+        if self.spec().standby == Standby::Paused {
+            grant.touch();
+            within(vm.resume())
+                .await
+                .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
+        }
+        if let Some(hostname) = &order.hostname {
+            grant.touch();
+            let set = within(vm.set_hostname(hostname)).await;
+            set.map_err(|source| Unfit::unprepared("the guest did not take the hostname", source))?;
+        }
+        record(grant, order)
+    }
+
+    fn lease(&self, grant: Grant, order: &Order, begun: Instant) -> Lease {
+        let (facts, identity, times) = (grant.vm().facts(), grant.vm().identity(), grant.times());
+        let view = SandboxView {
+            id: facts.id.to_string(),
+            template: self.template().to_owned(),
+            generation: grant.generation().id.to_string(),
+            state: "leased",
+            source: grant.source(),
+            vcpus: grant.generation().vcpus,
+            memory_mib: grant.generation().memory_mib,
+            pid: facts.pid,
+            hostname: identity.hostname,
+            machine_id: identity.machine_id,
+            console_socket: facts.console_socket,
+            created_at: facts.created_at,
+            leased_at: times.leased_at,
+            expires_at: times.expires_at,
+            checkout: begun.elapsed(),
+            startup: facts.phases,
+            metadata: order.metadata.clone(),
+        };
+        Lease::new(view, grant)
+    }
+}
+
+fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+    let LeaseTimes {
+        leased_at,
+        expires_at,
+    } = grant.times();
+    let metadata = order.metadata.clone();
+    let lease = LeaseFacts {
+        leased_at,
+        expires_at,
+        metadata,
+        source: grant.source().as_str(),
+    };
+    grant.recorded();
+    let recorded = grant.vm().record(RecordState::Leased(lease));
+    recorded.map_err(|error| {
+        grant.touch();
+        Unfit::unprepared("the lease could not be recorded", error.into())
+    })
+}
+
+async fn within<E: Into<BoxError>>(
+    step: impl Future<Output = Result<(), E>>,
+) -> Result<(), BoxError> {
+    match timeout(PREPARE_DEADLINE, step).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(format!("it took longer than {} s", PREPARE_DEADLINE.as_secs()).into()),
+    }
+}
+
+/// A place in the queue. Dropped, it is given up.
+struct Place<'a> {
+    ticket: Ticket,
+    outbox: Option<&'a Outbox>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(outbox) = self.outbox {
+            outbox.post(Event::HungUp {
+                ticket: self.ticket,
+            });
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A pool as the rest of the cache sees it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tracing::{Instrument, info_span};
+
+use super::actor::{Actor, DamageReport};
+use super::core::{CloneKey, Event, Limits, Ticket};
+use super::ledger::Ledger;
+use super::message::{Message, Outbox, Sizes};
+use crate::error::ResizeError;
+use crate::mint::{LiveClone, LiveGeneration};
+use crate::node::Node;
+use crate::request::Resize;
+use crate::spec::{MAX_CLONES, PoolSpec, Standby};
+use crate::sync::lock;
+use crate::view::{PoolView, SandboxView};
+
+/// How often a ready clone's guest is asked for a sign of life: often enough that a dead guest is rarely handed out,
+/// and so rarely that it costs nothing (a ping is a millisecond of one core).
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// One pool. Cheap to clone; all clones are the same pool.
+#[derive(Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+struct Inner {
+    template: String,
+    spec: PoolSpec,
+    ledger: Arc<Mutex<Ledger>>,
+    outbox: Outbox,
+    next_ticket: AtomicU64,
+}
+
+impl Pool {
+    /// Starts an empty pool: its first clones are made when it gets a generation.
+    pub(crate) fn start(
+        node: &Arc<Node>,
+        template: &str,
+        spec: PoolSpec,
+        on_damage: DamageReport,
+    ) -> Self {
+        let ledger = Arc::new(Mutex::new(Ledger::new(limits(&spec), rand::random())));
+        let (outbox, inbox) = Outbox::new();
+        let pool = Self(Arc::new(Inner {
+            template: template.to_owned(),
+            spec: spec.clone(),
+            ledger: Arc::clone(&ledger),
+            outbox: outbox.clone(),
+            next_ticket: AtomicU64::new(0),
+        }));
+        let actor = Actor::new(
+            Arc::clone(node),
+            (pool.clone(), spec),
+            ledger,
+            (outbox, inbox),
+            on_damage,
+        );
+        node.spawn(actor.run().instrument(info_span!("pool", template)));
+        pool
+    }
+
+    /// The template's name.
+    pub(crate) fn template(&self) -> &str {
+        &self.0.template
+    }
+
+    /// Its settings, as they were at the start.
+    pub(crate) fn spec(&self) -> &PoolSpec {
+        &self.0.spec
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    pub(super) fn next_ticket(&self) -> Ticket {
+        Ticket(self.0.next_ticket.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What it looks like.
+    pub(crate) fn view(&self) -> PoolView {
+        lock(&self.0.ledger).view(&self.0.template)
+    }
+
+    /// Whether it ever had as many clones as it is to keep.
+    pub(crate) fn was_filled(&self) -> bool {
+        lock(&self.0.ledger).core.was_filled()
+    }
+
+    /// The generations in use, the newest first, each with the number of its clones.
+    pub(crate) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
+        lock(&self.0.ledger).generations()
+    }
+
+    /// The virtual machines that live.
+    pub(crate) fn machines(&self) -> Vec<Arc<dyn LiveClone>> {
+        lock(&self.0.ledger).machines()
+    }
+
+    /// Has clones made from this generation from now on.
+    ///
+    /// # Cancel safety
+    /// Dropped, the generation is used or not.
+    pub(crate) async fn publish(&self, generation: Arc<dyn LiveGeneration>) {
+        let (reply, done) = oneshot::channel();
+        if self
+            .0
+            .outbox
+            .send(Message::Publish { generation, reply })
+            .await
+            .is_ok()
+        {
+            // An actor that is gone needs no generation.
+            let _ = done.await;
+        }
+    }
+
+    /// Changes its sizes.
+    ///
+    /// # Cancel safety
+    /// Dropped, the sizes are changed or not.
+    pub(crate) async fn resize(&self, change: Resize) -> Result<PoolView, ResizeError> {
+        if let Some(max) = change.max.filter(|max| *max > MAX_CLONES) {
+            return Err(ResizeError::TooMany {
+                max,
+                limit: MAX_CLONES,
+            });
+        }
+        let (reply, done) = oneshot::channel();
+        let message = Message::Resize {
+            target: change.target,
+            max: change.max,
+            reply,
+        };
+        self.0
+            .outbox
+            .send(message)
+            .await
+            .map_err(|_| ResizeError::ShuttingDown)?;
+        match done.await {
+            Ok(Ok(())) => Ok(self.view()),
+            Ok(Err(Sizes { target, max })) => Err(ResizeError::TargetAboveMax { target, max }),
+            Err(_) => Err(ResizeError::ShuttingDown),
+        }
+    }
+
+    /// Lets a lease begin anew; `None` when it has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped, the lease is renewed or not.
+    pub(crate) async fn renew(
+        &self,
+        clone: CloneKey,
+        ttl: Option<Duration>,
+    ) -> Option<SandboxView> {
+        let (reply, done) = oneshot::channel();
+        self.0
+            .outbox
+            .send(Message::Renew { clone, ttl, reply })
+            .await
+            .ok()?;
+        done.await.ok().flatten()
+    }
+
+    /// Ends a sandbox. Returns once its process is gone, and whether it was leased.
+    ///
+    /// # Cancel safety
+    /// Dropped, the sandbox is ended all the same, once the pool has heard of it.
+    pub(crate) async fn release(&self, clone: CloneKey) -> bool {
+        let (reply, done) = oneshot::channel();
+        self.0
+            .outbox
+            .send(Message::Release { clone, reply })
+            .await
+            .is_ok()
+            && done.await.is_ok()
+    }
+
+    /// Refuses checkouts, also those that wait, and makes no more clones.
+    pub(crate) fn close(&self) {
+        self.0.outbox.post(Event::Closed);
+    }
+
+    /// Ends everything.
+    pub(crate) fn stop(&self) {
+        self.0.outbox.post(Event::Stopped);
+    }
+}
+
+fn limits(spec: &PoolSpec) -> Limits {
+    Limits {
+        target: size(spec.target),
+        max: size(spec.max),
+        refill: size(spec.refill),
+        queue: spec.queue,
+        max_age: (!spec.max_age.is_zero()).then_some(spec.max_age),
+        ping_every: (spec.standby == Standby::Running).then_some(PING_EVERY),
+    }
+}
+
+pub(super) fn size(size: u32) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,209 @@
+//! The state of a pool: the core, and what its numbers stand for. The actor alone changes it; views read it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vmint_factory::VmId;
+
+use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, State};
+use super::message::Refused;
+use crate::mint::{LiveClone, LiveGeneration};
+use crate::sandbox::Sandbox;
+use crate::view::{CloneState, CloneView, PoolView};
+
+/// What a clone's number stands for.
+pub(super) struct Entry {
+    pub id: VmId,
+    pub epoch: Epoch,
+    /// Known once it was made.
+    pub vm: Option<Arc<dyn LiveClone>>,
+    /// While it is leased.
+    pub sandbox: Option<Arc<Sandbox>>,
+}
+
+/// The state of a pool.
+pub(super) struct Ledger {
+    pub core: Core,
+    pub entries: HashMap<CloneKey, Entry>,
+    epochs: BTreeMap<Epoch, Arc<dyn LiveGeneration>>,
+    next_epoch: u64,
+    started: Instant,
+}
+
+impl Ledger {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            core: Core::new(limits, seed),
+            entries: HashMap::new(),
+            epochs: BTreeMap::new(),
+            next_epoch: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Tells the core what happened, now.
+    pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
+        let now = self.moment(Instant::now());
+        let forgets = matches!(
+            event,
+            Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
+        );
+        let effects = self.core.on(now, event);
+        if forgets {
+            self.forget_ended();
+        }
+        effects
+    }
+
+    /// A moment in the core's time.
+    pub(super) fn moment(&self, instant: Instant) -> Moment {
+        Moment::new(instant.saturating_duration_since(self.started))
+    }
+
+    /// When the core must be called again.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let wake = self.core.next_wake()?.since_start();
+        // Farther than a clock can say is never.
+        self.started.checked_add(wake)
+    }
+
+    /// Remembers a generation under a number of its own.
+    pub(super) fn add_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
+        let epoch = Epoch(self.next_epoch);
+        self.next_epoch += 1;
+        self.epochs.insert(epoch, generation);
+        epoch
+    }
+
+    /// The generation with this number.
+    pub(super) fn generation(&self, epoch: Epoch) -> Option<&Arc<dyn LiveGeneration>> {
+        self.epochs.get(&epoch)
+    }
+
+    /// The name of the generation with this number.
+    pub(super) fn generation_name(&self, epoch: Epoch) -> Option<String> {
+        self.generation(epoch)
+            .map(|generation| generation.facts().id.to_string())
+    }
+
+    /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that are not
+    /// the current one. Their files may go with that.
+    fn forget_ended(&mut self) {
+        self.entries
+            .retain(|clone, _| self.core.clone_state(*clone).is_some());
+        let current = self.epochs.keys().next_back().copied();
+        let entries = &self.entries;
+        self.epochs.retain(|epoch, _| {
+            Some(*epoch) == current || entries.values().any(|entry| entry.epoch == *epoch)
+        });
+    }
+
+    /// Forgets all generations: nothing is made any more.
+    pub(super) fn forget_generations(&mut self) {
+        self.epochs.clear();
+    }
+
+    /// The generations in use, the newest first, each with the number of its clones.
+    pub(super) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
+        let count = |epoch| {
+            self.entries
+                .values()
+                .filter(|entry| entry.epoch == epoch)
+                .count()
+        };
+        self.epochs
+            .iter()
+            .rev()
+            .map(|(epoch, generation)| (Arc::clone(generation), count(*epoch)))
+            .collect()
+    }
+
+    /// The virtual machines that live.
+    pub(super) fn machines(&self) -> Vec<Arc<dyn LiveClone>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.vm.clone())
+            .collect()
+    }
+
+    /// Why nothing is ready, and when another try makes sense.
+    pub(super) fn why_empty(&self) -> Refused {
+        let tally = self.core.tally();
+        let max = self.core.limits().max;
+        let reason = if let Some(reason) = self.core.degraded() {
+            reason.to_owned()
+        } else if tally.alive() >= max {
+            format!(
+                "as many clones live as may (max {max}): {} leased, {} being made, {} being ended",
+                tally.leased,
+                tally.in_flight(),
+                tally.releasing
+            )
+        } else {
+            format!(
+                "{} clones are being made, {} checkouts wait",
+                tally.in_flight(),
+                self.core.waiters()
+            )
+        };
+        let retry_after = self.core.pause() + RETRY_AFTER;
+        Refused::Empty {
+            reason,
+            has_generation: !self.epochs.is_empty(),
+            retry_after,
+        }
+    }
+
+    /// What the pool looks like.
+    pub(super) fn view(&self, template: &str) -> PoolView {
+        let (core, tally) = (&self.core, self.core.tally());
+        let (hits, misses) = core.hits_and_misses();
+        PoolView {
+            template: template.to_owned(),
+            target: narrow(core.limits().target),
+            max: narrow(core.limits().max),
+            ready: tally.ready(),
+            launching: tally.in_flight(),
+            leased: tally.leased,
+            releasing: tally.releasing,
+            waiters: core.waiters(),
+            hits,
+            misses,
+            degraded: core.degraded().map(str::to_owned),
+            clones: self.clone_views(),
+        }
+    }
+
+    fn clone_views(&self) -> Vec<CloneView> {
+        let now = self.moment(Instant::now());
+        let view = |(clone, slot): (CloneKey, &super::core::Slot)| {
+            let entry = self.entries.get(&clone)?;
+            Some(CloneView {
+                id: entry.id.to_string(),
+                state: clone_state(slot.state),
+                generation: self.generation_name(slot.epoch),
+                age: now.since(slot.begun),
+            })
+        };
+        self.core.clones().filter_map(view).collect()
+    }
+}
+
+/// When another try makes sense where nothing better is known: a clone takes less.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn clone_state(state: State) -> CloneState {
+    match state {
+        State::Launching => CloneState::Launching,
+        State::Ready { .. } => CloneState::Ready,
+        State::Leased { .. } => CloneState::Leased,
+        State::Releasing => CloneState::Releasing,
+    }
+}
+
+/// Sizes come from numbers of 32 bits and never grow.
+fn narrow(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,184 @@
+//! What a pool has done beside its actor: launches, pings, ends, and the watch over each clone.
+//!
+//! Each task owes its actor exactly one report, and pays it whatever happens to the task: a clone whose report were
+//! lost would count as alive for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use vmint_factory::Phase;
+
+use super::core::{CloneKey, Event};
+use super::message::{Message, Outbox};
+use crate::mint::{CloneFailure, LaunchOrder, LiveClone, LiveGeneration, RecordState};
+use crate::node::Node;
+use crate::telemetry::StartPath;
+
+/// The longest that a launch may take. Each of its steps has a deadline of its own, much shorter; this one is for the
+/// sum of them, commands of `on_clone` included.
+const LAUNCH_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a launch that was given up may take to get to where it can be ended in order. A clone takes tens of
+/// milliseconds; after this it is dropped half-made, and cleans up behind itself.
+const ABANDON_GRACE: Duration = Duration::from_secs(5);
+/// How long a ready guest may take to answer a ping. It takes a millisecond; a busy host can make that seconds.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A report that is owed. It is sent when the task is dropped, or panics, without having sent another.
+struct Owed {
+    outbox: Outbox,
+    fallback: Option<Event>,
+}
+
+impl Owed {
+    fn new(outbox: Outbox, fallback: Event) -> Self {
+        Self {
+            outbox,
+            fallback: Some(fallback),
+        }
+    }
+
+    async fn pay(mut self, message: Message) {
+        self.fallback = None;
+        // Without an actor nobody is left to be told; what the message carries ends with it.
+        let _ = self.outbox.send(message).await;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.fallback
+            .take()
+            .into_iter()
+            .for_each(|event| self.outbox.post(event));
+    }
+}
+
+/// One launch.
+pub(super) struct Launch {
+    pub clone: CloneKey,
+    pub template: String,
+    pub generation: Arc<dyn LiveGeneration>,
+    pub order: LaunchOrder,
+    pub urgent: bool,
+    pub abandoned: CancellationToken,
+}
+
+/// How a launch ended.
+enum Launched {
+    Up(Arc<dyn LiveClone>),
+    Failed(CloneFailure),
+    Abandoned,
+}
+
+/// Makes a clone.
+pub(super) async fn launch(node: Arc<Node>, launch: Launch, outbox: Outbox) {
+    let clone = launch.clone;
+    let reason = "the launch was cut off".to_owned();
+    let owed = Owed::new(
+        outbox,
+        Event::LaunchFailed {
+            clone,
+            phase: Phase::Total,
+            damage: false,
+            reason,
+        },
+    );
+    let message = match make(&node, &launch).await {
+        Launched::Up(vm) => {
+            node.telemetry
+                .startup(&launch.template, StartPath::Clone, &vm.facts().phases);
+            Message::Launched { clone, vm }
+        }
+        Launched::Failed(failure) => {
+            warn!(vm = %launch.order.id, phase = failure.phase.as_str(), error = %failure, "a clone could not be made");
+            node.telemetry.clone_failed(&launch.template, failure.phase);
+            Message::LaunchFailed { clone, failure }
+        }
+        Launched::Abandoned => Message::Happened(Event::Ended { clone }),
+    };
+    owed.pay(message).await;
+}
+
+async fn make(node: &Node, launch: &Launch) -> Launched {
+    let pass = tokio::select! {
+        pass = node.launches.enter(launch.urgent) => pass,
+        () = launch.abandoned.cancelled() => return Launched::Abandoned,
+    };
+    let minting = timeout(
+        LAUNCH_DEADLINE,
+        node.mint.mint(&launch.generation, launch.order.clone()),
+    );
+    let made = tokio::select! {
+        made = minting => made.unwrap_or_else(|_| Err(failure("it took longer than any launch may"))),
+        () = abandoned_for_long(launch) => return Launched::Abandoned,
+    };
+    drop(pass);
+    match made {
+        Ok(vm) if launch.abandoned.is_cancelled() => {
+            vm.end().await;
+            Launched::Abandoned
+        }
+        Ok(vm) => recorded(vm).await,
+        Err(failure) => Launched::Failed(failure),
+    }
+}
+
+/// A clone counts as made when its record says that it is ready.
+async fn recorded(vm: Arc<dyn LiveClone>) -> Launched {
+    match vm.record(RecordState::Ready) {
+        Ok(()) => Launched::Up(vm),
+        Err(error) => {
+            vm.end().await;
+            Launched::Failed(CloneFailure {
+                phase: Phase::Total,
+                damage: false,
+                source: Box::new(error),
+            })
+        }
+    }
+}
+
+async fn abandoned_for_long(launch: &Launch) {
+    launch.abandoned.cancelled().await;
+    sleep(ABANDON_GRACE).await;
+}
+
+fn failure(why: &'static str) -> CloneFailure {
+    CloneFailure {
+        phase: Phase::Total,
+        damage: false,
+        source: why.into(),
+    }
+}
+
+/// Waits for the death of a clone, be it natural or not.
+pub(super) async fn watch(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+    let owed = Owed::new(outbox, Event::Died { clone });
+    vm.ended().await;
+    owed.pay(Message::Happened(Event::Died { clone })).await;
+}
+
+/// Asks the guest of a clone for a sign of life.
+pub(super) async fn ping(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+    let owed = Owed::new(outbox, Event::Silent { clone });
+    let event = match vm.ping(PING_DEADLINE).await {
+        Ok(()) => Event::Answered { clone },
+        Err(error) => {
+            warn!(vm = %vm.facts().id, %error, "the guest of an unused clone does not answer");
+            Event::Silent { clone }
+        }
+    };
+    owed.pay(Message::Happened(event)).await;
+}
+
+/// Ends a clone. What it reports is that the process is gone.
+pub(super) async fn end(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+    let owed = Owed::new(outbox, Event::Ended { clone });
+    // A clone that died has no record any more, and one that is ended soon has none either.
+    let _ = vm.record(RecordState::Releasing);
+    vm.end().await;
+    owed.pay(Message::Happened(Event::Ended { clone })).await;
+}

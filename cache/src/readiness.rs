@@ -1,0 +1,43 @@
+//! Whether the service can do its work, and why not.
+//!
+//! Ready once every template has a generation and its pool was filled; no longer while a pool is degraded with nothing
+//! ready, and not again after the stop has begun.
+
+use crate::pool::Pool;
+use crate::template::Status;
+use crate::view::Readiness;
+
+/// What is answered once the stop has begun.
+pub(crate) fn stopping() -> Readiness {
+    Readiness {
+        ready: false,
+        reasons: vec!["the service is stopping".to_owned()],
+    }
+}
+
+/// The sum over all templates.
+pub(crate) fn of<'a>(templates: impl Iterator<Item = (&'a Status, &'a Pool)>) -> Readiness {
+    let reasons: Vec<String> = templates
+        .filter_map(|(status, pool)| why_not(status, pool))
+        .collect();
+    Readiness {
+        ready: reasons.is_empty(),
+        reasons,
+    }
+}
+
+fn why_not(status: &Status, pool: &Pool) -> Option<String> {
+    let name = status.name();
+    if let Some(reason) = status.snapshot().unavailable() {
+        return Some(format!("template {name}: {reason}"));
+    }
+    let view = pool.view();
+    match view.degraded {
+        Some(reason) if view.ready == 0 => Some(format!("pool {name}: {reason}")),
+        Some(_) | None if pool.was_filled() => None,
+        Some(_) | None => Some(format!(
+            "pool {name}: {} of {} clones are ready",
+            view.ready, view.target
+        )),
+    }
+}

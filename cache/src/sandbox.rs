@@ -1,0 +1,142 @@
+//! Leased clones, as those who use them find them.
+//!
+//! The pool's actor enters a clone here when it grants it, and takes it out when its lease ends, however it ends. In
+//! between it can be found from the moment on when the [`crate::Lease`] was committed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::mint::{LeaseFacts, LiveClone, RecordState};
+use crate::pool::{CloneKey, Pool};
+use crate::sync::lock;
+use crate::view::SandboxView;
+
+/// One leased clone.
+pub(crate) struct Sandbox {
+    id: String,
+    clone: CloneKey,
+    vm: Arc<dyn LiveClone>,
+    view: Mutex<Option<SandboxView>>,
+    was_commanded: AtomicBool,
+    fate: OnceLock<&'static str>,
+    over: CancellationToken,
+}
+
+impl Sandbox {
+    /// A clone that was just granted, and that nobody can find yet.
+    pub(crate) fn new(clone: CloneKey, vm: Arc<dyn LiveClone>) -> Arc<Self> {
+        Arc::new(Self {
+            id: vm.facts().id.to_string(),
+            clone,
+            vm,
+            view: Mutex::new(None),
+            was_commanded: AtomicBool::new(false),
+            fate: OnceLock::new(),
+            over: CancellationToken::new(),
+        })
+    }
+
+    /// Its key in its pool.
+    pub(crate) fn clone_key(&self) -> CloneKey {
+        self.clone
+    }
+
+    /// The virtual machine.
+    pub(crate) fn vm(&self) -> &Arc<dyn LiveClone> {
+        &self.vm
+    }
+
+    /// What it looks like; `None` until it is handed over.
+    pub(crate) fn view(&self) -> Option<SandboxView> {
+        lock(&self.view).clone()
+    }
+
+    /// It is handed over.
+    pub(crate) fn hand_over(&self, view: SandboxView) {
+        *lock(&self.view) = Some(view);
+    }
+
+    /// Its lease ends at another time. Returns what it looks like now; `None` when it was not handed over.
+    pub(crate) fn renew(&self, expires_at: Option<Timestamp>) -> Option<SandboxView> {
+        let mut view = lock(&self.view);
+        let view = view.as_mut()?;
+        view.expires_at = expires_at;
+        Some(view.clone())
+    }
+
+    /// Whether the command that begins now is its first.
+    pub(crate) fn is_first_command(&self) -> bool {
+        !self.was_commanded.swap(true, Ordering::Relaxed)
+    }
+
+    /// Its lease has ended.
+    pub(crate) fn end(&self, why: &'static str) {
+        // The first reason is the true one.
+        let _ = self.fate.set(why);
+        self.over.cancel();
+    }
+
+    /// Waits for the end of its lease, and says why it ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn ended(&self) -> &'static str {
+        self.over.cancelled().await;
+        self.fate.get().copied().unwrap_or_default()
+    }
+}
+
+/// The lease of a sandbox, as its record keeps it.
+pub(crate) fn lease_record(view: &SandboxView) -> RecordState {
+    RecordState::Leased(LeaseFacts {
+        leased_at: view.leased_at,
+        expires_at: view.expires_at,
+        metadata: view.metadata.clone(),
+        source: view.source.as_str(),
+    })
+}
+
+/// A sandbox and its pool.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub sandbox: Arc<Sandbox>,
+    pub pool: Pool,
+}
+
+/// All leased clones of the node.
+#[derive(Default)]
+pub(crate) struct Sandboxes(Mutex<HashMap<String, Found>>);
+
+impl Sandboxes {
+    pub(crate) fn enter(&self, sandbox: Arc<Sandbox>, pool: Pool) {
+        lock(&self.0).insert(sandbox.id.clone(), Found { sandbox, pool });
+    }
+
+    /// Takes one out: from now on nobody finds it.
+    pub(crate) fn leave(&self, sandbox: &Sandbox) {
+        lock(&self.0).remove(&sandbox.id);
+    }
+
+    /// One that was handed over.
+    pub(crate) fn get(&self, id: &str) -> Option<Found> {
+        lock(&self.0)
+            .get(id)
+            .filter(|found| lock(&found.sandbox.view).is_some())
+            .cloned()
+    }
+
+    /// All that were handed over, in the order of their leases.
+    pub(crate) fn views(&self, template: Option<&str>) -> Vec<SandboxView> {
+        let mut views: Vec<SandboxView> = lock(&self.0)
+            .values()
+            .filter_map(|found| found.sandbox.view())
+            .collect();
+        views.retain(|view| template.is_none_or(|name| name == view.template));
+        views.sort_by(|a, b| (a.leased_at, &a.id).cmp(&(b.leased_at, &b.id)));
+        views
+    }
+}

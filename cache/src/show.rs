@@ -1,0 +1,121 @@
+//! What the cache shows of itself: the half of [`Cache`] that only reads.
+
+use crate::cache::{Cache, Template};
+use crate::mint::LiveGeneration;
+use crate::view::{BuildView, GenerationView, PoolView, SandboxView, TemplateMemory, TemplateView};
+
+impl Cache {
+    /// All templates, in the order of the configuration.
+    #[must_use]
+    pub fn templates(&self) -> Vec<TemplateView> {
+        self.all().iter().map(Template::view).collect()
+    }
+
+    /// One template.
+    #[must_use]
+    pub fn template(&self, name: &str) -> Option<TemplateView> {
+        self.find(name).map(Template::view)
+    }
+
+    /// The builds that run and the last of those that ended, the newest first.
+    #[must_use]
+    pub fn builds(&self) -> Vec<BuildView> {
+        self.node().builds.views()
+    }
+
+    /// One build.
+    #[must_use]
+    pub fn build(&self, id: &str) -> Option<BuildView> {
+        self.node().builds.get(id).map(|build| build.view())
+    }
+
+    /// All pools, in the order of the configuration.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolView> {
+        self.all()
+            .iter()
+            .map(|template| template.pool.view())
+            .collect()
+    }
+
+    /// One pool.
+    #[must_use]
+    pub fn pool(&self, template: &str) -> Option<PoolView> {
+        self.find(template).map(|template| template.pool.view())
+    }
+
+    /// All leased sandboxes, or those of one template, in the order of their leases.
+    #[must_use]
+    pub fn sandboxes(&self, template: Option<&str>) -> Vec<SandboxView> {
+        self.node().sandboxes.views(template)
+    }
+
+    /// One leased sandbox.
+    #[must_use]
+    pub fn sandbox(&self, id: &str) -> Option<SandboxView> {
+        self.node().sandboxes.get(id)?.sandbox.view()
+    }
+
+    /// The memory of every template and its clones. It blocks: some milliseconds for each clone.
+    #[must_use]
+    pub fn memory(&self) -> Vec<TemplateMemory> {
+        self.all().iter().map(Template::memory).collect()
+    }
+}
+
+impl Template {
+    fn view(&self) -> TemplateView {
+        let snapshot = self.status.snapshot();
+        let current = snapshot
+            .current
+            .as_ref()
+            .map(|generation| generation.facts().id.to_string());
+        let generations = self.pool.generations();
+        TemplateView {
+            name: self.status.name().to_owned(),
+            state: snapshot.state,
+            current,
+            generations: generations
+                .iter()
+                .map(|(generation, clones)| view(&**generation, *clones))
+                .collect(),
+            build: snapshot.build.map(|build| build.id),
+            stale: !snapshot.stale_fields.is_empty(),
+            stale_fields: snapshot.stale_fields,
+            last_error: snapshot.last_error,
+        }
+    }
+
+    fn memory(&self) -> TemplateMemory {
+        // What is gone meanwhile takes no memory.
+        let machines = self.pool.machines();
+        let private = machines
+            .iter()
+            .map(|vm| vm.anonymous_bytes().unwrap_or_default())
+            .sum();
+        let generations = self.pool.generations();
+        let shared = generations
+            .iter()
+            .map(|(generation, _)| generation.memory_bytes_on_disk())
+            .sum();
+        TemplateMemory {
+            template: self.status.name().to_owned(),
+            template_bytes: shared,
+            clone_private_bytes: private,
+        }
+    }
+}
+
+fn view(generation: &dyn LiveGeneration, clones: usize) -> GenerationView {
+    let facts = generation.facts();
+    GenerationView {
+        generation: facts.id.to_string(),
+        built_at: facts.built_at,
+        accel: facts.accel,
+        qemu_version: facts.qemu_version.clone(),
+        memory_mib: facts.memory_mib,
+        clones,
+        phases: facts.build_phases.clone(),
+        report: facts.report.clone(),
+    }
+}

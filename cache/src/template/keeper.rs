@@ -1,0 +1,191 @@
+//! Sees to it that a template has a sound current generation: one task a template.
+//!
+//! At the start it takes what is on disk if that is valid and matches; else it builds. Afterwards it builds when
+//! somebody asks, or when a clone finds the generation damaged, and tries again by itself as long as there is no sound
+//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+use vmint_factory::TemplateSpec;
+
+use super::builds::Build;
+use super::status::{Status, Work};
+use crate::backoff::Backoff;
+use crate::error::BoxError;
+use crate::mint::{FoundGeneration, LiveGeneration, StepReport};
+use crate::node::Node;
+use crate::pool::Pool;
+use crate::telemetry::StartPath;
+
+/// The pause after a failed build. A build loads the machine for seconds; what made it fail (no room, a missing file)
+/// takes an operator minutes to mend.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    cap: Duration::from_secs(300),
+};
+
+/// What a failed build is called in the metrics: what a checkout then answers.
+const BUILD_FAILED: &str = "template_unavailable";
+/// What a build that the stop cut off is called in the metrics.
+const BUILD_STOPPED: &str = "shutting_down";
+
+/// The keeper of one template.
+struct Keeper {
+    node: Arc<Node>,
+    spec: TemplateSpec,
+    status: Arc<Status>,
+    pool: Pool,
+    failures: u32,
+}
+
+/// Keeps a template until the stop.
+pub(crate) async fn keep(node: Arc<Node>, spec: TemplateSpec, status: Arc<Status>, pool: Pool) {
+    let mut keeper = Keeper {
+        node,
+        spec,
+        status,
+        pool,
+        failures: 0,
+    };
+    let stopping = keeper.node.stopping.clone();
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = keeper.work() => {}
+    }
+    keeper.leave();
+}
+
+impl Keeper {
+    async fn work(&mut self) {
+        self.look().await;
+        loop {
+            match self.status.next_work(&self.node.builds) {
+                Work::Build(build) => self.build(&build).await,
+                Work::Rest { until } => {
+                    tokio::select! {
+                        () = self.status.changed() => {}
+                        () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is on disk, or says why not.
+    async fn look(&self) {
+        match self.node.mint.find(&self.spec).await {
+            Ok(FoundGeneration::Current(generation)) => {
+                info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
+                self.take(generation).await;
+            }
+            Ok(FoundGeneration::Stale { generation, fields }) => {
+                let differences: Vec<String> = fields
+                    .iter()
+                    .map(|stale| {
+                        format!(
+                            "{}: {} was, {} is",
+                            stale.field, stale.built_with, stale.now
+                        )
+                    })
+                    .collect();
+                info!(%generation, differences = differences.join("; "), "the generation on disk does not match: rebuilding");
+                self.status.found_stale(fields);
+            }
+            Ok(FoundGeneration::Damaged { generation, reason }) => {
+                warn!(%generation, reason, "the generation on disk is damaged: rebuilding");
+            }
+            Ok(FoundGeneration::None) => info!("there is no generation on disk: building"),
+            Err(error) => warn!(%error, "what is on disk cannot be used: building"),
+        }
+    }
+
+    async fn build(&mut self, build: &Arc<Build>) {
+        let node = Arc::clone(&self.node);
+        // The semaphore is never closed.
+        let Ok(_turn) = node.building.acquire().await else {
+            return;
+        };
+        info!(build = build.view().id, "the build begins");
+        let begun = Instant::now();
+        let progress = Arc::clone(build);
+        let report: StepReport = Arc::new(move |step| {
+            info!(step = step.as_str(), "the build goes on");
+            progress.enter(step);
+        });
+        match node.mint.build(&self.spec, report).await {
+            Ok(generation) => self.built(build, generation, begun.elapsed()).await,
+            Err(error) => self.failed(build, &error, begun.elapsed()),
+        }
+    }
+
+    async fn built(&mut self, build: &Build, generation: Arc<dyn LiveGeneration>, took: Duration) {
+        let facts = generation.facts().clone();
+        info!(generation = %facts.id, took_ms = took.as_millis(), "the build has succeeded");
+        let telemetry = &self.node.telemetry;
+        telemetry.build(&self.spec.name, "ok", took);
+        telemetry.startup(&self.spec.name, StartPath::Cold, &facts.boot_phases);
+        if let Some(first_exec) = facts.first_exec {
+            telemetry.first_exec(&self.spec.name, StartPath::Cold, first_exec);
+        }
+        self.failures = 0;
+        self.take(generation).await;
+        self.status.build_ended();
+        build.succeed(&facts);
+    }
+
+    fn failed(&mut self, build: &Build, why: &BoxError, took: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = BACKOFF.pause(self.failures, rand::random());
+        self.node
+            .telemetry
+            .build(&self.spec.name, BUILD_FAILED, took);
+        let why = with_sources(why.as_ref());
+        let retries = self.status.build_failed(&why, pause);
+        let next = if retries {
+            format!("in {} s", pause.as_secs())
+        } else {
+            "when asked".to_owned()
+        };
+        error!(error = why, next, "the build has failed");
+        build.fail(why);
+    }
+
+    /// Makes a generation the current one, and lets go of the one before it.
+    async fn take(&self, generation: Arc<dyn LiveGeneration>) {
+        let before = self.status.set_current(Arc::clone(&generation));
+        self.pool.publish(generation).await;
+        if let Some(before) = before {
+            before.retire();
+        }
+    }
+
+    /// Ends what the stop cut off, and lets go of the generation.
+    fn leave(&self) {
+        self.status.stop();
+        if let Work::Build(build) = self.status.next_work(&self.node.builds) {
+            self.status.build_ended();
+            self.node
+                .telemetry
+                .build(&self.spec.name, BUILD_STOPPED, Duration::ZERO);
+            build.fail("the service is stopping".to_owned());
+        }
+        self.status.forget_current();
+    }
+}
+
+/// An error and what caused it, unless the text says so already.
+fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

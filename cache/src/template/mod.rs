@@ -1,0 +1,14 @@
+//! Templates: each has a current generation, and somebody who sees to it.
+//!
+//! ```text
+//!  keeper.rs   finds, builds, publishes, and tries again     status.rs   what is known of a template, and what is to be done
+//!  builds.rs   the history of builds
+//! ```
+
+mod builds;
+mod keeper;
+mod status;
+
+pub(crate) use builds::Builds;
+pub(crate) use keeper::keep;
+pub(crate) use status::Status;

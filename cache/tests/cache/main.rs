@@ -1,0 +1,15 @@
+//! The whole cache over a scripted factory: no virtual machine, and no time that really passes.
+//!
+//! `fake.rs` is the factory, `bench.rs` the cache under test and how to wait for it. The others have one behaviour a
+//! test.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bench;
+mod cancel;
+mod checkout;
+mod command;
+mod fake;
+mod faults;
+mod lease;
+mod stop;
+mod templates;

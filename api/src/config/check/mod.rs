@@ -110,3 +110,6 @@ fn size_text(bytes: u64) -> String {
         .find(|(_, shift)| bytes >= 1 << shift && bytes.trailing_zeros() >= *shift)
         .map_or_else(|| format!("{bytes}B"), |(name, shift)| format!("{}{name}", bytes >> shift))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! The checks as a user meets them: a text in, the mistakes out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::config::{DEFAULT_FILE, Examined, Places, examine_text, show_effective};
+
+/// A host with a guest, seen by a plain user.
+struct Host {
+    dir: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["vmlinuz", "initrd.img"] {
+            fs::write(dir.path().join(name), "x").expect("a guest");
+        }
+        Self { dir }
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            uid: 1000,
+            xdg_runtime_dir: Some("/run/user/1000".into()),
+            guest_dirs: vec![self.dir.path().into()],
+            memory_mib: 4096,
+        }
+    }
+
+    fn examine(&self, text: &str) -> Examined {
+        examine_text(text, "test.toml", &self.places()).expect("TOML")
+    }
+
+    fn problems(&self, text: &str) -> String {
+        self.examine(text).problems.to_string()
+    }
+}
+
+#[test]
+fn the_default_file_has_no_mistakes_and_stands_for_no_file() {
+    let host = Host::new();
+    let examined = host.examine("");
+    assert!(examined.problems.is_empty(), "{}", examined.problems);
+    let full = host.examine(DEFAULT_FILE);
+    assert_eq!(format!("{:?}", full.config), format!("{:?}", examined.config));
+
+    let config = examined.config;
+    assert_eq!(config.server.listen, Some(([127, 0, 0, 1], 7070).into()));
+    assert_eq!(config.server.socket, Path::new("/run/user/1000/vmint/api.sock"));
+    assert_eq!(config.host.template_path, Path::new("/dev/shm/vmint-1000"));
+    assert_eq!(config.host.qemu_user, None);
+    assert_eq!(config.max_ttl, Some(Duration::from_secs(24 * 3600)));
+    let [plan] = config.templates.as_slice() else { panic!("one template") };
+    assert_eq!((plan.spec.memory_mib, plan.spec.max_memory_mib, plan.spec.vcpus), (256, 2048, 1));
+    assert_eq!(plan.spec.kernel, host.dir.path().join("vmlinuz"));
+    assert_eq!((plan.pool.target, plan.pool.max, plan.pool.queue), (2, 16, 1024));
+}
+
+#[test]
+fn root_works_in_run_and_needs_another_user_for_qemu() {
+    let host = Host::new();
+    let places = Places { uid: 0, ..host.places() };
+    let examined = examine_text("", "test.toml", &places).expect("TOML");
+    assert!(examined.problems.is_empty(), "{}", examined.problems);
+    assert_eq!(examined.config.host.run_dir, Path::new("/run/vmint"));
+    assert_eq!(examined.config.host.template_path, Path::new("/run/vmint/template"));
+    assert_eq!(examined.config.host.qemu_user.as_deref(), Some("vmint"));
+
+    let examined = examine_text("[host]\nqemu_user = \"root\"", "test.toml", &places).expect("TOML");
+    insta::assert_snapshot!(examined.problems, @r#"
+    1 problem in the configuration
+      host.qemu_user = "root": would let QEMU run as root
+        mend: name a user without rights, such as "vmint" (useradd --system --no-create-home vmint)
+    "#);
+}
+
+#[test]
+fn a_file_with_templates_has_those_only_and_each_starts_from_the_default_values() {
+    let examined = Host::new().examine("[templates.python]\nmemory = \"512MiB\"\n[templates.node.pool]\ntarget = 0");
+    assert!(examined.problems.is_empty(), "{}", examined.problems);
+    let plans = examined.config.templates;
+    let names: Vec<&str> = plans.iter().map(|plan| plan.spec.name.as_str()).collect();
+    assert_eq!(names, ["node", "python"]);
+    assert_eq!((plans[0].spec.memory_mib, plans[0].pool.target), (256, 0));
+    assert_eq!((plans[1].spec.memory_mib, plans[1].pool.target), (512, 2));
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_key_value_and_mend() {
+    let text = r#"
+        colour = 1
+        [server]
+        listen = "0.0.0.0:7070"
+        socket_mode = "9"
+        lissten = "x"
+        [host]
+        max_ttl = "1 week"
+        accel = "warp"
+        [templates.default]
+        vcpus = 5
+        memory = "8TiB"
+        max_memory = 3
+        warmup = ["ls"]
+        [templates.default.pool]
+        target = 20
+        max = 3
+        ttl = "48h"
+        queue = -1
+    "#;
+    insta::assert_snapshot!(Host::new().problems(text), @r#"
+    13 problems in the configuration
+      colour = 1: is no key that vmint knows
+        mend: remove it, or use one of: host, server, templates
+      server.lissten = "x": is no key that vmint knows
+        mend: remove it, or use one of: listen, socket, socket_group, socket_mode
+      templates.default.max_memory = 3: is a whole number, but must be a string
+        mend: write it like the default value, "2GiB"
+      templates.default.warmup = ["ls"]: must be a list of commands, each a list of strings with the program first
+        mend: write it like [["/bin/true"], ["echo", "hello"]]
+      host.accel = "warp": is none of the choices
+        mend: use one of: "auto", "kvm", "tcg"
+      host.max_ttl = "1 week": is no duration
+        mend: write it like "250ms", "120s", "5m" or "1h30m"
+      server.listen = "0.0.0.0:7070": reaches beyond this host, and there are no tokens yet
+        mend: use a loopback address such as "127.0.0.1:7070", or "" to turn TCP off
+      server.socket_mode = "9": is no set of rights in octal
+        mend: write it like "0600" or "0660"
+      templates.default.vcpus = 5: is more than max_vcpus, which is 4
+        mend: use at most 4, or raise max_vcpus
+      templates.default.memory = "8TiB": is out of range
+        mend: use 64MiB to 4GiB
+      templates.default.pool.target = 20: is more than max, which is 3
+        mend: use at most 3, or raise max
+      templates.default.pool.ttl = "48h": is longer than host.max_ttl
+        mend: use at most "86400s", or raise host.max_ttl ("0" = no limit)
+      templates.default.pool.queue = -1: is out of range
+        mend: use 0 to 100000
+    "#);
+}
+
+#[test]
+fn sizes_that_no_guest_can_have_are_refused() {
+    let text = r#"
+        [templates.a]
+        memory = "63MiB"
+        [templates.b]
+        memory = "100000KiB"
+        [templates.c]
+        memory = "3GiB"
+        [templates.d]
+        vcpus = 0
+        [templates.e]
+        max_vcpus = 256
+        [templates.f]
+        memory = "lots"
+    "#;
+    insta::assert_snapshot!(Host::new().problems(text), @r#"
+    6 problems in the configuration
+      templates.a.memory = "63MiB": is out of range
+        mend: use 64MiB to 4GiB
+      templates.b.memory = "100000KiB": is no whole number of MiB
+        mend: use 97MiB
+      templates.c.memory = "3GiB": is more than max_memory, which is 2GiB
+        mend: use at most 2GiB, or raise max_memory
+      templates.d.vcpus = 0: is out of range
+        mend: use 1 to 255
+      templates.e.max_vcpus = 256: is out of range
+        mend: use 1 to 255
+      templates.f.memory = "lots": is no size
+        mend: write it like "512KiB", "256MiB" or "1GiB"
+    "#);
+}
+
+#[test]
+fn what_only_later_versions_do_is_refused() {
+    let text = r#"
+        [templates.default]
+        machine = "microvm"
+        on_stale = "warn"
+        keep_generations = 3
+        vsock = true
+    "#;
+    insta::assert_snapshot!(Host::new().problems(text), @r#"
+    4 problems in the configuration
+      templates.default.on_stale = "warn": is not possible yet
+        mend: use "rebuild"
+      templates.default.keep_generations = 3: is not possible yet
+        mend: use 2, or remove the key
+      templates.default.vsock = true: is not possible yet
+        mend: use false, or remove the key
+      templates.default.machine = "microvm": is not possible yet: it has no VM generation id, so its clones would share their random numbers
+        mend: use "q35"
+    "#);
+}
+
+#[test]
+fn paths_must_be_whole_short_enough_and_there() {
+    let long = format!("/run/{}", "x".repeat(80));
+    let text = format!(
+        r#"
+        [server]
+        socket = "api.sock"
+        [host]
+        run_dir = "{long}"
+        [templates.default]
+        kernel = "/nonexistent/vmlinuz"
+        initrd = "initrd.img"
+    "#
+    );
+    insta::assert_snapshot!(Host::new().problems(&text).replace(&"x".repeat(80), "x..x"), @r#"
+    4 problems in the configuration
+      host.run_dir = "/run/x..x": the sockets in it would have paths of 114 bytes, and 107 is the limit
+        mend: use a path of at most 78 bytes
+      server.socket = "api.sock": is a relative path
+        mend: write the whole path, from / on
+      templates.default.kernel = "/nonexistent/vmlinuz": there is no such file
+        mend: build the guest with scripts/guest, or name a file that is there
+      templates.default.initrd = "initrd.img": is a relative path
+        mend: write the whole path, from / on
+    "#);
+}
+
+#[test]
+fn a_guest_that_was_not_built_is_missed() {
+    let places = Places { guest_dirs: vec![PathBuf::from("/nonexistent/guest")], ..Host::new().places() };
+    let examined = examine_text("", "test.toml", &places).expect("TOML");
+    insta::assert_snapshot!(examined.problems, @r#"
+    2 problems in the configuration
+      templates.default.kernel = "": there is no vmlinuz in any of: /nonexistent/guest
+        mend: build the guest with scripts/guest, or name a file that is there
+      templates.default.initrd = "": there is no initrd.img in any of: /nonexistent/guest
+        mend: build the guest with scripts/guest, or name a file that is there
+    "#);
+}
+
+#[test]
+fn a_template_needs_a_plain_name_and_a_file_needs_a_template() {
+    let host = Host::new();
+    insta::assert_snapshot!(host.problems("[templates.\"../x\"]\n[templates.Big]"), @r#"
+    2 problems in the configuration
+      templates."../x" = "../x": is no name for a template
+        mend: use lower-case letters, digits and dashes, at most 48
+      templates."Big" = "Big": is no name for a template
+        mend: use lower-case letters, digits and dashes, at most 48
+    "#);
+    insta::assert_snapshot!(host.problems("[templates]"), @r"
+    1 problem in the configuration
+      templates = {}: names no template
+        mend: remove the empty [templates], or describe one: [templates.default]
+    ");
+}
+
+#[test]
+fn a_lease_without_an_end_needs_a_host_without_a_limit() {
+    let host = Host::new();
+    let text = "[host]\nmax_ttl = \"0\"\n[templates.default.pool]\nttl = \"0\"";
+    assert!(host.examine(text).problems.is_empty());
+    insta::assert_snapshot!(host.problems("[templates.default.pool]\nttl = \"0\""), @r#"
+    1 problem in the configuration
+      templates.default.pool.ttl = "0": means until released, and host.max_ttl forbids that
+        mend: use at most "86400s", or raise host.max_ttl ("0" = no limit)
+    "#);
+}
+
+#[test]
+fn listening_beyond_this_host_is_refused_in_every_notation() {
+    let host = Host::new();
+    for bad in ["0.0.0.0:7070", "192.168.0.1:80", "[::]:7070", "example.org:80", "127.0.0.1", "localhost", ":7070"] {
+        let problems = host.examine(&format!("[server]\nlisten = \"{bad}\"")).problems;
+        assert_eq!(problems.as_slice().len(), 1, "{bad}: {problems}");
+    }
+    for good in ["127.0.0.1:0", "[::1]:7070", "localhost:7070", "127.9.9.9:1"] {
+        let examined = host.examine(&format!("[server]\nlisten = \"{good}\""));
+        assert!(examined.problems.is_empty() && examined.config.server.listen.is_some(), "{good}");
+    }
+    assert_eq!(host.examine("[server]\nlisten = \"\"").config.server.listen, None);
+}
+
+#[test]
+fn what_a_file_comes_to_can_be_read_again() {
+    let host = Host::new();
+    let first = host.examine("[templates.python]\nwarmup = [[\"python3\", \"-c\", \"import json\"]]");
+    let second = host.examine(&show_effective(&first));
+    assert!(second.problems.is_empty(), "{}", second.problems);
+    assert_eq!(format!("{:?}", first.config), format!("{:?}", second.config));
+}

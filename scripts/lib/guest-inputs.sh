@@ -38,7 +38,9 @@ inputs_sources() {
 }
 
 inputs_outputs() {
-  (cd -- "$1" && sha256sum vmlinuz initrd.img | awk '{ print "output", $2, "sha256:" $1 }')
+  local files=(vmlinuz initrd.img)
+  [[ ! -e $1/vmlinux ]] || files+=(vmlinux)
+  (cd -- "$1" && sha256sum "${files[@]}" | awk '{ print "output", $2, "sha256:" $1 }')
 }
 
 # inputs_current DIRECTORY: whether what is there is whole, and made of what a build would take now.

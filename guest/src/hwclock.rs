@@ -24,13 +24,13 @@ pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
     }
 }
 
-fn system_to_rtc() -> Result<(), Failure> {
+pub(crate) fn system_to_rtc() -> Result<(), Failure> {
     let rtc = File::open(RTC).doing(|| format!("open {RTC}"))?;
     let now_ns = sys::clock_realtime_ns().doing(|| "read the clock".to_owned())?;
     sys::rtc_write(&rtc, now_ns / sys::NANOS_PER_SECOND).doing(|| format!("set {RTC}"))
 }
 
-fn rtc_to_system() -> Result<(), Failure> {
+pub(crate) fn rtc_to_system() -> Result<(), Failure> {
     let rtc = File::open(RTC).doing(|| format!("open {RTC}"))?;
     let seconds = sys::rtc_read(&rtc).doing(|| format!("read {RTC}"))?;
     sys::set_clock_realtime(seconds).doing(|| "set the clock".to_owned())

@@ -1,8 +1,9 @@
-//! vmint's helper inside the guest: one small static program with four callers.
+//! vmint's own program inside the guest: one small static program under several names.
 //!
 //! | called as | by | does |
 //! |---|---|---|
-//! | `/init` (process 1) | the kernel | [`init`]: mounts, modules, virtio ports, `qemu-ga` |
+//! | `/init` (process 1) | the kernel | [`init`]: mounts, modules, virtio ports, the agent |
+//! | `vmint-agent` | [`init`] | [`agent`]: answers the host, runs its commands, gives the clone its identity |
 //! | `helper run` | `qemu-ga`'s guest-exec | [`run`]: one command with a deadline and capped output |
 //! | `helper identity` | `qemu-ga`'s guest-exec | [`identity`]: makes a fresh clone a machine of its own |
 //! | `helper prepare` | `qemu-ga`'s guest-exec | [`prepare`]: last step before the template is saved |
@@ -14,6 +15,9 @@
 #![cfg_attr(not(test), no_main)]
 #![warn(unreachable_pub)]
 
+mod agent;
+mod base64;
+mod command;
 mod failure;
 mod hex;
 mod hwclock;
@@ -30,6 +34,7 @@ use std::path::Path;
 const USAGE: &str = "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
        helper identity < key=value lines
        helper prepare
+       helper agent [--port PATH]
        hwclock -w | -s";
 
 const EXIT_DONE: u8 = 0;
@@ -45,8 +50,10 @@ fn run_as_called() -> u8 {
     if std::process::id() == 1 {
         return init::main();
     }
-    if Path::new(&program).file_name() == Some(OsStr::new("hwclock")) {
-        return hwclock::main(args);
+    match Path::new(&program).file_name().and_then(OsStr::to_str) {
+        Some("hwclock") => return hwclock::main(args),
+        Some("vmint-agent") => return agent::main(args),
+        _ => {}
     }
     let command = args.next().unwrap_or_default();
     dispatch(&command, args)
@@ -57,6 +64,7 @@ fn dispatch(command: &OsStr, args: impl Iterator<Item = OsString>) -> u8 {
         Some("run") => run::main(args),
         Some("identity") => identity::main(),
         Some("prepare") => prepare::main(),
+        Some("agent") => agent::main(args),
         _ => usage("which command?"),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn main() -> u8 {
     }
 }
 
-fn prepare() -> Result<String, Failure> {
+pub(crate) fn prepare() -> Result<String, Failure> {
     // Blocks until the generator is ready, which the kernel promises for every machine within seconds.
     sys::random_bytes(&mut [0u8; 16]).doing(|| "wait for the kernel's random generator".to_owned())?;
     sys::clear_kernel_log_mark().doing(|| "set the kernel log's mark".to_owned())?;

@@ -115,6 +115,7 @@ rootfs_more_libraries() {
 rootfs_helper() {
   install -D -m 0755 -- "$1" "$2/usr/lib/vmint/helper"
   ln -s /usr/lib/vmint/helper "$2/init"
+  ln -s /usr/lib/vmint/helper "$2/usr/sbin/vmint-agent"
   ln -s /usr/lib/vmint/helper "$2/usr/sbin/hwclock"
 }
 

@@ -17,6 +17,8 @@ mod reseed;
 
 use std::io::{self, Read as _};
 
+pub(crate) use request::{Identity, Wrong};
+
 use crate::failure::{Doing, Failure};
 use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
 
@@ -24,7 +26,7 @@ use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
 
 pub(crate) fn main() -> u8 {
-    match renew() {
+    match from_stdin() {
         Ok(line) => {
             println!("{line}");
             EXIT_DONE
@@ -36,24 +38,29 @@ pub(crate) fn main() -> u8 {
     }
 }
 
-fn renew() -> Result<String, Failure> {
+fn from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     io::stdin().take(REQUEST_MAX_BYTES).read_to_string(&mut text).doing(|| "read the request".to_owned())?;
-    let request = request::parse(&text).map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
-    if request.clock_step_ns != 0 {
-        sys::step_clock_realtime(request.clock_step_ns).doing(|| format!("step the clock by {} ns", request.clock_step_ns))?;
+    let wanted = request::parse(&text).map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
+    renew(&wanted)
+}
+
+/// Takes on the identity, and says in JSON what the clone is now.
+pub(crate) fn renew(wanted: &Identity) -> Result<String, Failure> {
+    if wanted.clock_step_ns != 0 {
+        sys::step_clock_realtime(wanted.clock_step_ns).doing(|| format!("step the clock by {} ns", wanted.clock_step_ns))?;
     }
-    let reseeded = match request.expect_reseed {
-        true => reseed::wait_for_kernel(request.reseed_wait)?,
+    let reseeded = match wanted.expect_reseed {
+        true => reseed::wait_for_kernel(wanted.reseed_wait)?,
         false => reseed::seen_by_kernel()?,
     };
-    if !request.entropy.is_empty() {
-        reseed::add_host_entropy(&request.entropy)?;
+    if !wanted.entropy.is_empty() {
+        reseed::add_host_entropy(&wanted.entropy)?;
     }
-    if let Some(name) = &request.hostname {
+    if let Some(name) = &wanted.hostname {
         names::set_hostname(name)?;
     }
-    if let Some(id) = &request.machine_id {
+    if let Some(id) = &wanted.machine_id {
         names::set_machine_id(id)?;
     }
     report::read_back(reseeded)

@@ -13,18 +13,47 @@ const DEFAULT_RESEED_WAIT: Duration = Duration::from_millis(1000);
 
 /// The identity to take on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) hostname: Option<String>,
-    pub(super) machine_id: Option<String>,
-    pub(super) entropy: Vec<u8>,
-    pub(super) clock_step_ns: i64,
-    pub(super) expect_reseed: bool,
-    pub(super) reseed_wait: Duration,
+pub(crate) struct Identity {
+    pub(crate) hostname: Option<String>,
+    pub(crate) machine_id: Option<String>,
+    pub(crate) entropy: Vec<u8>,
+    pub(crate) clock_step_ns: i64,
+    pub(crate) expect_reseed: bool,
+    pub(crate) reseed_wait: Duration,
+}
+
+impl Default for Identity {
+    /// Nothing is changed.
+    fn default() -> Self {
+        Self { hostname: None, machine_id: None, entropy: Vec::new(), clock_step_ns: 0, expect_reseed: false, reseed_wait: DEFAULT_RESEED_WAIT }
+    }
+}
+
+impl Identity {
+    pub(crate) fn set_hostname(&mut self, value: &str) -> Result<(), Wrong> {
+        let needs = "1 to 64 letters, digits, dots and hyphens";
+        self.hostname = Some(hostname(value).ok_or(Wrong::Value { key: "hostname", needs })?);
+        Ok(())
+    }
+
+    pub(crate) fn set_machine_id(&mut self, value: &str) -> Result<(), Wrong> {
+        let needs = "32 lower-case hexadecimal digits";
+        self.machine_id = Some(machine_id(value).ok_or(Wrong::Value { key: "machine_id", needs })?);
+        Ok(())
+    }
+
+    /// `None`: the text that it came as could not be decoded.
+    pub(crate) fn set_entropy(&mut self, decoded: Option<Vec<u8>>) -> Result<(), Wrong> {
+        let needs = "1 to 512 bytes, encoded";
+        let right = decoded.filter(|bytes| (1..=sys::ENTROPY_MAX_BYTES).contains(&bytes.len()));
+        self.entropy = right.ok_or(Wrong::Value { key: "entropy", needs })?;
+        Ok(())
+    }
 }
 
 /// A request that is not understood.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     NotALine(String),
     Unknown(String),
     Twice(String),
@@ -43,15 +72,8 @@ impl fmt::Display for Wrong {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Request, Wrong> {
-    let mut request = Request {
-        hostname: None,
-        machine_id: None,
-        entropy: Vec::new(),
-        clock_step_ns: 0,
-        expect_reseed: false,
-        reseed_wait: DEFAULT_RESEED_WAIT,
-    };
+pub(super) fn parse(text: &str) -> Result<Identity, Wrong> {
+    let mut request = Identity::default();
     let mut seen: Vec<&str> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let (key, value) = line.split_once('=').ok_or_else(|| Wrong::NotALine(line.to_owned()))?;
@@ -64,12 +86,12 @@ pub(super) fn parse(text: &str) -> Result<Request, Wrong> {
     Ok(request)
 }
 
-fn take(request: &mut Request, key: &str, value: &str) -> Result<(), Wrong> {
+fn take(request: &mut Identity, key: &str, value: &str) -> Result<(), Wrong> {
     let wrong = |key, needs| Wrong::Value { key, needs };
     match key {
-        "hostname" => request.hostname = Some(hostname(value).ok_or_else(|| wrong("hostname", "1 to 64 letters, digits, dots and hyphens"))?),
-        "machine_id" => request.machine_id = Some(machine_id(value).ok_or_else(|| wrong("machine_id", "32 lower-case hexadecimal digits"))?),
-        "entropy" => request.entropy = entropy(value).ok_or_else(|| wrong("entropy", "1 to 512 bytes in hexadecimal"))?,
+        "hostname" => request.set_hostname(value)?,
+        "machine_id" => request.set_machine_id(value)?,
+        "entropy" => request.set_entropy(hex::decode(value))?,
         "clock_step_ns" => request.clock_step_ns = value.parse().map_err(|_| wrong("clock_step_ns", "a whole number"))?,
         "expect_reseed" => request.expect_reseed = flag(value).ok_or_else(|| wrong("expect_reseed", "0 or 1"))?,
         "reseed_wait_ms" => {
@@ -92,10 +114,6 @@ fn machine_id(value: &str) -> Option<String> {
     (value.len() == MACHINE_ID_DIGITS && value.bytes().all(right)).then(|| value.to_owned())
 }
 
-fn entropy(value: &str) -> Option<Vec<u8>> {
-    hex::decode(value).filter(|bytes| (1..=sys::ENTROPY_MAX_BYTES).contains(&bytes.len()))
-}
-
 fn flag(value: &str) -> Option<bool> {
     match value {
         "0" => Some(false),
@@ -116,7 +134,7 @@ mod tests {
     fn takes_everything() {
         let id = "0123456789abcdef0123456789abcdef";
         let text = format!("hostname=job-17.local\nmachine_id={id}\nentropy=00ff\nclock_step_ns=-5\nexpect_reseed=1\nreseed_wait_ms=250\n");
-        let expected = Request {
+        let expected = Identity {
             hostname: Some("job-17.local".to_owned()),
             machine_id: Some(id.to_owned()),
             entropy: vec![0, 255],
@@ -151,7 +169,7 @@ mod tests {
             assert!(error(&format!("machine_id={id}")).starts_with("machine_id needs"), "{id}");
         }
         for bytes in ["", "0", "zz", &"00".repeat(513)] {
-            assert_eq!(error(&format!("entropy={bytes}")), "entropy needs 1 to 512 bytes in hexadecimal");
+            assert_eq!(error(&format!("entropy={bytes}")), "entropy needs 1 to 512 bytes, encoded");
         }
         assert_eq!(error("clock_step_ns=1.5"), "clock_step_ns needs a whole number");
         assert_eq!(error("expect_reseed=yes"), "expect_reseed needs 0 or 1");

@@ -1,5 +1,7 @@
-//! The guest agent: started when its port is there, started again when it ends.
+//! The guest agent: started when its port is there, started again when it ends. It is our own one, unless the kernel's
+//! command line asks for the stock one.
 
+use std::fs;
 use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +10,10 @@ use super::{ports, tell};
 use crate::failure::Doing as _;
 use crate::sys::{self, Ended};
 
-const PROGRAM: &str = "/usr/sbin/qemu-ga";
+const OWN: &str = "/usr/sbin/vmint-agent";
+const STOCK: &str = "/usr/sbin/qemu-ga";
+/// The word on the kernel's command line that asks for the stock agent.
+const STOCK_WORD: &str = "vmint.agent=qemu-ga";
 
 /// An agent that ends at once is not started in a tight loop: the pause doubles, up to the longest.
 const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
@@ -22,13 +27,15 @@ enum State {
 }
 
 pub(super) struct Agent {
+    program: &'static str,
     state: State,
     pause: Duration,
 }
 
 impl Agent {
     pub(super) fn new() -> Self {
-        Self { state: State::Ended { restart_at: Instant::now() }, pause: PAUSE_SHORTEST }
+        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        Self { program: chosen(&command_line), state: State::Ended { restart_at: Instant::now() }, pause: PAUSE_SHORTEST }
     }
 
     /// When [`Self::start_if_due`] wants to be called next, while the agent does not run.
@@ -45,7 +52,8 @@ impl Agent {
         if !matches!(self.state, State::Ended { restart_at } if restart_at <= now) {
             return;
         }
-        match unblocked(&spawn).doing(|| format!("start {PROGRAM}")) {
+        let program = self.program;
+        match unblocked(&|| spawn(program)).doing(|| format!("start {program}")) {
             // The handle is let go: process 1 waits for all its children in one place.
             Ok(child) => self.state = State::Running { pid: child.id(), since: now },
             Err(failure) => {
@@ -60,7 +68,7 @@ impl Agent {
         if i64::from(agent) != i64::from(pid) {
             return;
         }
-        eprintln!("init: {PROGRAM} ended ({ended:?}) and will be started again");
+        eprintln!("init: {} ended ({ended:?}) and will be started again", self.program);
         if since.elapsed() >= WELL_AFTER {
             self.pause = PAUSE_SHORTEST;
         }
@@ -73,14 +81,33 @@ impl Agent {
     }
 }
 
+fn chosen(command_line: &str) -> &'static str {
+    if command_line.split_ascii_whitespace().any(|word| word == STOCK_WORD) { STOCK } else { OWN }
+}
+
 /// The agent's environment is what every command in the guest starts from.
-fn spawn() -> io::Result<Child> {
-    Command::new(PROGRAM)
-        .args(["--method=virtio-serial", "--statedir=/run"])
-        .arg(format!("--path={}", ports::agent_port()))
+fn spawn(program: &str) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    if program == STOCK {
+        command.args(["--method=virtio-serial", "--statedir=/run"]).arg(format!("--path={}", ports::agent_port()));
+    }
+    command
         .env_clear()
         .envs([("PATH", sys::GUEST_PATH), ("HOME", "/root")])
         .stdin(Stdio::null())
         .current_dir("/")
         .spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_agent_unless_asked_for_the_other() {
+        assert_eq!(chosen(""), OWN);
+        assert_eq!(chosen("quiet vmint.agent=vmint-agent panic=1\n"), OWN);
+        assert_eq!(chosen("quiet vmint.agent=qemu-ga panic=1\n"), STOCK);
+        assert_eq!(chosen("vmint.agent=qemu-gax"), OWN);
+    }
 }

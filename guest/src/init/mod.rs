@@ -1,7 +1,7 @@
 //! Process 1 of the guest.
 //!
 //! ```text
-//! mounts ─► loopback, hostname ─► modules ─► [ports named ─► qemu-ga started] ─► wait for: devices, ended children, power signals
+//! mounts ─► loopback, hostname ─► modules ─► [ports named ─► agent started] ─► wait for: devices, ended children, power signals
 //! ```
 //!
 //! - It is driven by events: it listens to the kernel's uevents before it loads the first module, and never polls.

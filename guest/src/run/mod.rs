@@ -14,7 +14,6 @@
 
 mod args;
 mod descendants;
-mod relay;
 mod spawn;
 mod supervise;
 mod trailer;

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::args::Request;
 use super::descendants::{kill_all, reap};
-use super::relay::{Buffer, Relay};
 use super::spawn::Started;
 use super::trailer::Trailer;
+use crate::command::{Buffer, Relay};
 use crate::failure::{Doing as _, Failure};
 use crate::sys::{self, Ended, SignalFd};
 
@@ -35,8 +35,8 @@ pub(super) fn supervise(started: Started, request: &Request) -> Result<End, Fail
     let pid = started.pid;
     // std's stdout keeps back what follows the last line end; the plain file behind it does not.
     let stdout = io::stdout().as_fd().try_clone_to_owned().doing(|| "duplicate stdout".to_owned())?;
-    let mut out = Relay::new(OwnedFd::from(started.stdout), File::from(stdout), request.max_output_bytes);
-    let mut err = Relay::new(OwnedFd::from(started.stderr), io::stderr(), request.max_output_bytes);
+    let mut out = Relay::new(Some(started.stdout), File::from(stdout), request.max_output_bytes);
+    let mut err = Relay::new(Some(started.stderr), io::stderr(), request.max_output_bytes);
     let mut buffer = Buffer::new();
     let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
 

@@ -3,28 +3,11 @@
 //! `qemu-ga` reports an exit code and nothing else, so what it cannot say travels here:
 //! `\0vmint-run {json}\0`, always the very last bytes.
 
-use std::io;
-
+use crate::command::SpawnError;
 use crate::json::Object;
 use crate::sys::Ended;
 
 const PREFIX: &str = "\0vmint-run ";
-
-/// The program could not be started.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SpawnError {
-    pub(super) errno: i32,
-    pub(super) message: String,
-}
-
-impl SpawnError {
-    /// `about` goes in front of the system's text; an empty one adds nothing.
-    pub(super) fn new(about: &str, error: &io::Error) -> Self {
-        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-        let message = format!("{about}{}", crate::sys::error_text(errno));
-        Self { errno, message }
-    }
-}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Trailer {
@@ -62,6 +45,8 @@ impl Trailer {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn text(trailer: &Trailer) -> String {

@@ -18,7 +18,12 @@ pub(crate) fn clock_realtime_ns() -> io::Result<i64> {
 }
 
 pub(crate) fn set_clock_realtime(seconds: i64) -> io::Result<()> {
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+    set_clock_realtime_ns(seconds.saturating_mul(NANOS_PER_SECOND))
+}
+
+/// As [`set_clock_realtime`], to the nanosecond.
+pub(crate) fn set_clock_realtime_ns(now_ns: i64) -> io::Result<()> {
+    let time = libc::timespec { tv_sec: now_ns.div_euclid(NANOS_PER_SECOND), tv_nsec: now_ns.rem_euclid(NANOS_PER_SECOND) };
     // SAFETY: `time` is a valid timespec, only read.
     check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) }).map(drop)
 }

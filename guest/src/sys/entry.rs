@@ -8,14 +8,13 @@
 // SAFETY: the C library calls the one symbol of this name with these arguments, and there is no other main.
 #[unsafe(no_mangle)]
 extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
-    ignore_sigpipe();
+    block_sigpipe();
     libc::c_int::from(crate::run_as_called())
 }
 
-/// As std's start-up does: a write to a closed pipe is an error to handle, not the end of the process.
-/// `std::process::Command` gives children the default back.
+/// A write to a closed pipe is an error to handle, not the end of the process. Blocked rather than ignored, as in std:
+/// what we start has no signal blocked anyway, and needs no further system call to be as every program expects.
 #[cfg(not(test))]
-fn ignore_sigpipe() {
-    // SAFETY: plain arguments; no handler is installed.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+fn block_sigpipe() {
+    super::wait::block_signals(&[libc::SIGPIPE]);
 }

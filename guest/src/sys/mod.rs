@@ -8,15 +8,17 @@ mod devices;
 pub(crate) mod entry;
 mod kernel;
 mod process;
+mod spawn;
 mod wait;
 
 use std::io;
 
-pub(crate) use clock::{NANOS_PER_SECOND, clock_realtime_ns, rtc_read, rtc_write, set_clock_realtime, step_clock_realtime};
+pub(crate) use clock::{NANOS_PER_SECOND, clock_realtime_ns, rtc_read, rtc_write, set_clock_realtime, set_clock_realtime_ns, step_clock_realtime};
 pub(crate) use devices::{UeventSocket, loopback_up};
 pub(crate) use kernel::{ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, load_module, mount, power, random_bytes, reseed, seek_data, set_hostname, sync};
-pub(crate) use process::{Ended, Reap, become_subreaper, kill_child, kill_group, new_session, reap_any, set_env};
-pub(crate) use wait::{SignalFd, poll_readable, readable_bytes};
+pub(crate) use process::{Ended, Reap, become_subreaper, kill_child, kill_group, reap_any, reap_child, return_big_allocations, signal};
+pub(crate) use spawn::{SpawnFailure, SpawnPlan, spawn};
+pub(crate) use wait::{ChangeWatch, SignalFd, pipe, poll, poll_readable, readable_bytes, set_nonblocking};
 
 /// Where a guest looks for programs, unless its caller says otherwise.
 pub(crate) const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,4 +1,4 @@
-//! One flat JSON object on one line: all that the helper ever answers.
+//! One flat JSON object on one line: all that is ever answered.
 
 use std::fmt::{Display, Write as _};
 
@@ -30,6 +30,11 @@ impl Object {
             Some(value) => self.plain(key, value),
             None => self.plain(key, "null"),
         }
+    }
+
+    /// What there is so far, for a caller who adds fields and the closing bracket himself.
+    pub(crate) fn unclosed(&self) -> &str {
+        &self.0
     }
 
     pub(crate) fn end(mut self) -> String {

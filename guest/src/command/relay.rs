@@ -10,7 +10,7 @@ use crate::sys;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The command's end of a stream, ours, and how much may still pass.
-pub(super) struct Relay<W> {
+pub(crate) struct Relay<W> {
     /// `None` once the last writer has closed it.
     pipe: Option<File>,
     sink: W,
@@ -19,26 +19,42 @@ pub(super) struct Relay<W> {
 }
 
 impl<W: Write> Relay<W> {
-    pub(super) fn new(pipe: OwnedFd, sink: W, max_bytes: u64) -> Self {
-        Self { pipe: Some(pipe.into()), sink, left_bytes: max_bytes, truncated: false }
+    /// Without a pipe nothing ever comes.
+    pub(crate) fn new(pipe: Option<OwnedFd>, sink: W, max_bytes: u64) -> Self {
+        Self { pipe: pipe.map(File::from), sink, left_bytes: max_bytes, truncated: false }
+    }
+
+    /// What has passed.
+    pub(crate) fn take_sink(&mut self) -> W
+    where
+        W: Default,
+    {
+        std::mem::take(&mut self.sink)
     }
 
     /// What to poll, while there is something to come.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    pub(super) fn truncated(&self) -> bool {
+    pub(crate) fn truncated(&self) -> bool {
         self.truncated
     }
 
     /// Passes on what one read gives. Call it when the pipe is readable.
-    pub(super) fn pass(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+    pub(crate) fn pass(&mut self, buffer: &mut Buffer) -> io::Result<()> {
         self.pass_at_most(&mut buffer.0).map(drop)
     }
 
+    /// As [`Self::pass`]; a stream that cannot be read any more is closed.
+    pub(crate) fn pass_or_close(&mut self, buffer: &mut Buffer) {
+        if self.pass(buffer).is_err() {
+            self.pipe = None;
+        }
+    }
+
     /// Passes on what the pipe holds now, and not what comes later: a background child may never stop writing.
-    pub(super) fn drain(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+    pub(crate) fn drain(&mut self, buffer: &mut Buffer) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
         let mut held_bytes = sys::readable_bytes(pipe)?;
         while held_bytes > 0 {
@@ -71,10 +87,10 @@ impl<W: Write> Relay<W> {
 }
 
 /// One buffer for both streams.
-pub(super) struct Buffer(Vec<u8>);
+pub(crate) struct Buffer(Vec<u8>);
 
 impl Buffer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(vec![0; BUFFER_BYTES])
     }
 }
@@ -87,7 +103,7 @@ mod tests {
     fn keeps_the_cap_and_reads_on() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let mut kept = Vec::new();
-        let mut relay = Relay::new(reader.into(), &mut kept, 5);
+        let mut relay = Relay::new(Some(reader.into()), &mut kept, 5);
         let mut buffer = Buffer::new();
         writer.write_all(b"abc").expect("room in the pipe");
         relay.pass(&mut buffer).expect("readable");
@@ -104,7 +120,7 @@ mod tests {
     #[test]
     fn draining_does_not_wait() {
         let (reader, writer) = io::pipe().expect("a pipe");
-        let mut relay = Relay::new(reader.into(), Vec::new(), 5);
+        let mut relay = Relay::new(Some(reader.into()), Vec::new(), 5);
         relay.drain(&mut Buffer::new()).expect("nothing to read");
         assert!(relay.fd().is_some());
         drop(writer);
@@ -113,7 +129,7 @@ mod tests {
     #[test]
     fn exactly_the_cap_is_not_truncated() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        let mut relay = Relay::new(reader.into(), Vec::new(), 3);
+        let mut relay = Relay::new(Some(reader.into()), Vec::new(), 3);
         writer.write_all(b"abc").expect("room in the pipe");
         relay.drain(&mut Buffer::new()).expect("readable");
         assert!(!relay.truncated());

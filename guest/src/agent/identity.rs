@@ -1,0 +1,38 @@
+//! `vmint-identity`: the arguments, for what `helper identity` does too.
+
+use std::time::Duration;
+
+use super::errors::CallError;
+use super::request::Request;
+use crate::base64;
+use crate::identity::{self, Identity};
+use crate::json::{Reader, Wrong};
+
+pub(super) fn renew(request: &Request<'_>) -> Result<String, CallError> {
+    let mut wanted = Identity::default();
+    let mut wrong = Ok(());
+    request.arguments(&mut |key, value| {
+        let taken = match key {
+            "hostname" => wanted.set_hostname(&value.string()?),
+            "machine-id" => wanted.set_machine_id(&value.string()?),
+            "entropy" => wanted.set_entropy(base64::decode(&value.string()?)),
+            _ => return take_plain(&mut wanted, key, value),
+        };
+        if wrong.is_ok() {
+            wrong = taken;
+        }
+        Ok(())
+    })?;
+    wrong?;
+    Ok(identity::renew(&wanted)?)
+}
+
+fn take_plain(wanted: &mut Identity, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
+    match key {
+        "clock-step-ns" => wanted.clock_step_ns = value.integer()?,
+        "expect-reseed" => wanted.expect_reseed = value.boolean()?,
+        "reseed-wait-ms" => wanted.reseed_wait = Duration::from_millis(value.unsigned()?),
+        _ => value.skip()?,
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The agent with real processes, on the host. Each test has a server of its own in a thread, and talks to it as the
+//! host does: over a socket, or over two FIFOs where it must go and come back, which behave as a virtio port does then.
+
+mod client;
+mod exec;
+mod protocol;
+
+use client::Client;

@@ -1,0 +1,81 @@
+//! The variables that a command starts with: this process's own, defaults for what every program relies on, and the
+//! caller's on top.
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStringExt as _;
+
+use crate::sys;
+
+/// Used where nobody has set them; a guest's `qemu-ga` may run without HOME.
+const DEFAULTS: [(&str, &str); 2] = [("PATH", sys::GUEST_PATH), ("HOME", "/root")];
+
+/// `NAME=VALUE` texts, each name once.
+#[derive(Clone, Default)]
+pub(crate) struct Environment(Vec<CString>);
+
+impl Environment {
+    pub(crate) fn own() -> Self {
+        let mut environment = Self::default();
+        for (key, value) in std::env::vars_os() {
+            // The kernel cannot have given us a NUL byte.
+            let _ = environment.set(key.into_vec(), &value.into_vec());
+        }
+        for (key, value) in DEFAULTS {
+            if environment.get(key.as_bytes()).is_none() {
+                let _ = environment.set(key.into(), value.as_bytes());
+            }
+        }
+        environment
+    }
+
+    /// Sets one variable. `None` for an empty name, a name with `=`, or a NUL byte anywhere.
+    pub(crate) fn set(&mut self, key: Vec<u8>, value: &[u8]) -> Option<()> {
+        if key.is_empty() || key.contains(&b'=') {
+            return None;
+        }
+        let mut pair = key;
+        pair.push(b'=');
+        let name_size = pair.len();
+        pair.extend_from_slice(value);
+        let pair = CString::new(pair).ok()?;
+        let name = &pair.to_bytes()[..name_size];
+        match self.0.iter().position(|set| set.to_bytes().starts_with(name)) {
+            Some(place) => self.0[place] = pair,
+            None => self.0.push(pair),
+        }
+        Some(())
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let value = |pair: &'_ CString| pair.to_bytes().starts_with(key) && pair.to_bytes().get(key.len()) == Some(&b'=');
+        self.0.iter().find(|pair| value(pair)).map(|pair| &pair.to_bytes()[key.len() + 1..])
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = &CStr> {
+        self.0.iter().map(CString::as_c_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_replaces_and_refuses() {
+        let mut environment = Environment::default();
+        assert_eq!(environment.set("A".into(), b"1"), Some(()));
+        assert_eq!(environment.set("AB".into(), b"x=y"), Some(()));
+        assert_eq!(environment.set("A".into(), b""), Some(()));
+        assert_eq!((environment.get(b"A"), environment.get(b"AB"), environment.get(b"B")), (Some(&b""[..]), Some(&b"x=y"[..]), None));
+        assert_eq!(environment.pairs().collect::<Vec<_>>(), [c"A=", c"AB=x=y"]);
+        for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
+            assert_eq!(environment.set(key.into(), value.as_bytes()), None, "{key:?}={value:?}");
+        }
+    }
+
+    #[test]
+    fn own_has_what_programs_rely_on() {
+        let own = Environment::own();
+        assert!(own.get(b"PATH").is_some() && own.get(b"HOME").is_some());
+    }
+}

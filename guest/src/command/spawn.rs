@@ -1,0 +1,110 @@
+//! From a list of words to a running process.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::Environment;
+use crate::sys::{self, SpawnFailure};
+
+/// The program could not be executed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SpawnError {
+    pub(crate) errno: i32,
+    pub(crate) message: String,
+}
+
+impl SpawnError {
+    /// `about` goes in front of the system's text; an empty one adds nothing.
+    pub(crate) fn new(about: &str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+        let message = format!("{about}{}", sys::error_text(errno));
+        Self { errno, message }
+    }
+}
+
+/// What to run.
+pub(crate) struct Program {
+    /// Never empty.
+    argv: Vec<CString>,
+    env: Environment,
+    /// `None`: the directory of this process.
+    cwd: Option<CString>,
+}
+
+/// What the new process gets as its standard streams.
+pub(crate) struct Streams<'a> {
+    pub(crate) stdin: BorrowedFd<'a>,
+    pub(crate) stdout: BorrowedFd<'a>,
+    pub(crate) stderr: BorrowedFd<'a>,
+}
+
+impl Program {
+    /// `None` without a program.
+    pub(crate) fn new(argv: Vec<CString>, env: Environment, cwd: Option<CString>) -> Option<Self> {
+        let named = argv.first().is_some_and(|program| !program.is_empty());
+        named.then_some(Self { argv, env, cwd })
+    }
+
+    /// Starts it in a session of its own, whose id is the process id. The second descriptor tells its end by becoming
+    /// readable.
+    pub(crate) fn start(&self, streams: &Streams<'_>) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
+        let argv: Vec<&CStr> = self.argv.iter().map(CString::as_c_str).collect();
+        let env: Vec<&CStr> = self.env.pairs().collect();
+        let plan = sys::SpawnPlan {
+            files: &self.files(),
+            argv: &argv,
+            env: &env,
+            cwd: self.cwd.as_deref(),
+            streams: [streams.stdin, streams.stdout, streams.stderr],
+        };
+        sys::spawn(&plan).map_err(|failure| match failure {
+            SpawnFailure::Process(error) => SpawnError::new("start a process: ", &error),
+            SpawnFailure::Directory(error) => {
+                let cwd = self.cwd.as_deref().unwrap_or_default().to_string_lossy();
+                SpawnError::new(&format!("cwd {cwd}: "), &error)
+            }
+            SpawnFailure::Program(error) => SpawnError::new("", &error),
+        })
+    }
+
+    /// Where the program may be: a name without a slash is looked up in the PATH that the program itself gets.
+    fn files(&self) -> Vec<CString> {
+        let name = self.argv.first().map_or(&[][..], |program| program.to_bytes());
+        if name.contains(&b'/') {
+            return self.argv[..1].to_vec();
+        }
+        let path = self.env.get(b"PATH").unwrap_or(sys::GUEST_PATH.as_bytes());
+        path.split(|byte| *byte == b':').filter_map(|directory| in_directory(directory, name)).collect()
+    }
+}
+
+/// An empty directory is the current one, as in every shell.
+fn in_directory(directory: &[u8], name: &[u8]) -> Option<CString> {
+    let directory = if directory.is_empty() { b"." } else { directory };
+    CString::new([directory, b"/", name].concat()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(name: &str, path: &str) -> Program {
+        let mut env = Environment::default();
+        env.set("PATH".into(), path.as_bytes()).expect("a right variable");
+        Program::new(vec![CString::new(name).expect("no NUL")], env, None).expect("a program")
+    }
+
+    #[test]
+    fn looks_names_up_in_the_path() {
+        assert_eq!(program("ls", "/bin::/sbin").files(), [c"/bin/ls".to_owned(), c"./ls".to_owned(), c"/sbin/ls".to_owned()]);
+        assert_eq!(program("./ls", "/bin").files(), [c"./ls".to_owned()]);
+        assert_eq!(program("/x/ls", "/bin").files(), [c"/x/ls".to_owned()]);
+    }
+
+    #[test]
+    fn needs_a_program() {
+        assert!(Program::new(Vec::new(), Environment::default(), None).is_none());
+        assert!(Program::new(vec![c"".to_owned()], Environment::default(), None).is_none());
+    }
+}

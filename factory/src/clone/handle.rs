@@ -157,7 +157,7 @@ impl Vm {
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
         let agent = self.agent().await;
         match self.live.unless_ended(agent.exec(&request)).await {
-            Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Silent { .. }))) => {
+            Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Channel { .. }))) => {
                 // The channel is dead, which says nothing about the command: it may have run. So it is not tried
                 // again, but the next one finds a channel that works, if the guest still answers.
                 self.reconnect()

@@ -120,7 +120,7 @@ async fn make(
     let guest = |making: &Making<'_>, source: GuestError| {
         making.failed(CloneFailure::Guest {
             source,
-            console: live.console.last_lines(),
+            console: live.last_console_lines(),
         })
     };
     let agent = live

@@ -16,7 +16,7 @@ pub(super) const STATE_SET: u32 = 7;
 const CONSOLE_SET: u32 = 8;
 /// The translation buffer of one clone under TCG, MiB. QEMU would take up to a quarter of the host's memory; the
 /// buffer is private memory of every clone (`benches`: `memory`).
-const TRANSLATION_MIB: u32 = 16;
+const TRANSLATION_MIB: u32 = 64;
 /// System calls that no machine of ours makes once it runs: starting programs, changing users or limits.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// The agent's port, as stock `qemu-ga` looks for it.

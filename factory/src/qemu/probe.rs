@@ -25,6 +25,8 @@ pub(crate) const MINIMUM: Version = Version {
 };
 /// How long the probe's QEMU may take.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a program that has closed its monitor may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How to get a newer QEMU, in every message that asks for one.
 const MEND: &str = "scripts/quickstart installs one (Debian 12: package qemu-system-x86 from bookworm-backports; \
                     Debian 13 and Ubuntu 24.04: package qemu-system-x86)";
@@ -105,9 +107,16 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
         let qmp = Qmp::over(socket, DEADLINE, false).await?;
         ask(&qmp).await
     };
-    let answers = tokio::select! {
-        outcome = asked => outcome.map_err(|e| does_not_start(e.to_string())),
-        exit = child.wait() => Err(does_not_start(format!("it {exit}{}", crate::driver::said(&child.stderr().text())))),
+    let answers = match asked.await {
+        Ok(answers) => Ok(answers),
+        // A program that has ended says more than a monitor that is closed.
+        Err(error) => Err(match tokio::time::timeout(LAST_WORDS, child.wait()).await {
+            Ok(exit) => does_not_start(format!(
+                "it {exit}{}",
+                crate::driver::said(&child.stderr().text())
+            )),
+            Err(_) => does_not_start(error.to_string()),
+        }),
     };
     child.kill().await;
     let answers = answers?;

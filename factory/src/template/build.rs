@@ -235,7 +235,7 @@ impl Reserved {
         let agent = vm.unknown_agent(waiting + site.spec.ready_timeout).await;
         let agent = agent.map_err(|source| BuildError::NeverReady {
             source,
-            console: vm.console.last_lines(),
+            console: vm.last_console_lines(),
         })?;
         let agent_took = waiting.elapsed();
         progress.step(BuildStep::Ready);
@@ -304,7 +304,7 @@ impl Running {
     fn guest_failed(&self, source: GuestError) -> BuildError {
         BuildError::Guest {
             source,
-            console: self.vm.console.last_lines(),
+            console: self.vm.last_console_lines(),
         }
     }
 

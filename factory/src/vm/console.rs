@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How often a console is looked at. A machine under emulation writes about a megabyte in that time at most.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// What of a console is part of an error message.
-const TAIL_LINES: usize = 12;
+const TAIL_LINES: usize = 40;
 
 /// The console's files.
 #[derive(Clone, Debug)]

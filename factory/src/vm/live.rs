@@ -206,11 +206,19 @@ impl LiveVm {
         let lost = || VmEnd {
             asked: false,
             how: "its owner is gone".to_owned(),
+            console: String::new(),
         };
         match ended.wait_for(Option::is_some).await {
             Ok(end) => end.clone().unwrap_or_else(lost),
             Err(_) => lost(),
         }
+    }
+
+    /// The last lines on its console, for a message, whether it still runs or not.
+    pub(crate) fn last_console_lines(&self) -> String {
+        let end = self.ended.borrow();
+        end.as_ref()
+            .map_or_else(|| self.console.last_lines(), |end| end.console.clone())
     }
 
     /// Ends the machine: returns when its process and its directory are gone. Any number of callers.

@@ -24,6 +24,8 @@ pub struct VmEnd {
     pub asked: bool,
     /// How its process ended, and its last words.
     pub how: String,
+    /// The last lines on its console, when it was not told to end: its files are gone with it.
+    pub console: String,
 }
 
 impl fmt::Display for VmEnd {
@@ -67,7 +69,8 @@ impl Owner {
                 exit = self.child.wait() => {
                     let stderr = self.child.stderr().text();
                     let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
-                    return VmEnd { asked: false, how };
+                    let console = self.console.last_lines();
+                    return VmEnd { asked: false, how, console };
                 }
                 // None: the last handle is gone, and with it everybody who could want the machine.
                 _ = self.requests.recv() => return self.end().await,
@@ -95,6 +98,7 @@ impl Owner {
         VmEnd {
             asked: true,
             how: format!("it was ended; the hypervisor {exit}"),
+            console: String::new(),
         }
     }
 }

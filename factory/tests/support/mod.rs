@@ -1,43 +1,38 @@
 //! A host to test on: its own run directory and template path, the real QEMU, the real guest.
+//!
+//! The real tests need what `scripts/test` prepares: QEMU, the guest in `target/guest`, and as root the user `vmint`.
+#![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use vmint_factory::{
     AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
     MachineType, TemplateSpec, Vm, VmId,
 };
 
-/// A factory of its own, and the folders that it works in.
+/// How long anything may take that is waited for: generous, because the machine may be busy.
+pub const LONG: Duration = Duration::from_secs(120);
+
+/// A factory of its own, and the folders that it works in. A test that fails before [`Lab::close`] leaves them.
 pub struct Lab {
     pub factory: Factory,
     pub settings: HostSettings,
-    pub folder: tempfile::TempDir,
+    folder: PathBuf,
 }
 
 impl Lab {
     pub async fn open() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("vmint-test-")
-            .tempdir_in("/dev/shm")?;
-        // QEMU's user must be able to pass through to the generations.
-        std::fs::set_permissions(
-            folder.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o711),
-        )?;
-        let settings = settings(folder.path());
+        let folder = new_folder()?;
+        let settings = settings(&folder);
         let factory = Factory::open(settings.clone(), &guest_spec("probe")).await?;
         Ok(Self {
             factory,
             settings,
             folder,
         })
-    }
-
-    pub fn spec(&self, name: &str) -> TemplateSpec {
-        guest_spec(name)
     }
 
     pub async fn build(&self, spec: &TemplateSpec) -> anyhow::Result<Arc<Generation>> {
@@ -49,24 +44,75 @@ impl Lab {
         generation: &Arc<Generation>,
         hostname: &str,
     ) -> anyhow::Result<Arc<Vm>> {
-        let order = CloneOrder {
-            id: VmId::random(),
-            hostname: hostname.to_owned(),
-            on_clone: Vec::new(),
-            paused: false,
-        };
-        Ok(self.factory.mint(generation, order).await?)
+        Ok(self.factory.mint(generation, order(hostname)).await?)
     }
 
-    /// Looks that nothing is left.
+    pub fn generation_file(&self, generation: &Generation, name: &str) -> PathBuf {
+        let template = self.settings.template_path.join(generation.template());
+        template.join(generation.id().as_str()).join(name)
+    }
+
+    /// The names of the machines that have a directory.
+    pub fn machines(&self) -> anyhow::Result<Vec<String>> {
+        let folder = self.settings.run_dir.join("vm");
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let entries = std::fs::read_dir(folder)?;
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// Waits until no machine is left: no directory, and no process of this lab.
+    pub async fn nothing_left(&self) -> anyhow::Result<()> {
+        let deadline = tokio::time::Instant::now() + LONG;
+        loop {
+            let (machines, processes) = (self.machines()?, self.processes()?);
+            if machines.is_empty() && processes.is_empty() {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                tokio::time::Instant::now() < deadline,
+                "left over: directories {machines:?}, processes {processes:?}"
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hypervisors whose memory is in this lab's folder.
+    pub fn processes(&self) -> anyhow::Result<Vec<i32>> {
+        let folder = self.folder.to_string_lossy().into_owned();
+        let mut found = Vec::new();
+        for process in procfs::process::all_processes()?.flatten() {
+            let is_ours = process
+                .cmdline()
+                .is_ok_and(|words| words.iter().any(|word| word.contains(&folder)));
+            if is_ours {
+                found.push(process.pid());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks that nothing is left, and removes the folders.
     pub async fn close(self) -> anyhow::Result<()> {
-        let left: Vec<_> = std::fs::read_dir(self.settings.run_dir.join("vm"))?.collect();
-        anyhow::ensure!(
-            left.is_empty(),
-            "directories of machines are left: {left:?}"
-        );
+        self.nothing_left().await?;
+        drop(self.factory);
+        std::fs::remove_dir_all(&self.folder)?;
         Ok(())
     }
+}
+
+/// A folder on a tmpfs, through which QEMU's user can pass.
+pub fn new_folder() -> anyhow::Result<PathBuf> {
+    let folder = tempfile::Builder::new()
+        .prefix("vmint-test-")
+        .tempdir_in("/dev/shm")?
+        .keep();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711))?;
+    eprintln!("the test works in {}", folder.display());
+    Ok(folder)
 }
 
 pub fn settings(folder: &Path) -> HostSettings {
@@ -92,10 +138,19 @@ pub fn guest_spec(name: &str) -> TemplateSpec {
         max_vcpus: 1,
         memory_mib: 256,
         max_memory_mib: 256,
-        ready_timeout: Duration::from_secs(120),
-        console_max_bytes: 1024 * 1024,
+        ready_timeout: LONG,
+        console_max_bytes: 64 * 1024,
         warmup: Vec::new(),
         verify: Vec::new(),
+    }
+}
+
+pub fn order(hostname: &str) -> CloneOrder {
+    CloneOrder {
+        id: VmId::random(),
+        hostname: hostname.to_owned(),
+        on_clone: Vec::new(),
+        paused: false,
     }
 }
 
@@ -108,8 +163,12 @@ fn guest_folder() -> PathBuf {
 
 /// A shell command for the guest.
 pub fn sh(script: &str) -> ExecRequest {
-    ExecRequest::new(
-        vec!["sh".into(), "-c".into(), script.into()],
-        Duration::from_secs(60),
-    )
+    ExecRequest::new(vec!["sh".into(), "-c".into(), script.into()], LONG)
+}
+
+/// What a shell command writes, without the last end of line.
+pub async fn output(vm: &Vm, script: &str) -> anyhow::Result<String> {
+    let end = vm.exec(sh(script)).await?;
+    anyhow::ensure!(end.exit_code == Some(0), "{script}: {end:?}");
+    Ok(String::from_utf8(end.stdout)?.trim_end().to_owned())
 }

@@ -205,7 +205,8 @@ impl Cache {
             metadata: request.metadata,
         };
         template.can_be_cloned(order.on_empty)?;
-        template.pool.checkout(&order).await
+        let leased = template.pool.checkout(&order).await;
+        leased.map_err(|error| template.with_reason(error))
     }
 
     /// Lets a lease begin anew, now; `None` makes it last until the release.
@@ -281,6 +282,25 @@ impl Template {
         );
         node.spawn(keeper.instrument(info_span!("template", name)));
         Self { status, pool }
+    }
+
+    /// The pool knows that it has no generation; why that is, the template knows.
+    fn with_reason(&self, error: CheckoutError) -> CheckoutError {
+        match error {
+            CheckoutError::TemplateUnavailable { name, reason, .. } => {
+                let snapshot = self.status.snapshot();
+                let (reason, retry_after) = (
+                    snapshot.unavailable().unwrap_or(reason),
+                    snapshot.retry_after(),
+                );
+                CheckoutError::TemplateUnavailable {
+                    name,
+                    reason,
+                    retry_after,
+                }
+            }
+            error => error,
+        }
     }
 
     /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.

@@ -14,23 +14,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
-use vmint_factory::{GenerationId, VmId};
+use tracing::{info, warn};
+use vmint_factory::GenerationId;
 
-use super::core::{
-    CloneKey, Effect, EndReason, Epoch, Event, Moment, Refusal, State, Terms, Ticket,
-};
+use super::core::{CloneKey, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
 use super::handle::{Pool, size};
-use super::ledger::{Entry, Ledger};
+use super::ledger::Ledger;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused, Sizes};
-use super::tasks::{self, Launch};
-use crate::mint::{CloneFailure, LaunchOrder, LiveClone, LiveGeneration};
+use super::tasks;
+use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::node::Node;
 use crate::sandbox::{Sandbox, lease_record};
-use crate::spec::{PoolSpec, Standby};
+use crate::spec::PoolSpec;
 use crate::sync::lock;
-use crate::view::{SandboxView, Source};
+use crate::view::SandboxView;
 
 /// Is told that clones cannot be made from a generation.
 pub(crate) type DamageReport = Box<dyn Fn(&GenerationId, &str) + Send>;
@@ -38,9 +36,9 @@ pub(crate) type DamageReport = Box<dyn Fn(&GenerationId, &str) + Send>;
 type Answer = oneshot::Sender<Result<Grant, Refused>>;
 
 /// A checkout that was not answered yet.
-struct Pending {
-    answer: Answer,
-    ttl: Option<Duration>,
+pub(super) struct Pending {
+    pub answer: Answer,
+    pub ttl: Option<Duration>,
 }
 
 /// Owns one pool.
@@ -52,15 +50,15 @@ pub(super) struct Actor {
     pub inbox: mpsc::Receiver<Message>,
     pub outbox: Outbox,
     pub on_damage: DamageReport,
-    work: Work,
+    pub work: Work,
 }
 
 /// What the actor has under way.
 #[derive(Default)]
-struct Work {
-    checkouts: HashMap<Ticket, Pending>,
-    launches: HashMap<CloneKey, CancellationToken>,
-    releases: HashMap<CloneKey, oneshot::Sender<()>>,
+pub(super) struct Work {
+    pub checkouts: HashMap<Ticket, Pending>,
+    pub launches: HashMap<CloneKey, CancellationToken>,
+    pub releases: HashMap<CloneKey, oneshot::Sender<()>>,
 }
 
 impl Actor {
@@ -145,7 +143,6 @@ impl Actor {
     }
 
     fn launch_failed(&mut self, clone: CloneKey, failure: &CloneFailure) {
-        self.work.launches.remove(&clone);
         let (phase, damage, reason) = (failure.phase, failure.damage, failure.to_string());
         self.happened(Event::LaunchFailed {
             clone,
@@ -220,6 +217,7 @@ impl Actor {
         match event {
             Event::Returned { clone } => self.end_sandbox(*clone, "it was returned"),
             Event::HungUp { ticket } => drop(self.work.checkouts.remove(ticket)),
+            Event::LaunchFailed { clone, .. } => drop(self.work.launches.remove(clone)),
             Event::Ended { clone } => {
                 self.work.launches.remove(clone);
                 return self.work.releases.remove(clone);
@@ -229,163 +227,7 @@ impl Actor {
         None
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Launch {
-                clone,
-                epoch,
-                urgent,
-            } => self.launch(clone, epoch, urgent),
-            Effect::Abandon { clone } => {
-                self.work
-                    .launches
-                    .get(&clone)
-                    .into_iter()
-                    .for_each(CancellationToken::cancel);
-            }
-            Effect::Grant {
-                ticket,
-                clone,
-                source,
-            } => self.grant(ticket, clone, source),
-            Effect::Refuse { ticket, why } => self.refuse(ticket, why),
-            Effect::Ping { clone } => {
-                if let Some(vm) = self.machine(clone) {
-                    self.node.spawn(tasks::ping(clone, vm, self.outbox.clone()));
-                }
-            }
-            Effect::End { clone, why } => self.end(clone, why),
-            Effect::Rebuild { epoch, reason } => self.report_damage(epoch, &reason),
-            Effect::Degraded { reason } => {
-                error!(reason, "the pool is degraded: clones cannot be made")
-            }
-            Effect::Recovered => info!("the pool has recovered: clones are made again"),
-        }
-    }
-
-    fn launch(&mut self, clone: CloneKey, epoch: Epoch, urgent: bool) {
-        let id = VmId::random();
-        let abandoned = CancellationToken::new();
-        let Some(generation) = self.enter(clone, epoch, id.clone()) else {
-            return;
-        };
-        self.work.launches.insert(clone, abandoned.clone());
-        let order = LaunchOrder {
-            hostname: id.to_string(),
-            id,
-            on_clone: self.spec.on_clone.clone(),
-            paused: self.spec.standby == Standby::Paused,
-        };
-        let launch = Launch {
-            clone,
-            generation,
-            order,
-            urgent,
-            abandoned,
-            template: self.pool.template().to_owned(),
-        };
-        self.node.spawn(tasks::launch(
-            Arc::clone(&self.node),
-            launch,
-            self.outbox.clone(),
-        ));
-    }
-
-    fn enter(&self, clone: CloneKey, epoch: Epoch, id: VmId) -> Option<Arc<dyn LiveGeneration>> {
-        let mut ledger = lock(&self.ledger);
-        ledger.entries.insert(
-            clone,
-            Entry {
-                id,
-                epoch,
-                vm: None,
-                sandbox: None,
-            },
-        );
-        ledger.generation(epoch).cloned()
-    }
-
-    fn grant(&mut self, ticket: Ticket, clone: CloneKey, source: Source) {
-        let Some(Pending { answer, ttl }) = self.work.checkouts.remove(&ticket) else {
-            // Nobody waits for it: give it back.
-            self.outbox.post(Event::Returned { clone });
-            return;
-        };
-        let Some((sandbox, generation)) = self.begin_sandbox(clone) else {
-            return;
-        };
-        self.node
-            .sandboxes
-            .enter(Arc::clone(&sandbox), self.pool.clone());
-        let grant = Grant::new(
-            sandbox,
-            self.outbox.clone(),
-            generation,
-            source,
-            LeaseTimes::begin(ttl),
-        );
-        // An answer that nobody takes is dropped here or there, and gives the clone back.
-        drop(answer.send(Ok(grant)));
-    }
-
-    fn begin_sandbox(&self, clone: CloneKey) -> Option<(Arc<Sandbox>, Arc<dyn LiveGeneration>)> {
-        let mut ledger = lock(&self.ledger);
-        let entry = ledger.entries.get_mut(&clone)?;
-        let sandbox = Sandbox::new(clone, Arc::clone(entry.vm.as_ref()?));
-        entry.sandbox = Some(Arc::clone(&sandbox));
-        let epoch = entry.epoch;
-        Some((sandbox, Arc::clone(ledger.generation(epoch)?)))
-    }
-
-    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
-        let Some(Pending { answer, .. }) = self.work.checkouts.remove(&ticket) else {
-            return;
-        };
-        let refused = match why {
-            Refusal::Empty => lock(&self.ledger).why_empty(),
-            Refusal::QueueFull => Refused::QueueFull {
-                queue: self.spec.queue,
-            },
-            Refusal::Closed => Refused::Closed,
-        };
-        drop(answer.send(Err(refused)));
-    }
-
-    fn end(&mut self, clone: CloneKey, why: EndReason) {
-        self.end_sandbox(clone, why.as_str());
-        if let Some(vm) = self.machine(clone) {
-            let id = vm.facts().id;
-            match why {
-                EndReason::Died => warn!(vm = %id, "a clone died"),
-                EndReason::Silent => warn!(vm = %id, "a clone is discarded: {}", why.as_str()),
-                _ => info!(vm = %id, "a clone is ended: {}", why.as_str()),
-            }
-            self.node.spawn(tasks::end(clone, vm, self.outbox.clone()));
-        }
-    }
-
-    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox.
-    fn end_sandbox(&self, clone: CloneKey, why: &'static str) {
-        let sandbox = lock(&self.ledger)
-            .entries
-            .get_mut(&clone)
-            .and_then(|entry| entry.sandbox.take());
-        if let Some(sandbox) = sandbox {
-            self.node.sandboxes.leave(&sandbox);
-            sandbox.end(why);
-        }
-    }
-
-    fn report_damage(&self, epoch: Epoch, reason: &str) {
-        let generation = lock(&self.ledger)
-            .generation(epoch)
-            .map(|generation| generation.facts().id.clone());
-        if let Some(generation) = generation {
-            (self.on_damage)(&generation, reason);
-        }
-    }
-
-    fn machine(&self, clone: CloneKey) -> Option<Arc<dyn LiveClone>> {
+    pub(super) fn machine(&self, clone: CloneKey) -> Option<Arc<dyn LiveClone>> {
         lock(&self.ledger).entries.get(&clone)?.vm.clone()
     }
 

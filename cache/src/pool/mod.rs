@@ -3,13 +3,15 @@
 //! ```text
 //!  handle.rs     the pool as others see it     core/        every decision, and nothing else
 //!  checkout.rs   a request becomes a lease     actor.rs     the task that owns the core
-//!  grant.rs      a clone on its way out        tasks.rs     launches, pings, ends, watches
-//!  message.rs    what the actor is told        ledger.rs    what the core's numbers stand for
+//!  grant.rs      a clone on its way out        effects.rs   ... and how
+//!  message.rs    what the actor is told        tasks.rs     launches, pings, ends, watches
+//!                                              ledger.rs    what the core's numbers stand for
 //! ```
 
 mod actor;
 mod checkout;
 mod core;
+mod effects;
 mod grant;
 mod handle;
 mod ledger;

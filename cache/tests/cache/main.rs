@@ -8,6 +8,7 @@ mod bench;
 mod cancel;
 mod checkout;
 mod command;
+mod crowd;
 mod fake;
 mod faults;
 mod lease;

@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use vmint_factory::Phase;
 
 use super::event::{Effect, EndReason, Event, Refusal, Terms};
 use super::health::Health;
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
 use super::queue::{Queue, Waiter};
-use super::roster::{Ping, Roster, Slot, State, Tally};
+use super::roster::{Ping, Roster, State};
 use crate::request::OnEmpty;
 use crate::view::Source;
-
-/// How much earlier than `max_age` a clone may be replaced, as a share of it: clones that were made together are not
-/// all replaced together.
-const AGE_STAGGER: f64 = 0.2;
 
 /// The sizes and times that a pool keeps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +51,10 @@ pub(crate) struct Core {
     pub(super) queue: Queue,
     pub(super) health: Health,
     pub(super) now: Moment,
-    hits: u64,
-    misses: u64,
-    was_filled: bool,
-    rng: StdRng,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) was_filled: bool,
+    pub(super) rng: StdRng,
 }
 
 impl Core {
@@ -89,76 +84,6 @@ impl Core {
         self.balance(&mut effects);
         self.notice_filled();
         effects
-    }
-
-    /// When `on` must be called again at the latest, if nothing happens before.
-    pub(crate) fn next_wake(&self) -> Option<Moment> {
-        let clones = self.roster.iter().filter_map(|(_, slot)| match slot.state {
-            State::Ready { ping } => {
-                let ping = if let Ping::Due(due) = ping {
-                    Some(due)
-                } else {
-                    None
-                };
-                earliest(ping, slot.best_before.filter(|end| *end > self.now))
-            }
-            State::Leased { expires } => expires,
-            State::Launching | State::Releasing => None,
-        });
-        let others = [self.queue.next_deadline(), self.health.pause_ends(self.now)];
-        clones.chain(others.into_iter().flatten()).min()
-    }
-
-    /// The sizes that hold now.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// How many clones there are of each kind.
-    pub(crate) fn tally(&self) -> Tally {
-        self.roster.tally(self.now, self.epoch)
-    }
-
-    /// All living clones, oldest first.
-    pub(crate) fn clones(&self) -> impl Iterator<Item = (CloneKey, &Slot)> {
-        self.roster.iter()
-    }
-
-    /// One living clone.
-    pub(crate) fn clone_state(&self, clone: CloneKey) -> Option<State> {
-        self.roster.get(clone).map(|slot| slot.state)
-    }
-
-    /// How many checkouts wait.
-    pub(crate) fn waiters(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Checkouts that found a ready clone, and those that found none.
-    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
-        (self.hits, self.misses)
-    }
-
-    /// Why clones cannot be made at present.
-    pub(crate) fn degraded(&self) -> Option<&str> {
-        self.health.degraded()
-    }
-
-    /// Whether the pool ever had as many clones as it is to keep.
-    pub(crate) fn was_filled(&self) -> bool {
-        self.was_filled
-    }
-
-    /// How long launches pause yet after a failure.
-    pub(crate) fn pause(&self) -> Duration {
-        self.health
-            .pause_ends(self.now)
-            .map_or(Duration::ZERO, |end| end.since(self.now))
-    }
-
-    /// Whether it was stopped, and everything has ended.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.course == Course::Stopped && self.roster.iter().next().is_none()
     }
 
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
@@ -283,168 +208,6 @@ impl Core {
         }
     }
 
-    fn launched(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.roster.get(clone) else {
-            return;
-        };
-        match slot.state {
-            State::Launching => {
-                let epoch = slot.epoch;
-                self.make_ready(clone);
-                if self.epoch == Some(epoch) && self.health.succeeded(epoch) {
-                    effects.push(Effect::Recovered);
-                }
-            }
-            // It was given up while its success was on its way here.
-            State::Releasing => effects.push(Effect::End {
-                clone,
-                why: EndReason::Stopped,
-            }),
-            State::Ready { .. } | State::Leased { .. } => {}
-        }
-    }
-
-    fn make_ready(&mut self, clone: CloneKey) {
-        let best_before = self.limits.max_age.map(|age| {
-            let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
-            self.now.after(age.mul_f64(share))
-        });
-        let ping = self.first_ping();
-        if let Some(slot) = self.roster.get_mut(clone) {
-            slot.best_before = best_before;
-            slot.state = State::Ready { ping };
-        }
-    }
-
-    /// The first ping of a ready clone comes earlier than the others by a random share, so that they spread.
-    fn first_ping(&mut self) -> Ping {
-        match self.limits.ping_every {
-            None => Ping::Never,
-            Some(every) => Ping::Due(
-                self.now
-                    .after(every.mul_f64(1.0 - 0.5 * self.rng.random::<f64>())),
-            ),
-        }
-    }
-
-    fn launch_failed(
-        &mut self,
-        clone: CloneKey,
-        phase: Phase,
-        damage: bool,
-        reason: &str,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(slot) = self.roster.get(clone) else {
-            return;
-        };
-        let epoch = slot.epoch;
-        let was_wanted = match slot.state {
-            State::Launching => true,
-            State::Releasing => false,
-            State::Ready { .. } | State::Leased { .. } => return,
-        };
-        self.roster.remove(clone);
-        if !was_wanted || self.epoch != Some(epoch) || self.health.is_damaged(epoch) {
-            return;
-        }
-        if damage {
-            self.health.found_damage(epoch, phase, reason);
-            effects.push(Effect::Rebuild {
-                epoch,
-                reason: reason.to_owned(),
-            });
-        } else if !self
-            .health
-            .failed(self.now, phase, reason, self.rng.random())
-        {
-            return;
-        }
-        effects.push(Effect::Degraded {
-            reason: self.health.degraded().unwrap_or_default().to_owned(),
-        });
-    }
-
-    fn died(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        match self.clone_state(clone) {
-            Some(State::Ready { .. } | State::Leased { .. }) => {
-                self.end(clone, EndReason::Died, effects)
-            }
-            // While it is made, its launch says so; while it is ended, its end does.
-            Some(State::Launching | State::Releasing) | None => {}
-        }
-    }
-
-    fn answered(&mut self, clone: CloneKey) {
-        let due = self
-            .limits
-            .ping_every
-            .map_or(Ping::Never, |every| Ping::Due(self.now.after(every)));
-        if let Some(Slot {
-            state: State::Ready {
-                ping: ping @ Ping::Asked,
-            },
-            ..
-        }) = self.roster.get_mut(clone)
-        {
-            *ping = due;
-        }
-    }
-
-    fn silent(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        // A leased guest may be as silent as it likes, and one that was returned meanwhile is asked again.
-        if self.clone_state(clone) == Some(State::Ready { ping: Ping::Asked }) {
-            self.end(clone, EndReason::Silent, effects);
-        }
-    }
-
-    fn returned(&mut self, clone: CloneKey) {
-        let ping = self
-            .limits
-            .ping_every
-            .map_or(Ping::Never, |_| Ping::Due(self.now));
-        if let Some(
-            slot @ Slot {
-                state: State::Leased { .. },
-                ..
-            },
-        ) = self.roster.get_mut(clone)
-        {
-            slot.state = State::Ready { ping };
-        }
-    }
-
-    fn end_leased(&mut self, clone: CloneKey, why: EndReason, effects: &mut Vec<Effect>) {
-        if matches!(self.clone_state(clone), Some(State::Leased { .. })) {
-            self.end(clone, why, effects);
-        }
-    }
-
-    fn renewed(&mut self, clone: CloneKey, ttl: Option<Duration>) {
-        let new_end = ttl.map(|ttl| self.now.after(ttl));
-        if let Some(Slot {
-            state: State::Leased { expires },
-            ..
-        }) = self.roster.get_mut(clone)
-        {
-            *expires = new_end;
-        }
-    }
-
-    fn ended(&mut self, clone: CloneKey) {
-        if self.clone_state(clone) == Some(State::Releasing) {
-            self.roster.remove(clone);
-        }
-    }
-
-    /// Ends a clone that has a process.
-    pub(super) fn end(&mut self, clone: CloneKey, why: EndReason, effects: &mut Vec<Effect>) {
-        if let Some(slot) = self.roster.get_mut(clone) {
-            slot.state = State::Releasing;
-            effects.push(Effect::End { clone, why });
-        }
-    }
-
     fn close(&mut self, course: Course, effects: &mut Vec<Effect>) {
         if self.course != Course::Stopped {
             self.course = course;
@@ -479,8 +242,4 @@ impl Core {
         self.was_filled |=
             self.epoch.is_some() && tally.ready() + tally.leased >= self.limits.target;
     }
-}
-
-fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
-    a.into_iter().chain(b).min()
 }

@@ -7,7 +7,8 @@
 //!  ids.rs      names and time           roster.rs   the living clones, and their states
 //!  event.rs    events and effects       queue.rs    the waiting checkouts
 //!  health.rs   can clones be made?      supply.rs   whom to serve, what to make and to end
-//!  machine.rs  `on`: one event, then everything that follows from it
+//!  machine.rs  `on`: one event, and all      clones.rs   what happens to single clones
+//!              that follows from it         look.rs     what can be seen
 //! ```
 //!
 //! What always holds:
@@ -17,9 +18,11 @@
 //! - **First come, first served**, and every waiting checkout is answered by its deadline.
 //! - **After quiet time** as many clones are ready as `target` says, as far as `max` allows.
 
+mod clones;
 mod event;
 mod health;
 mod ids;
+mod look;
 mod machine;
 mod queue;
 mod roster;

@@ -1,0 +1,184 @@
+//! What happens to single clones, and what they become by it: the arrows of the drawing in `roster.rs`.
+
+use std::time::Duration;
+
+use rand::Rng;
+use vmint_factory::Phase;
+
+use super::event::{Effect, EndReason};
+use super::ids::CloneKey;
+use super::machine::Core;
+use super::roster::{Ping, Slot, State};
+
+/// How much earlier than `max_age` a clone may be replaced, as a share of it: clones that were made together are not
+/// all replaced together.
+const AGE_STAGGER: f64 = 0.2;
+
+impl Core {
+    pub(super) fn launched(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.roster.get(clone) else {
+            return;
+        };
+        match slot.state {
+            State::Launching => {
+                let epoch = slot.epoch;
+                self.make_ready(clone);
+                if self.epoch == Some(epoch) && self.health.succeeded(epoch) {
+                    effects.push(Effect::Recovered);
+                }
+            }
+            // It was given up while its success was on its way here.
+            State::Releasing => effects.push(Effect::End {
+                clone,
+                why: EndReason::Stopped,
+            }),
+            State::Ready { .. } | State::Leased { .. } => {}
+        }
+    }
+
+    fn make_ready(&mut self, clone: CloneKey) {
+        let best_before = self.limits.max_age.map(|age| {
+            let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
+            self.now.after(age.mul_f64(share))
+        });
+        let ping = self.first_ping();
+        if let Some(slot) = self.roster.get_mut(clone) {
+            slot.best_before = best_before;
+            slot.state = State::Ready { ping };
+        }
+    }
+
+    /// The first ping of a ready clone comes earlier than the others by a random share, so that they spread.
+    fn first_ping(&mut self) -> Ping {
+        match self.limits.ping_every {
+            None => Ping::Never,
+            Some(every) => Ping::Due(
+                self.now
+                    .after(every.mul_f64(1.0 - 0.5 * self.rng.random::<f64>())),
+            ),
+        }
+    }
+
+    pub(super) fn launch_failed(
+        &mut self,
+        clone: CloneKey,
+        phase: Phase,
+        damage: bool,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.roster.get(clone) else {
+            return;
+        };
+        let epoch = slot.epoch;
+        let was_wanted = match slot.state {
+            State::Launching => true,
+            State::Releasing => false,
+            State::Ready { .. } | State::Leased { .. } => return,
+        };
+        self.roster.remove(clone);
+        if !was_wanted || self.epoch != Some(epoch) || self.health.is_damaged(epoch) {
+            return;
+        }
+        if damage {
+            self.health.found_damage(epoch, phase, reason);
+            effects.push(Effect::Rebuild {
+                epoch,
+                reason: reason.to_owned(),
+            });
+        } else if !self
+            .health
+            .failed(self.now, phase, reason, self.rng.random())
+        {
+            return;
+        }
+        effects.push(Effect::Degraded {
+            reason: self.health.degraded().unwrap_or_default().to_owned(),
+        });
+    }
+
+    pub(super) fn died(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
+        match self.clone_state(clone) {
+            Some(State::Ready { .. } | State::Leased { .. }) => {
+                self.end(clone, EndReason::Died, effects)
+            }
+            // While it is made, its launch says so; while it is ended, its end does.
+            Some(State::Launching | State::Releasing) | None => {}
+        }
+    }
+
+    pub(super) fn answered(&mut self, clone: CloneKey) {
+        let due = self
+            .limits
+            .ping_every
+            .map_or(Ping::Never, |every| Ping::Due(self.now.after(every)));
+        if let Some(Slot {
+            state: State::Ready {
+                ping: ping @ Ping::Asked,
+            },
+            ..
+        }) = self.roster.get_mut(clone)
+        {
+            *ping = due;
+        }
+    }
+
+    pub(super) fn silent(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
+        // A leased guest may be as silent as it likes, and one that was returned meanwhile is asked again.
+        if self.clone_state(clone) == Some(State::Ready { ping: Ping::Asked }) {
+            self.end(clone, EndReason::Silent, effects);
+        }
+    }
+
+    pub(super) fn returned(&mut self, clone: CloneKey) {
+        let ping = self
+            .limits
+            .ping_every
+            .map_or(Ping::Never, |_| Ping::Due(self.now));
+        if let Some(
+            slot @ Slot {
+                state: State::Leased { .. },
+                ..
+            },
+        ) = self.roster.get_mut(clone)
+        {
+            slot.state = State::Ready { ping };
+        }
+    }
+
+    pub(super) fn end_leased(
+        &mut self,
+        clone: CloneKey,
+        why: EndReason,
+        effects: &mut Vec<Effect>,
+    ) {
+        if matches!(self.clone_state(clone), Some(State::Leased { .. })) {
+            self.end(clone, why, effects);
+        }
+    }
+
+    pub(super) fn renewed(&mut self, clone: CloneKey, ttl: Option<Duration>) {
+        let new_end = ttl.map(|ttl| self.now.after(ttl));
+        if let Some(Slot {
+            state: State::Leased { expires },
+            ..
+        }) = self.roster.get_mut(clone)
+        {
+            *expires = new_end;
+        }
+    }
+
+    pub(super) fn ended(&mut self, clone: CloneKey) {
+        if self.clone_state(clone) == Some(State::Releasing) {
+            self.roster.remove(clone);
+        }
+    }
+
+    /// Ends a clone that has a process.
+    pub(super) fn end(&mut self, clone: CloneKey, why: EndReason, effects: &mut Vec<Effect>) {
+        if let Some(slot) = self.roster.get_mut(clone) {
+            slot.state = State::Releasing;
+            effects.push(Effect::End { clone, why });
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What can be seen of a pool, and when it must be woken.
+
+use std::time::Duration;
+
+use super::ids::{CloneKey, Moment};
+use super::machine::{Core, Course, Limits};
+use super::roster::{Ping, Slot, State, Tally};
+
+impl Core {
+    /// When `on` must be called again at the latest, if nothing happens before.
+    pub(crate) fn next_wake(&self) -> Option<Moment> {
+        let clones = self.roster.iter().filter_map(|(_, slot)| match slot.state {
+            State::Ready { ping } => {
+                let ping = if let Ping::Due(due) = ping {
+                    Some(due)
+                } else {
+                    None
+                };
+                earliest(ping, slot.best_before.filter(|end| *end > self.now))
+            }
+            State::Leased { expires } => expires,
+            State::Launching | State::Releasing => None,
+        });
+        let others = [self.queue.next_deadline(), self.health.pause_ends(self.now)];
+        clones.chain(others.into_iter().flatten()).min()
+    }
+
+    /// The sizes that hold now.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many clones there are of each kind.
+    pub(crate) fn tally(&self) -> Tally {
+        self.roster.tally(self.now, self.epoch)
+    }
+
+    /// All living clones, oldest first.
+    pub(crate) fn clones(&self) -> impl Iterator<Item = (CloneKey, &Slot)> {
+        self.roster.iter()
+    }
+
+    /// One living clone.
+    pub(crate) fn clone_state(&self, clone: CloneKey) -> Option<State> {
+        self.roster.get(clone).map(|slot| slot.state)
+    }
+
+    /// How many checkouts wait.
+    pub(crate) fn waiters(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Checkouts that found a ready clone, and those that found none.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits, self.misses)
+    }
+
+    /// Why clones cannot be made at present.
+    pub(crate) fn degraded(&self) -> Option<&str> {
+        self.health.degraded()
+    }
+
+    /// Whether the pool ever had as many clones as it is to keep.
+    pub(crate) fn was_filled(&self) -> bool {
+        self.was_filled
+    }
+
+    /// How long launches pause yet after a failure.
+    pub(crate) fn pause(&self) -> Duration {
+        self.health
+            .pause_ends(self.now)
+            .map_or(Duration::ZERO, |end| end.since(self.now))
+    }
+
+    /// Whether it was stopped, and everything has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.course == Course::Stopped && self.roster.iter().next().is_none()
+    }
+}
+
+fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    a.into_iter().chain(b).min()
+}

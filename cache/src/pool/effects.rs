@@ -1,0 +1,189 @@
+//! The actor's other half: what it does about each effect that the core wants.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use vmint_factory::{Phase, VmId};
+
+use super::actor::{Actor, Pending};
+use super::core::{CloneKey, Effect, EndReason, Epoch, Event, Refusal, Ticket};
+use super::grant::Grant;
+use super::ledger::Entry;
+use super::message::{LeaseTimes, Refused};
+use super::tasks::{self, Launch};
+use crate::mint::{LaunchOrder, LiveGeneration};
+use crate::sandbox::Sandbox;
+use crate::spec::Standby;
+use crate::sync::lock;
+use crate::view::Source;
+
+impl Actor {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch {
+                clone,
+                epoch,
+                urgent,
+            } => self.launch(clone, epoch, urgent),
+            Effect::Abandon { clone } => {
+                self.work
+                    .launches
+                    .get(&clone)
+                    .into_iter()
+                    .for_each(CancellationToken::cancel);
+            }
+            Effect::Grant {
+                ticket,
+                clone,
+                source,
+            } => self.grant(ticket, clone, source),
+            Effect::Refuse { ticket, why } => self.refuse(ticket, why),
+            Effect::Ping { clone } => {
+                if let Some(vm) = self.machine(clone) {
+                    self.node.spawn(tasks::ping(clone, vm, self.outbox.clone()));
+                }
+            }
+            Effect::End { clone, why } => self.end(clone, why),
+            Effect::Rebuild { epoch, reason } => self.report_damage(epoch, &reason),
+            Effect::Degraded { reason } => {
+                error!(reason, "the pool is degraded: clones cannot be made")
+            }
+            Effect::Recovered => info!("the pool has recovered: clones are made again"),
+        }
+    }
+
+    fn launch(&mut self, clone: CloneKey, epoch: Epoch, urgent: bool) {
+        let id = VmId::random();
+        let abandoned = CancellationToken::new();
+        let Some(generation) = self.enter(clone, epoch, id.clone()) else {
+            // It cannot be: the ledger keeps the current one. But a launch without an answer would count for ever.
+            let (phase, reason) = (Phase::Spawn, "its generation is gone".to_owned());
+            self.outbox.post(Event::LaunchFailed {
+                clone,
+                phase,
+                damage: false,
+                reason,
+            });
+            return;
+        };
+        self.work.launches.insert(clone, abandoned.clone());
+        let order = LaunchOrder {
+            hostname: id.to_string(),
+            id,
+            on_clone: self.spec.on_clone.clone(),
+            paused: self.spec.standby == Standby::Paused,
+        };
+        let launch = Launch {
+            clone,
+            generation,
+            order,
+            urgent,
+            abandoned,
+            template: self.pool.template().to_owned(),
+        };
+        self.node.spawn(tasks::launch(
+            Arc::clone(&self.node),
+            launch,
+            self.outbox.clone(),
+        ));
+    }
+
+    fn enter(&self, clone: CloneKey, epoch: Epoch, id: VmId) -> Option<Arc<dyn LiveGeneration>> {
+        let mut ledger = lock(&self.ledger);
+        ledger.entries.insert(
+            clone,
+            Entry {
+                id,
+                epoch,
+                vm: None,
+                sandbox: None,
+            },
+        );
+        ledger.generation(epoch).cloned()
+    }
+
+    fn grant(&mut self, ticket: Ticket, clone: CloneKey, source: Source) {
+        let Some(Pending { answer, ttl }) = self.work.checkouts.remove(&ticket) else {
+            // Nobody waits for it: give it back.
+            self.outbox.post(Event::Returned { clone });
+            return;
+        };
+        let Some((sandbox, generation)) = self.begin_sandbox(clone) else {
+            return;
+        };
+        self.node
+            .sandboxes
+            .enter(Arc::clone(&sandbox), self.pool.clone());
+        let grant = Grant::new(
+            sandbox,
+            self.outbox.clone(),
+            generation,
+            source,
+            LeaseTimes::begin(ttl),
+        );
+        // An answer that nobody takes is dropped here or there, and gives the clone back.
+        drop(answer.send(Ok(grant)));
+    }
+
+    fn begin_sandbox(&self, clone: CloneKey) -> Option<(Arc<Sandbox>, Arc<dyn LiveGeneration>)> {
+        let mut ledger = lock(&self.ledger);
+        let entry = ledger.entries.get_mut(&clone)?;
+        let sandbox = Sandbox::new(clone, Arc::clone(entry.vm.as_ref()?));
+        entry.sandbox = Some(Arc::clone(&sandbox));
+        let epoch = entry.epoch;
+        Some((sandbox, Arc::clone(ledger.generation(epoch)?)))
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        let Some(Pending { answer, .. }) = self.work.checkouts.remove(&ticket) else {
+            return;
+        };
+        let refused = match why {
+            Refusal::Empty => lock(&self.ledger).why_empty(),
+            Refusal::QueueFull => Refused::QueueFull {
+                queue: self.spec.queue,
+            },
+            Refusal::Closed => Refused::Closed,
+        };
+        drop(answer.send(Err(refused)));
+    }
+
+    fn end(&mut self, clone: CloneKey, why: EndReason) {
+        self.end_sandbox(clone, why.as_str());
+        if let Some(vm) = self.machine(clone) {
+            let id = vm.facts().id;
+            match why {
+                EndReason::Died => {
+                    let how = vm.ended().now_or_never().unwrap_or_default();
+                    warn!(vm = %id, how, "a clone died");
+                }
+                EndReason::Silent => warn!(vm = %id, "a clone is discarded: {}", why.as_str()),
+                _ => info!(vm = %id, "a clone is ended: {}", why.as_str()),
+            }
+            self.node.spawn(tasks::end(clone, vm, self.outbox.clone()));
+        }
+    }
+
+    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox.
+    pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) {
+        let sandbox = lock(&self.ledger)
+            .entries
+            .get_mut(&clone)
+            .and_then(|entry| entry.sandbox.take());
+        if let Some(sandbox) = sandbox {
+            self.node.sandboxes.leave(&sandbox);
+            sandbox.end(why);
+        }
+    }
+
+    fn report_damage(&self, epoch: Epoch, reason: &str) {
+        let generation = lock(&self.ledger)
+            .generation(epoch)
+            .map(|generation| generation.facts().id.clone());
+        if let Some(generation) = generation {
+            (self.on_damage)(&generation, reason);
+        }
+    }
+}

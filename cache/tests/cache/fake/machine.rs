@@ -1,0 +1,195 @@
+//! Machines without processes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+use vmint_cache::{
+    BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, LaunchOrder,
+    LiveClone, RecordState,
+};
+use vmint_factory::{Phases, VmId};
+
+use super::script::Script;
+
+/// One machine.
+pub(crate) struct Clone {
+    pub id: VmId,
+    pub order: LaunchOrder,
+    pub hostname: Mutex<String>,
+    pub records: Mutex<Vec<RecordState>>,
+    pub resumed: AtomicUsize,
+    ends: bool,
+    refuses_hostnames: bool,
+    answers: AtomicBool,
+    end: watch::Sender<Option<String>>,
+}
+
+impl Clone {
+    pub(super) fn new(order: LaunchOrder, script: &mut Script) -> Self {
+        Self {
+            id: order.id.clone(),
+            hostname: Mutex::new(order.hostname.clone()),
+            records: Mutex::default(),
+            resumed: AtomicUsize::new(0),
+            ends: script.ends,
+            refuses_hostnames: script.next_refuses_hostnames(),
+            answers: AtomicBool::new(true),
+            end: watch::Sender::new(None),
+            order,
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.end.borrow().is_none()
+    }
+
+    /// Its process is gone.
+    pub(crate) fn dies(&self, how: &str) {
+        self.end.send_if_modified(|end| {
+            let was_alive = end.is_none();
+            end.get_or_insert_with(|| how.to_owned());
+            was_alive
+        });
+    }
+
+    pub(crate) fn falls_silent(&self) {
+        self.answers.store(false, Ordering::SeqCst);
+    }
+
+    /// The state in its last record.
+    pub(crate) fn recorded(&self) -> Option<RecordState> {
+        self.records.lock().unwrap().last().cloned()
+    }
+
+    async fn ended(&self) -> String {
+        let mut end = self.end.subscribe();
+        let end = end.wait_for(Option::is_some).await.unwrap();
+        end.clone().unwrap()
+    }
+}
+
+/// The handle to a machine, which ends with it.
+pub(super) struct Handle(pub Arc<Clone>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.dies("its last handle was dropped");
+    }
+}
+
+impl LiveClone for Handle {
+    fn facts(&self) -> CloneFacts {
+        CloneFacts {
+            id: self.0.id.clone(),
+            pid: 1,
+            created_at: Timestamp::now(),
+            phases: Phases::default(),
+            console_socket: PathBuf::from("/run/vmint/console"),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            hostname: self.0.hostname.lock().unwrap().clone(),
+            machine_id: "f".repeat(32),
+        }
+    }
+
+    fn ended(&self) -> BoxFuture<'_, String> {
+        self.0.ended().boxed()
+    }
+
+    fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move {
+            if !self.0.answers.load(Ordering::SeqCst) {
+                sleep(deadline).await;
+                return Err("no answer".into());
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
+        async move {
+            match request.argv[0].as_str() {
+                "sleep" => std::future::pending().await,
+                "missing" => Err(ExecError::Spawn {
+                    argv0: "missing".to_owned(),
+                    reason: "no".to_owned(),
+                    errno: 2,
+                }),
+                "crash" => {
+                    self.0.dies("it crashed");
+                    Err(ExecError::Guest(GuestError::Closed))
+                }
+                _ => Ok(ExecOutcome {
+                    exit_code: Some(0),
+                    signal: None,
+                    stdout: b"hello".to_vec(),
+                    stderr: Vec::new(),
+                    truncated: false,
+                    elapsed: Duration::from_millis(1),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move {
+            yield_now().await;
+            if self.0.refuses_hostnames {
+                return Err("the guest refused".into());
+            }
+            name.clone_into(&mut self.0.hostname.lock().unwrap());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move {
+            yield_now().await;
+            self.0.resumed.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn record(&self, state: RecordState) -> io::Result<()> {
+        if !self.0.is_alive() {
+            return Err(io::Error::other("its directory is gone"));
+        }
+        self.0.records.lock().unwrap().push(state);
+        Ok(())
+    }
+
+    fn end(&self) -> BoxFuture<'_, String> {
+        async move {
+            if self.0.ends {
+                sleep(Duration::from_millis(20)).await;
+                self.0.dies("it was ended");
+            }
+            self.0.ended().await
+        }
+        .boxed()
+    }
+
+    fn console(&self) -> io::Result<Vec<u8>> {
+        Ok(b"console".to_vec())
+    }
+
+    fn anonymous_bytes(&self) -> io::Result<u64> {
+        Ok(1000)
+    }
+}

@@ -1,0 +1,9 @@
+//! A factory that does what the test says, and remembers what was done to it.
+
+mod factory;
+mod generation;
+mod machine;
+mod script;
+
+pub(crate) use factory::{FakeFactory, Shared};
+pub(crate) use script::{Build, Launch, OnDisk};

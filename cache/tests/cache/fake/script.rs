@@ -1,0 +1,80 @@
+//! What the fake factory is to do.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How the next launch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Launch {
+    Up,
+    UpAfter(Duration),
+    /// Takes so many turns of the scheduler, and no time.
+    UpAfterTurns(u32),
+    Fails,
+    FindsDamage,
+    Panics,
+    Hangs,
+}
+
+/// How the next build goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    Succeeds,
+    Fails,
+    Hangs,
+}
+
+/// What is on disk at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDisk {
+    Valid,
+    Stale,
+    Damaged,
+    Nothing,
+    Unreadable,
+    Hangs,
+}
+
+/// The script: each list is used up from the front, then the last word holds.
+pub(crate) struct Script {
+    pub on_disk: OnDisk,
+    pub launches: VecDeque<Launch>,
+    pub launch: Launch,
+    pub builds: VecDeque<Build>,
+    pub build: Build,
+    /// Machines whose guests take no hostname, counted down.
+    pub hostnames_refused: usize,
+    /// Whether machines end when they are told to.
+    pub ends: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            on_disk: OnDisk::Valid,
+            launches: VecDeque::new(),
+            launch: Launch::UpAfter(Duration::from_millis(50)),
+            builds: VecDeque::new(),
+            build: Build::Succeeds,
+            hostnames_refused: 0,
+            ends: true,
+        }
+    }
+}
+
+impl Script {
+    pub(super) fn next_launch(&mut self) -> Launch {
+        self.launches.pop_front().unwrap_or(self.launch)
+    }
+
+    pub(super) fn next_build(&mut self) -> Build {
+        self.builds.pop_front().unwrap_or(self.build)
+    }
+
+    /// Whether the next machine takes no hostname.
+    pub(super) fn next_refuses_hostnames(&mut self) -> bool {
+        let refuses = self.hostnames_refused > 0;
+        self.hostnames_refused = self.hostnames_refused.saturating_sub(1);
+        refuses
+    }
+}

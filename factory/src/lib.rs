@@ -25,6 +25,7 @@ mod guest;
 mod host;
 mod id;
 mod memory;
+mod ms;
 mod phases;
 mod process;
 mod qemu;

@@ -55,24 +55,33 @@ impl Phase {
     }
 }
 
-/// How long each phase of one start took. A phase that did not happen is zero.
+/// How long each phase of one start took. A phase that did not happen is zero. In JSON: milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Phases {
     /// See [`Phase::Spawn`].
+    #[serde(with = "crate::ms")]
     pub spawn: Duration,
     /// See [`Phase::Qmp`].
+    #[serde(with = "crate::ms")]
     pub qmp: Duration,
     /// See [`Phase::Load`].
+    #[serde(with = "crate::ms")]
     pub load: Duration,
     /// See [`Phase::Resume`].
+    #[serde(with = "crate::ms")]
     pub resume: Duration,
     /// See [`Phase::Agent`].
+    #[serde(with = "crate::ms")]
     pub agent: Duration,
     /// See [`Phase::Identity`].
+    #[serde(with = "crate::ms")]
     pub identity: Duration,
     /// See [`Phase::Warmup`].
+    #[serde(with = "crate::ms")]
     pub warmup: Duration,
     /// See [`Phase::Total`].
+    #[serde(with = "crate::ms")]
     pub total: Duration,
 }
 

@@ -38,8 +38,10 @@ pub struct Manifest {
     /// How the guest's clock stood when it was paused.
     pub(crate) clock: SavedClock,
     /// The template's cold boot.
+    #[serde(rename = "boot_ms")]
     pub boot_phases: Phases,
     /// From the first command's order to its answer, right after the cold boot.
+    #[serde(rename = "first_exec_ms", with = "crate::ms")]
     pub first_exec: Duration,
     /// How long each step of the build took, in order.
     pub build_phases: Vec<(String, Duration)>,
@@ -137,6 +139,7 @@ pub struct CanaryReport {
     /// Whether its kernel reseeded because it saw that it is a clone.
     pub reseeded: bool,
     /// Its start.
+    #[serde(rename = "startup_ms")]
     pub phases: Phases,
 }
 

@@ -267,7 +267,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn size_mib(text: &str) -> Result<u64, String> {
     match parse_size(text) {
-        Some(bytes) if bytes % (1 << 20) == 0 => Ok(bytes >> 20),
+        Some(bytes) if bytes.is_multiple_of(1 << 20) => Ok(bytes >> 20),
         _ => Err("write it like 512MiB or 1GiB".to_owned()),
     }
 }

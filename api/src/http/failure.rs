@@ -61,10 +61,9 @@ impl From<Failure> for Problem {
             }
             Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => problem(Code::Timeout),
             Failure::Exec(SandboxExecError::Exec(ExecError::Invalid { .. })) => problem(Code::NotPossible),
+            // Whatever else an exec can fail with (the factory may learn more) is the guest's failure.
             Failure::Checkout(CheckoutError::Guest { .. })
-            | Failure::Exec(SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_)) => {
-                problem(Code::GuestError)
-            }
+            | Failure::Exec(SandboxExecError::Exec(_) | SandboxExecError::Ended(_)) => problem(Code::GuestError),
             Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
     }

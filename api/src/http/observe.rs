@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::Method;
-use tracing::{Instrument as _, debug, debug_span, error};
+use tracing::{Instrument as _, debug, debug_span};
 
 use super::code::Code;
 use super::problem::{Problem, finish};
@@ -42,10 +42,8 @@ async fn answer(request: Request, next: Next) -> Response {
         return problem.into_response();
     }
     // Handlers share no state that a panic could leave half changed: the cache guards its own.
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|panic| {
-        let words =
-            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        error!(panic = words.unwrap_or("without words"), "a handler panicked");
+    // Its words are in the logs, and stay there.
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
         Problem::new(Code::Internal, "the service made a mistake; its log has more").into_response()
     })
 }

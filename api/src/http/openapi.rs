@@ -24,8 +24,7 @@ const PROBLEM: &str = "Problem";
         (name = "templates", description = "What is cloned, and its builds"),
         (name = "service", description = "Health, metrics, this document"),
         (name = "reserved", description = "Names that later versions fill; until then they answer 422 `not_possible`")
-    ),
-    modifiers(&AnyError)
+    )
 )]
 pub(super) struct Document;
 

@@ -1,27 +1,20 @@
 //! The routes, and the document that lists them: both come from the same annotations.
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
-use http::header::CONTENT_TYPE;
 use utoipa::{Modify as _, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{AnyError, Document};
-use super::routes::{builds, console, exec, health, metrics, pools, reserved, sandboxes, templates};
+use super::routes::{builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates};
 use super::service::Service;
 
 /// The whole API over a service.
 pub fn router(service: Service) -> Router {
-    let (router, mut document) = documented().split_for_parts();
-    AnyError.modify(&mut document);
-    let document = Bytes::from(document.to_json().expect("the document is JSON: a test makes it"));
-    let openapi = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
+    let (router, _) = documented().split_for_parts();
     router
-        .route("/openapi.json", get(openapi))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(service.clone(), observe))
@@ -42,6 +35,7 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
+        .routes(routes!(document::openapi))
         .routes(routes!(templates::list))
         .routes(routes!(templates::show))
         .routes(routes!(templates::rebuild))

@@ -3,23 +3,27 @@
 use std::sync::Arc;
 
 use vmint_cache::Mint;
+use vmint_factory::{Factory, OpenError};
 
 use crate::config::Config;
 
 /// Why the factory did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The factory is not built in yet.
-    #[error("the factory is not there yet")]
-    Missing,
+    /// The host.
+    #[error(transparent)]
+    Open(Box<OpenError>),
+    /// There is nothing to prove the accelerator with.
+    #[error("the configuration has no template")]
+    NoTemplate,
 }
 
-/// An open factory, or a stand-in for one. Its locks are held until the last copy of `mint` is gone.
-pub struct Backend {
+/// An open factory. Its locks are held until the last copy of `mint` is gone.
+pub(super) struct Backend {
     /// Makes generations and clones.
-    pub mint: Arc<dyn Mint>,
+    pub(super) mint: Arc<dyn Mint>,
     /// Clones made at the same time: more than there are cores would only slow each other.
-    pub cpus: usize,
+    pub(super) cpus: usize,
 }
 
 impl Backend {
@@ -27,7 +31,10 @@ impl Backend {
     ///
     /// # Errors
     /// Another service holds the locks, or the host lacks something.
-    pub async fn open(_config: &Config) -> Result<Self, BackendError> {
-        Err(BackendError::Missing)
+    pub(super) async fn open(config: &Config) -> Result<Self, BackendError> {
+        let guest = &config.templates.first().ok_or(BackendError::NoTemplate)?.spec;
+        let opened = Factory::open(config.host.clone(), guest).await;
+        let factory = opened.map_err(|error| BackendError::Open(Box::new(error)))?;
+        Ok(Self { cpus: factory.host().cpus, mint: Arc::new(factory) })
     }
 }

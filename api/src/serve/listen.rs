@@ -51,7 +51,7 @@ pub enum ListenError {
 }
 
 /// Bound, not yet served.
-pub(super) struct Listeners {
+pub struct Listeners {
     pub(super) tcp: Option<TcpListener>,
     pub(super) unix: UnixListener,
     pub(super) socket: SocketFile,
@@ -68,7 +68,10 @@ impl Drop for SocketFile {
 
 impl Listeners {
     /// Binds what the configuration names.
-    pub(super) async fn bind(server: &Server) -> Result<Self, ListenError> {
+    ///
+    /// # Errors
+    /// Something cannot be bound; nothing is left of it.
+    pub async fn bind(server: &Server) -> Result<Self, ListenError> {
         let (unix, socket) = bind_unix(server).await?;
         let tcp = match server.listen {
             Some(address) => {
@@ -81,7 +84,8 @@ impl Listeners {
     }
 
     /// Where clients reach the service, as URLs.
-    pub(super) fn urls(&self) -> Vec<String> {
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
         let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| format!("http://{address}"));
         tcp.into_iter().chain([format!("unix:{}", self.socket.0.display())]).collect()
     }

@@ -19,6 +19,7 @@ mod signals;
 mod start;
 mod stop;
 
-pub use backend::{Backend, BackendError};
-pub use listen::ListenError;
-pub use start::{ServeError, serve, serve_on};
+pub use backend::BackendError;
+pub use listen::{ListenError, Listeners};
+pub use server::Server;
+pub use start::{ServeError, serve};

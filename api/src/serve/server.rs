@@ -24,7 +24,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Running listeners.
-pub(super) struct Server {
+pub struct Server {
     close: CancellationToken,
     tasks: TaskTracker,
     socket: Option<SocketFile>,
@@ -32,7 +32,8 @@ pub(super) struct Server {
 
 impl Server {
     /// Serves the router on every listener. `files` is the limit of open files.
-    pub(super) fn start(listeners: Listeners, router: &Router, files: u64) -> Self {
+    #[must_use]
+    pub fn start(listeners: Listeners, router: &Router, files: u64) -> Self {
         let Listeners { tcp, unix, socket } = listeners;
         let server = Self { close: CancellationToken::new(), tasks: TaskTracker::new(), socket: Some(socket) };
         let connections = connections_max(files, CONNECTIONS_MAX);
@@ -53,7 +54,10 @@ impl Server {
     }
 
     /// Closes the listeners, lets the last answers out, and removes the socket.
-    pub(super) async fn close(mut self) {
+    ///
+    /// # Cancel safety
+    /// Dropped, the rest is dropped with it: nothing is left.
+    pub async fn close(mut self) {
         self.close.cancel();
         self.tasks.close();
         drop(self.socket.take());

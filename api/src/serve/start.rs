@@ -16,7 +16,7 @@ use super::signals::Signals;
 use super::stop::{stop_gently, stop_quickly};
 use crate::config::Config;
 use crate::http::{Service, Stopping, router};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, log_panics};
 
 /// How often samples are summed up that nobody scraped.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ pub enum ServeError {
 /// # Errors
 /// The service could not start; nothing of it is left.
 pub async fn serve(config: Config) -> Result<u8, ServeError> {
+    log_panics();
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let backend = tokio::select! {
         opened = Backend::open(&config) => opened?,
@@ -48,15 +49,6 @@ pub async fn serve(config: Config) -> Result<u8, ServeError> {
             return Ok(0);
         }
     };
-    serve_with(config, backend, signals).await
-}
-
-/// The same over a backend that is open already: tests bring their own.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn serve_on(config: Config, backend: Backend) -> Result<u8, ServeError> {
-    let signals = Signals::listen().map_err(ServeError::Signals)?;
     serve_with(config, backend, signals).await
 }
 

@@ -1,7 +1,9 @@
 //! Logs: `tracing` events to standard error, for people or for machines.
 
 use std::io::{self, IsTerminal};
+use std::panic;
 
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -25,7 +27,14 @@ pub fn start_logs(format: LogFormat, level: &str) -> Result<(), ParseError> {
     // A second subscriber (tests in one process) is no reason not to serve.
     let _ = match format {
         LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).try_init(),
     };
     Ok(())
+}
+
+/// Lets a panic be a line of the logs, in their format.
+pub fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        error!(panic = panic.to_string(), "a part of the service panicked");
+    }));
 }

@@ -10,5 +10,5 @@ mod metrics;
 mod names;
 
 pub use levels::render_levels;
-pub use logs::{LogFormat, start_logs};
+pub use logs::{LogFormat, log_panics, start_logs};
 pub use metrics::{HttpRequest, Metrics};

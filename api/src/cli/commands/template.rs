@@ -73,7 +73,6 @@ fn details(template: &Template) -> String {
     }
     let mut generations = Table::new(&["GENERATION", "BUILT AT", "ACCEL", "QEMU", "MEMORY", "CLONES", "BUILD TIME"]);
     for one in &template.generations {
-        let build_s = one.phases_ms.get("total").map(|ms| format!("{:.1} s", ms / 1e3));
         generations.row([
             one.generation.clone(),
             one.built_at.to_string(),
@@ -81,7 +80,7 @@ fn details(template: &Template) -> String {
             one.qemu_version.clone(),
             format!("{} MiB", one.memory_mib),
             one.clones.to_string(),
-            or_dash(build_s),
+            format!("{:.1} s", one.phases_ms.values().sum::<f64>() / 1e3),
         ]);
     }
     format!("{}\n{}", fields.render(), generations.render())
@@ -109,7 +108,7 @@ async fn watch(client: &Client, mut answer: Answer) -> Result<(Answer, Build), C
         if began.elapsed() > BUILD_TIMEOUT {
             return Err(CliError::Usage(format!("build {} still runs; this command waits no longer", build.id)));
         }
-        progress.step(build.step.as_deref().unwrap_or("waiting for another build"));
+        progress.step(build.step.as_deref().unwrap_or("waiting"));
         sleep(POLL_INTERVAL).await;
         answer = client.get(&path_with("/v1/builds/", &build.id, "")).await?;
         build = answer.read()?;

@@ -122,7 +122,7 @@ fn memory(template: &Template, places: &Places, section: &mut Section<'_>) -> (u
 /// A size of memory: whole MiB, since that is what the hypervisor is told.
 fn mib(section: &mut Section<'_>, key: &str, text: &str, high: u64) -> u64 {
     let bytes = section.size(key, text, (MEMORY_MIN_BYTES, high), 256 * MIB);
-    if bytes % MIB != 0 {
+    if !bytes.is_multiple_of(MIB) {
         section.tell(key, text, "is no whole number of MiB", format!("use {}MiB", bytes / MIB));
     }
     bytes / MIB

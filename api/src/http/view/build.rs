@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vmint_cache::BuildView;
 
-use super::time::phases_ms;
+use super::time::{phases_ms, shown};
 
 /// One build of a template.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -54,8 +54,8 @@ impl From<BuildView> for Build {
             generation: view.generation,
             error: view.error,
             phases_ms: phases_ms(view.phases),
-            started_at: view.started_at,
-            ended_at: view.ended_at,
+            started_at: shown(view.started_at),
+            ended_at: view.ended_at.map(shown),
         }
     }
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use vmint_cache::SandboxView;
 use vmint_factory::Phases;
 
-use super::time::ms;
+use super::time::{ms, shown};
 
 /// One leased sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -111,9 +111,9 @@ impl From<SandboxView> for Sandbox {
             hostname: view.hostname,
             machine_id: view.machine_id,
             sockets: Sockets { console: view.console_socket.display().to_string() },
-            created_at: view.created_at,
-            leased_at: view.leased_at,
-            expires_at: view.expires_at,
+            created_at: shown(view.created_at),
+            leased_at: shown(view.leased_at),
+            expires_at: view.expires_at.map(shown),
             checkout_ms: ms(view.checkout),
             startup_ms: StartupMs::from(view.startup),
             metadata: view.metadata,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vmint_cache::{GenerationView, TemplateView};
 
-use super::time::phases_ms;
+use super::time::{phases_ms, shown};
 
 /// One template.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -103,7 +103,7 @@ impl From<GenerationView> for Generation {
     fn from(view: GenerationView) -> Self {
         Self {
             generation: view.generation,
-            built_at: view.built_at,
+            built_at: shown(view.built_at),
             accel: view.accel.as_str().to_owned(),
             qemu_version: view.qemu_version,
             memory_mib: view.memory_mib,

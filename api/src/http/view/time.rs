@@ -3,6 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::{Timestamp, Unit};
+
+/// A time as the API shows it: to the millisecond. Many programs cannot read more than six digits.
+pub(super) fn shown(time: Timestamp) -> Timestamp {
+    time.round(Unit::Millisecond).unwrap_or(time)
+}
+
 /// Milliseconds, to the microsecond.
 pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3

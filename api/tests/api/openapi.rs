@@ -1,0 +1,89 @@
+//! The OpenAPI document.
+
+use serde_json::{Map, Value};
+
+use crate::support::Harness;
+
+/// Every route of the contract, with the status of its good answer.
+const ROUTES: [(&str, &str, &str); 27] = [
+    ("get", "/healthz", "200"),
+    ("get", "/readyz", "200"),
+    ("get", "/metrics", "200"),
+    ("get", "/v1/templates", "200"),
+    ("get", "/v1/templates/{name}", "200"),
+    ("post", "/v1/templates/{name}/rebuild", "202"),
+    ("post", "/v1/templates/{name}/rollback", "422"),
+    ("get", "/v1/builds", "200"),
+    ("get", "/v1/builds/{id}", "200"),
+    ("get", "/v1/pools", "200"),
+    ("get", "/v1/pools/{template}", "200"),
+    ("patch", "/v1/pools/{template}", "200"),
+    ("post", "/v1/pools/{template}/drain", "422"),
+    ("post", "/v1/drain", "422"),
+    ("post", "/v1/sandboxes", "201"),
+    ("get", "/v1/sandboxes", "200"),
+    ("get", "/v1/sandboxes/{id}", "200"),
+    ("delete", "/v1/sandboxes/{id}", "204"),
+    ("post", "/v1/sandboxes/{id}/renew", "200"),
+    ("post", "/v1/sandboxes/{id}/exec", "200"),
+    ("get", "/v1/sandboxes/{id}/exec", "422"),
+    ("put", "/v1/sandboxes/{id}/files", "422"),
+    ("get", "/v1/sandboxes/{id}/files", "422"),
+    ("get", "/v1/sandboxes/{id}/console", "200"),
+    ("get", "/v1/events", "422"),
+    ("get", "/openapi.json", "200"),
+    ("post", "/v1/sandboxes", "503"),
+];
+
+#[tokio::test]
+async fn every_route_is_in_the_document_with_its_errors() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    for (method, path, status) in ROUTES {
+        let operation = &document["paths"][path][method];
+        assert!(operation["responses"][status].is_object(), "{method} {path} {status} is missing");
+        let default = &operation["responses"]["default"]["content"]["application/problem+json"];
+        assert!(default.is_object(), "{method} {path} has no default error");
+    }
+    let documented: usize =
+        document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+    assert_eq!(documented, ROUTES.len() - 1, "the last route stands twice");
+}
+
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    let mut references = Vec::new();
+    collect(&document, &mut references);
+    assert!(references.len() > 20);
+    for reference in references {
+        let pointer = reference.trim_start_matches('#');
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[tokio::test]
+async fn the_schemas_are_those_of_the_answers() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    let schema = |name: &str| document["components"]["schemas"][name]["properties"].as_object().unwrap().clone();
+    let keys = |object: &Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+    let id = harness.checkout().await;
+    let answer = async |path: &str| harness.get(path).await.ok(200).as_object().unwrap().clone();
+    assert_eq!(keys(&answer(&format!("/v1/sandboxes/{id}")).await), keys(&schema("Sandbox")));
+    assert_eq!(keys(&answer("/v1/templates/default").await), keys(&schema("Template")));
+    assert_eq!(keys(&answer("/v1/pools/default").await), keys(&schema("Pool")));
+}
+
+fn collect(value: &Value, references: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            references.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            object.values().for_each(|value| collect(value, references));
+        }
+        Value::Array(list) => list.iter().for_each(|value| collect(value, references)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,252 @@
+//! A factory whose machines do what the tests say.
+
+use std::any::Any;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, pending};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use vmint_cache::{
+    BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome, ExecRequest, FoundGeneration,
+    GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
+};
+use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
+
+/// The script of a factory: what is not changed succeeds at once.
+pub(crate) struct FakeFactory {
+    /// Clones come up while this is true.
+    pub(crate) launches: watch::Sender<bool>,
+    /// Builds go on while this is true.
+    pub(crate) builds: watch::Sender<bool>,
+    /// Whether builds end with an error.
+    pub(crate) builds_fail: AtomicBool,
+    /// Whether a generation is on disk at the start.
+    pub(crate) on_disk: AtomicBool,
+    /// Machines that live.
+    pub(crate) alive: Arc<AtomicUsize>,
+}
+
+impl FakeFactory {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            launches: watch::Sender::new(true),
+            builds: watch::Sender::new(true),
+            builds_fail: AtomicBool::new(false),
+            on_disk: AtomicBool::new(true),
+            alive: Arc::default(),
+        })
+    }
+
+    pub(crate) fn mint(self: &Arc<Self>) -> Arc<dyn Mint> {
+        Arc::new(Shared(self.clone()))
+    }
+
+    async fn build(&self, report: StepReport) -> Result<Arc<dyn LiveGeneration>, BoxError> {
+        report(BuildStep::Booting);
+        open(&self.builds).await;
+        if self.builds_fail.load(Ordering::SeqCst) {
+            return Err("booting: the guest did not answer within 120 s".into());
+        }
+        Ok(Generation::made())
+    }
+
+    async fn launch(&self, order: LaunchOrder) -> Result<Arc<dyn LiveClone>, CloneFailure> {
+        open(&self.launches).await;
+        self.alive.fetch_add(1, Ordering::SeqCst);
+        let (id, hostname) = (order.id, Mutex::new(order.hostname));
+        Ok(Arc::new(Machine { id, hostname, end: watch::Sender::new(None), alive: self.alive.clone() }))
+    }
+}
+
+/// Waits for a gate.
+async fn open(gate: &watch::Sender<bool>) {
+    let _ = gate.subscribe().wait_for(|open| *open).await;
+}
+
+struct Shared(Arc<FakeFactory>);
+
+impl Mint for Shared {
+    fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
+        async {
+            let on_disk = self.0.on_disk.load(Ordering::SeqCst);
+            Ok(if on_disk { FoundGeneration::Current(Generation::made()) } else { FoundGeneration::None })
+        }
+        .boxed()
+    }
+
+    fn build<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+        report: StepReport,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
+        self.0.build(report).boxed()
+    }
+
+    fn mint<'a>(
+        &'a self,
+        _: &'a Arc<dyn LiveGeneration>,
+        order: LaunchOrder,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
+        self.0.launch(order).boxed()
+    }
+}
+
+struct Generation(GenerationFacts);
+
+impl Generation {
+    fn made() -> Arc<dyn LiveGeneration> {
+        Arc::new(Self(GenerationFacts {
+            id: GenerationId::new(),
+            built_at: Timestamp::now(),
+            accel: Accel::Tcg,
+            qemu_version: "10.0.2".to_owned(),
+            vcpus: 1,
+            memory_mib: 256,
+            boot_phases: Phases { total: Duration::from_secs(5), ..Phases::default() },
+            build_phases: vec![("boot".to_owned(), Duration::from_secs(5))],
+            first_exec: Some(Duration::from_secs(6)),
+            report: serde_json::json!({ "canaries": 2 }),
+        }))
+    }
+}
+
+impl LiveGeneration for Generation {
+    fn facts(&self) -> &GenerationFacts {
+        &self.0
+    }
+    fn memory_bytes_on_disk(&self) -> u64 {
+        64 << 20
+    }
+    fn retire(&self) {}
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct Machine {
+    id: VmId,
+    hostname: Mutex<String>,
+    end: watch::Sender<Option<String>>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Machine {
+    fn dies(&self, how: &str) {
+        let died = self.end.send_if_modified(|end| {
+            let lived = end.is_none();
+            end.get_or_insert_with(|| how.to_owned());
+            lived
+        });
+        if died {
+            self.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn wait(&self) -> String {
+        let mut end = self.end.subscribe();
+        let end = end.wait_for(Option::is_some).await.unwrap();
+        end.clone().unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.dies("dropped");
+    }
+}
+
+/// What the programs of the fake guest do, by name.
+async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
+    let spawn = |errno| ExecError::Spawn { argv0: request.argv[0].clone(), reason: "no".to_owned(), errno };
+    let (mut exit_code, mut signal, mut stdout) = (Some(0), None, Vec::new());
+    match request.argv[0].as_str() {
+        "echo" => stdout = format!("{}\n", request.argv[1..].join(" ")).into_bytes(),
+        "cat" => stdout = request.stdin,
+        "env" => stdout = format!("{:?} {:?}", request.env, request.cwd).into_bytes(),
+        "binary" => stdout = vec![0xff, 0x00],
+        "exit" => exit_code = request.argv[1].parse().ok(),
+        "signal" => (exit_code, signal) = (None, Some(9)),
+        "missing" => return Err(spawn(2)),
+        "locked" => return Err(spawn(13)),
+        "slow" => return Err(ExecError::Deadline { after: request.timeout.unwrap() }),
+        "mute" => return Err(ExecError::Guest(GuestError::Closed)),
+        "crash" => machine.dies("killed by signal 11"),
+        "panic" => panic!("the script says so"),
+        "hang" => pending().await,
+        _ => {}
+    }
+    let (stderr, truncated, elapsed) = (b"err\n".to_vec(), false, Duration::from_micros(1500));
+    Ok(ExecOutcome { exit_code, signal, stdout, stderr, truncated, elapsed })
+}
+
+impl LiveClone for Machine {
+    fn facts(&self) -> CloneFacts {
+        CloneFacts {
+            id: self.id.clone(),
+            pid: 4242,
+            created_at: Timestamp::now(),
+            phases: Phases {
+                spawn: Duration::from_micros(33_250),
+                total: Duration::from_millis(80),
+                ..Phases::default()
+            },
+            console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { hostname: self.hostname.lock().unwrap().clone(), machine_id: "f".repeat(32) }
+    }
+
+    fn ended(&self) -> BoxFuture<'_, String> {
+        self.wait().boxed()
+    }
+
+    fn ping(&self, _: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
+        run(self, request).boxed()
+    }
+
+    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move {
+            if name == "refused" {
+                return Err("the guest refused".into());
+            }
+            name.clone_into(&mut self.hostname.lock().unwrap());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn record(&self, _: RecordState) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&self) -> BoxFuture<'_, String> {
+        async {
+            self.dies("ended");
+            self.wait().await
+        }
+        .boxed()
+    }
+
+    fn console(&self) -> io::Result<Vec<u8>> {
+        Ok(b"[    0.000000] Linux\n".to_vec())
+    }
+
+    fn anonymous_bytes(&self) -> io::Result<u64> {
+        Ok(20 << 20)
+    }
+}

@@ -1,0 +1,103 @@
+//! A service in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt as _;
+use vmint_api::config::{Places, examine_text};
+use vmint_api::http::{Origin, Service, Stopping, router};
+use vmint_api::telemetry::Metrics;
+use vmint_cache::{Cache, CacheSettings, TemplatePlan};
+
+use super::{FakeFactory, Reply};
+
+/// Longer than anything here takes; an answer that never comes fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The plan of the default template, with the default values of the configuration.
+pub(crate) fn plan() -> TemplatePlan {
+    let places = Places { uid: 1000, xdg_runtime_dir: None, guest_dirs: Vec::new(), memory_mib: 4096 };
+    examine_text("", "defaults", &places).unwrap().config.templates.remove(0)
+}
+
+/// A service, and the factory behind it.
+pub(crate) struct Harness {
+    pub(crate) router: Router,
+    pub(crate) cache: Cache,
+    pub(crate) stopping: Stopping,
+    pub(crate) factory: Arc<FakeFactory>,
+}
+
+impl Harness {
+    /// A service with the default template, ready.
+    pub(crate) async fn start() -> Self {
+        let harness = Self::start_with(FakeFactory::new(), vec![plan()]);
+        harness.until_ready().await;
+        harness
+    }
+
+    /// A service with these templates; not ready yet.
+    pub(crate) fn start_with(factory: Arc<FakeFactory>, plans: Vec<TemplatePlan>) -> Self {
+        let metrics = Arc::new(Metrics::new(plans.iter().map(|plan| plan.spec.name.as_str())));
+        let settings = CacheSettings { max_ttl: Some(Duration::from_secs(24 * 3600)), refill_at_once: 4 };
+        let cache = Cache::start(factory.mint(), plans.clone(), settings, metrics.clone());
+        let stopping = Stopping::new();
+        let service = Service::new(cache.clone(), metrics, stopping.clone(), &plans);
+        Self { router: router(service), cache, stopping, factory }
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        self.until("the service is ready", || self.cache.readiness().ready).await;
+    }
+
+    /// Waits for something that happens in the background.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let wait = async {
+            while !is_so() {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: not in time");
+    }
+
+    /// Any request.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+        let answer = timeout(PATIENCE, self.router.clone().oneshot(request)).await.expect("an answer in time");
+        Reply::read(answer.unwrap()).await
+    }
+
+    /// A request without a body, through the Unix socket.
+    pub(crate) async fn call(&self, method: Method, path: &str) -> Reply {
+        self.send(request(method, path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.call(Method::GET, path).await
+    }
+
+    /// A request with a JSON body.
+    pub(crate) async fn call_with(&self, method: Method, path: &str, body: Value) -> Reply {
+        let request = request(method, path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
+        self.call_with(Method::POST, path, body).await
+    }
+
+    /// A sandbox's id.
+    pub(crate) async fn checkout(&self) -> String {
+        let sandbox = self.call(Method::POST, "/v1/sandboxes").await.ok(201);
+        sandbox["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A request as the Unix socket brings it.
+pub(crate) fn request(method: Method, path: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(path).extension(Origin::Unix)
+}

@@ -1,0 +1,9 @@
+//! A service over a scripted factory, and requests to it.
+
+mod fake;
+mod harness;
+mod reply;
+
+pub(crate) use fake::FakeFactory;
+pub(crate) use harness::{Harness, plan};
+pub(crate) use reply::Reply;

@@ -68,7 +68,15 @@ mod tests {
 
     #[test]
     fn as_the_standard_has_it() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")] {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(encode(bytes.as_bytes()), text);
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()));
         }
@@ -78,13 +86,19 @@ mod tests {
     fn every_byte_there_and_back() {
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1000).collect();
         for size in 0..bytes.len() {
-            assert_eq!(decode(&encode(&bytes[..size])).as_deref(), Some(&bytes[..size]), "{size}");
+            assert_eq!(
+                decode(&encode(&bytes[..size])).as_deref(),
+                Some(&bytes[..size]),
+                "{size}"
+            );
         }
     }
 
     #[test]
     fn refuses_all_else() {
-        for text in ["Z", "Zg", "Zg=", "Zg===", "====", "Z===", "Zm9v\n", "Zm9-", "Z=9v", "=AAA", "é1="] {
+        for text in [
+            "Z", "Zg", "Zg=", "Zg===", "====", "Z===", "Zm9v\n", "Zm9-", "Z=9v", "=AAA", "é1=",
+        ] {
             assert_eq!(decode(text), None, "{text}");
         }
     }

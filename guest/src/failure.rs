@@ -12,7 +12,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(doing: impl Into<String>, cause: io::Error) -> Self {
-        Self { doing: doing.into(), cause }
+        Self {
+            doing: doing.into(),
+            cause,
+        }
     }
 
     /// A step that failed by its own judgement, not by a system call.
@@ -45,8 +48,16 @@ mod tests {
     #[test]
     fn names_the_step_and_the_reason() {
         let failed: io::Result<()> = Err(io::Error::from_raw_os_error(libc::ENOENT));
-        let text = failed.doing(|| "open /dev/rtc0".to_owned()).map_err(|f| f.to_string());
-        assert_eq!(text, Err("open /dev/rtc0: No such file or directory (os error 2)".to_owned()));
-        assert_eq!(Failure::judged("look", "nothing there").to_string(), "look: nothing there");
+        let text = failed
+            .doing(|| "open /dev/rtc0".to_owned())
+            .map_err(|f| f.to_string());
+        assert_eq!(
+            text,
+            Err("open /dev/rtc0: No such file or directory (os error 2)".to_owned())
+        );
+        assert_eq!(
+            Failure::judged("look", "nothing there").to_string(),
+            "look: nothing there"
+        );
     }
 }

@@ -31,7 +31,8 @@ mod sys;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-const USAGE: &str = "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
+const USAGE: &str =
+    "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
        helper identity < key=value lines
        helper prepare
        helper agent [--port PATH]

@@ -5,7 +5,6 @@
 //! - It sets the kernel log's mark, so that a clone that looks for the kernel's reseed sees newer records only.
 //! - It writes out what is dirty and says what the clock shows.
 
-
 use crate::failure::{Doing, Failure};
 use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
 
@@ -16,7 +15,12 @@ pub(crate) fn main() -> u8 {
             EXIT_DONE
         }
         Err(failure) => {
-            println!("{}", json::Object::new().string("error", &failure.to_string()).end());
+            println!(
+                "{}",
+                json::Object::new()
+                    .string("error", &failure.to_string())
+                    .end()
+            );
             EXIT_FAILED
         }
     }
@@ -24,7 +28,8 @@ pub(crate) fn main() -> u8 {
 
 pub(crate) fn prepare() -> Result<String, Failure> {
     // Blocks until the generator is ready, which the kernel promises for every machine within seconds.
-    sys::random_bytes(&mut [0u8; 16]).doing(|| "wait for the kernel's random generator".to_owned())?;
+    sys::random_bytes(&mut [0u8; 16])
+        .doing(|| "wait for the kernel's random generator".to_owned())?;
     sys::clear_kernel_log_mark().doing(|| "set the kernel log's mark".to_owned())?;
     sys::sync();
     let now_ns = sys::clock_realtime_ns().doing(|| "read the clock".to_owned())?;

@@ -40,10 +40,21 @@ fn helper(options: &[&str], argv: &[&str], stdin: &[u8]) -> Ran {
 
 fn parse(output: Output, took: Duration) -> Ran {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let at = output.stderr.windows(PREFIX.len()).rposition(|w| w == PREFIX).expect("a trailer on stderr");
+    let at = output
+        .stderr
+        .windows(PREFIX.len())
+        .rposition(|w| w == PREFIX)
+        .expect("a trailer on stderr");
     let (stderr, trailer) = output.stderr.split_at(at);
-    let trailer = trailer[PREFIX.len()..].strip_suffix(b"\0").expect("the trailer is the very last");
-    Ran { stdout: output.stdout, stderr: stderr.to_vec(), trailer: String::from_utf8(trailer.to_vec()).expect("JSON is text"), took }
+    let trailer = trailer[PREFIX.len()..]
+        .strip_suffix(b"\0")
+        .expect("the trailer is the very last");
+    Ran {
+        stdout: output.stdout,
+        stderr: stderr.to_vec(),
+        trailer: String::from_utf8(trailer.to_vec()).expect("JSON is text"),
+        took,
+    }
 }
 
 fn sh(script: &str) -> Ran {
@@ -52,7 +63,12 @@ fn sh(script: &str) -> Ran {
 
 #[track_caller]
 fn says(ran: &Ran, part: &str) {
-    assert!(ran.trailer.contains(part), "{part} is not in {}; stderr: {}", ran.trailer, String::from_utf8_lossy(&ran.stderr));
+    assert!(
+        ran.trailer.contains(part),
+        "{part} is not in {}; stderr: {}",
+        ran.trailer,
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }
 
 fn alive(pid: &str) -> bool {
@@ -73,13 +89,19 @@ fn gone(pid: &str) -> bool {
 }
 
 fn words(bytes: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(bytes).split_whitespace().map(str::to_owned).collect()
+    String::from_utf8_lossy(bytes)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn passes_streams_and_exit_code() {
     let ran = sh("echo out; echo err >&2; exit 7");
-    assert_eq!((ran.stdout.as_slice(), ran.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(
+        (ran.stdout.as_slice(), ran.stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
     let all = r#"{"exit_code":7,"signal":null,"stdout_truncated":false,"stderr_truncated":false,"timed_out":false,"spawn_error":null}"#;
     assert_eq!(ran.trailer, all);
 }
@@ -110,7 +132,10 @@ fn the_command_has_default_signals() {
     // SigIgn and SigBlk would be inherited from a careless parent. The C library has signals 32 and 33 for itself.
     const ORDINARY: u64 = 0x7fff_ffff;
     let ran = sh("grep -E '^Sig(Blk|Ign)' /proc/self/status");
-    let masks: Vec<_> = words(&ran.stdout).into_iter().filter_map(|word| u64::from_str_radix(&word, 16).ok()).collect();
+    let masks: Vec<_> = words(&ran.stdout)
+        .into_iter()
+        .filter_map(|word| u64::from_str_radix(&word, 16).ok())
+        .collect();
     assert_eq!(masks.len(), 2);
     assert!(masks.iter().all(|mask| mask & ORDINARY == 0), "{masks:x?}");
 }
@@ -129,7 +154,11 @@ fn the_deadline_kills_grandchildren_and_what_left_the_group() {
 
 #[test]
 fn output_before_the_deadline_is_kept() {
-    let ran = helper(&["--timeout-ms", "500"], &["sh", "-c", "echo early; sleep 1000"], b"");
+    let ran = helper(
+        &["--timeout-ms", "500"],
+        &["sh", "-c", "echo early; sleep 1000"],
+        b"",
+    );
     assert_eq!(ran.stdout, b"early\n");
     says(&ran, r#""timed_out":true"#);
 }
@@ -138,10 +167,23 @@ fn output_before_the_deadline_is_kept() {
 fn keeps_the_cap_of_each_stream() {
     let script = "head -c 3000000 /dev/zero; printf 12345 >&2";
     let ran = helper(&["--max-output", "100000"], &["sh", "-c", script], b"");
-    assert_eq!((ran.stdout.len(), ran.stderr.as_slice()), (100_000, &b"12345"[..]));
-    says(&ran, r#""exit_code":0,"signal":null,"stdout_truncated":true,"stderr_truncated":false"#);
-    let ran = helper(&["--max-output", "4"], &["sh", "-c", "printf 1234; printf 12345 >&2"], b"");
-    assert_eq!((ran.stdout.as_slice(), ran.stderr.as_slice()), (&b"1234"[..], &b"1234"[..]));
+    assert_eq!(
+        (ran.stdout.len(), ran.stderr.as_slice()),
+        (100_000, &b"12345"[..])
+    );
+    says(
+        &ran,
+        r#""exit_code":0,"signal":null,"stdout_truncated":true,"stderr_truncated":false"#,
+    );
+    let ran = helper(
+        &["--max-output", "4"],
+        &["sh", "-c", "printf 1234; printf 12345 >&2"],
+        b"",
+    );
+    assert_eq!(
+        (ran.stdout.as_slice(), ran.stderr.as_slice()),
+        (&b"1234"[..], &b"1234"[..])
+    );
     says(&ran, r#""stdout_truncated":false,"stderr_truncated":true"#);
 }
 
@@ -153,12 +195,19 @@ fn a_background_child_does_not_hold_it() {
     let pids = words(&ran.stdout);
     // It lives on: only the deadline, or the caller, ends it.
     assert!(alive(&pids[0]));
-    Command::new("kill").args(["-9", &pids[0]]).status().expect("kill starts");
+    Command::new("kill")
+        .args(["-9", &pids[0]])
+        .status()
+        .expect("kill starts");
 }
 
 #[test]
 fn a_background_child_that_floods_does_not_hold_it() {
-    let ran = helper(&["--max-output", "1000"], &["sh", "-c", "yes & echo $! >&2"], b"");
+    let ran = helper(
+        &["--max-output", "1000"],
+        &["sh", "-c", "yes & echo $! >&2"],
+        b"",
+    );
     says(&ran, r#""exit_code":0"#);
     assert!(ran.took < GENEROUS, "{:?}", ran.took);
     // Nobody reads its pipe any more.
@@ -169,22 +218,35 @@ fn a_background_child_that_floods_does_not_hold_it() {
 fn a_missing_program_is_told_with_its_errno() {
     let ran = helper(&[], &["no-such-program"], b"");
     says(&ran, r#""exit_code":null,"signal":null"#);
-    says(&ran, r#""spawn_error":{"errno":2,"message":"No such file or directory"}"#);
+    says(
+        &ran,
+        r#""spawn_error":{"errno":2,"message":"No such file or directory"}"#,
+    );
     let ran = helper(&[], &["/etc/passwd"], b"");
-    says(&ran, r#""spawn_error":{"errno":13,"message":"Permission denied"}"#);
+    says(
+        &ran,
+        r#""spawn_error":{"errno":13,"message":"Permission denied"}"#,
+    );
 }
 
 #[test]
 fn a_wrong_directory_is_told_apart_from_a_missing_program() {
     let ran = helper(&["--cwd", "/no/such/place"], &["true"], b"");
-    says(&ran, r#""spawn_error":{"errno":2,"message":"cwd /no/such/place: No such file or directory"}"#);
+    says(
+        &ran,
+        r#""spawn_error":{"errno":2,"message":"cwd /no/such/place: No such file or directory"}"#,
+    );
     let ran = helper(&["--cwd", "/etc/passwd"], &["true"], b"");
     says(&ran, r#""message":"cwd /etc/passwd: Not a directory""#);
 }
 
 #[test]
 fn merges_the_environment() {
-    let ran = helper(&["--env", "ADDED=a=b", "--env", "FROM_THE_GUEST=changed"], &["sh", "-c", "echo $ADDED $FROM_THE_GUEST $PATH"], b"");
+    let ran = helper(
+        &["--env", "ADDED=a=b", "--env", "FROM_THE_GUEST=changed"],
+        &["sh", "-c", "echo $ADDED $FROM_THE_GUEST $PATH"],
+        b"",
+    );
     let path = std::env::var("PATH").expect("the tests have a PATH");
     assert_eq!(words(&ran.stdout), ["a=b", "changed", path.as_str()]);
     assert_eq!(words(&sh("echo $FROM_THE_GUEST").stdout), ["yes"]);
@@ -231,23 +293,45 @@ fn told_to_end_it_takes_the_command_with_it() {
     let got = std::io::Read::read(&mut stdout, &mut first).expect("the command says its pid");
     let pid = words(&first[..got]).remove(0);
     // The command's end must be watched by now: it was heard through the helper.
-    Command::new("kill").arg(child.id().to_string()).status().expect("kill starts");
+    Command::new("kill")
+        .arg(child.id().to_string())
+        .status()
+        .expect("kill starts");
     assert_eq!(child.wait().expect("the helper ends").code(), Some(143));
     assert!(gone(&pid));
 }
 
 #[test]
 fn a_wrong_command_line_says_so() {
-    let output = Command::new(env!("CARGO_BIN_EXE_helper")).args(["run", "--cwd"]).output().expect("the helper starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_helper"))
+        .args(["run", "--cwd"])
+        .output()
+        .expect("the helper starts");
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("helper: --cwd needs a value\nusage: helper run"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .starts_with("helper: --cwd needs a value\nusage: helper run")
+    );
 }
 
 #[test]
 fn identity_refuses_a_wrong_request_with_json() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_helper")).arg("identity").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the helper starts");
-    child.stdin.take().expect("stdin is a pipe").write_all(b"colour=red\n").expect("the helper reads");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_helper"))
+        .arg("identity")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the helper starts");
+    child
+        .stdin
+        .take()
+        .expect("stdin is a pipe")
+        .write_all(b"colour=red\n")
+        .expect("the helper reads");
     let output = child.wait_with_output().expect("the helper ends");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"error\":\"understand the request: unknown key \\\"colour\\\"\"}\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"error\":\"understand the request: unknown key \\\"colour\\\"\"}\n"
+    );
 }

@@ -97,16 +97,16 @@ modules_virtio_alias() {
   modules_field "$module" alias | grep '^virtio:' | head -n 1
 }
 
-# What busybox's modprobe looks dependencies up in.
+# What busybox's modprobe looks dependencies up in: all of them, those to load first last, as depmod writes them.
 modules_index() {
-  local file module dependency
+  local file module at
   for file in "$MODULES_TREE"/*.ko; do
     module=$(basename -- "$file" .ko)
+    ORDER=()
+    VISITED=()
+    modules_visit "$module"
     printf '%s.ko:' "$module"
-    for dependency in $(modules_field "$module" depends | tr ',-' ' _'); do
-      # A built-in one is no file.
-      [[ ! -e $MODULES_TREE/$dependency.ko ]] || printf ' %s.ko' "$dependency"
-    done
+    for ((at = ${#ORDER[@]} - 2; at >= 0; at--)); do printf ' %s.ko' "${ORDER[at]}"; done
     printf '\n'
   done >"$MODULES_TREE/modules.dep"
 }

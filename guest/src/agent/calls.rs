@@ -37,18 +37,28 @@ pub(super) fn serve(line: &[u8], jobs: &mut Jobs, outbox: &mut Outbox) {
     }
     let request = match Request::parse(line) {
         Ok(request) => request,
-        Err(wrong) => return outbox.error(&Id::none(), GENERIC, &format!("not a request: {wrong}")),
+        Err(wrong) => {
+            return outbox.error(&Id::none(), GENERIC, &format!("not a request: {wrong}"));
+        }
     };
     match answer(&request, jobs, outbox) {
         Ok(Some(value)) => outbox.reply(&request.id, &value),
         Ok(None) => {}
-        Err(CallError::NotFound) => outbox.error(&request.id, NOT_FOUND, &format!("the command {} has not been found", request.execute)),
+        Err(CallError::NotFound) => outbox.error(
+            &request.id,
+            NOT_FOUND,
+            &format!("the command {} has not been found", request.execute),
+        ),
         Err(error) => outbox.error(&request.id, GENERIC, &error.to_string()),
     }
 }
 
 /// The value to return; `None` when the answer was given, or will be.
-fn answer(request: &Request<'_>, jobs: &mut Jobs, outbox: &mut Outbox) -> Result<Option<String>, CallError> {
+fn answer(
+    request: &Request<'_>,
+    jobs: &mut Jobs,
+    outbox: &mut Outbox,
+) -> Result<Option<String>, CallError> {
     let value = match request.execute.as_ref() {
         "vmint-exec" => return vmint_exec(request, jobs, outbox).map(|()| None),
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
@@ -70,7 +80,11 @@ fn answer(request: &Request<'_>, jobs: &mut Jobs, outbox: &mut Outbox) -> Result
     Ok(Some(value))
 }
 
-fn vmint_exec(request: &Request<'_>, jobs: &mut Jobs, outbox: &mut Outbox) -> Result<(), CallError> {
+fn vmint_exec(
+    request: &Request<'_>,
+    jobs: &mut Jobs,
+    outbox: &mut Outbox,
+) -> Result<(), CallError> {
     let order = orders::vmint_exec(request, jobs.environment())?;
     jobs.start_and_reply(order, request.id.clone(), outbox)
 }
@@ -81,14 +95,24 @@ fn guest_exec(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallErro
     Ok(Object::new().plain("pid", pid).end())
 }
 
-fn guest_exec_status(request: &Request<'_>, jobs: &mut Jobs, outbox: &mut Outbox) -> Result<(), CallError> {
-    let pid = number(request, "pid")?.ok_or(CallError::Argument { name: "pid", needs: "a value" })?;
+fn guest_exec_status(
+    request: &Request<'_>,
+    jobs: &mut Jobs,
+    outbox: &mut Outbox,
+) -> Result<(), CallError> {
+    let pid = number(request, "pid")?.ok_or(CallError::Argument {
+        name: "pid",
+        needs: "a value",
+    })?;
     jobs.status(pid, &request.id, outbox)
 }
 
 /// The number to send back, which tells one synchronization from another.
 fn sync(request: &Request<'_>) -> Result<String, CallError> {
-    let token = number(request, "id")?.ok_or(CallError::Argument { name: "id", needs: "a value" })?;
+    let token = number(request, "id")?.ok_or(CallError::Argument {
+        name: "id",
+        needs: "a value",
+    })?;
     Ok(token.to_string())
 }
 
@@ -109,14 +133,28 @@ fn info() -> String {
     for name in COMMANDS {
         let separator = if commands.is_empty() { '[' } else { ',' };
         commands.push(separator);
-        commands.push_str(&Object::new().string("name", name).plain("enabled", true).plain("success-response", true).end());
+        commands.push_str(
+            &Object::new()
+                .string("name", name)
+                .plain("enabled", true)
+                .plain("success-response", true)
+                .end(),
+        );
     }
     commands.push(']');
-    Object::new().string("version", concat!("vmint-agent ", env!("CARGO_PKG_VERSION"))).plain("supported_commands", commands).end()
+    Object::new()
+        .string(
+            "version",
+            concat!("vmint-agent ", env!("CARGO_PKG_VERSION")),
+        )
+        .plain("supported_commands", commands)
+        .end()
 }
 
 fn get_time() -> Result<String, CallError> {
-    Ok(sys::clock_realtime_ns().doing(|| "read the clock".to_owned())?.to_string())
+    Ok(sys::clock_realtime_ns()
+        .doing(|| "read the clock".to_owned())?
+        .to_string())
 }
 
 /// With a time: sets the system's clock, and the hardware's after it. Without: the other way round.

@@ -12,10 +12,17 @@ pub(super) enum CallError {
     /// The arguments are not what the command takes.
     Arguments(json::Wrong),
     /// An argument that is needed, or makes no sense.
-    Argument { name: &'static str, needs: &'static str },
+    Argument {
+        name: &'static str,
+        needs: &'static str,
+    },
     Identity(identity::Wrong),
-    TooManyCommands { limit: usize },
-    NoSuchCommand { pid: i64 },
+    TooManyCommands {
+        limit: usize,
+    },
+    NoSuchCommand {
+        pid: i64,
+    },
     CannotStart(String),
     Failed(Failure),
 }

@@ -31,7 +31,13 @@ pub(super) enum Line<'a> {
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], start: 0, searched: 0, filled: 0, skipping: false }
+        Self {
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            searched: 0,
+            filled: 0,
+            skipping: false,
+        }
     }
 
     /// Takes what one read gives: 0 is the end.
@@ -75,7 +81,13 @@ impl Inbox {
 
     /// Forgets what is not a whole line yet.
     pub(super) fn clear(&mut self) {
-        *self = Self { buffer: std::mem::take(&mut self.buffer), start: 0, searched: 0, filled: 0, skipping: false };
+        *self = Self {
+            buffer: std::mem::take(&mut self.buffer),
+            start: 0,
+            searched: 0,
+            filled: 0,
+            skipping: false,
+        };
     }
 
     fn make_room(&mut self) {
@@ -133,7 +145,10 @@ mod tests {
     fn long_lines_grow_the_buffer_for_a_while() {
         let mut inbox = Inbox::new();
         let long = "x".repeat(1 << 20);
-        assert_eq!(lines(&mut inbox, format!("a\n{long}\nb\n").as_bytes()), ["a", &long, "b"]);
+        assert_eq!(
+            lines(&mut inbox, format!("a\n{long}\nb\n").as_bytes()),
+            ["a", &long, "b"]
+        );
         assert_eq!(lines(&mut inbox, b"c\n"), ["c"]);
         assert_eq!(inbox.buffer.len(), BUFFER_BYTES);
     }
@@ -144,7 +159,10 @@ mod tests {
         let mut text = vec![b'x'; LINE_MAX_BYTES * 2];
         text.extend_from_slice(b"x\nnext\n");
         assert_eq!(lines(&mut inbox, &text), ["too long", "next"]);
-        assert_eq!(lines(&mut inbox, &vec![b'x'; LINE_MAX_BYTES + 1]), ["too long"]);
+        assert_eq!(
+            lines(&mut inbox, &vec![b'x'; LINE_MAX_BYTES + 1]),
+            ["too long"]
+        );
         assert_eq!(lines(&mut inbox, b"xx\xffnext\n"), ["next"]);
     }
 

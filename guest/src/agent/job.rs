@@ -68,13 +68,26 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn start(order: Order, nowhere: &File) -> Result<Self, SpawnError> {
         let pipes = |error: io::Error| SpawnError::new("make a pipe: ", &error);
-        let (stdout, out_end) = stream(matches!(order.capture, Capture::Stdout | Capture::Separate | Capture::Merged)).map_err(pipes)?;
-        let (stderr, err_end) = stream(matches!(order.capture, Capture::Stderr | Capture::Separate)).map_err(pipes)?;
+        let (stdout, out_end) = stream(matches!(
+            order.capture,
+            Capture::Stdout | Capture::Separate | Capture::Merged
+        ))
+        .map_err(pipes)?;
+        let (stderr, err_end) =
+            stream(matches!(order.capture, Capture::Stderr | Capture::Separate)).map_err(pipes)?;
         let (stdin, in_end) = Feed::of(order.stdin).map_err(pipes)?;
         let nowhere = nowhere.as_fd();
         let stdout_fd = out_end.as_ref().map_or(nowhere, AsFd::as_fd);
-        let stderr_fd = if order.capture == Capture::Merged { stdout_fd } else { err_end.as_ref().map_or(nowhere, AsFd::as_fd) };
-        let streams = Streams { stdin: in_end.as_ref().map_or(nowhere, AsFd::as_fd), stdout: stdout_fd, stderr: stderr_fd };
+        let stderr_fd = if order.capture == Capture::Merged {
+            stdout_fd
+        } else {
+            err_end.as_ref().map_or(nowhere, AsFd::as_fd)
+        };
+        let streams = Streams {
+            stdin: in_end.as_ref().map_or(nowhere, AsFd::as_fd),
+            stdout: stdout_fd,
+            stderr: stderr_fd,
+        };
         let (pid, end) = order.program.start(&streams)?;
         Ok(Self {
             pid,
@@ -82,7 +95,9 @@ impl Job {
             stdout: Relay::new(stdout, Vec::new(), order.max_output_bytes),
             stderr: Relay::new(stderr, Vec::new(), order.max_output_bytes),
             stdin,
-            deadline: order.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            deadline: order
+                .timeout
+                .and_then(|timeout| Instant::now().checked_add(timeout)),
             timed_out: false,
         })
     }
@@ -96,7 +111,11 @@ impl Job {
     }
 
     pub(super) fn poll_entries(&self) -> [libc::pollfd; ENTRIES] {
-        let entry = |fd: Option<BorrowedFd<'_>>, events| libc::pollfd { fd: fd.map_or(-1, |fd| fd.as_raw_fd()), events, revents: 0 };
+        let entry = |fd: Option<BorrowedFd<'_>>, events| libc::pollfd {
+            fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+            events,
+            revents: 0,
+        };
         [
             entry(Some(self.end.as_fd()), libc::POLLIN),
             entry(self.stdout.fd(), libc::POLLIN),
@@ -106,7 +125,11 @@ impl Job {
     }
 
     /// Does what the entries call for. The outcome, when the process has ended.
-    pub(super) fn attend(&mut self, entries: &[libc::pollfd], buffer: &mut Buffer) -> Option<Outcome> {
+    pub(super) fn attend(
+        &mut self,
+        entries: &[libc::pollfd],
+        buffer: &mut Buffer,
+    ) -> Option<Outcome> {
         let ready = |place: usize| entries[place].revents != 0;
         if ready(0) {
             if let Some(ended) = sys::reap_child(self.pid) {
@@ -178,7 +201,15 @@ impl Feed {
         }
         let (theirs, ours) = sys::pipe()?;
         sys::set_nonblocking(&ours)?;
-        Ok((Self { pipe: ours.into(), bytes, written: 0 }.go_on(), Some(theirs)))
+        Ok((
+            Self {
+                pipe: ours.into(),
+                bytes,
+                written: 0,
+            }
+            .go_on(),
+            Some(theirs),
+        ))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -43,7 +43,13 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) fn new() -> Self {
-        Self { running: Vec::new(), kept: VecDeque::new(), buffer: Buffer::new(), environment: Environment::own(), nowhere: None }
+        Self {
+            running: Vec::new(),
+            kept: VecDeque::new(),
+            buffer: Buffer::new(),
+            environment: Environment::own(),
+            nowhere: None,
+        }
     }
 
     /// What every command starts from.
@@ -52,9 +58,17 @@ impl Jobs {
     }
 
     /// Answers when the command has ended, or now when it cannot be started.
-    pub(super) fn start_and_reply(&mut self, order: Order, id: Id, outbox: &mut Outbox) -> Result<(), CallError> {
+    pub(super) fn start_and_reply(
+        &mut self,
+        order: Order,
+        id: Id,
+        outbox: &mut Outbox,
+    ) -> Result<(), CallError> {
         match self.start(order)? {
-            Ok(job) => self.running.push(Running { job, asked: Asked::Reply(id) }),
+            Ok(job) => self.running.push(Running {
+                job,
+                asked: Asked::Reply(id),
+            }),
             Err(error) => outbox.reply(&id, &not_started(&error)),
         }
         Ok(())
@@ -62,22 +76,38 @@ impl Jobs {
 
     /// Returns the process id to ask for.
     pub(super) fn start_and_keep(&mut self, order: Order) -> Result<libc::pid_t, CallError> {
-        let job = self.start(order)?.map_err(|error| CallError::CannotStart(error.message))?;
+        let job = self
+            .start(order)?
+            .map_err(|error| CallError::CannotStart(error.message))?;
         let pid = job.pid();
         self.kept.retain(|(kept, _)| *kept != pid);
-        self.running.push(Running { job, asked: Asked::Status });
+        self.running.push(Running {
+            job,
+            asked: Asked::Status,
+        });
         Ok(pid)
     }
 
     /// Answers `guest-exec-status`; the outcome is told once.
-    pub(super) fn status(&mut self, pid: i64, id: &Id, outbox: &mut Outbox) -> Result<(), CallError> {
+    pub(super) fn status(
+        &mut self,
+        pid: i64,
+        id: &Id,
+        outbox: &mut Outbox,
+    ) -> Result<(), CallError> {
         let is_it = |other: libc::pid_t| i64::from(other) == pid;
-        if self.running.iter().any(|running| is_it(running.job.pid()) && matches!(running.asked, Asked::Status)) {
+        if self
+            .running
+            .iter()
+            .any(|running| is_it(running.job.pid()) && matches!(running.asked, Asked::Status))
+        {
             outbox.reply(id, &Object::new().plain("exited", false).end());
             return Ok(());
         }
         let place = self.kept.iter().position(|(kept, _)| is_it(*kept));
-        let (_, outcome) = place.and_then(|place| self.kept.remove(place)).ok_or(CallError::NoSuchCommand { pid })?;
+        let (_, outcome) = place
+            .and_then(|place| self.kept.remove(place))
+            .ok_or(CallError::NoSuchCommand { pid })?;
         tell_status(outcome, id, outbox);
         Ok(())
     }
@@ -91,31 +121,57 @@ impl Jobs {
 
     /// Until the next deadline.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        let next = self.running.iter().filter_map(|running| running.job.deadline()).min();
+        let next = self
+            .running
+            .iter()
+            .filter_map(|running| running.job.deadline())
+            .min();
         next.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Looks after the commands. The entries are those of [`Self::poll_entries`]; commands that were started since have
     /// none yet.
     pub(super) fn attend(&mut self, entries: &[libc::pollfd], outbox: &mut Outbox) {
-        let Self { running, kept, buffer, .. } = self;
+        let Self {
+            running,
+            kept,
+            buffer,
+            ..
+        } = self;
         let mut entries = entries.chunks_exact(ENTRIES);
         running.retain_mut(|running| {
-            let ended = entries.next().and_then(|entries| running.job.attend(entries, buffer));
+            let ended = entries
+                .next()
+                .and_then(|entries| running.job.attend(entries, buffer));
             match ended {
                 None => true,
                 Some(outcome) => {
-                    tell(std::mem::replace(&mut running.asked, Asked::Nobody), running.job.pid(), outcome, kept, outbox);
+                    tell(
+                        std::mem::replace(&mut running.asked, Asked::Nobody),
+                        running.job.pid(),
+                        outcome,
+                        kept,
+                        outbox,
+                    );
                     false
                 }
             }
         });
         // Without a deadline the clock is not even read.
-        if running.iter().any(|running| running.job.deadline().is_some()) {
+        if running
+            .iter()
+            .any(|running| running.job.deadline().is_some())
+        {
             let now = Instant::now();
             for running in running {
                 if let Some(outcome) = running.job.look_at_clock(now) {
-                    tell(std::mem::replace(&mut running.asked, Asked::Nobody), running.job.pid(), outcome, kept, outbox);
+                    tell(
+                        std::mem::replace(&mut running.asked, Asked::Nobody),
+                        running.job.pid(),
+                        outcome,
+                        kept,
+                        outbox,
+                    );
                 }
             }
         }
@@ -136,7 +192,13 @@ impl Jobs {
     }
 }
 
-fn tell(asked: Asked, pid: libc::pid_t, outcome: Outcome, kept: &mut VecDeque<(libc::pid_t, Outcome)>, outbox: &mut Outbox) {
+fn tell(
+    asked: Asked,
+    pid: libc::pid_t,
+    outcome: Outcome,
+    kept: &mut VecDeque<(libc::pid_t, Outcome)>,
+    outbox: &mut Outbox,
+) {
     match asked {
         Asked::Reply(id) => tell_end(outcome, &id, outbox),
         Asked::Nobody => {}
@@ -178,7 +240,10 @@ fn tell_end(outcome: Outcome, id: &Id, outbox: &mut Outbox) {
 }
 
 fn not_started(error: &SpawnError) -> String {
-    let error = Object::new().plain("errno", error.errno).string("message", &error.message).end();
+    let error = Object::new()
+        .plain("errno", error.errno)
+        .string("message", &error.message)
+        .end();
     Object::new()
         .plain("exit_code", "null")
         .plain("signal", "null")
@@ -201,11 +266,16 @@ fn tell_status(outcome: Outcome, id: &Id, outbox: &mut Outbox) {
     }
     outbox.begin_reply();
     outbox.text(head.unclosed());
-    for (name, truncated, bytes) in [("out", outcome.stdout_truncated, outcome.stdout), ("err", outcome.stderr_truncated, outcome.stderr)] {
+    for (name, truncated, bytes) in [
+        ("out", outcome.stdout_truncated, outcome.stdout),
+        ("err", outcome.stderr_truncated, outcome.stderr),
+    ] {
         if bytes.is_empty() {
             continue;
         }
-        outbox.text(&format!(",\"{name}-truncated\":{truncated},\"{name}-data\":"));
+        outbox.text(&format!(
+            ",\"{name}-truncated\":{truncated},\"{name}-data\":"
+        ));
         outbox.base64(bytes);
     }
     outbox.text("}");

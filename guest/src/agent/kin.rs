@@ -21,11 +21,16 @@ pub(super) fn kill_with_descendants(main: libc::pid_t) {
         if family.len() == known {
             break;
         }
-        family[known..].iter().for_each(|pid| sys::signal(*pid, libc::SIGSTOP));
+        family[known..]
+            .iter()
+            .for_each(|pid| sys::signal(*pid, libc::SIGSTOP));
     }
     sys::kill_group(main);
     // From the youngest on: none of them may see its parent die and be told so.
-    family.iter().rev().for_each(|pid| sys::signal(*pid, libc::SIGKILL));
+    family
+        .iter()
+        .rev()
+        .for_each(|pid| sys::signal(*pid, libc::SIGKILL));
 }
 
 /// What /proc says of a process.
@@ -52,10 +57,15 @@ fn add_relatives(family: &mut Vec<libc::pid_t>, session: libc::pid_t, processes:
 }
 
 fn processes() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
     // One that has gone meanwhile has no such file.
-    pids.filter_map(|pid| parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)).collect()
+    pids.filter_map(|pid| parse(&fs::read(format!("/proc/{pid}/stat")).ok()?))
+        .collect()
 }
 
 /// `pid (name) state parent group session ...`; the name may hold anything, brackets too.
@@ -66,7 +76,11 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Process { pid, parent, session })
+    Some(Process {
+        pid,
+        parent,
+        session,
+    })
 }
 
 #[cfg(test)]
@@ -75,18 +89,38 @@ mod tests {
 
     #[test]
     fn reads_what_the_kernel_writes() {
-        assert_eq!(parse(b"12 (a) b (c) S 3 4 5 0 -1 1"), Some(Process { pid: 12, parent: 3, session: 5 }));
+        assert_eq!(
+            parse(b"12 (a) b (c) S 3 4 5 0 -1 1"),
+            Some(Process {
+                pid: 12,
+                parent: 3,
+                session: 5
+            })
+        );
         assert_eq!(parse(b"12 (a) S 3"), None);
         assert_eq!(parse(b""), None);
-        let own = processes().into_iter().find(|process| process.pid.unsigned_abs() == std::process::id());
+        let own = processes()
+            .into_iter()
+            .find(|process| process.pid.unsigned_abs() == std::process::id());
         assert!(own.is_some_and(|own| own.parent > 0));
     }
 
     #[test]
     fn a_family_is_a_session_and_all_who_descend() {
-        let process = |pid, parent, session| Process { pid, parent, session };
+        let process = |pid, parent, session| Process {
+            pid,
+            parent,
+            session,
+        };
         // 10 leads; 11 is its child, 12 a grandchild in a session of its own, 13 an orphan of the session, 20 a stranger.
-        let all = [process(12, 11, 12), process(11, 10, 10), process(10, 1, 10), process(13, 1, 10), process(20, 1, 20), process(21, 20, 20)];
+        let all = [
+            process(12, 11, 12),
+            process(11, 10, 10),
+            process(10, 1, 10),
+            process(13, 1, 10),
+            process(20, 1, 20),
+            process(21, 20, 20),
+        ];
         let mut family = vec![10];
         add_relatives(&mut family, 10, &all);
         family.sort_unstable();

@@ -14,8 +14,8 @@
 
 mod calls;
 mod errors;
-mod inbox;
 mod identity;
+mod inbox;
 mod job;
 mod jobs;
 mod kin;
@@ -39,7 +39,9 @@ const LINE_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
     let path = match (args.next(), args.next(), args.next()) {
         (None, None, None) => PORT.to_owned(),
-        (Some(option), Some(path), None) if option == "--port" => path.to_string_lossy().into_owned(),
+        (Some(option), Some(path), None) if option == "--port" => {
+            path.to_string_lossy().into_owned()
+        }
         _ => return usage("agent takes --port and a path, or nothing"),
     };
     sys::return_big_allocations();

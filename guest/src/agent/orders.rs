@@ -15,7 +15,10 @@ const DEFAULT_MAX_OUTPUT_BYTES: u64 = 8 * 1024 * 1024;
 /// Most that is kept of each stream, whoever asks.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 
-const ENV_NEEDS: CallError = CallError::Argument { name: "env", needs: "names without '=' and no NUL byte" };
+const ENV_NEEDS: CallError = CallError::Argument {
+    name: "env",
+    needs: "names without '=' and no NUL byte",
+};
 
 /// What is read of a request before it is known to be whole.
 struct Draft {
@@ -51,7 +54,10 @@ impl Draft {
         if !self.env_is_right {
             return Err(ENV_NEEDS);
         }
-        let program = Program::new(self.argv, self.env, self.cwd).ok_or(CallError::Argument { name: "argv", needs: "a program" })?;
+        let program = Program::new(self.argv, self.env, self.cwd).ok_or(CallError::Argument {
+            name: "argv",
+            needs: "a program",
+        })?;
         Ok(Order {
             program,
             stdin: self.stdin.unwrap_or_default(),
@@ -68,7 +74,8 @@ pub(super) fn vmint_exec(request: &Request<'_>, own: &Environment) -> Result<Ord
     request.arguments(&mut |key, value| {
         match key {
             "argv" => value.list(&mut |item| c_string(item).map(|word| draft.argv.push(word)))?,
-            "env" => value.object(&mut |key, value| value.string().map(|value| draft.set_env(key, &value)))?,
+            "env" => value
+                .object(&mut |key, value| value.string().map(|value| draft.set_env(key, &value)))?,
             "cwd" => draft.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/"),
             "stdin" => draft.stdin = Some(bytes(value)?),
             "timeout-ms" => draft.timeout_ms = value.unsigned()?,
@@ -104,7 +111,10 @@ pub(super) fn guest_exec(request: &Request<'_>, own: &Environment) -> Result<Ord
         }
         Ok(())
     })?;
-    let path = path.ok_or(CallError::Argument { name: "path", needs: "a value" })?;
+    let path = path.ok_or(CallError::Argument {
+        name: "path",
+        needs: "a value",
+    })?;
     draft.argv.insert(0, path);
     draft.into_order()
 }
@@ -112,7 +122,11 @@ pub(super) fn guest_exec(request: &Request<'_>, own: &Environment) -> Result<Ord
 /// A flag, or one of the words of newer versions of `qemu-ga`.
 fn capture(value: &mut Reader<'_>) -> Result<Capture, Wrong> {
     if !value.is_string() {
-        return Ok(if value.boolean()? { Capture::Separate } else { Capture::Nothing });
+        return Ok(if value.boolean()? {
+            Capture::Separate
+        } else {
+            Capture::Nothing
+        });
     }
     let wrong = value.wrong("none, stdout, stderr, separated or merged");
     match value.string()?.as_ref() {
@@ -139,19 +153,40 @@ fn bytes(value: &mut Reader<'_>) -> Result<Vec<u8>, Wrong> {
 mod tests {
     use super::*;
 
-    fn error(exec: fn(&Request<'_>, &Environment) -> Result<Order, CallError>, arguments: &str) -> String {
+    fn error(
+        exec: fn(&Request<'_>, &Environment) -> Result<Order, CallError>,
+        arguments: &str,
+    ) -> String {
         let line = format!("{{\"execute\":\"x\",\"arguments\":{arguments}}}");
         let request = Request::parse(line.as_bytes()).expect("a request");
-        exec(&request, &Environment::default()).err().map_or_else(|| "taken".to_owned(), |error| error.to_string())
+        exec(&request, &Environment::default())
+            .err()
+            .map_or_else(|| "taken".to_owned(), |error| error.to_string())
     }
 
     #[test]
     fn takes_what_the_protocol_has() {
         let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
         assert_eq!(error(vmint_exec, all), "taken");
-        assert_eq!(error(vmint_exec, r#"{"argv":["a"],"env":null,"cwd":null,"stdin":null,"timeout-ms":null}"#), "taken");
-        for capture in ["true", "false", "\"none\"", "\"stdout\"", "\"stderr\"", "\"separated\"", "\"merged\""] {
-            let all = format!(r#"{{"path":"a","arg":["b"],"env":["A=1","B"],"input-data":"Zm9v","capture-output":{capture}}}"#);
+        assert_eq!(
+            error(
+                vmint_exec,
+                r#"{"argv":["a"],"env":null,"cwd":null,"stdin":null,"timeout-ms":null}"#
+            ),
+            "taken"
+        );
+        for capture in [
+            "true",
+            "false",
+            "\"none\"",
+            "\"stdout\"",
+            "\"stderr\"",
+            "\"separated\"",
+            "\"merged\"",
+        ] {
+            let all = format!(
+                r#"{{"path":"a","arg":["b"],"env":["A=1","B"],"input-data":"Zm9v","capture-output":{capture}}}"#
+            );
             assert_eq!(error(guest_exec, &all), "taken");
         }
     }
@@ -162,10 +197,22 @@ mod tests {
             ("{}", "argument argv needs a program"),
             (r#"{"argv":[""]}"#, "argument argv needs a program"),
             (r#"{"argv":"ls"}"#, "arguments: a list expected at byte 8"),
-            (r#"{"argv":["a\u0000b"]}"#, "arguments: a string without NUL expected at byte 9"),
-            (r#"{"argv":["a"],"env":{"A=":"x"}}"#, "argument env needs names without '=' and no NUL byte"),
-            (r#"{"argv":["a"],"stdin":"Zg"}"#, "arguments: base64 expected at byte 22"),
-            (r#"{"argv":["a"],"timeout-ms":-1}"#, "arguments: a whole number, not negative expected at byte 27"),
+            (
+                r#"{"argv":["a\u0000b"]}"#,
+                "arguments: a string without NUL expected at byte 9",
+            ),
+            (
+                r#"{"argv":["a"],"env":{"A=":"x"}}"#,
+                "argument env needs names without '=' and no NUL byte",
+            ),
+            (
+                r#"{"argv":["a"],"stdin":"Zg"}"#,
+                "arguments: base64 expected at byte 22",
+            ),
+            (
+                r#"{"argv":["a"],"timeout-ms":-1}"#,
+                "arguments: a whole number, not negative expected at byte 27",
+            ),
         ] {
             assert_eq!(error(vmint_exec, arguments), expected, "{arguments}");
         }

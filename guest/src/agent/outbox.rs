@@ -28,7 +28,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { ready: Vec::with_capacity(READY_BYTES), written: 0, later: VecDeque::new() }
+        Self {
+            ready: Vec::with_capacity(READY_BYTES),
+            written: 0,
+            later: VecDeque::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -63,7 +67,12 @@ impl Outbox {
 
     pub(super) fn error(&mut self, id: &Id, class: &str, desc: &str) {
         self.text("{\"error\":");
-        self.text(&Object::new().string("class", class).string("desc", desc).end());
+        self.text(
+            &Object::new()
+                .string("class", class)
+                .string("desc", desc)
+                .end(),
+        );
         self.end_reply(id);
     }
 
@@ -161,7 +170,10 @@ mod tests {
     }
 
     fn sent(mut outbox: Outbox) -> String {
-        let mut port = Narrow { taken: Vec::new(), full: false };
+        let mut port = Narrow {
+            taken: Vec::new(),
+            full: false,
+        };
         while !outbox.is_empty() {
             outbox.flush(&mut port).expect("the port takes something");
         }

@@ -36,7 +36,12 @@ pub(super) struct Port<R, W> {
 impl Port<File, File> {
     pub(super) fn open(path: &str) -> Result<Self, Failure> {
         let doing = || format!("open {path}");
-        let input = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).doing(doing)?;
+        let input = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .doing(doing)?;
         let output = input.try_clone().doing(doing)?;
         Ok(Self::new(input, output))
     }
@@ -45,7 +50,11 @@ impl Port<File, File> {
 impl<R: Read + AsFd, W: Write> Port<R, W> {
     /// Both ends must not block.
     pub(super) fn new(input: R, output: W) -> Self {
-        Self { input, output, silent: None }
+        Self {
+            input,
+            output,
+            silent: None,
+        }
     }
 
     /// What to poll for, with or without something to say.
@@ -55,7 +64,11 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
             None if outbox.is_empty() => (self.fd(), libc::POLLIN),
             None => (self.fd(), libc::POLLIN | libc::POLLOUT),
         };
-        libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+        libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events,
+            revents: 0,
+        }
     }
 
     /// Reads once. Call it when the entry was ready.
@@ -70,7 +83,14 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
         match inbox.fill(&mut self.input) {
             Ok(0) => self.fall_silent().map(|()| Heard::End),
             Ok(_) => Ok(Heard::Something),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(Heard::Nothing),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(Heard::Nothing)
+            }
             Err(error) => Err(Failure::new("read from the port", error)),
         }
     }
@@ -79,7 +99,9 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
         match self.silent {
             // Nobody would hear it, and whoever comes next did not ask for it.
             Some(_) => outbox.clear(),
-            None => outbox.flush(&mut self.output).doing(|| "write to the port".to_owned())?,
+            None => outbox
+                .flush(&mut self.output)
+                .doing(|| "write to the port".to_owned())?,
         }
         Ok(())
     }
@@ -93,7 +115,11 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
     }
 
     fn hung_up(&self) -> Result<bool, Failure> {
-        let mut entries = [libc::pollfd { fd: self.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        let mut entries = [libc::pollfd {
+            fd: self.fd().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
         sys::poll(&mut entries, Some(Duration::ZERO)).doing(|| "look at the port".to_owned())?;
         Ok(entries[0].revents & libc::POLLHUP != 0)
     }
@@ -119,8 +145,14 @@ mod tests {
     #[test]
     fn a_silent_port_is_not_ready_until_the_host_is_back() {
         let (guest, host) = pipe().expect("a pipe");
-        let output = File::options().write(true).open("/dev/null").expect("the null device");
-        let fifo = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", guest.as_raw_fd()));
+        let output = File::options()
+            .write(true)
+            .open("/dev/null")
+            .expect("the null device");
+        let fifo = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(format!("/proc/self/fd/{}", guest.as_raw_fd()));
         let mut port = Port::new(fifo.expect("a pipe can be opened again"), output);
         let mut inbox = Inbox::new();
         assert!(!ready(&port, Duration::ZERO));
@@ -128,7 +160,10 @@ mod tests {
         assert!(ready(&port, Duration::ZERO));
         assert_eq!(port.listen(&mut inbox).expect("the end"), Heard::End);
         assert!(!ready(&port, Duration::ZERO), "it would spin");
-        let mut host = File::options().write(true).open(format!("/proc/self/fd/{}", guest.as_raw_fd())).expect("a pipe can be opened again");
+        let mut host = File::options()
+            .write(true)
+            .open(format!("/proc/self/fd/{}", guest.as_raw_fd()))
+            .expect("a pipe can be opened again");
         host.write_all(b"x\n").expect("room in the pipe");
         assert!(ready(&port, Duration::from_secs(30)));
         assert_eq!(port.listen(&mut inbox).expect("a line"), Heard::Something);
@@ -141,7 +176,10 @@ mod tests {
     fn nothing_is_said_to_nobody() {
         let (guest, host) = pipe().expect("a pipe");
         drop(host);
-        let full = File::options().write(true).open("/dev/full").expect("the full device");
+        let full = File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("the full device");
         let mut port = Port::new(File::from(std::os::fd::OwnedFd::from(guest)), full);
         let mut outbox = Outbox::new();
         outbox.text("x");

@@ -21,7 +21,9 @@ impl Id {
         if json.len() > ID_MAX_BYTES {
             return None;
         }
-        std::str::from_utf8(json).ok().map(|json| Self(Some(json.to_owned())))
+        std::str::from_utf8(json)
+            .ok()
+            .map(|json| Self(Some(json.to_owned())))
     }
 
     pub(super) fn text(&self) -> Option<&str> {
@@ -38,7 +40,11 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, Wrong> {
-        let mut request = Request { execute: Cow::Borrowed(""), arguments: b"", id: Id::none() };
+        let mut request = Request {
+            execute: Cow::Borrowed(""),
+            arguments: b"",
+            id: Id::none(),
+        };
         let mut reader = Reader::new(line);
         reader.fields(&mut |key, value| {
             match key {
@@ -53,12 +59,23 @@ impl<'a> Request<'a> {
             Ok(())
         })?;
         reader.end()?;
-        if request.execute.is_empty() { Err(reader.wrong("a field \"execute\"")) } else { Ok(request) }
+        if request.execute.is_empty() {
+            Err(reader.wrong("a field \"execute\""))
+        } else {
+            Ok(request)
+        }
     }
 
     /// Hands out the arguments. Those that are null count as left out.
-    pub(super) fn arguments(&self, take: &mut dyn FnMut(&str, &mut Reader<'a>) -> Result<(), Wrong>) -> Result<(), Wrong> {
-        if self.arguments.is_empty() { Ok(()) } else { Reader::new(self.arguments).fields(take) }
+    pub(super) fn arguments(
+        &self,
+        take: &mut dyn FnMut(&str, &mut Reader<'a>) -> Result<(), Wrong>,
+    ) -> Result<(), Wrong> {
+        if self.arguments.is_empty() {
+            Ok(())
+        } else {
+            Reader::new(self.arguments).fields(take)
+        }
     }
 }
 
@@ -68,27 +85,67 @@ mod tests {
 
     #[test]
     fn takes_any_order_and_unknown_fields() {
-        let line = br#"{"id": 12,"x":[{}],"arguments":{"a":1,"b":null,"c":"d"},"execute":"do\u0069t"}"#;
+        let line =
+            br#"{"id": 12,"x":[{}],"arguments":{"a":1,"b":null,"c":"d"},"execute":"do\u0069t"}"#;
         let request = Request::parse(line).expect("a request");
-        assert_eq!((request.execute.as_ref(), request.id.text()), ("doit", Some("12")));
+        assert_eq!(
+            (request.execute.as_ref(), request.id.text()),
+            ("doit", Some("12"))
+        );
         let mut seen = Vec::new();
-        request.arguments(&mut |key, value| value.raw().map(|raw| seen.push((key.to_owned(), raw.to_vec())))).expect("arguments");
-        assert_eq!(seen, [("a".to_owned(), b"1".to_vec()), ("c".to_owned(), b"\"d\"".to_vec())]);
+        request
+            .arguments(&mut |key, value| {
+                value
+                    .raw()
+                    .map(|raw| seen.push((key.to_owned(), raw.to_vec())))
+            })
+            .expect("arguments");
+        assert_eq!(
+            seen,
+            [
+                ("a".to_owned(), b"1".to_vec()),
+                ("c".to_owned(), b"\"d\"".to_vec())
+            ]
+        );
     }
 
     #[test]
     fn ids_are_kept_as_they_came() {
         for id in ["-1", "\"a b\"", "[1, 2]", "1.50"] {
             let line = format!("{{\"execute\":\"x\",\"id\":{id}}}");
-            assert_eq!(Request::parse(line.as_bytes()).expect("a request").id.text(), Some(id));
+            assert_eq!(
+                Request::parse(line.as_bytes())
+                    .expect("a request")
+                    .id
+                    .text(),
+                Some(id)
+            );
         }
-        assert_eq!(Request::parse(b"{\"execute\":\"x\",\"id\":null}").expect("a request").id, Id::none());
+        assert_eq!(
+            Request::parse(b"{\"execute\":\"x\",\"id\":null}")
+                .expect("a request")
+                .id,
+            Id::none()
+        );
     }
 
     #[test]
     fn refuses_what_is_no_request() {
-        let long = format!("{{\"execute\":\"x\",\"id\":\"{}\"}}", "1".repeat(ID_MAX_BYTES));
-        for line in ["", "{}", "[]", "1", "{\"execute\":1}", "{\"execute\":\"\"}", "{\"execute\":\"x\"} {}", "{\"execute\":\"x\"", &long] {
+        let long = format!(
+            "{{\"execute\":\"x\",\"id\":\"{}\"}}",
+            "1".repeat(ID_MAX_BYTES)
+        );
+        for line in [
+            "",
+            "{}",
+            "[]",
+            "1",
+            "{\"execute\":1}",
+            "{\"execute\":\"\"}",
+            "{\"execute\":\"x\"} {}",
+            "{\"execute\":\"x\"",
+            &long,
+        ] {
             assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
         }
     }

@@ -23,7 +23,13 @@ pub(super) struct Server<R, W> {
 
 impl<R: Read + AsFd, W: Write> Server<R, W> {
     pub(super) fn new(port: Port<R, W>) -> Self {
-        Self { port, inbox: Inbox::new(), outbox: Outbox::new(), jobs: Jobs::new(), entries: Vec::new() }
+        Self {
+            port,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            jobs: Jobs::new(),
+            entries: Vec::new(),
+        }
     }
 
     /// Serves until the port fails.
@@ -61,7 +67,11 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
                 while let Some(line) = self.inbox.next_line() {
                     match line {
                         Line::Whole(line) => calls::serve(line, &mut self.jobs, &mut self.outbox),
-                        Line::TooLong => self.outbox.error(&Id::none(), calls::GENERIC, "the request is longer than 16 MiB"),
+                        Line::TooLong => self.outbox.error(
+                            &Id::none(),
+                            calls::GENERIC,
+                            "the request is longer than 16 MiB",
+                        ),
                     }
                 }
             }

@@ -39,7 +39,11 @@ impl Environment {
         pair.extend_from_slice(value);
         let pair = CString::new(pair).ok()?;
         let name = &pair.to_bytes()[..name_size];
-        match self.0.iter().position(|set| set.to_bytes().starts_with(name)) {
+        match self
+            .0
+            .iter()
+            .position(|set| set.to_bytes().starts_with(name))
+        {
             Some(place) => self.0[place] = pair,
             None => self.0.push(pair),
         }
@@ -47,8 +51,13 @@ impl Environment {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let value = |pair: &'_ CString| pair.to_bytes().starts_with(key) && pair.to_bytes().get(key.len()) == Some(&b'=');
-        self.0.iter().find(|pair| value(pair)).map(|pair| &pair.to_bytes()[key.len() + 1..])
+        let value = |pair: &'_ CString| {
+            pair.to_bytes().starts_with(key) && pair.to_bytes().get(key.len()) == Some(&b'=')
+        };
+        self.0
+            .iter()
+            .find(|pair| value(pair))
+            .map(|pair| &pair.to_bytes()[key.len() + 1..])
     }
 
     pub(super) fn pairs(&self) -> impl Iterator<Item = &CStr> {
@@ -66,10 +75,21 @@ mod tests {
         assert_eq!(environment.set("A".into(), b"1"), Some(()));
         assert_eq!(environment.set("AB".into(), b"x=y"), Some(()));
         assert_eq!(environment.set("A".into(), b""), Some(()));
-        assert_eq!((environment.get(b"A"), environment.get(b"AB"), environment.get(b"B")), (Some(&b""[..]), Some(&b"x=y"[..]), None));
+        assert_eq!(
+            (
+                environment.get(b"A"),
+                environment.get(b"AB"),
+                environment.get(b"B")
+            ),
+            (Some(&b""[..]), Some(&b"x=y"[..]), None)
+        );
         assert_eq!(environment.pairs().collect::<Vec<_>>(), [c"A=", c"AB=x=y"]);
         for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
-            assert_eq!(environment.set(key.into(), value.as_bytes()), None, "{key:?}={value:?}");
+            assert_eq!(
+                environment.set(key.into(), value.as_bytes()),
+                None,
+                "{key:?}={value:?}"
+            );
         }
     }
 

@@ -21,7 +21,12 @@ pub(crate) struct Relay<W> {
 impl<W: Write> Relay<W> {
     /// Without a pipe nothing ever comes.
     pub(crate) fn new(pipe: Option<OwnedFd>, sink: W, max_bytes: u64) -> Self {
-        Self { pipe: pipe.map(File::from), sink, left_bytes: max_bytes, truncated: false }
+        Self {
+            pipe: pipe.map(File::from),
+            sink,
+            left_bytes: max_bytes,
+            truncated: false,
+        }
     }
 
     /// What has passed.
@@ -55,7 +60,9 @@ impl<W: Write> Relay<W> {
 
     /// Passes on what the pipe holds now, and not what comes later: a background child may never stop writing.
     pub(crate) fn drain(&mut self, buffer: &mut Buffer) -> io::Result<()> {
-        let Some(pipe) = &self.pipe else { return Ok(()) };
+        let Some(pipe) = &self.pipe else {
+            return Ok(());
+        };
         let mut held_bytes = sys::readable_bytes(pipe)?;
         while held_bytes > 0 {
             let size = held_bytes.min(BUFFER_BYTES);
@@ -68,7 +75,9 @@ impl<W: Write> Relay<W> {
     }
 
     fn pass_at_most(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(pipe) = &mut self.pipe else { return Ok(0) };
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(0);
+        };
         let got = match pipe.read(buffer) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
@@ -78,7 +87,9 @@ impl<W: Write> Relay<W> {
             self.pipe = None;
             return Ok(0);
         }
-        let kept = usize::try_from(self.left_bytes).unwrap_or(usize::MAX).min(got);
+        let kept = usize::try_from(self.left_bytes)
+            .unwrap_or(usize::MAX)
+            .min(got);
         self.sink.write_all(&buffer[..kept])?;
         self.left_bytes -= kept as u64;
         self.truncated |= kept < got;

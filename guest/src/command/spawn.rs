@@ -48,7 +48,10 @@ impl Program {
 
     /// Starts it in a session of its own, whose id is the process id. The second descriptor tells its end by becoming
     /// readable.
-    pub(crate) fn start(&self, streams: &Streams<'_>) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
+    pub(crate) fn start(
+        &self,
+        streams: &Streams<'_>,
+    ) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
         let argv: Vec<&CStr> = self.argv.iter().map(CString::as_c_str).collect();
         let env: Vec<&CStr> = self.env.pairs().collect();
         let plan = sys::SpawnPlan {
@@ -70,18 +73,27 @@ impl Program {
 
     /// Where the program may be: a name without a slash is looked up in the PATH that the program itself gets.
     fn files(&self) -> Vec<CString> {
-        let name = self.argv.first().map_or(&[][..], |program| program.to_bytes());
+        let name = self
+            .argv
+            .first()
+            .map_or(&[][..], |program| program.to_bytes());
         if name.contains(&b'/') {
             return self.argv[..1].to_vec();
         }
         let path = self.env.get(b"PATH").unwrap_or(sys::GUEST_PATH.as_bytes());
-        path.split(|byte| *byte == b':').filter_map(|directory| in_directory(directory, name)).collect()
+        path.split(|byte| *byte == b':')
+            .filter_map(|directory| in_directory(directory, name))
+            .collect()
     }
 }
 
 /// An empty directory is the current one, as in every shell.
 fn in_directory(directory: &[u8], name: &[u8]) -> Option<CString> {
-    let directory = if directory.is_empty() { b"." } else { directory };
+    let directory = if directory.is_empty() {
+        b"."
+    } else {
+        directory
+    };
     CString::new([directory, b"/", name].concat()).ok()
 }
 
@@ -91,13 +103,21 @@ mod tests {
 
     fn program(name: &str, path: &str) -> Program {
         let mut env = Environment::default();
-        env.set("PATH".into(), path.as_bytes()).expect("a right variable");
+        env.set("PATH".into(), path.as_bytes())
+            .expect("a right variable");
         Program::new(vec![CString::new(name).expect("no NUL")], env, None).expect("a program")
     }
 
     #[test]
     fn looks_names_up_in_the_path() {
-        assert_eq!(program("ls", "/bin::/sbin").files(), [c"/bin/ls".to_owned(), c"./ls".to_owned(), c"/sbin/ls".to_owned()]);
+        assert_eq!(
+            program("ls", "/bin::/sbin").files(),
+            [
+                c"/bin/ls".to_owned(),
+                c"./ls".to_owned(),
+                c"/sbin/ls".to_owned()
+            ]
+        );
         assert_eq!(program("./ls", "/bin").files(), [c"./ls".to_owned()]);
         assert_eq!(program("/x/ls", "/bin").files(), [c"/x/ls".to_owned()]);
     }

@@ -32,7 +32,12 @@ pub(crate) fn main() -> u8 {
             EXIT_DONE
         }
         Err(failure) => {
-            println!("{}", json::Object::new().string("error", &failure.to_string()).end());
+            println!(
+                "{}",
+                json::Object::new()
+                    .string("error", &failure.to_string())
+                    .end()
+            );
             EXIT_FAILED
         }
     }
@@ -40,15 +45,20 @@ pub(crate) fn main() -> u8 {
 
 fn from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
-    io::stdin().take(REQUEST_MAX_BYTES).read_to_string(&mut text).doing(|| "read the request".to_owned())?;
-    let wanted = request::parse(&text).map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
+    io::stdin()
+        .take(REQUEST_MAX_BYTES)
+        .read_to_string(&mut text)
+        .doing(|| "read the request".to_owned())?;
+    let wanted = request::parse(&text)
+        .map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
     renew(&wanted)
 }
 
 /// Takes on the identity, and says in JSON what the clone is now.
 pub(crate) fn renew(wanted: &Identity) -> Result<String, Failure> {
     if wanted.clock_step_ns != 0 {
-        sys::step_clock_realtime(wanted.clock_step_ns).doing(|| format!("step the clock by {} ns", wanted.clock_step_ns))?;
+        sys::step_clock_realtime(wanted.clock_step_ns)
+            .doing(|| format!("step the clock by {} ns", wanted.clock_step_ns))?;
     }
     let reseeded = match wanted.expect_reseed {
         true => reseed::wait_for_kernel(wanted.reseed_wait)?,

@@ -53,8 +53,14 @@ mod tests {
     #[test]
     fn replaces_or_adds_the_own_line() {
         assert_eq!(with_own_name("", "a"), "127.0.1.1 a\n");
-        assert_eq!(with_own_name("127.0.0.1 localhost", "a"), "127.0.0.1 localhost\n127.0.1.1 a\n");
+        assert_eq!(
+            with_own_name("127.0.0.1 localhost", "a"),
+            "127.0.0.1 localhost\n127.0.1.1 a\n"
+        );
         let hosts = "127.0.0.1 localhost\n127.0.1.1\told old.example\n127.0.1.1 older\n127.0.1.10 else\n::1 localhost\n";
-        assert_eq!(with_own_name(hosts, "new"), "127.0.0.1 localhost\n127.0.1.1 new\n127.0.1.10 else\n::1 localhost\n");
+        assert_eq!(
+            with_own_name(hosts, "new"),
+            "127.0.0.1 localhost\n127.0.1.1 new\n127.0.1.10 else\n::1 localhost\n"
+        );
     }
 }

@@ -25,5 +25,7 @@ pub(super) fn read_back(vmgenid_reseed: bool) -> Result<String, Failure> {
 }
 
 fn line(path: &str) -> Result<String, Failure> {
-    fs::read_to_string(path).map(|text| text.trim_end().to_owned()).doing(|| format!("read {path}"))
+    fs::read_to_string(path)
+        .map(|text| text.trim_end().to_owned())
+        .doing(|| format!("read {path}"))
 }

@@ -34,7 +34,10 @@ pub(super) fn wait_for_kernel(wait: Duration) -> Result<bool, Failure> {
                  or its generator was not ready when the template was saved",
                 wait.as_millis()
             );
-            return Err(Failure::judged("see the kernel reseed its random generator", why));
+            return Err(Failure::judged(
+                "see the kernel reseed its random generator",
+                why,
+            ));
         }
         log.wait(left)?;
     }
@@ -47,7 +50,10 @@ pub(super) fn seen_by_kernel() -> Result<bool, Failure> {
 
 /// Adds the host's bytes to the kernel's pool, credits them, and makes the generator use them at once.
 pub(super) fn add_host_entropy(bytes: &[u8]) -> Result<(), Failure> {
-    let urandom = File::options().write(true).open(URANDOM).doing(|| format!("open {URANDOM}"))?;
+    let urandom = File::options()
+        .write(true)
+        .open(URANDOM)
+        .doing(|| format!("open {URANDOM}"))?;
     sys::add_entropy(&urandom, bytes).doing(|| "add entropy".to_owned())?;
     sys::reseed(&urandom).doing(|| "reseed the random generator".to_owned())
 }
@@ -60,9 +66,16 @@ struct Log {
 
 impl Log {
     fn open() -> Result<Self, Failure> {
-        let kmsg = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(KMSG).doing(|| format!("open {KMSG}"))?;
+        let kmsg = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(KMSG)
+            .doing(|| format!("open {KMSG}"))?;
         sys::seek_data(&kmsg).doing(|| format!("go to the mark of {KMSG}"))?;
-        Ok(Self { kmsg, record: vec![0; RECORD_MAX_BYTES] })
+        Ok(Self {
+            kmsg,
+            record: vec![0; RECORD_MAX_BYTES],
+        })
     }
 
     /// Reads the records that are there; `true` once the one that is looked for is among them.
@@ -74,14 +87,20 @@ impl Log {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 // EPIPE: records were overwritten before they were read; the next read goes on with the oldest one.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::BrokenPipe) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::BrokenPipe
+                    ) => {}
                 Err(error) => return Err(Failure::new(format!("read {KMSG}"), error)),
             }
         }
     }
 
     fn wait(&self, at_most: Duration) -> Result<(), Failure> {
-        sys::poll_readable([Some(self.kmsg.as_fd())], Some(at_most)).map(drop).doing(|| format!("wait for {KMSG}"))
+        sys::poll_readable([Some(self.kmsg.as_fd())], Some(at_most))
+            .map(drop)
+            .doing(|| format!("wait for {KMSG}"))
     }
 }
 
@@ -90,9 +109,18 @@ impl Log {
 fn is_reseed(record: &[u8]) -> bool {
     const KERNEL_PRIORITIES: std::ops::Range<u32> = 0..8;
     let record = String::from_utf8_lossy(record);
-    let Some((head, text)) = record.split_once(';') else { return false };
-    let priority = head.split(',').next().and_then(|priority| priority.parse().ok());
-    priority.is_some_and(|priority| KERNEL_PRIORITIES.contains(&priority)) && text.lines().next().is_some_and(|line| line.contains(RECORD))
+    let Some((head, text)) = record.split_once(';') else {
+        return false;
+    };
+    let priority = head
+        .split(',')
+        .next()
+        .and_then(|priority| priority.parse().ok());
+    priority.is_some_and(|priority| KERNEL_PRIORITIES.contains(&priority))
+        && text
+            .lines()
+            .next()
+            .is_some_and(|line| line.contains(RECORD))
 }
 
 #[cfg(test)]
@@ -101,7 +129,9 @@ mod tests {
 
     #[test]
     fn knows_the_kernels_record() {
-        assert!(is_reseed(b"5,412,61234567,-;random: crng reseeded due to virtual machine fork\n"));
+        assert!(is_reseed(
+            b"5,412,61234567,-;random: crng reseeded due to virtual machine fork\n"
+        ));
         assert!(is_reseed(b"5,412,61234567,-,caller=T1;random: crng reseeded due to virtual machine fork\n SUBSYSTEM=x\n"));
     }
 

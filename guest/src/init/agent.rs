@@ -35,7 +35,13 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new() -> Self {
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        Self { program: chosen(&command_line), state: State::Ended { restart_at: Instant::now() }, pause: PAUSE_SHORTEST }
+        Self {
+            program: chosen(&command_line),
+            state: State::Ended {
+                restart_at: Instant::now(),
+            },
+            pause: PAUSE_SHORTEST,
+        }
     }
 
     /// When [`Self::start_if_due`] wants to be called next, while the agent does not run.
@@ -47,7 +53,10 @@ impl Agent {
     }
 
     /// Starts the agent unless it runs or its pause is not over. `unblocked` runs a closure with no signal blocked.
-    pub(super) fn start_if_due(&mut self, unblocked: impl FnOnce(&dyn Fn() -> io::Result<Child>) -> io::Result<Child>) {
+    pub(super) fn start_if_due(
+        &mut self,
+        unblocked: impl FnOnce(&dyn Fn() -> io::Result<Child>) -> io::Result<Child>,
+    ) {
         let now = Instant::now();
         if !matches!(self.state, State::Ended { restart_at } if restart_at <= now) {
             return;
@@ -55,7 +64,12 @@ impl Agent {
         let program = self.program;
         match unblocked(&|| spawn(program)).doing(|| format!("start {program}")) {
             // The handle is let go: process 1 waits for all its children in one place.
-            Ok(child) => self.state = State::Running { pid: child.id(), since: now },
+            Ok(child) => {
+                self.state = State::Running {
+                    pid: child.id(),
+                    since: now,
+                }
+            }
             Err(failure) => {
                 tell(Err(failure));
                 self.pause_from(now);
@@ -64,11 +78,16 @@ impl Agent {
     }
 
     pub(super) fn on_child_ended(&mut self, pid: libc::pid_t, ended: Ended) {
-        let State::Running { pid: agent, since } = self.state else { return };
+        let State::Running { pid: agent, since } = self.state else {
+            return;
+        };
         if i64::from(agent) != i64::from(pid) {
             return;
         }
-        eprintln!("init: {} ended ({ended:?}) and will be started again", self.program);
+        eprintln!(
+            "init: {} ended ({ended:?}) and will be started again",
+            self.program
+        );
         if since.elapsed() >= WELL_AFTER {
             self.pause = PAUSE_SHORTEST;
         }
@@ -76,20 +95,31 @@ impl Agent {
     }
 
     fn pause_from(&mut self, now: Instant) {
-        self.state = State::Ended { restart_at: now + self.pause };
+        self.state = State::Ended {
+            restart_at: now + self.pause,
+        };
         self.pause = (self.pause * 2).min(PAUSE_LONGEST);
     }
 }
 
 fn chosen(command_line: &str) -> &'static str {
-    if command_line.split_ascii_whitespace().any(|word| word == STOCK_WORD) { STOCK } else { OWN }
+    if command_line
+        .split_ascii_whitespace()
+        .any(|word| word == STOCK_WORD)
+    {
+        STOCK
+    } else {
+        OWN
+    }
 }
 
 /// The agent's environment is what every command in the guest starts from.
 fn spawn(program: &str) -> io::Result<Child> {
     let mut command = Command::new(program);
     if program == STOCK {
-        command.args(["--method=virtio-serial", "--statedir=/run"]).arg(format!("--path={}", ports::agent_port()));
+        command
+            .args(["--method=virtio-serial", "--statedir=/run"])
+            .arg(format!("--path={}", ports::agent_port()));
     }
     command
         .env_clear()

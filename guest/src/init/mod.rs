@@ -33,7 +33,13 @@ const PORT_EXPECTED: Duration = Duration::from_secs(10);
 const UEVENT_MAX_BYTES: usize = 8 * 1024;
 
 /// The signals that busybox's `halt`, `poweroff` and `reboot` send to process 1, ctrl-alt-del's, and ended children.
-const SIGNALS: [libc::c_int; 5] = [libc::SIGCHLD, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGINT];
+const SIGNALS: [libc::c_int; 5] = [
+    libc::SIGCHLD,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTERM,
+    libc::SIGINT,
+];
 
 pub(crate) fn main() -> u8 {
     tell(mounts::mount_all());
@@ -73,7 +79,13 @@ impl Init {
         let signals = SignalFd::new(&SIGNALS).doing(|| "watch for signals".to_owned())?;
         let uevents = UeventSocket::open().doing(|| "listen to uevents".to_owned())?;
         let modules = Modules::read();
-        Ok(Self { signals, uevents, modules, agent: Agent::new(), port_expected: Some(Instant::now() + PORT_EXPECTED) })
+        Ok(Self {
+            signals,
+            uevents,
+            modules,
+            agent: Agent::new(),
+            port_expected: Some(Instant::now() + PORT_EXPECTED),
+        })
     }
 
     fn run(mut self) -> ! {
@@ -82,7 +94,9 @@ impl Init {
         loop {
             self.reap();
             self.keep_agent();
-            let wait = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = self
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             match sys::poll_readable([Some(self.signals.fd()), Some(self.uevents.as_fd())], wait) {
                 Ok([signalled, announced]) => {
                     if signalled {
@@ -98,7 +112,10 @@ impl Init {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.agent.restart_at(), self.port_expected].into_iter().flatten().min()
+        [self.agent.restart_at(), self.port_expected]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Names the ports, and loads what devices need that came before anybody listened.
@@ -115,7 +132,10 @@ impl Init {
             self.agent.start_if_due(|start| signals.unblocked(start)?);
         } else if self.port_expected.is_some_and(|at| Instant::now() >= at) {
             self.port_expected = None;
-            eprintln!("init: no virtio port named {} yet: has the VM a virtserialport with this name?", ports::AGENT_PORT);
+            eprintln!(
+                "init: no virtio port named {} yet: has the VM a virtserialport with this name?",
+                ports::AGENT_PORT
+            );
         }
     }
 

@@ -44,29 +44,43 @@ fn load(path: &str) -> Result<(), Failure> {
     sys::load_module(&module).doing(|| format!("load module {path}"))
 }
 
-fn modules_of<'a>(list: &'a str, wanted: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a str> {
-    list.lines().filter_map(|line| line.split_once(' ')).filter(move |(word, _)| wanted(word)).flat_map(|(_, paths)| paths.split_ascii_whitespace())
+fn modules_of<'a>(
+    list: &'a str,
+    wanted: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = &'a str> {
+    list.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(move |(word, _)| wanted(word))
+        .flat_map(|(_, paths)| paths.split_ascii_whitespace())
 }
 
 /// A pattern of the list ends with a star; the kernel's aliases for virtio devices have no other.
 fn matches(pattern: &str, alias: &str) -> bool {
-    pattern.strip_suffix('*').is_some_and(|start| alias.starts_with(start))
+    pattern
+        .strip_suffix('*')
+        .is_some_and(|start| alias.starts_with(start))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "boot /a.ko /b.ko\nvirtio:d00000001v* /f.ko /net.ko\nvirtio:d00000002v* /blk.ko\n";
+    const TEXT: &str =
+        "boot /a.ko /b.ko\nvirtio:d00000001v* /f.ko /net.ko\nvirtio:d00000002v* /blk.ko\n";
 
     #[test]
     fn keeps_the_order() {
-        assert_eq!(modules_of(TEXT, |word| word == AT_BOOT).collect::<Vec<_>>(), ["/a.ko", "/b.ko"]);
+        assert_eq!(
+            modules_of(TEXT, |word| word == AT_BOOT).collect::<Vec<_>>(),
+            ["/a.ko", "/b.ko"]
+        );
     }
 
     #[test]
     fn finds_a_devices_modules() {
-        let found = |alias: &'static str| modules_of(TEXT, move |word| matches(word, alias)).collect::<Vec<_>>();
+        let found = |alias: &'static str| {
+            modules_of(TEXT, move |word| matches(word, alias)).collect::<Vec<_>>()
+        };
         assert_eq!(found("virtio:d00000001v00001AF4"), ["/f.ko", "/net.ko"]);
         assert!(found("virtio:d00000010v00001AF4").is_empty());
         assert!(found("boot").is_empty());

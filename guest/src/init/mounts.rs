@@ -20,18 +20,57 @@ const NO_DEVICES: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
 
 /// In this order: /dev/pts and /dev/shm are in the second one.
 const MOUNTS: [Mount; 7] = [
-    Mount { kind: c"proc", target: c"/proc", flags: NO_PROGRAMS, data: c"" },
-    Mount { kind: c"devtmpfs", target: c"/dev", flags: libc::MS_NOSUID, data: c"mode=0755" },
-    Mount { kind: c"sysfs", target: c"/sys", flags: NO_PROGRAMS, data: c"" },
-    Mount { kind: c"devpts", target: c"/dev/pts", flags: libc::MS_NOSUID | libc::MS_NOEXEC, data: c"gid=5,mode=620,ptmxmode=666" },
-    Mount { kind: c"tmpfs", target: c"/dev/shm", flags: NO_DEVICES, data: c"mode=1777" },
-    Mount { kind: c"tmpfs", target: c"/run", flags: NO_DEVICES, data: c"mode=0755" },
-    Mount { kind: c"tmpfs", target: c"/tmp", flags: NO_DEVICES, data: c"mode=1777" },
+    Mount {
+        kind: c"proc",
+        target: c"/proc",
+        flags: NO_PROGRAMS,
+        data: c"",
+    },
+    Mount {
+        kind: c"devtmpfs",
+        target: c"/dev",
+        flags: libc::MS_NOSUID,
+        data: c"mode=0755",
+    },
+    Mount {
+        kind: c"sysfs",
+        target: c"/sys",
+        flags: NO_PROGRAMS,
+        data: c"",
+    },
+    Mount {
+        kind: c"devpts",
+        target: c"/dev/pts",
+        flags: libc::MS_NOSUID | libc::MS_NOEXEC,
+        data: c"gid=5,mode=620,ptmxmode=666",
+    },
+    Mount {
+        kind: c"tmpfs",
+        target: c"/dev/shm",
+        flags: NO_DEVICES,
+        data: c"mode=1777",
+    },
+    Mount {
+        kind: c"tmpfs",
+        target: c"/run",
+        flags: NO_DEVICES,
+        data: c"mode=0755",
+    },
+    Mount {
+        kind: c"tmpfs",
+        target: c"/tmp",
+        flags: NO_DEVICES,
+        data: c"mode=1777",
+    },
 ];
 
 /// What udev would put into /dev.
-const LINKS: [(&str, &str); 4] =
-    [("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin"), ("/proc/self/fd/1", "/dev/stdout"), ("/proc/self/fd/2", "/dev/stderr")];
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
 
 pub(super) fn mount_all() -> Result<(), Failure> {
     for mount in &MOUNTS {

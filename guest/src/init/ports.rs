@@ -34,7 +34,10 @@ pub(super) fn name_all() -> Result<(), Failure> {
         // A port has no such file until the device has told its name.
         let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
         if let Some(name) = file_name(name.trim()) {
-            link(&Path::new("/dev").join(port.file_name()), &Path::new(LINKS).join(name))?;
+            link(
+                &Path::new("/dev").join(port.file_name()),
+                &Path::new(LINKS).join(name),
+            )?;
         }
     }
     Ok(())

@@ -12,7 +12,10 @@ impl<'a> Uevent<'a> {
     /// Reads `action@path`, then `KEY=VALUE`, each ended by a zero byte. What is not understood is passed over.
     pub(super) fn parse(bytes: &'a [u8]) -> Self {
         let mut event = Self::default();
-        for field in bytes.split(|b| *b == 0).filter_map(|field| std::str::from_utf8(field).ok()) {
+        for field in bytes
+            .split(|b| *b == 0)
+            .filter_map(|field| std::str::from_utf8(field).ok())
+        {
             match field.split_once('=') {
                 Some(("ACTION", action)) => event.action = action,
                 Some(("SUBSYSTEM", subsystem)) => event.subsystem = subsystem,

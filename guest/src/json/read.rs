@@ -38,12 +38,19 @@ type Item<'f, 'a> = &'f mut dyn FnMut(&mut Reader<'a>) -> Result<(), Wrong>;
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+        }
     }
 
     /// An error at this place.
     pub(crate) fn wrong(&self, expected: &'static str) -> Wrong {
-        Wrong { expected, at_byte: self.at }
+        Wrong {
+            expected,
+            at_byte: self.at,
+        }
     }
 
     /// Nothing may follow but white space.
@@ -64,7 +71,13 @@ impl<'a> Reader<'a> {
 
     /// As [`Self::object`]; a field that is null is passed over, as if it had been left out.
     pub(crate) fn fields(&mut self, field: Field<'_, 'a>) -> Result<(), Wrong> {
-        self.object(&mut |key, reader| if reader.peek() == Some(b'n') { reader.skip() } else { field(key, reader) })
+        self.object(&mut |key, reader| {
+            if reader.peek() == Some(b'n') {
+                reader.skip()
+            } else {
+                field(key, reader)
+            }
+        })
     }
 
     pub(crate) fn list(&mut self, item: Item<'_, 'a>) -> Result<(), Wrong> {
@@ -85,13 +98,19 @@ impl<'a> Reader<'a> {
     pub(crate) fn integer(&mut self) -> Result<i64, Wrong> {
         let wrong = self.wrong("a whole number");
         let text = self.number()?;
-        std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(wrong)
+        std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or(wrong)
     }
 
     pub(crate) fn unsigned(&mut self) -> Result<u64, Wrong> {
         let wrong = self.wrong("a whole number, not negative");
         let text = self.number()?;
-        std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(wrong)
+        std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or(wrong)
     }
 
     pub(crate) fn boolean(&mut self) -> Result<bool, Wrong> {
@@ -126,7 +145,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn members(&mut self, open: u8, close: u8, what: &'static str, member: Item<'_, 'a>) -> Result<(), Wrong> {
+    fn members(
+        &mut self,
+        open: u8,
+        close: u8,
+        what: &'static str,
+        member: Item<'_, 'a>,
+    ) -> Result<(), Wrong> {
         self.expect(open, what)?;
         if self.depth == DEPTH_MAX {
             return Err(self.wrong("less nesting"));
@@ -158,7 +183,10 @@ impl<'a> Reader<'a> {
                 _ => self.at += 1,
             }
         }
-        std::str::from_utf8(&self.text[start..self.at]).map_err(|_| Wrong { expected: "UTF-8", at_byte: start })
+        std::str::from_utf8(&self.text[start..self.at]).map_err(|_| Wrong {
+            expected: "UTF-8",
+            at_byte: start,
+        })
     }
 
     fn escaped_string(&mut self) -> Result<String, Wrong> {
@@ -212,7 +240,11 @@ impl<'a> Reader<'a> {
         let wrong = self.wrong("four hexadecimal digits");
         let mut unit = 0;
         for _ in 0..4 {
-            let digit = self.text.get(self.at).and_then(|byte| char::from(*byte).to_digit(16)).ok_or(wrong)?;
+            let digit = self
+                .text
+                .get(self.at)
+                .and_then(|byte| char::from(*byte).to_digit(16))
+                .ok_or(wrong)?;
             unit = unit << 4 | digit as u16;
             self.at += 1;
         }
@@ -241,7 +273,11 @@ impl<'a> Reader<'a> {
         while self.text.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
         }
-        if self.at == start { Err(self.wrong("a value")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.wrong("a value"))
+        } else {
+            Ok(())
+        }
     }
 
     fn word(&mut self, word: &'static str) -> Result<(), Wrong> {
@@ -269,7 +305,11 @@ impl<'a> Reader<'a> {
     }
 
     fn expect_here(&mut self, byte: u8, what: &'static str) -> Result<(), Wrong> {
-        if self.take(byte) { Ok(()) } else { Err(self.wrong(what)) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(self.wrong(what))
+        }
     }
 
     fn take(&mut self, byte: u8) -> bool {
@@ -292,8 +332,16 @@ mod tests {
     #[test]
     fn takes_any_valid_json() {
         for text in [
-            "{}", " [ ] ", "null", "-0", "10.5e-3", "1E+9", "\"\"", r#"{"a":[1,{"b":null}],"a":true , "":false}"#,
-            r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#, "\"é\"",
+            "{}",
+            " [ ] ",
+            "null",
+            "-0",
+            "10.5e-3",
+            "1E+9",
+            "\"\"",
+            r#"{"a":[1,{"b":null}],"a":true , "":false}"#,
+            r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#,
+            "\"é\"",
         ] {
             assert_eq!(whole(text), Ok(()), "{text}");
         }
@@ -302,8 +350,34 @@ mod tests {
     #[test]
     fn refuses_all_else() {
         for text in [
-            "", "{", "}", "[1,]", "{\"a\"}", "{\"a\":}", "{a:1}", "{\"a\":1,}", "[1 2]", "01", "-", "1.", "1e", ".5", "+1", "nul", "True",
-            "\"", "\"\\x\"", "\"\\u12\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"\n\"", "1 1", "\"\\", "NaN", "{\"a\":1}}",
+            "",
+            "{",
+            "}",
+            "[1,]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "{\"a\":1,}",
+            "[1 2]",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            ".5",
+            "+1",
+            "nul",
+            "True",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "\"\\udc00\"",
+            "\"\n\"",
+            "1 1",
+            "\"\\",
+            "NaN",
+            "{\"a\":1}}",
         ] {
             assert!(whole(text).is_err(), "{text}");
         }
@@ -312,7 +386,8 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_changed_byte_is_survived() {
-        let text = br#"{"execute":"x","arguments":{"a":["\ud83d\ude00",-1.5e3,null,true],"b":{}},"id":7}"#;
+        let text =
+            br#"{"execute":"x","arguments":{"a":["\ud83d\ude00",-1.5e3,null,true],"b":{}},"id":7}"#;
         for cut in 0..text.len() {
             assert!(Reader::new(&text[..cut]).skip().is_err(), "cut at {cut}");
             for byte in 0..=u8::MAX {
@@ -329,14 +404,18 @@ mod tests {
     fn nesting_has_a_limit() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(whole(&nested(128)), Ok(()));
-        assert_eq!(whole(&nested(129)).map_err(|wrong| wrong.to_string()), Err("less nesting expected at byte 129".to_owned()));
+        assert_eq!(
+            whole(&nested(129)).map_err(|wrong| wrong.to_string()),
+            Err("less nesting expected at byte 129".to_owned())
+        );
         assert!(whole(&"[".repeat(1_000_000)).is_err());
     }
 
     #[test]
     fn hands_out_values() {
         let text = br#" {"s":"a\u0041\ud83d\ude00","p":"plain","n":-5,"b":true,"gone":null,"l":["x","y"],"raw": [1, "]"] } "#;
-        let (mut string, mut plain, mut number, mut flag, mut list, mut raw) = (String::new(), false, 0, false, Vec::new(), Vec::new());
+        let (mut string, mut plain, mut number, mut flag, mut list, mut raw) =
+            (String::new(), false, 0, false, Vec::new(), Vec::new());
         let mut reader = Reader::new(text);
         let read = reader.fields(&mut |key, value| {
             match key {
@@ -344,15 +423,22 @@ mod tests {
                 "p" => plain = matches!(value.string()?, Cow::Borrowed("plain")),
                 "n" => number = value.integer()?,
                 "b" => flag = value.boolean()?,
-                "l" => value.list(&mut |item| item.string().map(|item| list.push(item.into_owned())))?,
+                "l" => value
+                    .list(&mut |item| item.string().map(|item| list.push(item.into_owned())))?,
                 "raw" => raw = value.raw()?.to_vec(),
                 _ => panic!("{key}"),
             }
             Ok(())
         });
         assert_eq!(read.and_then(|()| reader.end()), Ok(()));
-        assert_eq!((string.as_str(), plain, number, flag), ("aA\u{1f600}", true, -5, true));
-        assert_eq!((list, raw.as_slice()), (vec!["x".to_owned(), "y".to_owned()], &b"[1, \"]\"]"[..]));
+        assert_eq!(
+            (string.as_str(), plain, number, flag),
+            ("aA\u{1f600}", true, -5, true)
+        );
+        assert_eq!(
+            (list, raw.as_slice()),
+            (vec!["x".to_owned(), "y".to_owned()], &b"[1, \"]\"]"[..])
+        );
     }
 
     #[test]
@@ -361,7 +447,10 @@ mod tests {
         for text in ["9223372036854775808", "1.0", "1e3", "\"1\"", "true"] {
             assert!(Reader::new(text.as_bytes()).integer().is_err(), "{text}");
         }
-        assert_eq!(Reader::new(b"18446744073709551615").unsigned(), Ok(u64::MAX));
+        assert_eq!(
+            Reader::new(b"18446744073709551615").unsigned(),
+            Ok(u64::MAX)
+        );
         assert!(Reader::new(b"-1").unsigned().is_err());
     }
 }

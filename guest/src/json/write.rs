@@ -71,8 +71,16 @@ mod tests {
 
     #[test]
     fn keeps_order_and_escapes() {
-        let text = Object::new().string("a", "q\"\\\n\u{e9}").plain("b", true).optional("c", None::<i32>).optional("d", Some(-3)).end();
-        assert_eq!(text, "{\"a\":\"q\\\"\\\\\\u000aé\",\"b\":true,\"c\":null,\"d\":-3}");
+        let text = Object::new()
+            .string("a", "q\"\\\n\u{e9}")
+            .plain("b", true)
+            .optional("c", None::<i32>)
+            .optional("d", Some(-3))
+            .end();
+        assert_eq!(
+            text,
+            "{\"a\":\"q\\\"\\\\\\u000aé\",\"b\":true,\"c\":null,\"d\":-3}"
+        );
         assert_eq!(Object::new().end(), "{}");
     }
 }

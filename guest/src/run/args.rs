@@ -60,20 +60,36 @@ pub(super) fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Request,
             _ => return Err(Wrong::Unknown(option)),
         }
     }
-    let program = args.next().filter(|program| !program.is_empty()).ok_or(Wrong::NoProgram)?;
+    let program = args
+        .next()
+        .filter(|program| !program.is_empty())
+        .ok_or(Wrong::NoProgram)?;
     let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-    Ok(Request { timeout, max_output_bytes, cwd, env, program, args: args.collect() })
+    Ok(Request {
+        timeout,
+        max_output_bytes,
+        cwd,
+        env,
+        program,
+        args: args.collect(),
+    })
 }
 
 fn number(option: &'static str, value: Option<OsString>) -> Result<u64, Wrong> {
     let value = value.ok_or(Wrong::NoValue(option))?;
-    value.to_str().and_then(|text| text.parse().ok()).ok_or(Wrong::NotANumber(option))
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Wrong::NotANumber(option))
 }
 
 fn key_value(text: OsString) -> Result<(OsString, OsString), Wrong> {
     let bytes = text.as_bytes();
     match bytes.iter().position(|b| *b == b'=') {
-        Some(at) if at > 0 => Ok((OsStr::from_bytes(&bytes[..at]).to_owned(), OsString::from_vec(bytes[at + 1..].to_vec()))),
+        Some(at) if at > 0 => Ok((
+            OsStr::from_bytes(&bytes[..at]).to_owned(),
+            OsString::from_vec(bytes[at + 1..].to_vec()),
+        )),
         _ => Err(Wrong::NotKeyValue(text)),
     }
 }
@@ -88,13 +104,34 @@ mod tests {
 
     #[test]
     fn takes_everything() {
-        let line = ["--timeout-ms", "1500", "--max-output", "10", "--cwd", "/tmp", "--env", "A=b=c", "--env", "E=", "--", "ls", "--", "-l"];
+        let line = [
+            "--timeout-ms",
+            "1500",
+            "--max-output",
+            "10",
+            "--cwd",
+            "/tmp",
+            "--env",
+            "A=b=c",
+            "--env",
+            "E=",
+            "--",
+            "ls",
+            "--",
+            "-l",
+        ];
         let request = parsed(&line).expect("a right command line");
         assert_eq!(request.timeout, Some(Duration::from_millis(1500)));
         assert_eq!(request.max_output_bytes, 10);
         assert_eq!(request.cwd, PathBuf::from("/tmp"));
-        assert_eq!(request.env, [("A".into(), "b=c".into()), ("E".into(), "".into())]);
-        assert_eq!((request.program, request.args), ("ls".into(), vec!["--".into(), "-l".into()]));
+        assert_eq!(
+            request.env,
+            [("A".into(), "b=c".into()), ("E".into(), "".into())]
+        );
+        assert_eq!(
+            (request.program, request.args),
+            ("ls".into(), vec!["--".into(), "-l".into()])
+        );
     }
 
     #[test]
@@ -112,8 +149,17 @@ mod tests {
         assert_eq!(parsed(&["--", ""]), Err(Wrong::NoProgram));
         assert_eq!(parsed(&["ls"]), Err(Wrong::Unknown("ls".into())));
         assert_eq!(parsed(&["--cwd"]), Err(Wrong::NoValue("--cwd")));
-        assert_eq!(parsed(&["--timeout-ms", "-1", "--", "ls"]), Err(Wrong::NotANumber("--timeout-ms")));
-        assert_eq!(parsed(&["--env", "=x", "--", "ls"]), Err(Wrong::NotKeyValue("=x".into())));
-        assert_eq!(parsed(&["--env", "A", "--", "ls"]), Err(Wrong::NotKeyValue("A".into())));
+        assert_eq!(
+            parsed(&["--timeout-ms", "-1", "--", "ls"]),
+            Err(Wrong::NotANumber("--timeout-ms"))
+        );
+        assert_eq!(
+            parsed(&["--env", "=x", "--", "ls"]),
+            Err(Wrong::NotKeyValue("=x".into()))
+        );
+        assert_eq!(
+            parsed(&["--env", "A", "--", "ls"]),
+            Err(Wrong::NotKeyValue("A".into()))
+        );
     }
 }

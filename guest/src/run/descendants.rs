@@ -62,6 +62,9 @@ pub(super) fn reap(main: libc::pid_t) -> Reaped {
 
 /// Empty where the kernel does not offer the list: then only the process group is killed.
 fn own_children() -> Vec<libc::pid_t> {
-    let list = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let list = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()))
+        .unwrap_or_default();
+    list.split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }

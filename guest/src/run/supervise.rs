@@ -34,11 +34,20 @@ const SIGNALS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, l
 pub(super) fn supervise(started: Started, request: &Request) -> Result<End, Failure> {
     let pid = started.pid;
     // std's stdout keeps back what follows the last line end; the plain file behind it does not.
-    let stdout = io::stdout().as_fd().try_clone_to_owned().doing(|| "duplicate stdout".to_owned())?;
-    let mut out = Relay::new(Some(started.stdout), File::from(stdout), request.max_output_bytes);
+    let stdout = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .doing(|| "duplicate stdout".to_owned())?;
+    let mut out = Relay::new(
+        Some(started.stdout),
+        File::from(stdout),
+        request.max_output_bytes,
+    );
     let mut err = Relay::new(Some(started.stderr), io::stderr(), request.max_output_bytes);
     let mut buffer = Buffer::new();
-    let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = request
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
 
     let stop = match relay_until_stop(pid, deadline, &mut out, &mut err, &mut buffer) {
         Ok(stop) => stop,
@@ -56,9 +65,17 @@ pub(super) fn supervise(started: Started, request: &Request) -> Result<End, Fail
             return Ok(End::Terminated);
         }
     };
-    out.drain(&mut buffer).doing(|| "pass on stdout".to_owned())?;
-    err.drain(&mut buffer).doing(|| "pass on stderr".to_owned())?;
-    Ok(End::Ran(Trailer { ended, timed_out, stdout_truncated: out.truncated(), stderr_truncated: err.truncated(), spawn_error: None }))
+    out.drain(&mut buffer)
+        .doing(|| "pass on stdout".to_owned())?;
+    err.drain(&mut buffer)
+        .doing(|| "pass on stderr".to_owned())?;
+    Ok(End::Ran(Trailer {
+        ended,
+        timed_out,
+        stdout_truncated: out.truncated(),
+        stderr_truncated: err.truncated(),
+        spawn_error: None,
+    }))
 }
 
 fn relay_until_stop<O: Write, E: Write>(
@@ -77,12 +94,19 @@ fn relay_until_stop<O: Write, E: Write>(
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             // An end that comes together with the deadline counts as an end.
-            return Ok(reap(pid).main_ended().map_or(Stop::Deadline, Stop::MainEnded));
+            return Ok(reap(pid)
+                .main_ended()
+                .map_or(Stop::Deadline, Stop::MainEnded));
         }
         let [signalled, out_ready, err_ready] =
-            sys::poll_readable([Some(signals.fd()), out.fd(), err.fd()], left).doing(|| "poll".to_owned())?;
+            sys::poll_readable([Some(signals.fd()), out.fd(), err.fd()], left)
+                .doing(|| "poll".to_owned())?;
         if signalled {
-            let told_to_end = signals.drain().doing(|| "read signals".to_owned())?.into_iter().any(|s| s != libc::SIGCHLD);
+            let told_to_end = signals
+                .drain()
+                .doing(|| "read signals".to_owned())?
+                .into_iter()
+                .any(|s| s != libc::SIGCHLD);
             if let Some(ended) = reap(pid).main_ended() {
                 return Ok(Stop::MainEnded(ended));
             }

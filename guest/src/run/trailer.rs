@@ -20,7 +20,10 @@ pub(super) struct Trailer {
 
 impl Trailer {
     pub(super) fn not_spawned(error: SpawnError) -> Self {
-        Self { spawn_error: Some(error), ..Self::default() }
+        Self {
+            spawn_error: Some(error),
+            ..Self::default()
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -30,7 +33,12 @@ impl Trailer {
             None => (None, None),
         };
         let spawn_error = self.spawn_error.as_ref();
-        let spawn_error = spawn_error.map(|e| Object::new().plain("errno", e.errno).string("message", &e.message).end());
+        let spawn_error = spawn_error.map(|e| {
+            Object::new()
+                .plain("errno", e.errno)
+                .string("message", &e.message)
+                .end()
+        });
         let json = Object::new()
             .optional("exit_code", exit_code)
             .optional("signal", signal)
@@ -55,14 +63,22 @@ mod tests {
 
     #[test]
     fn after_an_exit() {
-        let trailer = Trailer { ended: Some(Ended::Exited(0)), ..Trailer::default() };
+        let trailer = Trailer {
+            ended: Some(Ended::Exited(0)),
+            ..Trailer::default()
+        };
         let expected = "\0vmint-run {\"exit_code\":0,\"signal\":null,\"stdout_truncated\":false,\"stderr_truncated\":false,\"timed_out\":false,\"spawn_error\":null}\0";
         assert_eq!(text(&trailer), expected);
     }
 
     #[test]
     fn after_a_deadline() {
-        let trailer = Trailer { ended: Some(Ended::Signalled(9)), stdout_truncated: true, timed_out: true, ..Trailer::default() };
+        let trailer = Trailer {
+            ended: Some(Ended::Signalled(9)),
+            stdout_truncated: true,
+            timed_out: true,
+            ..Trailer::default()
+        };
         let expected = "\0vmint-run {\"exit_code\":null,\"signal\":9,\"stdout_truncated\":true,\"stderr_truncated\":false,\"timed_out\":true,\"spawn_error\":null}\0";
         assert_eq!(text(&trailer), expected);
     }
@@ -70,6 +86,10 @@ mod tests {
     #[test]
     fn without_a_program() {
         let trailer = Trailer::not_spawned(SpawnError::new("", &io::Error::from_raw_os_error(2)));
-        assert!(text(&trailer).contains("\"spawn_error\":{\"errno\":2,\"message\":\"No such file or directory\"}"));
+        assert!(
+            text(&trailer).contains(
+                "\"spawn_error\":{\"errno\":2,\"message\":\"No such file or directory\"}"
+            )
+        );
     }
 }

@@ -11,7 +11,10 @@ pub(crate) const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Nanoseconds since 1970: an i64 lasts until 2262.
 pub(crate) fn clock_realtime_ns() -> io::Result<i64> {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `now` is a valid timespec for the call to fill.
     check(unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut now) })?;
     Ok(now.tv_sec * NANOS_PER_SECOND + now.tv_nsec)
@@ -23,7 +26,10 @@ pub(crate) fn set_clock_realtime(seconds: i64) -> io::Result<()> {
 
 /// As [`set_clock_realtime`], to the nanosecond.
 pub(crate) fn set_clock_realtime_ns(now_ns: i64) -> io::Result<()> {
-    let time = libc::timespec { tv_sec: now_ns.div_euclid(NANOS_PER_SECOND), tv_nsec: now_ns.rem_euclid(NANOS_PER_SECOND) };
+    let time = libc::timespec {
+        tv_sec: now_ns.div_euclid(NANOS_PER_SECOND),
+        tv_nsec: now_ns.rem_euclid(NANOS_PER_SECOND),
+    };
     // SAFETY: `time` is a valid timespec, only read.
     check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) }).map(drop)
 }
@@ -68,7 +74,15 @@ pub(crate) fn rtc_write(rtc: &File, seconds: i64) -> io::Result<()> {
     if unsafe { libc::gmtime_r(&seconds, &mut tm) }.is_null() {
         return Err(io::Error::last_os_error());
     }
-    let time = RtcTime { sec: tm.tm_sec, min: tm.tm_min, hour: tm.tm_hour, mday: tm.tm_mday, mon: tm.tm_mon, year: tm.tm_year, ..RtcTime::default() };
+    let time = RtcTime {
+        sec: tm.tm_sec,
+        min: tm.tm_min,
+        hour: tm.tm_hour,
+        mday: tm.tm_mday,
+        mon: tm.tm_mon,
+        year: tm.tm_year,
+        ..RtcTime::default()
+    };
     // SAFETY: the request reads a struct rtc_time, which `time` is.
     check(unsafe { libc::ioctl(rtc.as_raw_fd(), RTC_SET_TIME, &time) }).map(drop)
 }
@@ -84,5 +98,9 @@ pub(crate) fn rtc_read(rtc: &File) -> io::Result<i64> {
     (tm.tm_mday, tm.tm_mon, tm.tm_year) = (time.mday, time.mon, time.year);
     // SAFETY: `tm` is valid; the call reads and normalises it.
     let seconds = unsafe { libc::timegm(&mut tm) };
-    if seconds == -1 { Err(io::Error::from_raw_os_error(libc::EOVERFLOW)) } else { Ok(seconds) }
+    if seconds == -1 {
+        Err(io::Error::from_raw_os_error(libc::EOVERFLOW))
+    } else {
+        Ok(seconds)
+    }
 }

@@ -9,7 +9,8 @@ use super::check;
 /// What `ip link set lo up` does.
 pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: plain arguments.
-    let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    let socket =
+        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor is new and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: ifreq is plain bytes, numbers and unions of them; zeros are valid.
@@ -30,7 +31,8 @@ impl UeventSocket {
     pub(crate) fn open() -> io::Result<Self> {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: plain arguments.
-        let socket = check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT) })?;
+        let socket =
+            check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT) })?;
         // SAFETY: the descriptor is new and nobody else's.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         // SAFETY: sockaddr_nl is plain numbers; zeros are valid.
@@ -47,7 +49,14 @@ impl UeventSocket {
     /// The kernel drops announcements that nobody fetched in time; that is the error ENOBUFS.
     pub(crate) fn next<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
         // SAFETY: the pointer and the length describe `buffer`.
-        let got = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let got = unsafe {
+            libc::recv(
+                self.0.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                0,
+            )
+        };
         match usize::try_from(got) {
             Ok(got) => Ok(Some(&buffer[..got])),
             Err(_) => match io::Error::last_os_error() {

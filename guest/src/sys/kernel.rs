@@ -47,7 +47,11 @@ pub(crate) fn add_entropy(urandom: &File, bytes: &[u8]) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::E2BIG));
     }
     let size = bytes.len() as libc::c_int;
-    let mut info = RandPoolInfo { entropy_count_bits: size * 8, size_bytes: size, bytes: [0; ENTROPY_MAX_BYTES] };
+    let mut info = RandPoolInfo {
+        entropy_count_bits: size * 8,
+        size_bytes: size,
+        bytes: [0; ENTROPY_MAX_BYTES],
+    };
     info.bytes[..bytes.len()].copy_from_slice(bytes);
     // SAFETY: the request reads the two numbers and `size_bytes` bytes behind them, all within `info`.
     check(unsafe { libc::ioctl(urandom.as_raw_fd(), RNDADDENTROPY, &info) }).map(drop)
@@ -77,7 +81,9 @@ pub(crate) fn seek_data(kmsg: &File) -> io::Result<()> {
 /// Loads a kernel module; one that is there already is fine.
 pub(crate) fn load_module(module: &File) -> io::Result<()> {
     // SAFETY: finit_module(fd, params, flags) with an empty, zero-ended parameter string.
-    let loaded = check_long(unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0) });
+    let loaded = check_long(unsafe {
+        libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0)
+    });
     match loaded {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other.map(drop),
@@ -85,9 +91,23 @@ pub(crate) fn load_module(module: &File) -> io::Result<()> {
 }
 
 /// Mounts a file system that is not on a device.
-pub(crate) fn mount(kind: &CStr, target: &CStr, flags: libc::c_ulong, data: &CStr) -> io::Result<()> {
+pub(crate) fn mount(
+    kind: &CStr,
+    target: &CStr,
+    flags: libc::c_ulong,
+    data: &CStr,
+) -> io::Result<()> {
     // SAFETY: all strings end with a zero byte, and the call copies them.
-    check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }).map(drop)
+    check(unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
+    })
+    .map(drop)
 }
 
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {

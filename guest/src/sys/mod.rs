@@ -13,12 +13,23 @@ mod wait;
 
 use std::io;
 
-pub(crate) use clock::{NANOS_PER_SECOND, clock_realtime_ns, rtc_read, rtc_write, set_clock_realtime, set_clock_realtime_ns, step_clock_realtime};
+pub(crate) use clock::{
+    NANOS_PER_SECOND, clock_realtime_ns, rtc_read, rtc_write, set_clock_realtime,
+    set_clock_realtime_ns, step_clock_realtime,
+};
 pub(crate) use devices::{UeventSocket, loopback_up};
-pub(crate) use kernel::{ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, load_module, mount, power, random_bytes, reseed, seek_data, set_hostname, sync};
-pub(crate) use process::{Ended, Reap, become_subreaper, kill_child, kill_group, reap_any, reap_child, return_big_allocations, signal};
+pub(crate) use kernel::{
+    ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, load_module, mount, power,
+    random_bytes, reseed, seek_data, set_hostname, sync,
+};
+pub(crate) use process::{
+    Ended, Reap, become_subreaper, kill_child, kill_group, reap_any, reap_child,
+    return_big_allocations, signal,
+};
 pub(crate) use spawn::{SpawnFailure, SpawnPlan, spawn};
-pub(crate) use wait::{ChangeWatch, SignalFd, pipe, poll, poll_readable, readable_bytes, set_nonblocking};
+pub(crate) use wait::{
+    ChangeWatch, SignalFd, pipe, poll, poll_readable, readable_bytes, set_nonblocking,
+};
 
 /// Where a guest looks for programs, unless its caller says otherwise.
 pub(crate) const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,14 +37,23 @@ pub(crate) const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 /// The system's text for an error number, without std's `(os error N)` behind it.
 pub(crate) fn error_text(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
-    text.rsplit_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
+    text.rsplit_once(" (os error")
+        .map_or(text.clone(), |(text, _)| text.to_owned())
 }
 
 /// The usual convention of the C library: -1 means that errno says why.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }

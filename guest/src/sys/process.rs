@@ -39,7 +39,11 @@ pub(crate) fn reap_child(pid: libc::pid_t) -> Option<Ended> {
 }
 
 fn how(status: libc::c_int) -> Ended {
-    if libc::WIFSIGNALED(status) { Ended::Signalled(libc::WTERMSIG(status)) } else { Ended::Exited(libc::WEXITSTATUS(status)) }
+    if libc::WIFSIGNALED(status) {
+        Ended::Signalled(libc::WTERMSIG(status))
+    } else {
+        Ended::Exited(libc::WEXITSTATUS(status))
+    }
 }
 
 /// Any signal to one process. That it is gone already is fine.

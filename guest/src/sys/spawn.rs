@@ -41,7 +41,12 @@ pub(crate) enum SpawnFailure {
 pub(crate) fn spawn(plan: &SpawnPlan<'_>) -> Result<(libc::pid_t, OwnedFd), SpawnFailure> {
     let argv = pointers(plan.argv);
     let env = pointers(plan.env);
-    let mut child = Child { plan, argv: argv.as_ptr(), env: env.as_ptr(), failed: None };
+    let mut child = Child {
+        plan,
+        argv: argv.as_ptr(),
+        env: env.as_ptr(),
+        failed: None,
+    };
     let mut stack: Vec<u8> = Vec::with_capacity(STACK_BYTES);
     let mut pid_fd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -51,7 +56,13 @@ pub(crate) fn spawn(plan: &SpawnPlan<'_>) -> Result<(libc::pid_t, OwnedFd), Spaw
     let cloned = unsafe {
         let top = stack.as_mut_ptr().add(STACK_BYTES);
         let top = top.sub(top as usize % STACK_ALIGN_BYTES);
-        libc::clone(run_child, top.cast(), flags, (&raw mut child).cast(), &raw mut pid_fd)
+        libc::clone(
+            run_child,
+            top.cast(),
+            flags,
+            (&raw mut child).cast(),
+            &raw mut pid_fd,
+        )
     };
     let pid = check(cloned).map_err(SpawnFailure::Process)?;
     // SAFETY: the kernel has just made this descriptor for us.
@@ -73,7 +84,11 @@ pub(crate) fn spawn(plan: &SpawnPlan<'_>) -> Result<(libc::pid_t, OwnedFd), Spaw
 
 /// A list of strings as `execve` takes it, with the null pointer at its end.
 fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
-    strings.iter().map(|string| string.as_ptr()).chain([null()]).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([null()])
+        .collect()
 }
 
 struct Child<'a> {

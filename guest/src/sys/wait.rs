@@ -12,7 +12,13 @@ use super::check;
 pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let timeout_ms = timeout.map_or(-1, round_up_ms);
     // SAFETY: the pointer and the count describe `entries`.
-    match check(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) }) {
+    match check(unsafe {
+        libc::poll(
+            entries.as_mut_ptr(),
+            entries.len() as libc::nfds_t,
+            timeout_ms,
+        )
+    }) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             entries.iter_mut().for_each(|entry| entry.revents = 0);
@@ -24,9 +30,16 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> i
 
 /// Says which of the descriptors can be read, have ended, or have failed. Returns after `timeout` at the latest, and
 /// when a signal comes; `None` waits for as long as it takes.
-pub(crate) fn poll_readable<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], timeout: Option<Duration>) -> io::Result<[bool; N]> {
+pub(crate) fn poll_readable<const N: usize>(
+    fds: [Option<BorrowedFd<'_>>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     // A negative descriptor is one that poll passes over.
-    let mut entries = fds.map(|fd| libc::pollfd { fd: fd.map_or(-1, |fd| fd.as_raw_fd()), events: libc::POLLIN, revents: 0 });
+    let mut entries = fds.map(|fd| libc::pollfd {
+        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+        events: libc::POLLIN,
+        revents: 0,
+    });
     poll(&mut entries, timeout)?;
     Ok(entries.map(|entry| entry.revents != 0))
 }
@@ -72,9 +85,19 @@ impl ChangeWatch {
         let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor is new and nobody else's.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET) as u32, u64: 0 };
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET) as u32,
+            u64: 0,
+        };
         // SAFETY: `event` is valid, and both descriptors are open.
-        check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, watched.as_fd().as_raw_fd(), &mut event) })?;
+        check(unsafe {
+            libc::epoll_ctl(
+                epoll.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                watched.as_fd().as_raw_fd(),
+                &mut event,
+            )
+        })?;
         Ok(Self(epoll))
     }
 
@@ -98,7 +121,8 @@ impl SignalFd {
         block_signals(signals);
         let set = signal_set(signals);
         // SAFETY: `set` is valid; -1 asks for a new descriptor.
-        let fd = check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+        let fd =
+            check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
         // SAFETY: the descriptor is new and nobody else's.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }

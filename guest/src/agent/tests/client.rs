@@ -24,33 +24,46 @@ impl Client<UnixStream> {
     pub(super) fn new() -> Self {
         let (host, guest) = UnixStream::pair().expect("a pair of sockets");
         guest.set_nonblocking(true).expect("a setting of a socket");
-        host.set_read_timeout(Some(GENEROUS)).expect("a setting of a socket");
+        host.set_read_timeout(Some(GENEROUS))
+            .expect("a setting of a socket");
         let output = guest.try_clone().expect("a copy of a socket");
         std::thread::spawn(move || Server::new(Port::new(guest, output)).run());
-        Self { stream: host, heard: Vec::new() }
+        Self {
+            stream: host,
+            heard: Vec::new(),
+        }
     }
 }
 
 impl<S: Read + Write> Client<S> {
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the agent reads");
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the agent reads");
     }
 
     pub(super) fn line(&mut self) -> String {
         let mut searched = 0;
         loop {
-            if let Some(end) = self.heard[searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = self.heard[searched..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
                 let end = searched + end;
                 let rest = self.heard.split_off(end + 1);
                 let mut line = std::mem::replace(&mut self.heard, rest);
                 line.pop();
                 // The one byte that is no text, as something that can be seen in a failed comparison.
                 let mark = usize::from(line.first() == Some(&0xff));
-                return "[resync]".repeat(mark) + std::str::from_utf8(&line[mark..]).expect("JSON is text");
+                return "[resync]".repeat(mark)
+                    + std::str::from_utf8(&line[mark..]).expect("JSON is text");
             }
             searched = self.heard.len();
             let mut bytes = [0; 65536];
-            let size = self.stream.read(&mut bytes).expect("the agent answers in time");
+            let size = self
+                .stream
+                .read(&mut bytes)
+                .expect("the agent answers in time");
             assert!(size > 0, "the agent has gone");
             self.heard.extend_from_slice(&bytes[..size]);
         }
@@ -62,11 +75,17 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub(super) fn exec(&mut self, arguments: &str) -> Outcome {
-        Outcome::parse(&self.call(&format!("{{\"execute\":\"vmint-exec\",\"id\":1,\"arguments\":{arguments}}}")))
+        Outcome::parse(&self.call(&format!(
+            "{{\"execute\":\"vmint-exec\",\"id\":1,\"arguments\":{arguments}}}"
+        )))
     }
 
     pub(super) fn sh(&mut self, script: &str) -> Outcome {
-        self.exec(&crate::json::Object::new().plain("argv", format!("[\"sh\",\"-c\",{}]", quoted(script))).end())
+        self.exec(
+            &crate::json::Object::new()
+                .plain("argv", format!("[\"sh\",\"-c\",{}]", quoted(script)))
+                .end(),
+        )
     }
 }
 
@@ -144,12 +163,18 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("vmint-agent-{name}-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("vmint-agent-{name}-{}", std::process::id()));
         std::fs::create_dir(&directory).expect("a fresh directory");
         for end in ["to-guest", "to-host"] {
-            let path = std::ffi::CString::new(directory.join(end).as_os_str().as_bytes()).expect("no NUL");
+            let path =
+                std::ffi::CString::new(directory.join(end).as_os_str().as_bytes()).expect("no NUL");
             // SAFETY: the string ends with a zero byte.
-            assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0, "mkfifo {path:?}");
+            assert_eq!(
+                unsafe { libc::mkfifo(path.as_ptr(), 0o600) },
+                0,
+                "mkfifo {path:?}"
+            );
         }
         let line = Self { directory };
         let input = line.open("to-guest", false);
@@ -161,13 +186,24 @@ impl Line {
 
     fn open(&self, end: &str, write: bool) -> File {
         let path = self.directory.join(end);
-        OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path).expect("the FIFO is there")
+        OpenOptions::new()
+            .read(true)
+            .write(write)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .expect("the FIFO is there")
     }
 
     pub(super) fn connect(&self) -> Client<Fifos> {
-        let to_guest = OpenOptions::new().write(true).open(self.directory.join("to-guest")).expect("the guest reads");
+        let to_guest = OpenOptions::new()
+            .write(true)
+            .open(self.directory.join("to-guest"))
+            .expect("the guest reads");
         let to_host = File::open(self.directory.join("to-host")).expect("the guest writes");
-        Client { stream: Fifos { to_guest, to_host }, heard: Vec::new() }
+        Client {
+            stream: Fifos { to_guest, to_host },
+            heard: Vec::new(),
+        }
     }
 }
 

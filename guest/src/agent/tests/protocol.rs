@@ -7,17 +7,24 @@ use super::client::{Line, Outcome};
 fn a_sync_in_the_middle_of_garbage() {
     let mut client = Client::new();
     client.send(b"{\"execute\":\"guest-pi");
-    assert_eq!(client.call("\u{7}\u{0}}{\"]"), "{\"error\":{\"class\":\"GenericError\",\"desc\":\"not a request: no control character in a string expected at byte 20\"}}");
+    assert_eq!(
+        client.call("\u{7}\u{0}}{\"]"),
+        "{\"error\":{\"class\":\"GenericError\",\"desc\":\"not a request: no control character in a string expected at byte 20\"}}"
+    );
     client.send(b"half of something {[\"");
     client.send(b"\xff{\"execute\":\"guest-sync-delimited\",\"arguments\":{\"id\":77}}\n");
     assert_eq!(client.line(), "[resync]{\"return\":77}");
-    assert_eq!(client.call("{\"execute\":\"guest-sync\",\"arguments\":{\"id\":-3},\"id\":\"a\"}"), "{\"return\":-3,\"id\":\"a\"}");
+    assert_eq!(
+        client.call("{\"execute\":\"guest-sync\",\"arguments\":{\"id\":-3},\"id\":\"a\"}"),
+        "{\"return\":-3,\"id\":\"a\"}"
+    );
 }
 
 #[test]
 fn what_is_wrong_is_answered_and_got_over() {
     let mut client = Client::new();
-    let error = |desc: &str| format!("{{\"error\":{{\"class\":\"GenericError\",\"desc\":\"{desc}\"}}");
+    let error =
+        |desc: &str| format!("{{\"error\":{{\"class\":\"GenericError\",\"desc\":\"{desc}\"}}");
     for (request, expected) in [
         ("{", error("not a request: a string expected at byte 1") + "}"),
         ("[]", error("not a request: an object expected at byte 0") + "}"),
@@ -32,7 +39,10 @@ fn what_is_wrong_is_answered_and_got_over() {
     ] {
         assert_eq!(client.call(request), expected, "{request}");
     }
-    assert_eq!(client.call("\n  \r\n{\"id\":6,\"execute\":\"guest-ping\",\"new\":{\"x\":[1]}}\r"), "{\"return\":{},\"id\":6}");
+    assert_eq!(
+        client.call("\n  \r\n{\"id\":6,\"execute\":\"guest-ping\",\"new\":{\"x\":[1]}}\r"),
+        "{\"return\":{},\"id\":6}"
+    );
 }
 
 #[test]
@@ -44,19 +54,40 @@ fn a_request_beyond_the_limit_is_refused() {
         client.send(vec![b'x'; 1 << 20]);
     }
     client.send("\"}\n");
-    assert_eq!(client.line(), "{\"error\":{\"class\":\"GenericError\",\"desc\":\"the request is longer than 16 MiB\"}}");
-    assert_eq!(client.call("{\"execute\":\"guest-ping\"}"), "{\"return\":{}}");
+    assert_eq!(
+        client.line(),
+        "{\"error\":{\"class\":\"GenericError\",\"desc\":\"the request is longer than 16 MiB\"}}"
+    );
+    assert_eq!(
+        client.call("{\"execute\":\"guest-ping\"}"),
+        "{\"return\":{}}"
+    );
 }
 
 #[test]
 fn tells_what_it_is() {
     let mut client = Client::new();
     let info = client.call("{\"execute\":\"guest-info\"}");
-    for name in ["vmint-identity", "vmint-prepare", "vmint-exec", "guest-exec", "guest-sync-delimited"] {
-        assert!(info.contains(&format!("{{\"name\":\"{name}\",\"enabled\":true,\"success-response\":true}}")), "{name}: {info}");
+    for name in [
+        "vmint-identity",
+        "vmint-prepare",
+        "vmint-exec",
+        "guest-exec",
+        "guest-sync-delimited",
+    ] {
+        assert!(
+            info.contains(&format!(
+                "{{\"name\":\"{name}\",\"enabled\":true,\"success-response\":true}}"
+            )),
+            "{name}: {info}"
+        );
     }
     let now = client.call("{\"execute\":\"guest-get-time\"}");
-    let now: u64 = now.trim_start_matches("{\"return\":").trim_end_matches('}').parse().expect("nanoseconds");
+    let now: u64 = now
+        .trim_start_matches("{\"return\":")
+        .trim_end_matches('}')
+        .parse()
+        .expect("nanoseconds");
     assert!(now > 1_700_000_000_000_000_000);
 }
 
@@ -64,14 +95,34 @@ fn tells_what_it_is() {
 fn identity_arguments_are_checked_before_anything_is_done() {
     let mut client = Client::new();
     for (arguments, expected) in [
-        (r#"{"hostname":"a b"}"#, "hostname needs 1 to 64 letters, digits, dots and hyphens"),
-        (r#"{"machine-id":"0"}"#, "machine_id needs 32 lower-case hexadecimal digits"),
-        (r#"{"entropy":"Zg"}"#, "entropy needs 1 to 512 bytes, encoded"),
-        (r#"{"clock-step-ns":1.5}"#, "arguments: a whole number expected at byte 17"),
-        (r#"{"expect-reseed":1}"#, "arguments: true or false expected at byte 17"),
+        (
+            r#"{"hostname":"a b"}"#,
+            "hostname needs 1 to 64 letters, digits, dots and hyphens",
+        ),
+        (
+            r#"{"machine-id":"0"}"#,
+            "machine_id needs 32 lower-case hexadecimal digits",
+        ),
+        (
+            r#"{"entropy":"Zg"}"#,
+            "entropy needs 1 to 512 bytes, encoded",
+        ),
+        (
+            r#"{"clock-step-ns":1.5}"#,
+            "arguments: a whole number expected at byte 17",
+        ),
+        (
+            r#"{"expect-reseed":1}"#,
+            "arguments: true or false expected at byte 17",
+        ),
     ] {
-        let reply = client.call(&format!("{{\"execute\":\"vmint-identity\",\"arguments\":{arguments}}}"));
-        assert_eq!(reply, format!("{{\"error\":{{\"class\":\"GenericError\",\"desc\":\"{expected}\"}}}}"));
+        let reply = client.call(&format!(
+            "{{\"execute\":\"vmint-identity\",\"arguments\":{arguments}}}"
+        ));
+        assert_eq!(
+            reply,
+            format!("{{\"error\":{{\"class\":\"GenericError\",\"desc\":\"{expected}\"}}}}")
+        );
     }
 }
 
@@ -82,7 +133,10 @@ fn the_host_goes_and_comes_back() {
         let mut client = line.connect();
         // As every host begins: the agent may not have noticed yet that the one before has gone.
         client.send(b"\xff");
-        assert_eq!(client.call(&format!("{{\"execute\":\"guest-ping\",\"id\":{round}}}")), format!("{{\"return\":{{}},\"id\":{round}}}"));
+        assert_eq!(
+            client.call(&format!("{{\"execute\":\"guest-ping\",\"id\":{round}}}")),
+            format!("{{\"return\":{{}},\"id\":{round}}}")
+        );
         // The rest of this line never comes.
         client.send("{\"execute\":\"guest-ping\",\"id\":");
     }
@@ -93,19 +147,27 @@ fn a_command_outlives_its_host() {
     let line = Line::new("outlives");
     let mut client = line.connect();
     let started = client.call(r#"{"execute":"guest-exec","arguments":{"path":"sh","arg":["-c","read x; echo $x"],"input-data":"aGkK","capture-output":true}}"#);
-    let pid = started.trim_start_matches("{\"return\":{\"pid\":").trim_end_matches("}}").to_owned();
+    let pid = started
+        .trim_start_matches("{\"return\":{\"pid\":")
+        .trim_end_matches("}}")
+        .to_owned();
     client.send("{\"execute\":\"vmint-exec\",\"id\":1,\"arguments\":{\"argv\":[\"sleep\",\"60\"],\"timeout-ms\":300}}\n");
     drop(client);
     let mut client = line.connect();
     client.send(b"\xff");
     let status = loop {
-        let status = client.call(&format!("{{\"execute\":\"guest-exec-status\",\"id\":2,\"arguments\":{{\"pid\":{pid}}}}}"));
+        let status = client.call(&format!(
+            "{{\"execute\":\"guest-exec-status\",\"id\":2,\"arguments\":{{\"pid\":{pid}}}}}"
+        ));
         // The other command's answer comes here when it had no time to end while nobody was there.
         if !status.contains("\"exited\":false") && !status.ends_with("\"id\":1}") {
             break status;
         }
     };
-    assert_eq!(status, "{\"return\":{\"exited\":true,\"exitcode\":0,\"out-truncated\":false,\"out-data\":\"aGkK\"},\"id\":2}");
+    assert_eq!(
+        status,
+        "{\"return\":{\"exited\":true,\"exitcode\":0,\"out-truncated\":false,\"out-data\":\"aGkK\"},\"id\":2}"
+    );
 }
 
 #[test]
@@ -115,17 +177,39 @@ fn answers_come_when_their_commands_end() {
     std::fs::create_dir(&directory).expect("a fresh directory");
     let fifo = directory.join("fifo");
     // The first waits for the second, which comes later: it can only be answered after it.
-    let start = |id: u32, script: String| format!("{{\"execute\":\"vmint-exec\",\"id\":{id},\"arguments\":{{\"argv\":[\"sh\",\"-c\",\"{script}\"]}}}}\n");
-    client.send(start(1, format!("mkfifo {0}; exec 3<>{0}; echo made; read x <&3; echo $x", fifo.display())));
-    client.send(start(2, format!("until [ -p {0} ]; do :; done; echo first", fifo.display())));
+    let start = |id: u32, script: String| {
+        format!(
+            "{{\"execute\":\"vmint-exec\",\"id\":{id},\"arguments\":{{\"argv\":[\"sh\",\"-c\",\"{script}\"]}}}}\n"
+        )
+    };
+    client.send(start(
+        1,
+        format!(
+            "mkfifo {0}; exec 3<>{0}; echo made; read x <&3; echo $x",
+            fifo.display()
+        ),
+    ));
+    client.send(start(
+        2,
+        format!("until [ -p {0} ]; do :; done; echo first", fifo.display()),
+    ));
     client.send("{\"execute\":\"guest-ping\",\"id\":3}\n");
     assert_eq!(client.line(), "{\"return\":{},\"id\":3}");
     let second = Outcome::parse(&client.line());
-    assert_eq!((second.id.as_str(), second.stdout()), ("2", "first\n".to_owned()));
+    assert_eq!(
+        (second.id.as_str(), second.stdout()),
+        ("2", "first\n".to_owned())
+    );
     client.send(start(4, format!("echo go >{}", fifo.display())));
-    let mut rest = [Outcome::parse(&client.line()), Outcome::parse(&client.line())];
+    let mut rest = [
+        Outcome::parse(&client.line()),
+        Outcome::parse(&client.line()),
+    ];
     rest.sort_by(|a, b| a.id.cmp(&b.id));
-    assert_eq!((rest[0].id.as_str(), rest[0].stdout(), rest[1].id.as_str()), ("1", "made\ngo\n".to_owned(), "4"));
+    assert_eq!(
+        (rest[0].id.as_str(), rest[0].stdout(), rest[1].id.as_str()),
+        ("1", "made\ngo\n".to_owned(), "4")
+    );
     std::fs::remove_dir_all(directory).expect("the directory is still there");
 }
 
@@ -135,7 +219,10 @@ fn one_more_than_the_limit_is_an_error() {
     for id in 0..65 {
         client.send(format!("{{\"execute\":\"vmint-exec\",\"id\":{id},\"arguments\":{{\"argv\":[\"sleep\",\"60\"],\"timeout-ms\":1000}}}}\n"));
     }
-    assert_eq!(client.line(), "{\"error\":{\"class\":\"GenericError\",\"desc\":\"64 commands run already\"},\"id\":64}");
+    assert_eq!(
+        client.line(),
+        "{\"error\":{\"class\":\"GenericError\",\"desc\":\"64 commands run already\"},\"id\":64}"
+    );
     for _ in 0..64 {
         assert!(Outcome::parse(&client.line()).timed_out);
     }

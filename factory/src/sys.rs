@@ -18,13 +18,25 @@ pub(crate) struct Credentials {
     pub(crate) groups: Vec<Gid>,
 }
 
-/// Makes the child lead its own session, keep the descriptors in `inherited`, dump no core (it would hold the
-/// guest's memory), gain no privileges, and become `user`: all between fork and exec.
-pub(crate) fn prepare_child(
-    command: &mut Command,
-    inherited: Vec<RawFd>,
-    user: Option<Credentials>,
-) {
+/// What a child process is to be, between fork and exec.
+#[derive(Debug)]
+pub(crate) struct ChildSettings {
+    /// Descriptors that stay open, under the same numbers.
+    pub(crate) inherited: Vec<RawFd>,
+    /// Whom it becomes; nobody else when it is none.
+    pub(crate) user: Option<Credentials>,
+    /// Whether its memory comes in pages of 4 KiB only, even where it asks for 2 MiB.
+    pub(crate) small_pages: bool,
+}
+
+/// Makes the child lead its own session, dump no core (it would hold the guest's memory), gain no privileges, and be
+/// what `settings` say.
+pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
+    let ChildSettings {
+        inherited,
+        user,
+        small_pages,
+    } = settings;
     let hook = move || -> io::Result<()> {
         nix::unistd::setsid()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
@@ -37,6 +49,9 @@ pub(crate) fn prepare_child(
             nix::unistd::setgroups(&user.groups)?;
             nix::unistd::setgid(user.gid)?;
             nix::unistd::setuid(user.uid)?;
+        }
+        if small_pages {
+            nix::sys::prctl::set_thp_disable(true)?;
         }
         nix::sys::prctl::set_no_new_privs()?;
         Ok(())

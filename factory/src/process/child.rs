@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::stderr::StderrTail;
 use super::stray::ProcessStamp;
-use crate::sys::{self, Credentials};
+use crate::sys::{self, ChildSettings, Credentials};
 
 /// How long the rest of the error stream is waited for after the process has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -29,6 +29,8 @@ pub(crate) struct LaunchPlan {
     /// Open in the child under the same numbers; closed here once it was spawned.
     pub(crate) inherited: Vec<OwnedFd>,
     pub(crate) user: Option<Credentials>,
+    /// See [`ChildSettings::small_pages`].
+    pub(crate) small_pages: bool,
 }
 
 /// A child process. Dropped before it has ended, it is killed and reaped in the background.
@@ -54,8 +56,12 @@ impl Child {
             .stderr(Stdio::piped())
             .current_dir("/")
             .kill_on_drop(true);
-        let numbers = plan.inherited.iter().map(AsRawFd::as_raw_fd).collect();
-        sys::prepare_child(&mut command, numbers, plan.user);
+        let settings = ChildSettings {
+            inherited: plan.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
+            user: plan.user,
+            small_pages: plan.small_pages,
+        };
+        sys::prepare_child(&mut command, settings);
         let mut process = command.spawn()?;
         drop(plan.inherited);
         let gone = || io::Error::other("the process has no pid");

@@ -13,6 +13,7 @@ fn shell(script: &str) -> std::io::Result<Child> {
         args: vec!["-c".into(), script.into()],
         inherited: Vec::new(),
         user: None,
+        small_pages: false,
     })
 }
 
@@ -93,6 +94,7 @@ async fn a_program_that_is_not_there_is_an_error() {
         args: vec![],
         inherited: vec![],
         user: None,
+        small_pages: false,
     };
     let error = Child::spawn(plan).expect_err("there is no such program");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);

@@ -9,10 +9,10 @@ use futures::future::BoxFuture;
 use super::argv::argv;
 use super::monitor::{EXIT_ON_ERROR_SINCE, Qmp};
 use super::probe::Found;
-use crate::MachineType;
-use crate::driver::{Capabilities, Driver, LaunchError, LaunchOrder, Machine};
+use crate::driver::{Boot, Capabilities, Driver, LaunchError, LaunchOrder, Machine};
 use crate::process::{Child, LaunchPlan};
 use crate::sys::Credentials;
+use crate::{Accel, MachineType};
 
 /// How long a QEMU may take from its start to its monitor's answer: 20 ms alone, seconds on a host under load.
 const MONITOR_DEADLINE: Duration = Duration::from_secs(20);
@@ -31,6 +31,9 @@ impl Qemu {
     async fn start(&self, order: LaunchOrder) -> Result<Machine, LaunchError> {
         let begun = Instant::now();
         let args = argv(&order);
+        // The translation buffer is in huge pages where it can be: 2 MiB at a time are too much for a clone, which
+        // translates little and is one of many. It takes 4 MiB off each (`benches`: `memory`).
+        let small_pages = order.accel == Accel::Tcg && matches!(order.boot, Boot::Clone { .. });
         let ends = order.ends;
         let inherited = vec![
             ends.monitor,
@@ -45,6 +48,7 @@ impl Qemu {
             args,
             inherited,
             user: self.user.clone(),
+            small_pages,
         };
         let mut child =
             Child::spawn(plan).map_err(|source| LaunchError::Spawn { program, source })?;

@@ -165,6 +165,7 @@ fn start(path: &Path, user: Option<Credentials>) -> io::Result<(Child, UnixStrea
         args,
         inherited: vec![theirs],
         user,
+        small_pages: false,
     })?;
     Ok((child, UnixStream::from_std(ours)?))
 }

@@ -1,0 +1,247 @@
+//! The cache over the real factory: real machines, made by a real QEMU from the real guest.
+//!
+//! It needs what `scripts/test` prepares: QEMU, the guest in `target/guest`, and as root the user `vmint`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+use vmint_cache::{
+    Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby, StartPath,
+    Telemetry, TemplatePlan, TemplateState,
+};
+use vmint_factory::{AccelChoice, Factory, HostSettings, MachineType, Phase, Phases, TemplateSpec};
+
+/// How long anything may take that is waited for: generous, because the machine may be busy.
+const LONG: Duration = Duration::from_secs(180);
+
+/// Telemetry that nobody reads.
+struct Silent;
+
+impl Telemetry for Silent {
+    fn checkout(&self, _: &str, _: Option<Source>, _: &'static str, _: Duration) {}
+    fn startup(&self, _: &str, _: StartPath, _: &Phases) {}
+    fn first_exec(&self, _: &str, _: StartPath, _: Duration) {}
+    fn exec(&self, _: &str, _: &'static str, _: Duration) {}
+    fn clone_failed(&self, _: &str, _: Phase) {}
+    fn build(&self, _: &str, _: &'static str, _: Duration) {}
+}
+
+/// A folder on a tmpfs, through which QEMU's user can pass. A test that fails leaves it.
+fn new_folder() -> PathBuf {
+    let folder = tempfile::Builder::new()
+        .prefix("vmint-cache-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap()
+        .keep();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
+    eprintln!("the test works in {}", folder.display());
+    folder
+}
+
+fn settings(folder: &Path) -> HostSettings {
+    HostSettings {
+        run_dir: folder.join("run"),
+        template_path: folder.join("template"),
+        qemu: PathBuf::from("qemu-system-x86_64"),
+        qemu_user: Some("vmint".to_owned()),
+        accel: AccelChoice::Tcg,
+    }
+}
+
+fn guest() -> TemplateSpec {
+    let in_repository = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
+    let guest = std::env::var_os("VMINT_GUEST_DIR").map_or_else(in_repository, PathBuf::from);
+    TemplateSpec {
+        name: "default".to_owned(),
+        kernel: guest.join("vmlinuz"),
+        initrd: guest.join("initrd.img"),
+        kernel_params: String::new(),
+        machine: MachineType::Q35,
+        cpu: None,
+        vcpus: 1,
+        max_vcpus: 1,
+        memory_mib: 256,
+        max_memory_mib: 256,
+        ready_timeout: LONG,
+        console_max_bytes: 64 * 1024,
+        warmup: Vec::new(),
+        verify: Vec::new(),
+    }
+}
+
+fn start(factory: &Factory, standby: Standby) -> Cache {
+    let pool = PoolSpec {
+        target: 1,
+        max: 4,
+        refill: 1,
+        standby,
+        on_clone: vec![vec!["true".to_owned()]],
+        max_age: Duration::ZERO,
+        ttl: LONG,
+        queue: 8,
+    };
+    let settings = CacheSettings {
+        max_ttl: None,
+        refill_at_once: 2,
+    };
+    Cache::start(
+        Arc::new(factory.clone()),
+        vec![TemplatePlan {
+            spec: guest(),
+            pool,
+        }],
+        settings,
+        Arc::new(Silent),
+    )
+}
+
+async fn until(cache: &Cache, what: &str, holds: impl Fn(&Cache) -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds(cache) {
+        assert!(
+            Instant::now() < deadline,
+            "waited in vain until {what}: {:?} {:?}",
+            cache.pool("default"),
+            cache.template("default")
+        );
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn is_full(cache: &Cache) {
+    until(cache, "the pool is full", |cache| {
+        cache.pool("default").unwrap().ready == 1
+    })
+    .await;
+}
+
+fn request() -> CheckoutRequest {
+    CheckoutRequest {
+        template: "default".to_owned(),
+        wait: LONG,
+        ..CheckoutRequest::default()
+    }
+}
+
+async fn says(cache: &Cache, id: &str, command: &str) -> String {
+    let words = ["sh", "-c", command].map(str::to_owned).to_vec();
+    let outcome = cache.exec(id, ExecRequest::new(words, LONG)).await.unwrap();
+    String::from_utf8(outcome.stdout)
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
+/// Stops the cache, and looks that no machine is left.
+async fn stop(cache: Cache, folder: &Path) {
+    cache.stop(LONG).await;
+    let left: Vec<_> = fs::read_dir(folder.join("run/vm"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_of_real_machines_running_and_paused() {
+    let folder = new_folder();
+    let factory = Factory::open(settings(&folder), &guest()).await.unwrap();
+
+    let cache = start(&factory, Standby::Running);
+    is_full(&cache).await;
+    assert!(cache.readiness().ready, "{:?}", cache.readiness());
+    let named = CheckoutRequest {
+        hostname: Some("job-17".to_owned()),
+        ..request()
+    };
+    let one = cache.checkout(named).await.unwrap().commit();
+    let two = cache.checkout(request()).await.unwrap().commit();
+    assert_eq!(says(&cache, &one.id, "hostname").await, "job-17");
+    assert_eq!(says(&cache, &two.id, "hostname").await, two.hostname);
+    assert_ne!(one.machine_id, two.machine_id);
+    cache.release(&one.id).await.unwrap();
+    assert!(
+        kill(Pid::from_raw(i32::try_from(one.pid).unwrap()), None).is_err(),
+        "its process is gone"
+    );
+    let generation = cache.template("default").unwrap().current;
+    stop(cache, &folder).await;
+
+    let cache = start(&factory, Standby::Paused);
+    is_full(&cache).await;
+    assert_eq!(
+        cache.template("default").unwrap().current,
+        generation,
+        "what is on disk is used again"
+    );
+    let asked = jiff::Timestamp::now().as_second();
+    let paused = cache.checkout(request()).await.unwrap().commit();
+    let clock: i64 = says(&cache, &paused.id, "date +%s").await.parse().unwrap();
+    assert!(
+        (clock - asked).abs() <= 5,
+        "its clock is {} s off",
+        clock - asked
+    );
+    stop(cache, &folder).await;
+    drop(factory);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_machine_is_replaced_and_a_flipped_bit_in_the_state_has_the_template_rebuilt() {
+    let folder = new_folder();
+    let factory = Factory::open(settings(&folder), &guest()).await.unwrap();
+    let cache = start(&factory, Standby::Running);
+    is_full(&cache).await;
+
+    let leased = cache.checkout(request()).await.unwrap().commit();
+    kill(
+        Pid::from_raw(i32::try_from(leased.pid).unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    until(&cache, "the killed sandbox is gone", |cache| {
+        cache.sandbox(&leased.id).is_none()
+    })
+    .await;
+    is_full(&cache).await;
+
+    let damaged = cache.template("default").unwrap().current.unwrap();
+    let state = folder.join("template/default").join(&damaged).join("state");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&state)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 1000).unwrap();
+
+    let served = cache.checkout(request()).await.unwrap().commit();
+    until(&cache, "the pool is degraded", |cache| {
+        cache.pool("default").unwrap().degraded.is_some()
+    })
+    .await;
+    let reason = cache.pool("default").unwrap().degraded.unwrap();
+    assert!(reason.contains("phase load"), "{reason}");
+    assert_eq!(says(&cache, &served.id, "echo alive").await, "alive");
+    until(&cache, "it is rebuilt", |cache| {
+        let template = cache.template("default").unwrap();
+        template.state == TemplateState::Ready && template.current != Some(damaged.clone())
+    })
+    .await;
+    is_full(&cache).await;
+    assert!(cache.readiness().ready && cache.pool("default").unwrap().degraded.is_none());
+    stop(cache, &folder).await;
+    drop(factory);
+    fs::remove_dir_all(&folder).unwrap();
+}

@@ -170,11 +170,8 @@ impl Line {
             let path =
                 std::ffi::CString::new(directory.join(end).as_os_str().as_bytes()).expect("no NUL");
             // SAFETY: the string ends with a zero byte.
-            assert_eq!(
-                unsafe { libc::mkfifo(path.as_ptr(), 0o600) },
-                0,
-                "mkfifo {path:?}"
-            );
+            let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+            assert_eq!(made, 0, "mkfifo {path:?}");
         }
         let line = Self { directory };
         let input = line.open("to-guest", false);

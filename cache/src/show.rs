@@ -1,7 +1,11 @@
 //! What the cache shows of itself: the half of [`Cache`] that only reads.
 
+use std::time::Duration;
+
+use vmint_factory::Phase;
+
 use crate::cache::{Cache, Template};
-use crate::mint::LiveGeneration;
+use crate::mint::{GenerationFacts, LiveGeneration};
 use crate::view::{BuildView, GenerationView, PoolView, SandboxView, TemplateMemory, TemplateView};
 
 impl Cache {
@@ -115,7 +119,24 @@ fn view(generation: &dyn LiveGeneration, clones: usize) -> GenerationView {
         qemu_version: facts.qemu_version.clone(),
         memory_mib: facts.memory_mib,
         clones,
-        phases: facts.build_phases.clone(),
+        phases: generation_phases(facts),
         report: facts.report.clone(),
     }
+}
+
+/// Where the time of a generation went: the phases of its cold boot and its first command, then the build's steps.
+fn generation_phases(facts: &GenerationFacts) -> Vec<(String, Duration)> {
+    let boot = Phase::ALL.map(|phase| (phase.as_str().to_owned(), facts.boot_phases.get(phase)));
+    let mut phases: Vec<_> = boot
+        .into_iter()
+        .filter(|(_, took)| !took.is_zero())
+        .collect();
+    phases.extend(facts.first_exec.map(|took| ("first_exec".to_owned(), took)));
+    let steps = facts
+        .build_phases
+        .iter()
+        .filter(|(step, _)| !phases.iter().any(|(name, _)| name == step));
+    let steps: Vec<_> = steps.cloned().collect();
+    phases.extend(steps);
+    phases
 }

@@ -1,0 +1,67 @@
+//! Measures vmint on this machine: against a cold boot, against the same QEMU driven by hand, and against its own
+//! targets.
+//!
+//! The machines that this runs on are shared and noisy, so the arms of a comparison are interleaved in one run and what
+//! counts are ratios. The clock stops when the guest's first command has answered. Memory is `Anonymous` of
+//! `smaps_rollup`: what belongs to one clone alone.
+//!
+//! ```text
+//! cargo run --release -p vmint-benches -- all
+//! ```
+
+mod by_hand;
+mod checkout;
+mod clone;
+mod lab;
+mod memory;
+mod stats;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "vmint-bench", about = "Measures vmint on this machine")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Checkout from a filled pool, over one kept loopback connection.
+    Checkout {
+        /// How many checkouts.
+        #[arg(long, default_value_t = 200)]
+        count: u32,
+    },
+    /// A clone up to its first command's answer: against a cold boot, and against QEMU driven by hand.
+    Clone {
+        /// How many rounds of one cold boot, and of `--clones` clones in either way.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// How many clones in each round and way.
+        #[arg(long, default_value_t = 6)]
+        clones: u32,
+    },
+    /// Private memory of a clone.
+    Memory {
+        /// How many clones live at once.
+        #[arg(long, default_value_t = 4)]
+        clones: u32,
+    },
+    /// All of it.
+    All,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Args::parse().what {
+        What::Checkout { count } => checkout::run(count).await,
+        What::Clone { rounds, clones } => clone::run(rounds, clones).await,
+        What::Memory { clones } => memory::run(clones).await,
+        What::All => {
+            memory::run(4).await?;
+            clone::run(5, 6).await?;
+            checkout::run(200).await
+        }
+    }
+}

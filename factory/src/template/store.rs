@@ -138,10 +138,10 @@ impl GenerationDir {
         kernel_stub_path(&self.path)
     }
 
-    /// Makes a file that the hypervisor may write to while the template boots.
+    /// Makes a file that the hypervisor may write to while the template boots, open for writing only: QEMU compares
+    /// the access mode of a descriptor with what it needs.
     pub(crate) fn create_writable(&self, path: &Path) -> io::Result<File> {
         let file = OpenOptions::new()
-            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o660)

@@ -1,0 +1,89 @@
+//! Files that are whole, up to their publication.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::site::Site;
+use crate::Phases;
+use crate::guest::AgentKind;
+use crate::memory::MemorySurvey;
+use crate::template::manifest::{Files, Manifest, SavedClock, VerifyReport};
+use crate::template::verify::verify;
+use crate::template::{BuildError, Generation};
+
+/// The files are whole and unchangeable.
+pub(super) struct Saved {
+    pub(super) site: Site,
+    pub(super) agent: AgentKind,
+    pub(super) files: Files,
+    pub(super) survey: MemorySurvey,
+    pub(super) clock: SavedClock,
+    pub(super) phases: Phases,
+    pub(super) first_exec: Duration,
+}
+
+impl Saved {
+    /// Mints canaries from it: it must work before it is published.
+    pub(super) async fn verify(self) -> Result<Verified, BuildError> {
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            template: self.site.spec.name.clone(),
+            generation: self.site.id.clone(),
+            built_at: Timestamp::now(),
+            recipe: self.site.recipe.clone(),
+            files: self.files,
+            memory: self.survey,
+            agent: self.agent,
+            clock: self.clock,
+            boot_phases: self.phases,
+            first_exec: self.first_exec,
+            build_phases: Vec::new(),
+            report: VerifyReport {
+                canaries: Vec::new(),
+                memory_unchanged: false,
+            },
+        };
+        let path = self.site.dir.path().to_owned();
+        let draft = Arc::new(Generation::new(
+            path,
+            manifest.clone(),
+            self.site.spec.clone(),
+        ));
+        let report = verify(&self.site.host, &draft).await?;
+        Ok(Verified {
+            site: self.site,
+            manifest: Manifest { report, ..manifest },
+        })
+    }
+}
+
+/// Canaries have shown that it works.
+pub(super) struct Verified {
+    site: Site,
+    manifest: Manifest,
+}
+
+impl Verified {
+    /// Writes the manifest and makes it the current generation.
+    pub(super) fn publish(
+        self,
+        build_phases: Vec<(String, Duration)>,
+    ) -> Result<Generation, BuildError> {
+        let Self { site, manifest } = self;
+        let manifest = Manifest {
+            build_phases,
+            built_at: Timestamp::now(),
+            ..manifest
+        };
+        let path = site.dir.path().to_owned();
+        manifest
+            .write(&path)
+            .map_err(Site::file_error("write the manifest in", &path))?;
+        site.store
+            .publish(&site.id)
+            .map_err(Site::file_error("publish", &path))?;
+        Ok(Generation::new(site.dir.keep(), manifest, site.spec))
+    }
+}

@@ -1,0 +1,161 @@
+//! The place of a build: room, files, and the machine that boots in it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::reserve;
+use super::running::Running;
+use crate::driver::Boot;
+use crate::host::Host;
+use crate::memory;
+use crate::template::store::{GenerationDir, Store};
+use crate::template::{BuildError, BuildProgress, BuildStep, Recipe};
+use crate::vm::{LiveVm, Role, StartPlan};
+use crate::{GenerationId, Phases, TemplateSpec, VmId};
+
+/// What every state of a build has.
+pub(super) struct Site {
+    pub(super) host: Arc<Host>,
+    pub(super) spec: TemplateSpec,
+    pub(super) id: GenerationId,
+    pub(super) store: Store,
+    pub(super) dir: GenerationDir,
+    pub(super) recipe: Recipe,
+}
+
+impl Site {
+    pub(super) fn file_error(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> BuildError {
+        let path = path.to_owned();
+        move |source| BuildError::File {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// There is room, and the files that the boot needs are in it.
+pub(super) struct Reserved {
+    site: Site,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Reserved {
+    pub(super) async fn make(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {
+        // Allocating and digesting block for as long as a guest boots on a fast host.
+        let made = tokio::task::spawn_blocking(move || Self::make_blocking(host, spec)).await;
+        made.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    fn make_blocking(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {
+        reserve::check_room(&host.template_path, spec.memory_mib)?;
+        let store = host.store(&spec.name);
+        let id = GenerationId::new();
+        let path = store.generation_path(&id);
+        let dir = store
+            .create(&id)
+            .map_err(Site::file_error("create", &path))?;
+
+        let memory = dir.memory();
+        let file = dir
+            .create_writable(&memory)
+            .map_err(Site::file_error("create", &memory))?;
+        reserve::allocate(&file, &memory, spec.memory_mib)?;
+
+        // Copies: the hypervisor's user need not be able to read the originals, and what is digested is what boots.
+        let kernel = dir.path().join("kernel");
+        let initrd = dir.path().join("initrd");
+        let kernel_bytes =
+            fs::read(&spec.kernel).map_err(Site::file_error("read", &spec.kernel))?;
+        let initrd_bytes =
+            fs::read(&spec.initrd).map_err(Site::file_error("read", &spec.initrd))?;
+        let stub = crate::qemu::kernel_stub(&kernel_bytes)
+            .map_err(Site::file_error("use", &spec.kernel))?;
+        for (path, bytes) in [
+            (&kernel, &kernel_bytes),
+            (&initrd, &initrd_bytes),
+            (&dir.kernel_stub(), &stub),
+        ] {
+            dir.write_read_only(path, bytes)
+                .map_err(Site::file_error("write", path))?;
+        }
+        let recipe = host.recipe_of(
+            &spec,
+            memory::bytes_digest(&kernel_bytes),
+            memory::bytes_digest(&initrd_bytes),
+        );
+        Ok(Self {
+            site: Site {
+                host,
+                spec,
+                id,
+                store,
+                dir,
+                recipe,
+            },
+            kernel,
+            initrd,
+        })
+    }
+
+    pub(super) async fn boot(self, progress: &BuildProgress) -> Result<Running, BuildError> {
+        let Self {
+            site,
+            kernel,
+            initrd,
+        } = self;
+        let begun = Instant::now();
+        let state_path = site.dir.state();
+        let state = site
+            .dir
+            .create_writable(&state_path)
+            .map_err(Site::file_error("create", &state_path))?;
+        let plan = StartPlan {
+            id: VmId::random(),
+            role: Role::Template,
+            template: site.spec.name.clone(),
+            generation: Some(site.id.clone()),
+            machine: site.spec.machine,
+            accel: site.recipe.accel,
+            cpu: site.recipe.cpu.clone(),
+            vcpus: site.spec.vcpus,
+            memory_mib: site.spec.memory_mib,
+            memory: site.dir.memory(),
+            boot: Boot::Template {
+                kernel: kernel.clone(),
+                initrd: initrd.clone(),
+                params: site.recipe.kernel_params.clone(),
+            },
+            state: state.into(),
+            console_max_bytes: site.spec.console_max_bytes,
+        };
+        let vm = LiveVm::start(&*site.host.driver, &site.host.run_dir, plan).await?;
+        let waiting = Instant::now();
+        let agent = vm.unknown_agent(waiting + site.spec.ready_timeout).await;
+        let agent = agent.map_err(|source| BuildError::NeverReady {
+            source,
+            console: vm.last_console_lines(),
+        })?;
+        let agent_took = waiting.elapsed();
+        progress.step(BuildStep::Ready);
+        for path in [&kernel, &initrd] {
+            fs::remove_file(path).map_err(Site::file_error("remove", path))?;
+        }
+        let mut phases = Phases {
+            spawn: vm.spawn,
+            qmp: vm.qmp,
+            agent: agent_took,
+            ..Phases::default()
+        };
+        phases.total = begun.elapsed();
+        Running::begin(site, vm, agent, phases).await
+    }
+}

@@ -7,7 +7,8 @@ use super::orders;
 use super::outbox::Outbox;
 use super::request::{Id, Request};
 use crate::failure::Doing as _;
-use crate::json::Object;
+use crate::identity::Sources;
+use crate::json::{Object, push_number};
 use crate::{hwclock, prepare, sys};
 
 /// The class of every error but that of an unknown command.
@@ -31,7 +32,7 @@ const COMMANDS: [&str; 11] = [
 ];
 
 /// Answers one line, now or when its command has ended.
-pub(super) fn serve(line: &[u8], jobs: &mut Jobs, outbox: &mut Outbox) {
+pub(super) fn serve(line: &[u8], jobs: &mut Jobs, sources: &mut Sources, outbox: &mut Outbox) {
     if line.trim_ascii().is_empty() {
         return;
     }
@@ -41,7 +42,7 @@ pub(super) fn serve(line: &[u8], jobs: &mut Jobs, outbox: &mut Outbox) {
             return outbox.error(&Id::none(), GENERIC, &format!("not a request: {wrong}"));
         }
     };
-    match answer(&request, jobs, outbox) {
+    match answer(&request, jobs, sources, outbox) {
         Ok(Some(value)) => outbox.reply(&request.id, &value),
         Ok(None) => {}
         Err(CallError::NotFound) => outbox.error(
@@ -57,13 +58,14 @@ pub(super) fn serve(line: &[u8], jobs: &mut Jobs, outbox: &mut Outbox) {
 fn answer(
     request: &Request<'_>,
     jobs: &mut Jobs,
+    sources: &mut Sources,
     outbox: &mut Outbox,
 ) -> Result<Option<String>, CallError> {
     let value = match request.execute.as_ref() {
         "vmint-exec" => return vmint_exec(request, jobs, outbox).map(|()| None),
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
-        "vmint-identity" => identity::renew(request)?,
-        "vmint-prepare" => prepare::prepare()?,
+        "vmint-identity" => identity::renew(request, sources)?,
+        "vmint-prepare" => prepare::prepare(sources)?,
         "guest-sync-delimited" => {
             let token = sync(request)?;
             outbox.resync();
@@ -92,7 +94,7 @@ fn vmint_exec(
 fn guest_exec(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
     let order = orders::guest_exec(request, jobs.environment())?;
     let pid = jobs.start_and_keep(order)?;
-    Ok(Object::new().plain("pid", pid).end())
+    Ok(Object::new().number("pid", pid).end())
 }
 
 fn guest_exec_status(
@@ -113,7 +115,9 @@ fn sync(request: &Request<'_>) -> Result<String, CallError> {
         name: "id",
         needs: "a value",
     })?;
-    Ok(token.to_string())
+    let mut text = String::new();
+    push_number(&mut text, token);
+    Ok(text)
 }
 
 fn number(request: &Request<'_>, name: &str) -> Result<Option<i64>, CallError> {
@@ -136,8 +140,8 @@ fn info() -> String {
         commands.push_str(
             &Object::new()
                 .string("name", name)
-                .plain("enabled", true)
-                .plain("success-response", true)
+                .flag("enabled", true)
+                .flag("success-response", true)
                 .end(),
         );
     }
@@ -147,7 +151,7 @@ fn info() -> String {
             "version",
             concat!("vmint-agent ", env!("CARGO_PKG_VERSION")),
         )
-        .plain("supported_commands", commands)
+        .json("supported_commands", &commands)
         .end()
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::errors::CallError;
 use super::request::Request;
 use crate::base64;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Sources};
 use crate::json::{Reader, Wrong};
 
-pub(super) fn renew(request: &Request<'_>) -> Result<String, CallError> {
+pub(super) fn renew(request: &Request<'_>, sources: &mut Sources) -> Result<String, CallError> {
     let mut wanted = Identity::default();
     let mut wrong = Ok(());
     request.arguments(&mut |key, value| {
@@ -24,7 +24,7 @@ pub(super) fn renew(request: &Request<'_>) -> Result<String, CallError> {
         Ok(())
     })?;
     wrong?;
-    Ok(identity::renew(&wanted)?)
+    Ok(identity::renew(&wanted, sources)?)
 }
 
 fn take_plain(wanted: &mut Identity, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {

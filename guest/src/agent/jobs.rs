@@ -101,7 +101,7 @@ impl Jobs {
             .iter()
             .any(|running| is_it(running.job.pid()) && matches!(running.asked, Asked::Status))
         {
-            outbox.reply(id, &Object::new().plain("exited", false).end());
+            outbox.reply(id, &Object::new().flag("exited", false).end());
             return Ok(());
         }
         let place = self.kept.iter().position(|(kept, _)| is_it(*kept));
@@ -223,12 +223,12 @@ fn code_and_signal(ended: Option<Ended>) -> (Option<i32>, Option<i32>) {
 fn tell_end(outcome: Outcome, id: &Id, outbox: &mut Outbox) {
     let (exit_code, signal) = code_and_signal(outcome.ended);
     let head = Object::new()
-        .optional("exit_code", exit_code)
-        .optional("signal", signal)
-        .plain("stdout_truncated", outcome.stdout_truncated)
-        .plain("stderr_truncated", outcome.stderr_truncated)
-        .plain("timed_out", outcome.timed_out)
-        .optional("spawn_error", None::<i32>);
+        .number_or_null("exit_code", exit_code)
+        .number_or_null("signal", signal)
+        .flag("stdout_truncated", outcome.stdout_truncated)
+        .flag("stderr_truncated", outcome.stderr_truncated)
+        .flag("timed_out", outcome.timed_out)
+        .json("spawn_error", "null");
     outbox.begin_reply();
     outbox.text(head.unclosed());
     outbox.text(",\"stdout\":");
@@ -241,16 +241,16 @@ fn tell_end(outcome: Outcome, id: &Id, outbox: &mut Outbox) {
 
 fn not_started(error: &SpawnError) -> String {
     let error = Object::new()
-        .plain("errno", error.errno)
+        .number("errno", error.errno)
         .string("message", &error.message)
         .end();
     Object::new()
-        .plain("exit_code", "null")
-        .plain("signal", "null")
-        .plain("stdout_truncated", false)
-        .plain("stderr_truncated", false)
-        .plain("timed_out", false)
-        .plain("spawn_error", error)
+        .json("exit_code", "null")
+        .json("signal", "null")
+        .flag("stdout_truncated", false)
+        .flag("stderr_truncated", false)
+        .flag("timed_out", false)
+        .json("spawn_error", &error)
         .string("stdout", "")
         .string("stderr", "")
         .end()
@@ -258,10 +258,10 @@ fn not_started(error: &SpawnError) -> String {
 
 /// The answer of `guest-exec-status`, which leaves out what does not apply.
 fn tell_status(outcome: Outcome, id: &Id, outbox: &mut Outbox) {
-    let mut head = Object::new().plain("exited", true);
+    let mut head = Object::new().flag("exited", true);
     match code_and_signal(outcome.ended) {
-        (Some(code), _) => head = head.plain("exitcode", code),
-        (_, Some(signal)) => head = head.plain("signal", signal),
+        (Some(code), _) => head = head.number("exitcode", code),
+        (_, Some(signal)) => head = head.number("signal", signal),
         (None, None) => {}
     }
     outbox.begin_reply();

@@ -10,6 +10,7 @@ use super::outbox::Outbox;
 use super::port::{Heard, Port};
 use super::request::Id;
 use crate::failure::{Doing as _, Failure};
+use crate::identity::Sources;
 use crate::sys;
 
 pub(super) struct Server<R, W> {
@@ -17,6 +18,7 @@ pub(super) struct Server<R, W> {
     inbox: Inbox,
     outbox: Outbox,
     jobs: Jobs,
+    sources: Sources,
     /// The port's, then those of the commands; kept for its memory.
     entries: Vec<libc::pollfd>,
 }
@@ -28,6 +30,7 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
             inbox: Inbox::new(),
             outbox: Outbox::new(),
             jobs: Jobs::new(),
+            sources: Sources::default(),
             entries: Vec::new(),
         }
     }
@@ -66,7 +69,9 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
             Heard::Something => {
                 while let Some(line) = self.inbox.next_line() {
                     match line {
-                        Line::Whole(line) => calls::serve(line, &mut self.jobs, &mut self.outbox),
+                        Line::Whole(line) => {
+                            calls::serve(line, &mut self.jobs, &mut self.sources, &mut self.outbox)
+                        }
                         Line::TooLong => self.outbox.error(
                             &Id::none(),
                             calls::GENERIC,

@@ -14,10 +14,12 @@ mod names;
 mod report;
 mod request;
 mod reseed;
+mod sources;
 
 use std::io::{self, Read as _};
 
 pub(crate) use request::{Identity, Wrong};
+pub(crate) use sources::Sources;
 
 use crate::failure::{Doing, Failure};
 use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
@@ -51,21 +53,21 @@ fn from_stdin() -> Result<String, Failure> {
         .doing(|| "read the request".to_owned())?;
     let wanted = request::parse(&text)
         .map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
-    renew(&wanted)
+    renew(&wanted, &mut Sources::default())
 }
 
 /// Takes on the identity, and says in JSON what the clone is now.
-pub(crate) fn renew(wanted: &Identity) -> Result<String, Failure> {
+pub(crate) fn renew(wanted: &Identity, sources: &mut Sources) -> Result<String, Failure> {
     if wanted.clock_step_ns != 0 {
         sys::step_clock_realtime(wanted.clock_step_ns)
             .doing(|| format!("step the clock by {} ns", wanted.clock_step_ns))?;
     }
     let reseeded = match wanted.expect_reseed {
-        true => reseed::wait_for_kernel(wanted.reseed_wait)?,
-        false => reseed::seen_by_kernel()?,
+        true => sources.log()?.wait_for_reseed(wanted.reseed_wait)?,
+        false => sources.log()?.has_reseed()?,
     };
     if !wanted.entropy.is_empty() {
-        reseed::add_host_entropy(&wanted.entropy)?;
+        reseed::add_host_entropy(sources.urandom()?, &wanted.entropy)?;
     }
     if let Some(name) = &wanted.hostname {
         names::set_hostname(name)?;
@@ -73,5 +75,5 @@ pub(crate) fn renew(wanted: &Identity) -> Result<String, Failure> {
     if let Some(id) = &wanted.machine_id {
         names::set_machine_id(id)?;
     }
-    report::read_back(reseeded)
+    report::read_back(reseeded, sources)
 }

@@ -35,17 +35,17 @@ impl Trailer {
         let spawn_error = self.spawn_error.as_ref();
         let spawn_error = spawn_error.map(|e| {
             Object::new()
-                .plain("errno", e.errno)
+                .number("errno", e.errno)
                 .string("message", &e.message)
                 .end()
         });
         let json = Object::new()
-            .optional("exit_code", exit_code)
-            .optional("signal", signal)
-            .plain("stdout_truncated", self.stdout_truncated)
-            .plain("stderr_truncated", self.stderr_truncated)
-            .plain("timed_out", self.timed_out)
-            .optional("spawn_error", spawn_error)
+            .number_or_null("exit_code", exit_code)
+            .number_or_null("signal", signal)
+            .flag("stdout_truncated", self.stdout_truncated)
+            .flag("stderr_truncated", self.stderr_truncated)
+            .flag("timed_out", self.timed_out)
+            .json("spawn_error", spawn_error.as_deref().unwrap_or("null"))
             .end();
         format!("{PREFIX}{json}\0").into_bytes()
     }

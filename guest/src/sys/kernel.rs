@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::mem::zeroed;
 use std::os::fd::AsRawFd as _;
 
 use super::{check, check_long};
@@ -108,6 +109,17 @@ pub(crate) fn mount(
         )
     })
     .map(drop)
+}
+
+pub(crate) fn hostname() -> io::Result<String> {
+    // SAFETY: utsname is arrays of bytes; zeros are valid.
+    let mut names: libc::utsname = unsafe { zeroed() };
+    // SAFETY: `names` is a valid utsname for the call to fill.
+    check(unsafe { libc::uname(&mut names) })?;
+    // SAFETY: the kernel has ended each of the names with a zero byte.
+    Ok(unsafe { CStr::from_ptr(names.nodename.as_ptr()) }
+        .to_string_lossy()
+        .into_owned())
 }
 
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {

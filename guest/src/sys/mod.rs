@@ -19,8 +19,8 @@ pub(crate) use clock::{
 };
 pub(crate) use devices::{UeventSocket, loopback_up};
 pub(crate) use kernel::{
-    ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, load_module, mount, power,
-    random_bytes, reseed, seek_data, set_hostname, sync,
+    ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, hostname, load_module, mount,
+    power, random_bytes, reseed, seek_data, set_hostname, sync,
 };
 pub(crate) use process::{
     Ended, Reap, become_subreaper, kill_child, kill_group, reap_any, reap_child,

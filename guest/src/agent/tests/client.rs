@@ -83,7 +83,7 @@ impl<S: Read + Write> Client<S> {
     pub(super) fn sh(&mut self, script: &str) -> Outcome {
         self.exec(
             &crate::json::Object::new()
-                .plain("argv", format!("[\"sh\",\"-c\",{}]", quoted(script)))
+                .json("argv", &format!("[\"sh\",\"-c\",{}]", quoted(script)))
                 .end(),
         )
     }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::port::Port;
@@ -167,11 +167,7 @@ impl Line {
             std::env::temp_dir().join(format!("vmint-agent-{name}-{}", std::process::id()));
         std::fs::create_dir(&directory).expect("a fresh directory");
         for end in ["to-guest", "to-host"] {
-            let path =
-                std::ffi::CString::new(directory.join(end).as_os_str().as_bytes()).expect("no NUL");
-            // SAFETY: the string ends with a zero byte.
-            let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
-            assert_eq!(made, 0, "mkfifo {path:?}");
+            make_fifo(&directory.join(end));
         }
         let line = Self { directory };
         let input = line.open("to-guest", false);
@@ -202,6 +198,13 @@ impl Line {
             heard: Vec::new(),
         }
     }
+}
+
+pub(super) fn make_fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: the string ends with a zero byte.
+    let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+    assert_eq!(made, 0, "mkfifo {path:?}");
 }
 
 impl Drop for Line {

@@ -151,6 +151,10 @@ impl LiveClone for Machine {
         self.0.identity()
     }
 
+    fn has_exited(&self) -> bool {
+        self.0.has_exited()
+    }
+
     fn ended(&self) -> BoxFuture<'_, String> {
         self.0.ended().map(|end| end.to_string()).boxed()
     }

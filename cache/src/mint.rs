@@ -178,6 +178,8 @@ pub trait LiveClone: Send + Sync + 'static {
     fn facts(&self) -> CloneFacts;
     /// Its names at present.
     fn identity(&self) -> Identity;
+    /// Whether its process has ended: answered at once, perhaps before [`LiveClone::ended`] resolves.
+    fn has_exited(&self) -> bool;
     /// Resolves with the reason once its process is gone. Any number of callers.
     fn ended(&self) -> BoxFuture<'_, String>;
     /// Asks the guest for an answer.

@@ -174,11 +174,16 @@ impl LaunchError {
     }
 }
 
-/// The last lines of a process, as the end of a message.
+/// The last lines of a process, as the end of a message of one line.
 pub(crate) fn said(stderr: &str) -> String {
-    if stderr.is_empty() {
+    let lines: Vec<&str> = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() {
         String::new()
     } else {
-        format!("; it said: {stderr}")
+        format!("; it said: {}", lines.join(" / "))
     }
 }

@@ -294,6 +294,79 @@ async fn a_host_that_cannot_work_says_what_it_needs() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `auto` believes in KVM only after a guest has booted under it, and remembers what it found.
+#[tokio::test(flavor = "multi_thread")]
+async fn kvm_is_proved_or_declined_with_a_reason() -> anyhow::Result<()> {
+    let folder = new_folder()?;
+    let mut auto = settings(&folder);
+    auto.accel = vmint_factory::AccelChoice::Auto;
+    // Everybody may open the device while this test runs, so that a guest is really tried where there is one.
+    let device = OpenDevice::new()?;
+    let factory = Factory::open(auto.clone(), &guest_spec("probe")).await?;
+    let first = factory.host().clone();
+    drop(factory);
+    let says = match (device.is_there(), first.accel) {
+        (true, vmint_factory::Accel::Kvm) => "a guest booted under KVM in ",
+        (true, vmint_factory::Accel::Tcg) => "KVM does not run a guest here: ",
+        (false, _) => "/dev/kvm cannot be used: ",
+    };
+    assert!(
+        first.accel_reason.starts_with(says),
+        "{}",
+        first.accel_reason
+    );
+    assert!(
+        !first.accel_reason.contains('\n'),
+        "one line: {}",
+        first.accel_reason
+    );
+    let begun = Instant::now();
+    let factory = Factory::open(auto.clone(), &guest_spec("probe")).await?;
+    assert_eq!(
+        factory.host().accel_reason,
+        first.accel_reason,
+        "the verdict is remembered"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(auto.run_dir.join("accel.json").exists(), device.is_there());
+    drop(factory);
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// Opens `/dev/kvm` to everybody, and gives its mode back.
+struct OpenDevice(Option<std::fs::Permissions>);
+
+impl OpenDevice {
+    const PATH: &str = "/dev/kvm";
+
+    fn new() -> anyhow::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        if !nix::unistd::Uid::effective().is_root() || !std::path::Path::new(Self::PATH).exists() {
+            return Ok(Self(None));
+        }
+        let before = std::fs::metadata(Self::PATH)?.permissions();
+        std::fs::set_permissions(Self::PATH, std::fs::Permissions::from_mode(0o666))?;
+        Ok(Self(Some(before)))
+    }
+
+    fn is_there(&self) -> bool {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(Self::PATH)
+            .is_ok()
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            drop(std::fs::set_permissions(Self::PATH, before));
+        }
+    }
+}
+
 /// A QEMU that only answers its monitor: it plays one of another version. Perl is on every Debian.
 fn fake_qemu(folder: &std::path::Path, version: &str) -> anyhow::Result<PathBuf> {
     let (major, minor) = version.split_once('.').unwrap_or((version, "0"));

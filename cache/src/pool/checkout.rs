@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -49,7 +48,7 @@ pub(crate) struct Order {
 
 /// Why a granted clone cannot be handed over.
 enum Unfit {
-    Dead(String),
+    Dead(&'static str),
     Unprepared {
         what: &'static str,
         source: BoxError,
@@ -156,9 +155,9 @@ impl Pool {
     /// Makes the clone what the request wants, and makes sure that it lives.
     async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
         let vm = grant.vm().clone();
-        if let Some(how) = vm.ended().now_or_never() {
+        if vm.has_exited() {
             grant.touch();
-            return Err(Unfit::Dead(how));
+            return Err(Unfit::Dead("its process has ended"));
         }
         if self.spec().standby == Standby::Paused {
             grant.touch();

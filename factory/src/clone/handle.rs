@@ -111,6 +111,12 @@ impl Vm {
         crate::process::anonymous_bytes(self.pid())
     }
 
+    /// Whether its process has ended. A system call, a microsecond: for the moment before it is handed out.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        self.live.has_exited()
+    }
+
     /// Waits until its process is gone.
     ///
     /// # Cancel safety

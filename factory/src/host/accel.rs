@@ -6,6 +6,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::{Host, cpu_of, kernel_params};
 use crate::driver::Boot;
 use crate::memory::file_digest;
+use crate::sys::Credentials;
 use crate::template::GenerationDir;
 use crate::vm::{LiveVm, Role, StartPlan};
 use crate::{Accel, AccelChoice, GenerationId, TemplateSpec, VmId, text};
@@ -80,14 +82,14 @@ pub(super) async fn choose(
 ) -> Result<Choice, AccelError> {
     match wanted {
         AccelChoice::Tcg => Ok(tcg("host.accel is \"tcg\"".to_owned())),
-        AccelChoice::Kvm => match device_refusal() {
+        AccelChoice::Kvm => match device_refusal(host.user.as_ref()) {
             Some(reason) => Err(AccelError::NoKvm { reason }),
             None => Ok(Choice {
                 accel: Accel::Kvm,
                 reason: "host.accel is \"kvm\"".to_owned(),
             }),
         },
-        AccelChoice::Auto => match device_refusal() {
+        AccelChoice::Auto => match device_refusal(host.user.as_ref()) {
             Some(reason) => Ok(tcg(format!("{DEVICE} cannot be used: {reason}"))),
             None => proved(host, guest).await,
         },
@@ -101,14 +103,35 @@ fn tcg(reason: String) -> Choice {
     }
 }
 
-/// Why the device cannot be opened; none when it can.
-pub(super) fn device_refusal() -> Option<String> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .err()
-        .map(|error| error.to_string())
+/// Why the device cannot be opened, by us or by the hypervisor's user; none when it can. Such a verdict is not
+/// remembered: it changes with a `usermod`.
+pub(super) fn device_refusal(user: Option<&Credentials>) -> Option<String> {
+    let opened = OpenOptions::new().read(true).write(true).open(DEVICE);
+    let metadata = match opened.and_then(|device| device.metadata()) {
+        Ok(metadata) => metadata,
+        Err(error) => return Some(error.to_string()),
+    };
+    let user = user?;
+    let (mode, uid, gid) = (metadata.mode() & 0o777, metadata.uid(), metadata.gid());
+    if may_use(user, mode, uid, gid) {
+        return None;
+    }
+    Some(format!(
+        "QEMU's user (uid {}) may not open it (mode {mode:o}, owner {uid}:{gid})",
+        user.uid
+    ))
+}
+
+/// Whether a user may read and write a file of this mode and owner.
+fn may_use(user: &Credentials, mode: u32, uid: u32, gid: u32) -> bool {
+    let is_member =
+        user.gid.as_raw() == gid || user.groups.iter().any(|group| group.as_raw() == gid);
+    let wanted = match () {
+        () if user.uid.as_raw() == uid => 0o600,
+        () if is_member => 0o060,
+        () => 0o006,
+    };
+    mode & wanted == wanted
 }
 
 /// The remembered verdict, or that of a boot now.
@@ -204,5 +227,61 @@ impl Trial {
 
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{Gid, Uid};
+
+    #[test]
+    fn the_devices_mode_counts_for_the_hypervisors_user() {
+        let user = Credentials {
+            uid: Uid::from_raw(990),
+            gid: Gid::from_raw(990),
+            groups: vec![Gid::from_raw(108)],
+        };
+        assert!(!may_use(&user, 0o600, 0, 0), "root's alone");
+        assert!(may_use(&user, 0o660, 0, 108), "its group's");
+        assert!(!may_use(&user, 0o660, 0, 109), "another group's");
+        assert!(
+            !may_use(&user, 0o606, 0, 108),
+            "the group's right comes before everybody's"
+        );
+        assert!(may_use(&user, 0o666, 0, 0), "everybody's");
+        assert!(may_use(&user, 0o600, 990, 0), "its own");
+    }
+
+    #[test]
+    fn a_verdict_holds_for_what_it_was_found_with() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join(FILE);
+        let key = |boot: &str| Key {
+            host_boot_id: boot.into(),
+            qemu: "q".into(),
+            kernel: "k".into(),
+            initrd: "i".into(),
+        };
+        let choice = tcg("KVM does not run a guest here".into());
+        assert_eq!(
+            remembered(&file, &key("a")),
+            None,
+            "nothing is remembered yet"
+        );
+        let verdict = Remembered {
+            key: key("a"),
+            choice: choice.clone(),
+        };
+        fs::write(&file, serde_json::to_vec(&verdict)?)?;
+        assert_eq!(remembered(&file, &key("a")), Some(choice));
+        assert_eq!(
+            remembered(&file, &key("b")),
+            None,
+            "the host was started again"
+        );
+        fs::write(&file, "half a ver")?;
+        assert_eq!(remembered(&file, &key("a")), None, "nonsense is no verdict");
+        Ok(())
     }
 }

@@ -51,10 +51,10 @@ pub async fn doctor(settings: &HostSettings, guest: &TemplateSpec) -> Vec<Check>
     let (user_check, credentials) = check_user(settings);
     vec![
         user_check,
-        check_qemu(settings, credentials).await,
+        check_qemu(settings, credentials.clone()).await,
         check_guest("guest kernel", &guest.kernel),
         check_guest("guest initrd", &guest.initrd),
-        check_kvm(),
+        check_kvm(credentials.as_ref()),
         check_templates(settings, guest),
         check_memory(guest),
         check_cores(),
@@ -122,8 +122,8 @@ fn check_guest(name: &str, path: &Path) -> Check {
     }
 }
 
-fn check_kvm() -> Check {
-    match accel::device_refusal() {
+fn check_kvm(credentials: Option<&Credentials>) -> Check {
+    match accel::device_refusal(credentials) {
         None => {
             let detail = "/dev/kvm opens; whether it runs a guest is proved by a boot when the service starts";
             Check::new("kvm", Verdict::Ok, detail, None)

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::stderr::StderrTail;
 use super::stray::ProcessStamp;
+use super::watch::ExitWatch;
 use crate::sys::{self, ChildSettings, Credentials};
 
 /// How long the rest of the error stream is waited for after the process has ended.
@@ -38,6 +40,7 @@ pub(crate) struct LaunchPlan {
 pub(crate) struct Child {
     process: tokio::process::Child,
     stamp: ProcessStamp,
+    watch: Arc<ExitWatch>,
     stderr: StderrTail,
     stderr_reader: Option<JoinHandle<()>>,
 }
@@ -67,6 +70,7 @@ impl Child {
         let gone = || io::Error::other("the process has no pid");
         let pid = process.id().ok_or_else(gone)?;
         let stamp = ProcessStamp::of(pid)?;
+        let watch = Arc::new(ExitWatch::of(pid)?);
         let (stderr, reader) = match process.stderr.take() {
             Some(stream) => StderrTail::follow(stream),
             None => return Err(io::Error::other("the process has no error stream")),
@@ -74,6 +78,7 @@ impl Child {
         Ok(Self {
             process,
             stamp,
+            watch,
             stderr,
             stderr_reader: Some(reader),
         })
@@ -81,6 +86,11 @@ impl Child {
 
     pub(crate) fn stamp(&self) -> ProcessStamp {
         self.stamp
+    }
+
+    /// Tells at once whether it has ended, without waiting for it.
+    pub(crate) fn watch(&self) -> Arc<ExitWatch> {
+        Arc::clone(&self.watch)
     }
 
     pub(crate) fn stderr(&self) -> StderrTail {

@@ -13,7 +13,9 @@ mod stderr;
 mod stray;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
 pub(crate) use memory::anonymous_bytes;
 pub(crate) use stray::{ProcessStamp, end_stray};
+pub(crate) use watch::ExitWatch;

@@ -16,7 +16,7 @@ use super::owner::{EndRequest, Owner, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
-use crate::process::ProcessStamp;
+use crate::process::{ExitWatch, ProcessStamp};
 use crate::{Accel, GenerationId, MachineType, VmId};
 
 /// What is to be started.
@@ -61,6 +61,7 @@ pub(crate) struct LiveVm {
     pub(crate) monitor: Arc<dyn Monitor>,
     pub(crate) console: Console,
     pub(crate) stamp: ProcessStamp,
+    watch: Arc<ExitWatch>,
     /// From the order to the process, directory and sockets included.
     pub(crate) spawn: Duration,
     pub(crate) qmp: Duration,
@@ -114,7 +115,7 @@ impl LiveVm {
             spawn,
             qmp,
         } = driver.launch(order).await?;
-        let stamp = child.stamp();
+        let (stamp, watch) = (child.stamp(), child.watch());
         let record = record(stamp);
         record.write(dir.path()).map_err(directory)?;
         let monitor: Arc<dyn Monitor> = Arc::from(monitor);
@@ -136,6 +137,7 @@ impl LiveVm {
             monitor,
             console,
             stamp,
+            watch,
             spawn: paper + spawn,
             qmp,
             dir: path,
@@ -195,6 +197,11 @@ impl LiveVm {
             outcome = work => outcome,
             end = self.ended() => Err(E::from(GuestError::Ended { reason: end.how })),
         }
+    }
+
+    /// Whether the process has ended, known before anybody was told.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.watch.has_exited()
     }
 
     /// Waits until the process is gone.

@@ -104,6 +104,10 @@ impl LiveClone for Handle {
         }
     }
 
+    fn has_exited(&self) -> bool {
+        self.0.ended().now_or_never().is_some()
+    }
+
     fn ended(&self) -> BoxFuture<'_, String> {
         self.0.ended().boxed()
     }

@@ -39,7 +39,6 @@ inputs_sources() {
 
 inputs_outputs() {
   local files=(vmlinuz initrd.img)
-  [[ ! -e $1/vmlinux ]] || files+=(vmlinux)
   (cd -- "$1" && sha256sum "${files[@]}" | awk '{ print "output", $2, "sha256:" $1 }')
 }
 

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::WallNs;
 use crate::guest::AgentKind;
-use crate::memory::MemorySurvey;
+use crate::memory::{self, MemorySurvey};
 use crate::{Accel, Argv, GenerationId, MachineType, Phases};
 
 /// The file's name.
 const FILE: &str = "manifest.json";
+/// The field that holds the digest of the others.
+const SEAL: &str = "seal";
 
 /// A generation's description of itself. Its existence says that the generation is whole and was verified.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -151,7 +154,9 @@ impl Manifest {
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         let fresh = dir.join("manifest.json.new");
         let mut file = fs::File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.write_all(&serde_json::to_vec_pretty(&sealed(serde_json::to_value(
+            self,
+        )?)?)?)?;
         file.sync_all()?;
         fs::rename(fresh, dir.join(FILE))
     }
@@ -159,20 +164,36 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// When there is none, or none of this format.
+    /// When there is none, none of this format, or not one byte for byte as it was written.
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
         let invalid =
             |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {why}"));
         let bytes = fs::read(dir.join(FILE))
             .map_err(|e| io::Error::new(e.kind(), format!("{FILE} cannot be read: {e}")))?;
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
-        if manifest.format != Self::FORMAT {
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+        if value.get("format").and_then(Value::as_u64) != Some(Self::FORMAT.into()) {
+            let found = value.get("format").unwrap_or(&Value::Null);
             return Err(invalid(format!(
-                "format {}, and this program reads {}",
-                manifest.format,
+                "format {found}, and this program reads {}",
                 Self::FORMAT
             )));
         }
-        Ok(manifest)
+        if sealed(value.clone())? != value {
+            return Err(invalid(
+                "its seal does not agree with what it says".to_owned(),
+            ));
+        }
+        serde_json::from_value(value).map_err(|e| invalid(e.to_string()))
     }
+}
+
+/// A manifest with the digest of everything else in it: nobody looks at every field later on.
+fn sealed(mut manifest: Value) -> io::Result<Value> {
+    if let Some(fields) = manifest.as_object_mut() {
+        fields.remove(SEAL);
+        // The keys of a JSON value are sorted, so the same content always gives the same bytes.
+        let digest = memory::bytes_digest(&serde_json::to_vec(&*fields)?);
+        fields.insert(SEAL.to_owned(), Value::String(digest));
+    }
+    Ok(manifest)
 }

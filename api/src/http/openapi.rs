@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
@@ -28,17 +29,30 @@ const PROBLEM: &str = "Problem";
 )]
 pub(super) struct Document;
 
-/// Adds the answer that every route can give.
-pub(super) struct AnyError;
+/// Adds the answer that every route can give, and the descriptions that are missing.
+pub(super) struct Complete;
 
-impl Modify for AnyError {
+impl Modify for Complete {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for item in openapi.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
             for operation in operations.into_iter().filter_map(Option::as_mut) {
                 let any = problem("Any other error: `invalid_request`, `method_not_allowed`, `internal` and so on");
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(any));
+                describe(operation);
             }
+        }
+    }
+}
+
+/// OpenAPI wants a description of every answer; that of a good one is what the operation does.
+fn describe(operation: &mut Operation) {
+    let summary = operation.summary.clone().unwrap_or_default();
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description.clone_from(&summary);
         }
     }
 }

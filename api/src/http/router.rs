@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::observe::{no_such_method, no_such_path, observe};
-use super::openapi::{AnyError, Document};
+use super::openapi::{Complete, Document};
 use super::routes::{builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates};
 use super::service::Service;
 
@@ -25,7 +25,7 @@ pub fn router(service: Service) -> Router {
 #[must_use]
 pub fn openapi_document() -> utoipa::openapi::OpenApi {
     let (_, mut document) = documented().split_for_parts();
-    AnyError.modify(&mut document);
+    Complete.modify(&mut document);
     document
 }
 

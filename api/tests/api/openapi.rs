@@ -52,6 +52,24 @@ async fn every_route_is_in_the_document_with_its_errors() {
 }
 
 #[tokio::test]
+async fn every_operation_has_a_name_of_its_own_and_every_answer_a_description() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    let mut names = Vec::new();
+    for operation in document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    {
+        names.push(operation["operationId"].as_str().unwrap());
+        for response in operation["responses"].as_object().unwrap().values() {
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{operation}");
+        }
+    }
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
+}
+
+#[tokio::test]
 async fn every_reference_in_the_document_leads_somewhere() {
     let harness = Harness::start().await;
     let document = harness.get("/openapi.json").await.ok(200);

@@ -21,7 +21,7 @@ async fn a_template_shows_its_generations() {
         ("qemu_version", json!("10.0.2")),
         ("memory_mib", json!(256)),
         ("clones", json!(2)),
-        ("phases_ms", json!({"boot": 5000.0})),
+        ("phases_ms", json!({"total": 5000.0, "first_exec": 6000.0, "boot": 5000.0})),
         ("report", json!({"canaries": 2})),
     ] {
         assert_eq!(generation[field], value, "{field}");

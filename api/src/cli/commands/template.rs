@@ -12,7 +12,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Table, or_dash, since};
-use crate::http::view::{Build, Template, TemplateList};
+use crate::http::view::{Build, Generation, Template, TemplateList};
 
 /// How often a running build is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -71,7 +71,8 @@ fn details(template: &Template) -> String {
     if let Some(error) = &template.last_error {
         fields.field("last error", error);
     }
-    let mut generations = Table::new(&["GENERATION", "BUILT AT", "ACCEL", "QEMU", "MEMORY", "CLONES", "BUILD TIME"]);
+    let mut generations =
+        Table::new(&["GENERATION", "BUILT AT", "ACCEL", "QEMU", "MEMORY", "CLONES", "COLD BOOT", "FIRST EXEC"]);
     for one in &template.generations {
         generations.row([
             one.generation.clone(),
@@ -80,10 +81,15 @@ fn details(template: &Template) -> String {
             one.qemu_version.clone(),
             format!("{} MiB", one.memory_mib),
             one.clones.to_string(),
-            format!("{:.1} s", one.phases_ms.values().sum::<f64>() / 1e3),
+            phase(one, "total"),
+            phase(one, "first_exec"),
         ]);
     }
     format!("{}\n{}", fields.render(), generations.render())
+}
+
+fn phase(generation: &Generation, name: &str) -> String {
+    or_dash(generation.phases_ms.get(name).map(|ms| format!("{ms:.0} ms")))
 }
 
 /// Starts a build and watches it to its end.

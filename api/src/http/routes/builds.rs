@@ -11,7 +11,7 @@ use crate::http::service::Service;
 use crate::http::view::{Build, BuildList};
 
 /// Every build that is remembered.
-#[utoipa::path(get, path = "/v1/builds", tag = "templates", responses((status = 200, body = BuildList)))]
+#[utoipa::path(get, path = "/v1/builds", operation_id = "list_builds", tag = "templates", responses((status = 200, body = BuildList)))]
 pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> Json<BuildList> {
     let builds = service.cache().builds().into_iter().map(Build::from).collect();
     Json(BuildList { builds })
@@ -19,7 +19,7 @@ pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -
 
 /// One build.
 #[utoipa::path(
-    get, path = "/v1/builds/{id}", tag = "templates",
+    get, path = "/v1/builds/{id}", operation_id = "show_build", tag = "templates",
     params(("id" = String, Path, description = "The build")),
     responses((status = 200, body = Build), openapi::UnknownBuild)
 )]

@@ -22,6 +22,7 @@ const DEFAULT_TEMPLATE: &str = "default";
 /// What is asked for. Every field is optional.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = Checkout)]
 pub(in crate::http) struct CheckoutBody {
     /// The template; `default` when absent.
     #[schema(example = "default")]
@@ -62,6 +63,7 @@ pub(in crate::http) struct CheckoutBody {
 /// What a checkout does when no sandbox is ready.
 #[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = OnEmpty)]
 pub(in crate::http) enum OnEmptyBody {
     /// Waits up to `wait_ms`.
     #[default]

@@ -14,7 +14,7 @@ use crate::http::service::Service;
 
 /// The newest part of what the guest wrote to its serial console.
 #[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/console", tag = "sandboxes",
+    get, path = "/v1/sandboxes/{id}/console", operation_id = "read_console", tag = "sandboxes",
     params(
         ("id" = String, Path, description = "The sandbox"),
         ("follow" = Option<bool>, Query, description = "Reserved: true is not possible yet")

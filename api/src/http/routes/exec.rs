@@ -23,6 +23,7 @@ use crate::http::view::ExecResult;
 /// A command.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Exec)]
 pub(in crate::http) struct ExecBody {
     /// The program and its arguments; a program without a slash is looked up in the guest's `PATH`.
     #[schema(example = json!(["echo", "hello"]))]
@@ -54,7 +55,7 @@ impl Payload for ExecBody {
 
 /// Runs a command and waits for its end.
 #[utoipa::path(
-    post, path = "/v1/sandboxes/{id}/exec", tag = "sandboxes",
+    post, path = "/v1/sandboxes/{id}/exec", operation_id = "exec_in_sandbox", tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
     request_body = ExecBody,
     responses(

@@ -29,7 +29,7 @@ pub(in crate::http) struct PoolChange {
 impl Payload for PoolChange {}
 
 /// Every pool.
-#[utoipa::path(get, path = "/v1/pools", tag = "pools", responses((status = 200, body = PoolList)))]
+#[utoipa::path(get, path = "/v1/pools", operation_id = "list_pools", tag = "pools", responses((status = 200, body = PoolList)))]
 pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> axum::Json<PoolList> {
     let pools = service.cache().pools().into_iter().map(Pool::from).collect();
     axum::Json(PoolList { pools })
@@ -37,7 +37,7 @@ pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -
 
 /// The pool of one template.
 #[utoipa::path(
-    get, path = "/v1/pools/{template}", tag = "pools",
+    get, path = "/v1/pools/{template}", operation_id = "show_pool", tag = "pools",
     params(("template" = String, Path, description = "The template")),
     responses((status = 200, body = Pool), openapi::UnknownTemplate)
 )]
@@ -52,7 +52,7 @@ pub(in crate::http) async fn show(
 
 /// Changes the sizes of a pool, until the service is started again.
 #[utoipa::path(
-    patch, path = "/v1/pools/{template}", tag = "pools",
+    patch, path = "/v1/pools/{template}", operation_id = "resize_pool", tag = "pools",
     params(("template" = String, Path, description = "The template")),
     request_body = PoolChange,
     responses(

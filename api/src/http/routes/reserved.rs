@@ -11,7 +11,7 @@ use crate::http::service::Service;
 
 /// Reserved: goes back to the generation before.
 #[utoipa::path(
-    post, path = "/v1/templates/{name}/rollback", tag = "reserved",
+    post, path = "/v1/templates/{name}/rollback", operation_id = "rollback_template", tag = "reserved",
     params(("name" = String, Path, description = "The template")),
     responses(openapi::UnknownTemplate, openapi::NotPossible)
 )]
@@ -37,7 +37,7 @@ pub(in crate::http) async fn drain() -> Problem {
 
 /// Reserved: a WebSocket for streaming and interactive commands.
 #[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/exec", tag = "reserved",
+    get, path = "/v1/sandboxes/{id}/exec", operation_id = "stream_exec", tag = "reserved",
     params(("id" = String, Path, description = "The sandbox")),
     responses(openapi::UnknownSandbox, openapi::NotPossible)
 )]
@@ -66,7 +66,13 @@ pub(in crate::http) async fn write_file(State(service): State<Service>, Name(id)
 }
 
 /// Reserved: builds, clones, checkouts and failures as they happen.
-#[utoipa::path(get, path = "/v1/events", tag = "reserved", responses(openapi::NotPossible))]
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "follow_events",
+    tag = "reserved",
+    responses(openapi::NotPossible)
+)]
 pub(in crate::http) async fn events() -> Problem {
     Problem::not_yet("following events")
 }

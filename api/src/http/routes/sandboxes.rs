@@ -33,7 +33,7 @@ impl Payload for Renewal {}
 
 /// Leased sandboxes.
 #[utoipa::path(
-    get, path = "/v1/sandboxes", tag = "sandboxes",
+    get, path = "/v1/sandboxes", operation_id = "list_sandboxes", tag = "sandboxes",
     params(("template" = Option<String>, Query, description = "Only those of this template")),
     responses((status = 200, body = SandboxList), openapi::Invalid, openapi::NotPossible)
 )]
@@ -51,7 +51,7 @@ pub(in crate::http) async fn list(
 
 /// Leases a sandbox: a ready one out of the pool, or one that is made meanwhile.
 #[utoipa::path(
-    post, path = "/v1/sandboxes", tag = "sandboxes",
+    post, path = "/v1/sandboxes", operation_id = "checkout_sandbox", tag = "sandboxes",
     request_body(content = Option<CheckoutBody>, description = "Every field is optional, and so is the body"),
     responses(
         (status = 201, body = Sandbox, headers(("location" = String, description = "The sandbox"))),
@@ -80,7 +80,7 @@ pub(in crate::http) async fn checkout(
 
 /// One leased sandbox.
 #[utoipa::path(
-    get, path = "/v1/sandboxes/{id}", tag = "sandboxes",
+    get, path = "/v1/sandboxes/{id}", operation_id = "show_sandbox", tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
     responses((status = 200, body = Sandbox), openapi::UnknownSandbox)
 )]
@@ -95,7 +95,7 @@ pub(in crate::http) async fn show(
 
 /// Sets the lease anew, counted from now.
 #[utoipa::path(
-    post, path = "/v1/sandboxes/{id}/renew", tag = "sandboxes",
+    post, path = "/v1/sandboxes/{id}/renew", operation_id = "renew_sandbox", tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
     request_body = Renewal,
     responses(
@@ -116,7 +116,7 @@ pub(in crate::http) async fn renew(
 
 /// Ends a sandbox. Answers once its process is gone.
 #[utoipa::path(
-    delete, path = "/v1/sandboxes/{id}", tag = "sandboxes",
+    delete, path = "/v1/sandboxes/{id}", operation_id = "release_sandbox", tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
     responses((status = 204, description = "It is gone"), openapi::UnknownSandbox)
 )]

@@ -16,7 +16,7 @@ use crate::http::service::Service;
 use crate::http::view::{Build, Template, TemplateList};
 
 /// Every template.
-#[utoipa::path(get, path = "/v1/templates", tag = "templates", responses((status = 200, body = TemplateList)))]
+#[utoipa::path(get, path = "/v1/templates", operation_id = "list_templates", tag = "templates", responses((status = 200, body = TemplateList)))]
 pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> Json<TemplateList> {
     let templates = service.cache().templates().into_iter().map(Template::from).collect();
     Json(TemplateList { templates })
@@ -24,7 +24,7 @@ pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -
 
 /// One template.
 #[utoipa::path(
-    get, path = "/v1/templates/{name}", tag = "templates",
+    get, path = "/v1/templates/{name}", operation_id = "show_template", tag = "templates",
     params(("name" = String, Path, description = "The template")),
     responses((status = 200, body = Template), openapi::UnknownTemplate)
 )]
@@ -39,7 +39,7 @@ pub(in crate::http) async fn show(
 
 /// Builds a new generation of a template. Its pool goes over to it when it is published.
 #[utoipa::path(
-    post, path = "/v1/templates/{name}/rebuild", tag = "templates",
+    post, path = "/v1/templates/{name}/rebuild", operation_id = "rebuild_template", tag = "templates",
     params(
         ("name" = String, Path, description = "The template"),
         ("wait" = Option<bool>, Query, description = "Answer when the build has ended")

@@ -53,7 +53,8 @@ pub struct Generation {
     pub memory_mib: u64,
     /// Living clones of it.
     pub clones: usize,
-    /// How long each phase of its build took, milliseconds.
+    /// Milliseconds: the phases of its cold boot (`total` is all of them), `first_exec` (until the first command after it
+    /// was answered), and the steps of its build.
     pub phases_ms: BTreeMap<String, f64>,
     /// What its canary clones proved.
     #[schema(value_type = Object)]

@@ -203,6 +203,10 @@ impl LiveClone for Machine {
         Identity { hostname: self.hostname.lock().unwrap().clone(), machine_id: "f".repeat(32) }
     }
 
+    fn has_exited(&self) -> bool {
+        self.wait().now_or_never().is_some()
+    }
+
     fn ended(&self) -> BoxFuture<'_, String> {
         self.wait().boxed()
     }

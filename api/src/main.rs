@@ -16,7 +16,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let logs = cli.logs();
     if let Err(error) = start_logs(logs.log_format, &logs.log_level) {
-        return fail(&format!("--log-level {:?}: {error}", logs.log_level), WRONG_USAGE);
+        return fail(
+            &format!("--log-level {:?}: {error}", logs.log_level),
+            WRONG_USAGE,
+        );
     }
     let runtime = match runtime(cli.is_service()) {
         Ok(runtime) => runtime,
@@ -31,7 +34,11 @@ fn main() -> ExitCode {
 
 /// The service works on every core; a client command makes one request after the other.
 fn runtime(is_service: bool) -> std::io::Result<Runtime> {
-    let mut builder = if is_service { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut builder = if is_service {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
     builder.enable_all().build()
 }
 

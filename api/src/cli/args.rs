@@ -10,7 +10,12 @@ use crate::telemetry::LogFormat;
 
 /// Boots a template VM once, and hands copy-on-write clones of it out from warm pools over HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "vmint", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "vmint",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -52,10 +57,22 @@ pub(crate) struct Options {
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// How log lines look
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
     /// What is logged: a level, or a filter such as info,vmint_factory=debug
-    #[arg(long, global = true, env = "VMINT_LOG", default_value = "info", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        env = "VMINT_LOG",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
     pub log_level: String,
 }
 
@@ -240,7 +257,12 @@ pub(crate) struct ExecArgs {
     /// The sandbox
     pub(crate) id: String,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGV"
+    )]
     pub(crate) argv: Vec<String>,
 }
 
@@ -297,7 +319,9 @@ mod tests {
             ["vmint", "exec", "-i", "id", "ls", "-la", "--json"].as_slice(),
         ] {
             let cli = Cli::try_parse_from(line).expect("valid");
-            let Command::Exec(exec) = cli.command else { panic!("no exec") };
+            let Command::Exec(exec) = cli.command else {
+                panic!("no exec")
+            };
             assert_eq!(exec.argv, ["ls", "-la", "--json"]);
             assert!(exec.interactive && !cli.options.json);
         }

@@ -111,7 +111,10 @@ impl Client {
         deadline: Duration,
     ) -> Result<Answer, ClientError> {
         let endpoint = self.endpoint.to_string();
-        let silent = |after| ClientError::Silent { endpoint: endpoint.clone(), after };
+        let silent = |after| ClientError::Silent {
+            endpoint: endpoint.clone(),
+            after,
+        };
         let exchange = async {
             match &self.endpoint {
                 Endpoint::Tcp(authority) => {
@@ -124,16 +127,32 @@ impl Client {
                 }
             }
         };
-        let (status, body) = timeout(deadline, exchange).await.map_err(|_| silent(deadline))??;
-        let answer = Answer { endpoint, status, body };
-        if status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+        let (status, body) = timeout(deadline, exchange)
+            .await
+            .map_err(|_| silent(deadline))??;
+        let answer = Answer {
+            endpoint,
+            status,
+            body,
+        };
+        if status.is_success() {
+            Ok(answer)
+        } else {
+            Err(refused(&answer))
+        }
     }
 
-    async fn connected<S>(&self, connecting: impl Future<Output = io::Result<S>>) -> Result<S, ClientError> {
+    async fn connected<S>(
+        &self,
+        connecting: impl Future<Output = io::Result<S>>,
+    ) -> Result<S, ClientError> {
         let connected = timeout(CONNECT_TIMEOUT, connecting).await;
         connected
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|source| ClientError::Unreachable { endpoint: self.endpoint.to_string(), source })
+            .map_err(|source| ClientError::Unreachable {
+                endpoint: self.endpoint.to_string(),
+                source,
+            })
     }
 
     async fn exchange<S>(
@@ -149,30 +168,60 @@ impl Client {
     {
         let endpoint = self.endpoint.to_string();
         let failed = |error: hyper::Error| broken(&endpoint, error);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let body = Full::new(body.map(|json| Bytes::from(json.to_string())).unwrap_or_default());
-        let request = request.body(body).map_err(|error| broken(&endpoint, error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let body = Full::new(
+            body.map(|json| Bytes::from(json.to_string()))
+                .unwrap_or_default(),
+        );
+        let request = request
+            .body(body)
+            .map_err(|error| broken(&endpoint, error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(failed)?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(failed)?
+            .to_bytes();
         Ok((status, body))
     }
 }
 
 fn broken(endpoint: &str, error: impl std::fmt::Display) -> ClientError {
-    ClientError::Broken { endpoint: endpoint.to_owned(), reason: error.to_string() }
+    ClientError::Broken {
+        endpoint: endpoint.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 fn refused(answer: &Answer) -> ClientError {
     match serde_json::from_slice::<ProblemBody>(&answer.body) {
-        Ok(ProblemBody { code, title, detail, errno, .. }) => {
-            ClientError::Refused(Refusal { code, title, detail, errno })
-        }
-        Err(_) => broken(&answer.endpoint, format!("status {} without a problem", answer.status)),
+        Ok(ProblemBody {
+            code,
+            title,
+            detail,
+            errno,
+            ..
+        }) => ClientError::Refused(Refusal {
+            code,
+            title,
+            detail,
+            errno,
+        }),
+        Err(_) => broken(
+            &answer.endpoint,
+            format!("status {} without a problem", answer.status),
+        ),
     }
 }

@@ -35,7 +35,11 @@ impl FromStr for Endpoint {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             let absolute = path.starts_with('/');
-            return if absolute { Ok(Self::Unix(path.into())) } else { Err("unix: needs a whole path".to_owned()) };
+            return if absolute {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err("unix: needs a whole path".to_owned())
+            };
         }
         let uri = text.parse::<Uri>().map_err(|error| error.to_string())?;
         match (uri.scheme_str(), uri.authority(), uri.path()) {
@@ -51,7 +55,9 @@ impl FromStr for Endpoint {
 /// The service that the options name, or the one that `serve` would be with the same options.
 pub(super) fn of(options: &Options) -> Result<Endpoint, CliError> {
     match options.url.as_deref().filter(|url| !url.is_empty()) {
-        Some(url) => url.parse().map_err(|reason| CliError::Usage(format!("--url {url:?}: {reason}"))),
+        Some(url) => url
+            .parse()
+            .map_err(|reason| CliError::Usage(format!("--url {url:?}: {reason}"))),
         None => {
             // Mistakes elsewhere in the file are no reason not to find the socket.
             let examined = config::examine(options.config.as_deref(), &Places::of_this_host())?;
@@ -66,13 +72,38 @@ mod tests {
 
     #[test]
     fn urls_name_a_host_or_a_socket() {
-        let parse = |text: &str| text.parse::<Endpoint>().map(|endpoint| endpoint.to_string());
-        assert_eq!(parse("http://127.0.0.1:7070"), Ok("http://127.0.0.1:7070".to_owned()));
-        assert_eq!(parse("http://localhost:7070/"), Ok("http://localhost:7070".to_owned()));
-        assert_eq!(parse("http://[::1]:7070"), Ok("http://[::1]:7070".to_owned()));
-        assert_eq!(parse("unix:/run/vmint/api.sock"), Ok("unix:/run/vmint/api.sock".to_owned()));
-        assert_eq!(parse("unix:///run/vmint/api.sock"), Ok("unix:/run/vmint/api.sock".to_owned()));
-        for bad in ["", "localhost:7070", "https://localhost", "http://localhost/v1", "unix:api.sock", "ftp://x"] {
+        let parse = |text: &str| {
+            text.parse::<Endpoint>()
+                .map(|endpoint| endpoint.to_string())
+        };
+        assert_eq!(
+            parse("http://127.0.0.1:7070"),
+            Ok("http://127.0.0.1:7070".to_owned())
+        );
+        assert_eq!(
+            parse("http://localhost:7070/"),
+            Ok("http://localhost:7070".to_owned())
+        );
+        assert_eq!(
+            parse("http://[::1]:7070"),
+            Ok("http://[::1]:7070".to_owned())
+        );
+        assert_eq!(
+            parse("unix:/run/vmint/api.sock"),
+            Ok("unix:/run/vmint/api.sock".to_owned())
+        );
+        assert_eq!(
+            parse("unix:///run/vmint/api.sock"),
+            Ok("unix:/run/vmint/api.sock".to_owned())
+        );
+        for bad in [
+            "",
+            "localhost:7070",
+            "https://localhost",
+            "http://localhost/v1",
+            "unix:api.sock",
+            "ftp://x",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -42,7 +42,10 @@ pub enum CliError {
 impl CliError {
     /// Standard output failed.
     pub(crate) fn output(source: io::Error) -> Self {
-        Self::Stream { what: "cannot write to standard output", source }
+        Self::Stream {
+            what: "cannot write to standard output",
+            source,
+        }
     }
 
     /// The exit code that goes with it.
@@ -52,10 +55,15 @@ impl CliError {
             Self::Told(error) => error.exit_code(),
             Self::Usage(_) => 2,
             Self::Config(_) => 64,
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Silent { .. } | ClientError::Broken { .. }) => {
-                69
-            }
-            Self::Client(ClientError::Refused(_)) | Self::Serve(_) | Self::Clean(_) | Self::Stream { .. } => 1,
+            Self::Client(
+                ClientError::Unreachable { .. }
+                | ClientError::Silent { .. }
+                | ClientError::Broken { .. },
+            ) => 69,
+            Self::Client(ClientError::Refused(_))
+            | Self::Serve(_)
+            | Self::Clean(_)
+            | Self::Stream { .. } => 1,
         }
     }
 
@@ -65,7 +73,11 @@ impl CliError {
         match self {
             Self::Told(_) => true,
             Self::Stream { source, .. } => source.kind() == io::ErrorKind::BrokenPipe,
-            Self::Usage(_) | Self::Config(_) | Self::Client(_) | Self::Serve(_) | Self::Clean(_) => false,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Client(_)
+            | Self::Serve(_)
+            | Self::Clean(_) => false,
         }
     }
 }

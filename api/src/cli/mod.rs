@@ -17,7 +17,9 @@ pub use error::CliError;
 
 use args::Command;
 use client::Client;
-use commands::{checkout, clean, config, console, doctor, exec, inspect, pool, ps, reserved, sandbox, template};
+use commands::{
+    checkout, clean, config, console, doctor, exec, inspect, pool, ps, reserved, sandbox, template,
+};
 use output::Output;
 
 /// Runs a command and gives its exit code.

@@ -14,19 +14,35 @@ pub(super) struct Output {
 
 impl Output {
     /// The answer as it came, or what `text` makes of it.
-    pub(super) fn show(self, answer: &Answer, text: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
-        if self.json { print_bytes(&[&answer.body, b"\n"]) } else { print(&text()?) }
+    pub(super) fn show(
+        self,
+        answer: &Answer,
+        text: impl FnOnce() -> Result<String, CliError>,
+    ) -> Result<(), CliError> {
+        if self.json {
+            print_bytes(&[&answer.body, b"\n"])
+        } else {
+            print(&text()?)
+        }
     }
 }
 
 /// Writes text; a line ends it in any case.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
-    let end: &[u8] = if text.is_empty() || text.ends_with('\n') { b"" } else { b"\n" };
+    let end: &[u8] = if text.is_empty() || text.ends_with('\n') {
+        b""
+    } else {
+        b"\n"
+    };
     print_bytes(&[text.as_bytes(), end])
 }
 
 /// Writes bytes as they are.
 pub(super) fn print_bytes(parts: &[&[u8]]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush()).map_err(CliError::output)
+    parts
+        .iter()
+        .try_for_each(|part| out.write_all(part))
+        .and_then(|()| out.flush())
+        .map_err(CliError::output)
 }

@@ -21,11 +21,16 @@ impl Progress {
     pub(super) fn start(work: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]");
-            let bar = ProgressBar::new_spinner().with_style(style.expect("the template is valid: a test makes it"));
+            let bar = ProgressBar::new_spinner()
+                .with_style(style.expect("the template is valid: a test makes it"));
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { work: work.to_owned(), bar, last: RefCell::default() }
+        Self {
+            work: work.to_owned(),
+            bar,
+            last: RefCell::default(),
+        }
     }
 
     /// Says which step the work is in; the same step again says nothing.

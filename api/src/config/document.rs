@@ -16,7 +16,10 @@ pub(crate) fn overlay(defaults: &Table, user: &Table, problems: &mut Problems) -
     for (key, value) in user {
         match (key.as_str(), value, defaults.get(key)) {
             (TEMPLATES, Value::Table(templates), _) => {
-                merged.insert(key.clone(), Value::Table(overlay_templates(defaults, templates, problems)));
+                merged.insert(
+                    key.clone(),
+                    Value::Table(overlay_templates(defaults, templates, problems)),
+                );
             }
             (_, value, Some(default)) => {
                 merged.insert(key.clone(), overlay_value(key, default, value, problems));
@@ -32,7 +35,10 @@ fn overlay_templates(defaults: &Table, user: &Table, problems: &mut Problems) ->
     let pattern = &defaults[TEMPLATES][PATTERN];
     user.iter()
         .map(|(name, template)| {
-            (name.clone(), overlay_value(&format!("{TEMPLATES}.{name}"), pattern, template, problems))
+            (
+                name.clone(),
+                overlay_value(&format!("{TEMPLATES}.{name}"), pattern, template, problems),
+            )
         })
         .collect()
 }
@@ -55,8 +61,14 @@ fn overlay_value(path: &str, default: &Value, value: &Value, problems: &mut Prob
         }
         (Value::Array(_), value) if is_argv_list(value) => value.clone(),
         (Value::Array(_), _) => {
-            let reason = "must be a list of commands, each a list of strings with the program first";
-            problems.add(path, value.clone(), reason, r#"write it like [["/bin/true"], ["echo", "hello"]]"#);
+            let reason =
+                "must be a list of commands, each a list of strings with the program first";
+            problems.add(
+                path,
+                value.clone(),
+                reason,
+                r#"write it like [["/bin/true"], ["echo", "hello"]]"#,
+            );
             default.clone()
         }
         (default, value) if default.same_type(value) => value.clone(),
@@ -76,15 +88,30 @@ fn overlay_value(path: &str, default: &Value, value: &Value, problems: &mut Prob
 fn is_argv_list(value: &Value) -> bool {
     let is_argv = |argv: &Value| {
         argv.as_array().is_some_and(|words| {
-            words.iter().all(Value::is_str) && words.first().and_then(Value::as_str).is_some_and(|w| !w.is_empty())
+            words.iter().all(Value::is_str)
+                && words
+                    .first()
+                    .and_then(Value::as_str)
+                    .is_some_and(|w| !w.is_empty())
         })
     };
-    value.as_array().is_some_and(|list| list.iter().all(is_argv))
+    value
+        .as_array()
+        .is_some_and(|list| list.iter().all(is_argv))
 }
 
 fn tell_unknown(path: &str, value: &Value, known: &Table, problems: &mut Problems) {
-    let keys = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    problems.add(path, value.clone(), "is no key that vmint knows", format!("remove it, or use one of: {keys}"));
+    let keys = known
+        .keys()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    problems.add(
+        path,
+        value.clone(),
+        "is no key that vmint knows",
+        format!("remove it, or use one of: {keys}"),
+    );
 }
 
 /// The type in words.

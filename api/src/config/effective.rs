@@ -7,16 +7,41 @@ use super::load::Examined;
 /// The whole configuration as TOML. It can be given to `--config` again.
 #[must_use]
 pub fn show_effective(examined: &Examined) -> String {
-    let Examined { place, document, config, .. } = examined;
+    let Examined {
+        place,
+        document,
+        config,
+        ..
+    } = examined;
     let mut document = document.clone();
     let path = |path: &std::path::Path| path.display().to_string();
-    set(&mut document, "server", "socket", path(&config.server.socket));
+    set(
+        &mut document,
+        "server",
+        "socket",
+        path(&config.server.socket),
+    );
     set(&mut document, "host", "run_dir", path(&config.host.run_dir));
-    set(&mut document, "host", "template_path", path(&config.host.template_path));
+    set(
+        &mut document,
+        "host",
+        "template_path",
+        path(&config.host.template_path),
+    );
     if let Some(Value::Table(templates)) = document.get_mut("templates") {
         for plan in &config.templates {
-            set(templates, &plan.spec.name, "kernel", path(&plan.spec.kernel));
-            set(templates, &plan.spec.name, "initrd", path(&plan.spec.initrd));
+            set(
+                templates,
+                &plan.spec.name,
+                "kernel",
+                path(&plan.spec.kernel),
+            );
+            set(
+                templates,
+                &plan.spec.name,
+                "initrd",
+                path(&plan.spec.initrd),
+            );
         }
     }
     format!("# What {place} comes to.\n{document}")

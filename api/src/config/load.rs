@@ -65,8 +65,17 @@ pub struct Examined {
 /// # Errors
 /// The file cannot be read, is no TOML, or has mistakes: all of them at once.
 pub fn load(file: Option<&Path>, places: &Places) -> Result<Config, LoadError> {
-    let Examined { place, config, problems, .. } = examine(file, places)?;
-    if problems.is_empty() { Ok(config) } else { Err(LoadError::Problems { place, problems }) }
+    let Examined {
+        place,
+        config,
+        problems,
+        ..
+    } = examine(file, places)?;
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(LoadError::Problems { place, problems })
+    }
 }
 
 /// Reads a configuration and keeps its mistakes beside it.
@@ -74,8 +83,12 @@ pub fn load(file: Option<&Path>, places: &Places) -> Result<Config, LoadError> {
 /// # Errors
 /// The file cannot be read or is no TOML.
 pub fn examine(file: Option<&Path>, places: &Places) -> Result<Examined, LoadError> {
-    let read =
-        |path: &Path| fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source });
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(|source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
     let system = Path::new(SYSTEM_FILE);
     match file {
         Some(path) => examine_text(&read(path)?, &path.display().to_string(), places),
@@ -89,20 +102,31 @@ pub fn examine(file: Option<&Path>, places: &Places) -> Result<Examined, LoadErr
 /// # Errors
 /// The text is no TOML.
 pub fn examine_text(text: &str, place: &str, places: &Places) -> Result<Examined, LoadError> {
-    let user = text
+    let user = text.parse::<Table>().map_err(|source| LoadError::Syntax {
+        place: place.to_owned(),
+        source: Box::new(source),
+    })?;
+    let defaults = DEFAULT_FILE
         .parse::<Table>()
-        .map_err(|source| LoadError::Syntax { place: place.to_owned(), source: Box::new(source) })?;
-    let defaults = DEFAULT_FILE.parse::<Table>().expect("the default file is TOML: a test reads it");
+        .expect("the default file is TOML: a test reads it");
     let mut problems = Problems::default();
     let document = document::overlay(&defaults, &user, &mut problems);
     let requested = Requested::deserialize_from(&document);
     let config = check::check(&requested, places, &mut problems);
-    Ok(Examined { place: place.to_owned(), document, config, problems })
+    Ok(Examined {
+        place: place.to_owned(),
+        document,
+        config,
+        problems,
+    })
 }
 
 impl Requested {
     /// The overlay has the keys and the types of the default file, whatever the user wrote.
     fn deserialize_from(document: &Table) -> Self {
-        document.clone().try_into().expect("an overlaid document has the types of the default file")
+        document
+            .clone()
+            .try_into()
+            .expect("an overlaid document has the types of the default file")
     }
 }

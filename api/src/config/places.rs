@@ -29,9 +29,15 @@ impl Places {
     /// Looks around.
     #[must_use]
     pub fn of_this_host() -> Self {
-        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name| {
+            env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let named = absolute(GUEST_DIR_VARIABLE);
-        let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.parent()?.join("guest")));
+        let beside = env::current_exe()
+            .ok()
+            .and_then(|program| Some(program.parent()?.parent()?.join("guest")));
         let installed = INSTALLED_GUESTS.iter().map(PathBuf::from);
         Self {
             uid: geteuid().as_raw(),
@@ -60,12 +66,19 @@ impl Places {
     /// The template path of a service that was not told one.
     #[must_use]
     pub fn template_path(&self, run_dir: &Path) -> PathBuf {
-        if self.is_root() { run_dir.join("template") } else { PathBuf::from(format!("/dev/shm/vmint-{}", self.uid)) }
+        if self.is_root() {
+            run_dir.join("template")
+        } else {
+            PathBuf::from(format!("/dev/shm/vmint-{}", self.uid))
+        }
     }
 
     /// A file of the guest in the first directory that has it.
     #[must_use]
     pub fn guest_file(&self, name: &str) -> Option<PathBuf> {
-        self.guest_dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file())
+        self.guest_dirs
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file())
     }
 }

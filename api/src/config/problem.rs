@@ -17,7 +17,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: {}\n    mend: {}", self.key, self.value, self.reason, self.mend)
+        write!(
+            f,
+            "{} = {}: {}\n    mend: {}",
+            self.key, self.value, self.reason, self.mend
+        )
     }
 }
 
@@ -57,9 +61,15 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many = if self.0.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", self.0.len()) };
+        let many = if self.0.len() == 1 {
+            "1 problem".to_owned()
+        } else {
+            format!("{} problems", self.0.len())
+        };
         write!(f, "{many} in the configuration")?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 

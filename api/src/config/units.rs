@@ -5,14 +5,22 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 /// Units of a size, with their bytes. Binary only: "256MB" would be read in two ways.
-const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
 
 /// Reads a size such as `256MiB` or `1GiB` and gives its bytes; `None` when it is no size.
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
-    let (number, unit) = SIZE_UNITS
-        .iter()
-        .find_map(|(name, bytes)| text.trim().strip_suffix(name).map(|number| (number.trim_end(), *bytes)))?;
+    let (number, unit) = SIZE_UNITS.iter().find_map(|(name, bytes)| {
+        text.trim()
+            .strip_suffix(name)
+            .map(|number| (number.trim_end(), *bytes))
+    })?;
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -41,7 +49,16 @@ mod tests {
         assert_eq!(parse_size("256MiB"), Some(256 << 20));
         assert_eq!(parse_size("1 GiB"), Some(1 << 30));
         assert_eq!(parse_size("512B"), Some(512));
-        for bad in ["", "256", "256MB", "1.5GiB", "-1MiB", "MiB", "99999999999999TiB", "+1MiB"] {
+        for bad in [
+            "",
+            "256",
+            "256MB",
+            "1.5GiB",
+            "-1MiB",
+            "MiB",
+            "99999999999999TiB",
+            "+1MiB",
+        ] {
             assert_eq!(parse_size(bad), None, "{bad:?}");
         }
     }

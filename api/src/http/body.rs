@@ -29,9 +29,14 @@ impl<T: Payload, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
-        let bytes = timeout(BODY_READ_TIMEOUT, read(&head.headers, body, T::MAX_BYTES)).await.unwrap_or_else(|_| {
-            Err(Problem::invalid(format!("the body did not arrive within {} s", BODY_READ_TIMEOUT.as_secs())))
-        })?;
+        let bytes = timeout(BODY_READ_TIMEOUT, read(&head.headers, body, T::MAX_BYTES))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Problem::invalid(format!(
+                    "the body did not arrive within {} s",
+                    BODY_READ_TIMEOUT.as_secs()
+                )))
+            })?;
         match T::EMPTY {
             Some(empty) if bytes.is_empty() => Ok(Self(empty())),
             _ => parse(&head.headers, &bytes).map(Self),
@@ -44,24 +49,44 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Pr
         return Err(Problem::invalid("the request needs a body: a JSON object"));
     }
     if !is_json(headers) {
-        return Err(Problem::new(Code::UnsupportedMediaType, "a body needs Content-Type: application/json"));
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "a body needs Content-Type: application/json",
+        ));
     }
     // serde would also take a list for an object, its fields by position.
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
         return Err(Problem::invalid("the body must be a JSON object"));
     }
-    serde_json::from_slice(bytes).map_err(|error| Problem::invalid(format!("the body is not valid: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::invalid(format!("the body is not valid: {error}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
 }
 
 /// The whole body, as long as it is within its maximum.
 async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Problem> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()).and_then(|n| n.parse::<usize>().ok());
-    let too_large = || Problem::new(Code::TooLarge, format!("the body is larger than {max} bytes"));
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|n| n.to_str().ok())
+        .and_then(|n| n.parse::<usize>().ok());
+    let too_large = || {
+        Problem::new(
+            Code::TooLarge,
+            format!("the body is larger than {max} bytes"),
+        )
+    };
     if declared.is_some_and(|n| n > max) {
         // A client that asked first (Expect: 100-continue) has not begun to write.
         if !headers.contains_key(EXPECT) {

@@ -74,7 +74,9 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::UnknownTemplate | Self::UnknownSandbox | Self::UnknownBuild | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::UnknownTemplate | Self::UnknownSandbox | Self::UnknownBuild | Self::NotFound => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -82,7 +84,9 @@ impl Code {
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::GuestError => StatusCode::BAD_GATEWAY,
-            Self::PoolEmpty | Self::ShuttingDown | Self::TemplateUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PoolEmpty | Self::ShuttingDown | Self::TemplateUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

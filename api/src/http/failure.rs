@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use vmint_cache::{
-    CheckoutError, ConsoleError, ExecError, RebuildError, ReleaseError, RenewError, ResizeError, SandboxExecError,
+    CheckoutError, ConsoleError, ExecError, RebuildError, ReleaseError, RenewError, ResizeError,
+    SandboxExecError,
 };
 
 use super::code::Code;
@@ -29,12 +30,16 @@ impl From<Failure> for Problem {
         match &failure {
             Failure::Checkout(CheckoutError::UnknownTemplate { .. })
             | Failure::Resize(ResizeError::UnknownTemplate { .. })
-            | Failure::Rebuild(RebuildError::UnknownTemplate { .. }) => problem(Code::UnknownTemplate),
+            | Failure::Rebuild(RebuildError::UnknownTemplate { .. }) => {
+                problem(Code::UnknownTemplate)
+            }
 
             Failure::Renew(RenewError::UnknownSandbox { .. })
             | Failure::Release(ReleaseError::UnknownSandbox { .. })
             | Failure::Exec(SandboxExecError::UnknownSandbox { .. })
-            | Failure::Console(ConsoleError::UnknownSandbox { .. }) => problem(Code::UnknownSandbox),
+            | Failure::Console(ConsoleError::UnknownSandbox { .. }) => {
+                problem(Code::UnknownSandbox)
+            }
 
             Failure::Checkout(CheckoutError::PoolEmpty { retry_after, .. }) => {
                 problem(Code::PoolEmpty).retry_after(*retry_after)
@@ -59,11 +64,17 @@ impl From<Failure> for Problem {
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)
             }
-            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => problem(Code::Timeout),
-            Failure::Exec(SandboxExecError::Exec(ExecError::Invalid { .. })) => problem(Code::NotPossible),
+            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => {
+                problem(Code::Timeout)
+            }
+            Failure::Exec(SandboxExecError::Exec(ExecError::Invalid { .. })) => {
+                problem(Code::NotPossible)
+            }
             // Whatever else an exec can fail with (the factory may learn more) is the guest's failure.
             Failure::Checkout(CheckoutError::Guest { .. })
-            | Failure::Exec(SandboxExecError::Exec(_) | SandboxExecError::Ended(_)) => problem(Code::GuestError),
+            | Failure::Exec(SandboxExecError::Exec(_) | SandboxExecError::Ended(_)) => {
+                problem(Code::GuestError)
+            }
             Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
     }
@@ -72,7 +83,8 @@ impl From<Failure> for Problem {
 impl Problem {
     /// The service takes no new work.
     pub(crate) fn shutting_down() -> Self {
-        Self::new(Code::ShuttingDown, "the service is stopping").retry_after(super::limits::RESTART_WAIT)
+        Self::new(Code::ShuttingDown, "the service is stopping")
+            .retry_after(super::limits::RESTART_WAIT)
     }
 }
 
@@ -99,7 +111,10 @@ mod tests {
     #[test]
     fn the_causes_of_an_error_are_told_with_it() {
         let source = io::Error::other("the disk is on fire");
-        let failure = Failure::from(ConsoleError::Read { id: "x".to_owned(), source });
+        let failure = Failure::from(ConsoleError::Read {
+            id: "x".to_owned(),
+            source,
+        });
         insta::assert_snapshot!(
             Problem::from(failure).detail(),
             @r#"cannot read the console of sandbox "x": the disk is on fire"#
@@ -108,7 +123,10 @@ mod tests {
 
     #[test]
     fn a_limit_is_told_with_the_refusal() {
-        let ttl = TtlError { asked: None, max: Duration::from_secs(60) };
+        let ttl = TtlError {
+            asked: None,
+            max: Duration::from_secs(60),
+        };
         let problem = Problem::from(Failure::from(RenewError::Ttl(ttl)));
         assert_eq!(problem.code(), Code::NotPossible);
         assert!(problem.detail().contains("60 s"), "{}", problem.detail());

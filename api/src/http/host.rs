@@ -15,19 +15,25 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     if request.extensions().get::<Origin>() == Some(&Origin::Unix) {
         return Ok(());
     }
-    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let header = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
     let Some(name) = request.uri().authority().map(Authority::as_str).or(header) else {
         return Err(Problem::invalid("the request has no Host header"));
     };
     match name.parse::<Authority>() {
         Ok(authority) if is_loopback(authority.host()) => Ok(()),
-        _ => Err(Problem::invalid("the Host header must be loopback: localhost, 127.0.0.1 or [::1], with any port")),
+        _ => Err(Problem::invalid(
+            "the Host header must be loopback: localhost, 127.0.0.1 or [::1], with any port",
+        )),
     }
 }
 
 fn is_loopback(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -39,7 +45,14 @@ mod tests {
         for name in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"] {
             assert!(is_loopback(name), "{name}");
         }
-        for name in ["example.org", "localhost.example.org", "127.0.0.1.example.org", "10.0.0.1", "[::2]", ""] {
+        for name in [
+            "example.org",
+            "localhost.example.org",
+            "127.0.0.1.example.org",
+            "10.0.0.1",
+            "[::2]",
+            "",
+        ] {
             assert!(!is_loopback(name), "{name}");
         }
     }

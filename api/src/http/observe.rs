@@ -20,19 +20,32 @@ use crate::telemetry::HttpRequest;
 const NO_ROUTE: &str = "none";
 
 /// Runs one request. Nothing of it outlives it: dropped, it drops the handler.
-pub(super) async fn observe(State(service): State<Service>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let _running = service.stopping().enter();
     let id = request_id::of(&request);
     let method = method_label(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or(NO_ROUTE, MatchedPath::as_str)
+        .to_owned();
     let span = debug_span!("request", id = ?id, method, route);
     let response = answer(request, next).instrument(span.clone()).await;
     let mut response = finish(response, id.to_str().unwrap_or_default());
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| debug!(status, ?took, "answered"));
     response.headers_mut().insert(request_id::X_REQUEST_ID, id);
-    service.metrics().http(HttpRequest { method, route, status, took });
+    service.metrics().http(HttpRequest {
+        method,
+        route,
+        status,
+        took,
+    });
     response
 }
 
@@ -43,9 +56,16 @@ async fn answer(request: Request, next: Next) -> Response {
     }
     // Handlers share no state that a panic could leave half changed: the cache guards its own.
     // Its words are in the logs, and stay there.
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-        Problem::new(Code::Internal, "the service made a mistake; its log has more").into_response()
-    })
+    AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            Problem::new(
+                Code::Internal,
+                "the service made a mistake; its log has more",
+            )
+            .into_response()
+        })
 }
 
 /// Methods are labels of a metric, so that a client cannot invent them without end.
@@ -66,12 +86,18 @@ fn method_label(method: &Method) -> &'static str {
 pub(super) async fn no_such_path(request: Request) -> Problem {
     Problem::new(
         Code::NotFound,
-        format!("there is no {:?}; GET /openapi.json lists what there is", request.uri().path()),
+        format!(
+            "there is no {:?}; GET /openapi.json lists what there is",
+            request.uri().path()
+        ),
     )
 }
 
 /// The fallback of a path: no such method. The router adds `Allow`.
 pub(super) async fn no_such_method(request: Request) -> Problem {
     let allowed = "the Allow header says what is allowed";
-    Problem::new(Code::MethodNotAllowed, format!("{} is not allowed here; {allowed}", request.method()))
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!("{} is not allowed here; {allowed}", request.method()),
+    )
 }

@@ -35,10 +35,21 @@ pub(super) struct Complete;
 impl Modify for Complete {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for item in openapi.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+            let operations = [
+                &mut item.get,
+                &mut item.put,
+                &mut item.post,
+                &mut item.delete,
+                &mut item.patch,
+            ];
             for operation in operations.into_iter().filter_map(Option::as_mut) {
-                let any = problem("Any other error: `invalid_request`, `method_not_allowed`, `internal` and so on");
-                operation.responses.responses.insert("default".to_owned(), RefOr::T(any));
+                let any = problem(
+                    "Any other error: `invalid_request`, `method_not_allowed`, `internal` and so on",
+                );
+                operation
+                    .responses
+                    .responses
+                    .insert("default".to_owned(), RefOr::T(any));
                 describe(operation);
             }
         }
@@ -61,7 +72,10 @@ fn problem(description: &str) -> Response {
     let schema = Ref::from_schema_name(PROBLEM);
     ResponseBuilder::new()
         .description(description)
-        .content("application/problem+json", ContentBuilder::new().schema(Some(schema)).build())
+        .content(
+            "application/problem+json",
+            ContentBuilder::new().schema(Some(schema)).build(),
+        )
         .build()
 }
 

@@ -42,7 +42,9 @@ impl Params {
                 return Err(unknown(name, known));
             }
             if seen.contains(&name) {
-                return Err(Problem::invalid(format!("the parameter {name:?} comes twice")));
+                return Err(Problem::invalid(format!(
+                    "the parameter {name:?} comes twice"
+                )));
             }
             seen.push(name);
         }
@@ -51,7 +53,10 @@ impl Params {
 
     /// The value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A parameter that is `true` or `false`; absent, it is false.
@@ -59,7 +64,9 @@ impl Params {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(value) => Err(Problem::invalid(format!("the parameter {name} must be true or false, not {value:?}"))),
+            Some(value) => Err(Problem::invalid(format!(
+                "the parameter {name} must be true or false, not {value:?}"
+            ))),
         }
     }
 
@@ -70,8 +77,11 @@ impl Params {
 }
 
 fn unknown(name: &str, known: &[&str]) -> Problem {
-    let known =
-        if known.is_empty() { "none is known here".to_owned() } else { format!("known are: {}", known.join(", ")) };
+    let known = if known.is_empty() {
+        "none is known here".to_owned()
+    } else {
+        format!("known are: {}", known.join(", "))
+    };
     Problem::invalid(format!("the parameter {name:?} is unknown; {known}"))
 }
 

@@ -56,7 +56,12 @@ pub(crate) struct ProblemBody {
 impl Problem {
     /// A problem with its own words.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, errno: None }
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            errno: None,
+        }
     }
 
     /// A request that is malformed.
@@ -71,7 +76,9 @@ impl Problem {
 
     /// A part of the API that is reserved.
     pub(crate) fn not_yet(what: &str) -> Self {
-        Self::not_possible(format!("{what} is not possible yet: this version of vmint only reserves the name"))
+        Self::not_possible(format!(
+            "{what} is not possible yet: this version of vmint only reserves the name"
+        ))
     }
 
     /// Says when another try makes sense.
@@ -114,7 +121,10 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
         return response;
     }
     let (mut head, _) = response.into_parts();
-    let problem = head.extensions.remove::<Problem>().unwrap_or_else(|| foreign(status));
+    let problem = head
+        .extensions
+        .remove::<Problem>()
+        .unwrap_or_else(|| foreign(status));
     let body = ProblemBody {
         kind: format!("urn:vmint:problem:{}", problem.code.as_str()),
         title: problem.code.title().to_owned(),
@@ -128,7 +138,8 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
     head.headers.remove(CONTENT_LENGTH);
     head.headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     if let Some(wait) = problem.retry_after {
-        head.headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        head.headers
+            .insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
     Response::from_parts(head, json.into())
 }
@@ -151,7 +162,10 @@ fn foreign(status: StatusCode) -> Problem {
         status if status.is_client_error() => Code::InvalidRequest,
         _ => Code::Internal,
     };
-    Problem::new(code, status.canonical_reason().unwrap_or("no reason was given"))
+    Problem::new(
+        code,
+        status.canonical_reason().unwrap_or("no reason was given"),
+    )
 }
 
 /// `Retry-After` has no fractions; 0 would mean at once.

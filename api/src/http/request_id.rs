@@ -23,5 +23,7 @@ pub(super) fn of(request: &Request) -> HeaderValue {
 fn is_harmless(id: &[u8]) -> bool {
     !id.is_empty()
         && id.len() <= REQUEST_ID_MAX_BYTES
-        && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
+        && id
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
 }

@@ -8,7 +8,9 @@ use utoipa_axum::routes;
 
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
-use super::routes::{builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates};
+use super::routes::{
+    builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates,
+};
 use super::service::Service;
 
 /// The whole API over a service.

@@ -29,10 +29,26 @@ pub(super) struct Size {
 impl Service {
     /// A service over a cache that was started with these plans.
     #[must_use]
-    pub fn new(cache: Cache, metrics: Arc<Metrics>, stopping: Stopping, plans: &[TemplatePlan]) -> Self {
-        let size = |plan: &TemplatePlan| Size { vcpus: plan.spec.vcpus, memory_mib: plan.spec.memory_mib };
-        let sizes = plans.iter().map(|plan| (plan.spec.name.clone(), size(plan))).collect();
-        Self(Arc::new(Inner { cache, metrics, stopping, sizes }))
+    pub fn new(
+        cache: Cache,
+        metrics: Arc<Metrics>,
+        stopping: Stopping,
+        plans: &[TemplatePlan],
+    ) -> Self {
+        let size = |plan: &TemplatePlan| Size {
+            vcpus: plan.spec.vcpus,
+            memory_mib: plan.spec.memory_mib,
+        };
+        let sizes = plans
+            .iter()
+            .map(|plan| (plan.spec.name.clone(), size(plan)))
+            .collect();
+        Self(Arc::new(Inner {
+            cache,
+            metrics,
+            stopping,
+            sizes,
+        }))
     }
 
     pub(super) fn cache(&self) -> &Cache {

@@ -32,9 +32,16 @@ impl Backend {
     /// # Errors
     /// Another service holds the locks, or the host lacks something.
     pub(super) async fn open(config: &Config) -> Result<Self, BackendError> {
-        let guest = &config.templates.first().ok_or(BackendError::NoTemplate)?.spec;
+        let guest = &config
+            .templates
+            .first()
+            .ok_or(BackendError::NoTemplate)?
+            .spec;
         let opened = Factory::open(config.host.clone(), guest).await;
         let factory = opened.map_err(|error| BackendError::Open(Box::new(error)))?;
-        Ok(Self { cpus: factory.host().cpus, mint: Arc::new(factory) })
+        Ok(Self {
+            cpus: factory.host().cpus,
+            mint: Arc::new(factory),
+        })
     }
 }

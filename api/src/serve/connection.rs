@@ -20,8 +20,12 @@ use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a connection until either side closes it.
-pub(super) async fn serve_connection<S>(stream: S, router: Router, origin: Origin, close: CancellationToken)
-where
+pub(super) async fn serve_connection<S>(
+    stream: S,
+    router: Router,
+    origin: Origin,
+    close: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -29,7 +33,9 @@ where
         router.clone().call(request)
     });
     let mut stream = Box::pin(TimeoutStream::new(stream));
-    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
+    stream
+        .as_mut()
+        .set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

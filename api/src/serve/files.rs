@@ -29,5 +29,7 @@ pub(super) fn raise_limit() -> u64 {
 
 /// How many connections a listener may hold with so many files.
 pub(super) fn connections_max(files: u64, wanted: usize) -> usize {
-    usize::try_from(files / CONNECTIONS_SHARE).unwrap_or(usize::MAX).clamp(1, wanted)
+    usize::try_from(files / CONNECTIONS_SHARE)
+        .unwrap_or(usize::MAX)
+        .clamp(1, wanted)
 }

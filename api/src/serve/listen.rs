@@ -86,31 +86,55 @@ impl Listeners {
     /// Where clients reach the service, as URLs.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
-        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| format!("http://{address}"));
-        tcp.into_iter().chain([format!("unix:{}", self.socket.0.display())]).collect()
+        let tcp = self
+            .tcp
+            .as_ref()
+            .and_then(|tcp| tcp.local_addr().ok())
+            .map(|address| format!("http://{address}"));
+        tcp.into_iter()
+            .chain([format!("unix:{}", self.socket.0.display())])
+            .collect()
     }
 }
 
 async fn bind_unix(server: &Server) -> Result<(UnixListener, SocketFile), ListenError> {
     let path = &server.socket;
-    let failed = |action| move |source| ListenError::Unix { action, path: path.clone(), source };
+    let failed = |action| {
+        move |source| ListenError::Unix {
+            action,
+            path: path.clone(),
+            source,
+        }
+    };
     remove_stale(path).await?;
     let listener = UnixListener::bind(path).map_err(failed("bind"))?;
     let file = SocketFile(path.clone());
     if let Some(group) = server.socket_group {
-        chown(path, None, Some(group)).map_err(|errno| failed("give its group to")(io::Error::from(errno)))?;
+        chown(path, None, Some(group))
+            .map_err(|errno| failed("give its group to")(io::Error::from(errno)))?;
     }
-    fs::set_permissions(path, Permissions::from_mode(server.socket_mode)).map_err(failed("set the rights of"))?;
+    fs::set_permissions(path, Permissions::from_mode(server.socket_mode))
+        .map_err(failed("set the rights of"))?;
     Ok((listener, file))
 }
 
 /// Removes a socket on which nobody answers; anything else stays and is an error.
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let failed = |action| move |source| ListenError::Unix { action, path: path.to_owned(), source };
+    let failed = |action| {
+        move |source| ListenError::Unix {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(failed("look at")(source)),
-        Ok(file) if !file.file_type().is_socket() => return Err(ListenError::NoSocket { path: path.to_owned() }),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(ListenError::NoSocket {
+                path: path.to_owned(),
+            });
+        }
         Ok(_) => {}
     }
     match timeout(PROBE_TIMEOUT, UnixStream::connect(path)).await {
@@ -118,7 +142,9 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
             fs::remove_file(path).map_err(failed("remove the old"))
         }
         Ok(Err(source)) => Err(failed("look at")(source)),
-        Ok(Ok(_)) | Err(_) => Err(ListenError::Taken { path: path.to_owned() }),
+        Ok(Ok(_)) | Err(_) => Err(ListenError::Taken {
+            path: path.to_owned(),
+        }),
     }
 }
 
@@ -127,7 +153,12 @@ mod tests {
     use super::*;
 
     fn server(socket: PathBuf) -> Server {
-        Server { listen: None, socket, socket_mode: 0o660, socket_group: None }
+        Server {
+            listen: None,
+            socket,
+            socket_mode: 0o660,
+            socket_group: None,
+        }
     }
 
     #[tokio::test]
@@ -137,12 +168,24 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bind"));
         assert!(path.exists(), "the file outlives its listener");
 
-        let first = Listeners::bind(&server(path.clone())).await.expect("the stale socket is replaced");
-        let mode = fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
+        let first = Listeners::bind(&server(path.clone()))
+            .await
+            .expect("the stale socket is replaced");
+        let mode = fs::metadata(&path)
+            .expect("the socket")
+            .permissions()
+            .mode()
+            & 0o777;
         assert_eq!(mode, 0o660);
-        let second = Listeners::bind(&server(path.clone())).await.err().expect("somebody answers");
+        let second = Listeners::bind(&server(path.clone()))
+            .await
+            .err()
+            .expect("somebody answers");
         assert!(matches!(second, ListenError::Taken { .. }), "{second}");
-        assert!(path.exists(), "the refused service took the other's socket away");
+        assert!(
+            path.exists(),
+            "the refused service took the other's socket away"
+        );
 
         drop(first);
         assert!(!path.exists(), "the socket stays behind");
@@ -153,7 +196,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("api.sock");
         fs::write(&path, "precious").expect("write");
-        let error = Listeners::bind(&server(path.clone())).await.err().expect("no socket");
+        let error = Listeners::bind(&server(path.clone()))
+            .await
+            .err()
+            .expect("no socket");
         assert!(matches!(error, ListenError::NoSocket { .. }), "{error}");
         assert!(path.exists());
     }

@@ -35,12 +35,20 @@ impl Server {
     #[must_use]
     pub fn start(listeners: Listeners, router: &Router, files: u64) -> Self {
         let Listeners { tcp, unix, socket } = listeners;
-        let server = Self { close: CancellationToken::new(), tasks: TaskTracker::new(), socket: Some(socket) };
+        let server = Self {
+            close: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            socket: Some(socket),
+        };
         let connections = connections_max(files, CONNECTIONS_MAX);
         if let Some(tcp) = tcp {
-            server.tasks.spawn(server.acceptor(router, connections).run(tcp));
+            server
+                .tasks
+                .spawn(server.acceptor(router, connections).run(tcp));
         }
-        server.tasks.spawn(server.acceptor(router, connections).run(unix));
+        server
+            .tasks
+            .spawn(server.acceptor(router, connections).run(unix));
         server
     }
 
@@ -91,10 +99,17 @@ impl Acceptor {
     /// Connections that do not fit wait in the kernel's queue.
     async fn accept_all<L: Listener>(self, listener: L) {
         loop {
-            let Ok(room) = self.room.clone().acquire_owned().await else { return };
+            let Ok(room) = self.room.clone().acquire_owned().await else {
+                return;
+            };
             match listener.accept().await {
                 Ok(stream) => {
-                    let served = serve_connection(stream, self.router.clone(), L::ORIGIN, self.close.clone());
+                    let served = serve_connection(
+                        stream,
+                        self.router.clone(),
+                        L::ORIGIN,
+                        self.close.clone(),
+                    );
                     self.tasks.spawn(async move {
                         served.await;
                         drop(room);

@@ -52,7 +52,11 @@ pub async fn serve(config: Config) -> Result<u8, ServeError> {
     serve_with(config, backend, signals).await
 }
 
-async fn serve_with(config: Config, backend: Backend, mut signals: Signals) -> Result<u8, ServeError> {
+async fn serve_with(
+    config: Config,
+    backend: Backend,
+    mut signals: Signals,
+) -> Result<u8, ServeError> {
     let files = files::raise_limit();
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
@@ -62,7 +66,10 @@ async fn serve_with(config: Config, backend: Backend, mut signals: Signals) -> R
     info!("listening on {urls}");
 
     let first = signals.stop().await;
-    info!(signal = first.as_str(), "stopping; a second signal ends it at once");
+    info!(
+        signal = first.as_str(),
+        "stopping; a second signal ends it at once"
+    );
     let code = tokio::select! {
         () = stop_gently(&cache, &stopping, server) => 0,
         second = signals.stop() => {
@@ -77,11 +84,26 @@ async fn serve_with(config: Config, backend: Backend, mut signals: Signals) -> R
 }
 
 fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc<Metrics>) {
-    let metrics = Arc::new(Metrics::new(config.templates.iter().map(|plan| plan.spec.name.as_str())));
-    let settings = CacheSettings { max_ttl: config.max_ttl, refill_at_once: backend.cpus };
-    let cache = Cache::start(backend.mint, config.templates.clone(), settings, metrics.clone());
+    let metrics = Arc::new(Metrics::new(
+        config.templates.iter().map(|plan| plan.spec.name.as_str()),
+    ));
+    let settings = CacheSettings {
+        max_ttl: config.max_ttl,
+        refill_at_once: backend.cpus,
+    };
+    let cache = Cache::start(
+        backend.mint,
+        config.templates.clone(),
+        settings,
+        metrics.clone(),
+    );
     let stopping = Stopping::new();
-    let service = Service::new(cache.clone(), metrics.clone(), stopping.clone(), &config.templates);
+    let service = Service::new(
+        cache.clone(),
+        metrics.clone(),
+        stopping.clone(),
+        &config.templates,
+    );
     (service, cache, stopping, metrics)
 }
 

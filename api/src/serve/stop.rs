@@ -29,7 +29,12 @@ pub(super) async fn stop_gently(cache: &Cache, stopping: &Stopping, server: Serv
 /// Ends the virtual machines at once; requests are cut off.
 pub(super) async fn stop_quickly(cache: &Cache) {
     cache.begin_stop();
-    if timeout(QUICK_TIMEOUT, cache.stop(Duration::ZERO)).await.is_err() {
-        warn!("some virtual machines could not be ended; the next start, or vmint clean, sweeps them");
+    if timeout(QUICK_TIMEOUT, cache.stop(Duration::ZERO))
+        .await
+        .is_err()
+    {
+        warn!(
+            "some virtual machines could not be ended; the next start, or vmint clean, sweeps them"
+        );
     }
 }

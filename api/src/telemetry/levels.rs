@@ -10,10 +10,16 @@ use super::names;
 
 /// The levels as Prometheus reads them. Reads `/proc` of this process: some milliseconds, blocking.
 #[must_use]
-pub fn render_levels(pools: &[PoolView], templates: &[TemplateView], memory: &[TemplateMemory]) -> String {
+pub fn render_levels(
+    pools: &[PoolView],
+    templates: &[TemplateView],
+    memory: &[TemplateMemory],
+) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
-        names::GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
+        names::GAUGES
+            .into_iter()
+            .for_each(|(name, help)| describe_gauge!(name, help));
         gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
         pools.iter().for_each(set_pool);
         templates.iter().for_each(set_template);
@@ -34,7 +40,8 @@ fn set_pool(pool: &PoolView) {
         (CloneState::Releasing, pool.releasing),
     ];
     for (state, count) in states {
-        gauge!(names::POOL_VMS, "template" => template(), "state" => state.as_str()).set(count as f64);
+        gauge!(names::POOL_VMS, "template" => template(), "state" => state.as_str())
+            .set(count as f64);
     }
     gauge!(names::POOL_TARGET, "template" => template()).set(pool.target);
     gauge!(names::POOL_WAITERS, "template" => template()).set(pool.waiters as f64);
@@ -44,7 +51,11 @@ fn set_template(template: &TemplateView) {
     let name = || template.name.clone();
     gauge!(names::TEMPLATE_STALE, "template" => name()).set(u8::from(template.stale));
     let is_current = |generation: &str| template.current.as_deref() == Some(generation);
-    if let Some(current) = template.generations.iter().find(|generation| is_current(&generation.generation)) {
+    if let Some(current) = template
+        .generations
+        .iter()
+        .find(|generation| is_current(&generation.generation))
+    {
         gauge!(
             names::TEMPLATE_INFO,
             "template" => name(),
@@ -53,7 +64,8 @@ fn set_template(template: &TemplateView) {
             "qemu_version" => current.qemu_version.clone()
         )
         .set(1);
-        gauge!(names::TEMPLATE_BUILT, "template" => name()).set(current.built_at.as_millisecond() as f64 / 1e3);
+        gauge!(names::TEMPLATE_BUILT, "template" => name())
+            .set(current.built_at.as_millisecond() as f64 / 1e3);
     }
 }
 
@@ -84,7 +96,12 @@ mod tests {
             clones: Vec::new(),
         };
         let text = render_levels(&[pool], &[], &[]);
-        for (state, count) in [("launching", 0), ("ready", 1), ("leased", 0), ("releasing", 0)] {
+        for (state, count) in [
+            ("launching", 0),
+            ("ready", 1),
+            ("leased", 0),
+            ("releasing", 0),
+        ] {
             let line = format!(r#"vmint_pool_vms{{template="default",state="{state}"}} {count}"#);
             assert!(text.contains(&line), "{line} is missing in:\n{text}");
         }

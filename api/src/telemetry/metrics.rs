@@ -45,10 +45,16 @@ impl Metrics {
         let handle = recorder.handle();
         let metrics = Self { recorder, handle };
         metrics.record(|| {
-            names::HISTOGRAMS.into_iter().for_each(|(name, help)| describe_histogram!(name, help));
-            names::COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
+            names::HISTOGRAMS
+                .into_iter()
+                .for_each(|(name, help)| describe_histogram!(name, help));
+            names::COUNTERS
+                .into_iter()
+                .for_each(|(name, help)| describe_counter!(name, help));
         });
-        templates.into_iter().for_each(|template| metrics.start_at_zero(template));
+        templates
+            .into_iter()
+            .for_each(|template| metrics.start_at_zero(template));
         metrics
     }
 
@@ -72,7 +78,12 @@ impl Metrics {
 
     /// An HTTP request was answered.
     pub fn http(&self, request: HttpRequest) {
-        let HttpRequest { method, route, status, took } = request;
+        let HttpRequest {
+            method,
+            route,
+            status,
+            took,
+        } = request;
         self.record(|| {
             histogram!(names::HTTP_REQUEST_SECONDS, "method" => method, "route" => route, "status" => status.to_string())
                 .record(took);
@@ -92,7 +103,13 @@ impl Metrics {
 }
 
 impl Telemetry for Metrics {
-    fn checkout(&self, template: &str, source: Option<Source>, outcome: &'static str, took: Duration) {
+    fn checkout(
+        &self,
+        template: &str,
+        source: Option<Source>,
+        outcome: &'static str,
+        took: Duration,
+    ) {
         let source = source.map_or(NO_SOURCE, Source::as_str);
         self.record(|| {
             let template = template.to_owned();
@@ -153,7 +170,12 @@ mod tests {
     #[test]
     fn events_become_series_with_the_contracts_labels() {
         let metrics = Metrics::new(["default"]);
-        metrics.checkout("default", Some(Source::Pool), "ok", Duration::from_micros(80));
+        metrics.checkout(
+            "default",
+            Some(Source::Pool),
+            "ok",
+            Duration::from_micros(80),
+        );
         metrics.checkout("default", None, "pool_empty", Duration::from_secs(5));
         metrics.first_exec("default", StartPath::Clone, Duration::from_millis(100));
         let text = metrics.render();
@@ -177,6 +199,10 @@ mod tests {
         metrics.exec("default", "ok", Duration::from_millis(1));
         metrics.sum_up();
         metrics.exec("default", "ok", Duration::from_millis(1));
-        assert!(metrics.render().contains(r#"vmint_exec_seconds_count{template="default",outcome="ok"} 2"#));
+        assert!(
+            metrics
+                .render()
+                .contains(r#"vmint_exec_seconds_count{template="default",outcome="ok"} 2"#)
+        );
     }
 }

@@ -19,31 +19,64 @@ pub(super) const BUILD_INFO: &str = "vmint_build_info";
 
 /// Upper ends of the buckets, seconds: from a checkout out of a filled pool (50 µs) to a cold boot under emulation.
 pub(super) const BUCKETS: [f64; 19] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    10.0, 30.0, 60.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
 pub(super) const HISTOGRAMS: [(&str, &str); 5] = [
-    (CHECKOUT_SECONDS, "Time from a checkout's request to its sandbox or its error."),
-    (STARTUP_PHASE_SECONDS, "Time of one phase of a start: the boot of a template (cold) or a clone."),
-    (EXEC_SECONDS, "Time of a command in a sandbox, from the request to its outcome."),
-    (HTTP_REQUEST_SECONDS, "Time of an HTTP request, from its head to the head of its answer."),
+    (
+        CHECKOUT_SECONDS,
+        "Time from a checkout's request to its sandbox or its error.",
+    ),
+    (
+        STARTUP_PHASE_SECONDS,
+        "Time of one phase of a start: the boot of a template (cold) or a clone.",
+    ),
+    (
+        EXEC_SECONDS,
+        "Time of a command in a sandbox, from the request to its outcome.",
+    ),
+    (
+        HTTP_REQUEST_SECONDS,
+        "Time of an HTTP request, from its head to the head of its answer.",
+    ),
     (TEMPLATE_BUILD_SECONDS, "Time of a build of a template."),
 ];
 
 pub(super) const COUNTERS: [(&str, &str); 2] = [
-    (CHECKOUTS_TOTAL, "Checkouts that ended, by where the sandbox came from and by outcome."),
-    (CLONE_FAILURES_TOTAL, "Clones that could not be made, by the phase that failed."),
+    (
+        CHECKOUTS_TOTAL,
+        "Checkouts that ended, by where the sandbox came from and by outcome.",
+    ),
+    (
+        CLONE_FAILURES_TOTAL,
+        "Clones that could not be made, by the phase that failed.",
+    ),
 ];
 
 pub(super) const GAUGES: [(&str, &str); 9] = [
     (POOL_VMS, "Living clones of a pool, by state."),
     (POOL_TARGET, "Warm clones that a pool keeps."),
     (POOL_WAITERS, "Checkouts that wait for a clone."),
-    (TEMPLATE_INFO, "The current generation of a template; always 1."),
-    (TEMPLATE_BUILT, "When the current generation of a template was built, seconds since the epoch."),
-    (TEMPLATE_STALE, "1 where a template no longer matches its configuration."),
-    (TEMPLATE_MEMORY, "Memory that all clones of a template share: the blocks of its memory files, each counted once."),
-    (CLONE_PRIVATE, "Memory that the clones of a template have for themselves: the sum of their anonymous pages."),
+    (
+        TEMPLATE_INFO,
+        "The current generation of a template; always 1.",
+    ),
+    (
+        TEMPLATE_BUILT,
+        "When the current generation of a template was built, seconds since the epoch.",
+    ),
+    (
+        TEMPLATE_STALE,
+        "1 where a template no longer matches its configuration.",
+    ),
+    (
+        TEMPLATE_MEMORY,
+        "Memory that all clones of a template share: the blocks of its memory files, each counted once.",
+    ),
+    (
+        CLONE_PRIVATE,
+        "Memory that the clones of a template have for themselves: the sum of their anonymous pages.",
+    ),
     (BUILD_INFO, "The version of the program; always 1."),
 ];

@@ -29,19 +29,36 @@ async fn a_checkout_answers_with_everything_about_the_sandbox() {
         ("hostname", json!("job-17")),
         ("machine_id", json!("f".repeat(32))),
         ("metadata", json!({"k": "v"})),
-        ("sockets", json!({"console": "/run/vmint/vm/x/console.sock"})),
+        (
+            "sockets",
+            json!({"console": "/run/vmint/vm/x/console.sock"}),
+        ),
     ] {
         assert_eq!(sandbox[field], value, "{field}");
     }
     let startup = sandbox["startup_ms"].as_object().unwrap();
     assert_eq!(startup.len(), 8, "{startup:?}");
-    assert_eq!((&startup["spawn"], &startup["total"]), (&json!(33.25), &json!(80.0)));
+    assert_eq!(
+        (&startup["spawn"], &startup["total"]),
+        (&json!(33.25), &json!(80.0))
+    );
     assert!(sandbox["checkout_ms"].as_f64().unwrap() >= 0.0);
-    let time = |field: &str| sandbox[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    let lease = time("expires_at").duration_since(time("leased_at")).as_millis();
+    let time = |field: &str| {
+        sandbox[field]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    let lease = time("expires_at")
+        .duration_since(time("leased_at"))
+        .as_millis();
     assert!((299_990..=300_010).contains(&lease), "{lease}");
     assert!(time("created_at") <= time("leased_at"));
-    assert_eq!(harness.get(&format!("/v1/sandboxes/{id}")).await.ok(200)["id"], id);
+    assert_eq!(
+        harness.get(&format!("/v1/sandboxes/{id}")).await.ok(200)["id"],
+        id
+    );
 }
 
 #[tokio::test]
@@ -50,7 +67,10 @@ async fn a_checkout_needs_no_body() {
     let form = Request::post("/v1/sandboxes")
         .extension(Origin::Unix)
         .header("content-type", "application/x-www-form-urlencoded");
-    harness.send(form.body(Body::empty()).unwrap()).await.ok(201);
+    harness
+        .send(form.body(Body::empty()).unwrap())
+        .await
+        .ok(201);
     harness.call(Method::POST, "/v1/sandboxes").await.ok(201);
     harness.post("/v1/sandboxes", json!({})).await.ok(201);
 }
@@ -70,9 +90,15 @@ async fn values_that_cannot_be_are_refused() {
         json!({"template": 1}),
         json!({"files": ["x"]}),
     ] {
-        harness.post("/v1/sandboxes", body).await.problem(400, "invalid_request");
+        harness
+            .post("/v1/sandboxes", body)
+            .await
+            .problem(400, "invalid_request");
     }
-    harness.post("/v1/sandboxes", json!({"template": "nope"})).await.problem(404, "unknown_template");
+    harness
+        .post("/v1/sandboxes", json!({"template": "nope"}))
+        .await
+        .problem(404, "unknown_template");
 }
 
 #[tokio::test]
@@ -82,22 +108,36 @@ async fn what_is_not_possible_is_refused_with_its_name() {
         ("vcpus", json!(2)),
         ("memory_mib", json!(512)),
         ("env", json!({"A": "b"})),
-        ("files", json!([{"path": "/x", "content_b64": "", "mode": "0644"}])),
+        (
+            "files",
+            json!([{"path": "/x", "content_b64": "", "mode": "0644"}]),
+        ),
         ("nics", json!([{"user": true}])),
         ("disks", json!([{"path": "/x"}])),
         ("wait_ms", json!(1e9)),
         ("ttl_s", json!(1e300)),
         ("metadata", json!({"k": "x".repeat(20_000)})),
     ] {
-        let detail = harness.post("/v1/sandboxes", json!({field: value})).await.problem(422, "not_possible");
+        let detail = harness
+            .post("/v1/sandboxes", json!({field: value}))
+            .await
+            .problem(422, "not_possible");
         assert!(detail.contains(field), "{field}: {detail}");
     }
     for (ttl_s, limit) in [(json!(86_401), "86400"), (json!(0), "86400")] {
-        let detail = harness.post("/v1/sandboxes", json!({"ttl_s": ttl_s})).await.problem(422, "not_possible");
+        let detail = harness
+            .post("/v1/sandboxes", json!({"ttl_s": ttl_s}))
+            .await
+            .problem(422, "not_possible");
         assert!(detail.contains(limit), "{detail}");
     }
-    let keyed = Request::post("/v1/sandboxes").extension(Origin::Unix).header("Idempotency-Key", "k");
-    let detail = harness.send(keyed.body(Body::empty()).unwrap()).await.problem(422, "not_possible");
+    let keyed = Request::post("/v1/sandboxes")
+        .extension(Origin::Unix)
+        .header("Idempotency-Key", "k");
+    let detail = harness
+        .send(keyed.body(Body::empty()).unwrap())
+        .await
+        .problem(422, "not_possible");
     assert!(detail.contains("Idempotency-Key"), "{detail}");
 }
 
@@ -106,8 +146,14 @@ async fn an_empty_pool_is_a_503_after_the_wait_or_at_once() {
     let harness = Harness::start().await;
     harness.factory.launches.send_replace(false);
     let (_first, _second) = (harness.checkout().await, harness.checkout().await);
-    harness.post("/v1/sandboxes", json!({"on_empty": "fail"})).await.problem(503, "pool_empty");
-    harness.post("/v1/sandboxes", json!({"wait_ms": 20})).await.problem(503, "pool_empty");
+    harness
+        .post("/v1/sandboxes", json!({"on_empty": "fail"}))
+        .await
+        .problem(503, "pool_empty");
+    harness
+        .post("/v1/sandboxes", json!({"wait_ms": 20}))
+        .await
+        .problem(503, "pool_empty");
 }
 
 #[tokio::test]
@@ -119,8 +165,15 @@ async fn a_full_queue_is_a_429() {
     harness.factory.launches.send_replace(false);
     let (_first, _second) = (harness.checkout().await, harness.checkout().await);
     let waits = tokio::spawn(harness.router.clone().oneshot(waiting_checkout()));
-    harness.until("a checkout waits", || harness.cache.pool("default").unwrap().waiters == 1).await;
-    harness.post("/v1/sandboxes", json!({})).await.problem(429, "queue_full");
+    harness
+        .until("a checkout waits", || {
+            harness.cache.pool("default").unwrap().waiters == 1
+        })
+        .await;
+    harness
+        .post("/v1/sandboxes", json!({}))
+        .await
+        .problem(429, "queue_full");
     harness.factory.launches.send_replace(true);
     assert_eq!(waits.await.unwrap().unwrap().status(), 201);
 }
@@ -131,33 +184,68 @@ async fn a_client_that_hangs_up_while_it_waits_costs_no_clone() {
     harness.factory.launches.send_replace(false);
     let (_first, _second) = (harness.checkout().await, harness.checkout().await);
     let waits = tokio::spawn(harness.router.clone().oneshot(waiting_checkout()));
-    harness.until("a checkout waits", || harness.cache.pool("default").unwrap().waiters == 1).await;
+    harness
+        .until("a checkout waits", || {
+            harness.cache.pool("default").unwrap().waiters == 1
+        })
+        .await;
     waits.abort();
-    harness.until("nobody waits", || harness.cache.pool("default").unwrap().waiters == 0).await;
+    harness
+        .until("nobody waits", || {
+            harness.cache.pool("default").unwrap().waiters == 0
+        })
+        .await;
     harness.factory.launches.send_replace(true);
-    harness.until("the pool is full again", || harness.cache.pool("default").unwrap().ready == 2).await;
+    harness
+        .until("the pool is full again", || {
+            harness.cache.pool("default").unwrap().ready == 2
+        })
+        .await;
     assert_eq!(harness.cache.sandboxes(None).len(), 2);
 }
 
 fn waiting_checkout() -> Request<Body> {
-    let request = Request::post("/v1/sandboxes").extension(Origin::Unix).header("content-type", "application/json");
-    request.body(Body::from(json!({"wait_ms": 20_000}).to_string())).unwrap()
+    let request = Request::post("/v1/sandboxes")
+        .extension(Origin::Unix)
+        .header("content-type", "application/json");
+    request
+        .body(Body::from(json!({"wait_ms": 20_000}).to_string()))
+        .unwrap()
 }
 
 #[tokio::test]
 async fn a_guest_that_refuses_its_name_is_a_502() {
     let harness = Harness::start().await;
-    harness.post("/v1/sandboxes", json!({"hostname": "refused"})).await.problem(502, "guest_error");
+    harness
+        .post("/v1/sandboxes", json!({"hostname": "refused"}))
+        .await
+        .problem(502, "guest_error");
 }
 
 #[tokio::test]
 async fn a_template_without_a_generation_is_a_503() {
     let factory = FakeFactory::new();
-    factory.on_disk.store(false, std::sync::atomic::Ordering::SeqCst);
-    factory.builds_fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    factory
+        .on_disk
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    factory
+        .builds_fail
+        .store(true, std::sync::atomic::Ordering::SeqCst);
     let harness = Harness::start_with(factory, vec![plan()]);
-    harness.until("the build failed", || harness.cache.template("default").unwrap().last_error.is_some()).await;
-    let detail = harness.post("/v1/sandboxes", json!({})).await.problem(503, "template_unavailable");
+    harness
+        .until("the build failed", || {
+            harness
+                .cache
+                .template("default")
+                .unwrap()
+                .last_error
+                .is_some()
+        })
+        .await;
+    let detail = harness
+        .post("/v1/sandboxes", json!({}))
+        .await
+        .problem(503, "template_unavailable");
     assert!(detail.contains("did not answer"), "{detail}");
     let template = harness.get("/v1/templates/default").await.ok(200);
     assert_eq!(template["state"], "failed");
@@ -169,13 +257,31 @@ async fn a_service_that_stops_takes_no_checkouts_but_answers() {
     let id = harness.checkout().await;
     harness.cache.begin_stop();
     harness.stopping.begin();
-    harness.post("/v1/sandboxes", json!({})).await.problem(503, "shutting_down");
-    harness.call(Method::POST, "/v1/templates/default/rebuild").await.problem(503, "shutting_down");
+    harness
+        .post("/v1/sandboxes", json!({}))
+        .await
+        .problem(503, "shutting_down");
+    harness
+        .call(Method::POST, "/v1/templates/default/rebuild")
+        .await
+        .problem(503, "shutting_down");
     let ready = harness.get("/readyz").await;
-    assert_eq!((ready.status.as_u16(), ready.json()["ready"].as_bool()), (503, Some(false)));
+    assert_eq!(
+        (ready.status.as_u16(), ready.json()["ready"].as_bool()),
+        (503, Some(false))
+    );
     assert!(!ready.json()["reasons"].as_array().unwrap().is_empty());
     harness.get("/healthz").await.ok(200);
-    harness.post(&format!("/v1/sandboxes/{id}/exec"), json!({"argv": ["echo", "on"]})).await.ok(200);
+    harness
+        .post(
+            &format!("/v1/sandboxes/{id}/exec"),
+            json!({"argv": ["echo", "on"]}),
+        )
+        .await
+        .ok(200);
     harness.cache.stop(Duration::from_secs(5)).await;
-    harness.get(&format!("/v1/sandboxes/{id}")).await.problem(404, "unknown_sandbox");
+    harness
+        .get(&format!("/v1/sandboxes/{id}"))
+        .await
+        .problem(404, "unknown_sandbox");
 }

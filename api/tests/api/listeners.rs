@@ -36,11 +36,22 @@ impl Listening {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let listen = Some(([127, 0, 0, 1], 0).into());
-        let server = config::Server { listen, socket: socket.clone(), socket_mode: 0o600, socket_group: None };
+        let server = config::Server {
+            listen,
+            socket: socket.clone(),
+            socket_mode: 0o600,
+            socket_group: None,
+        };
         let listeners = Listeners::bind(&server).await.unwrap();
         let address = listeners.urls()[0].trim_start_matches("http://").to_owned();
         let server = Server::start(listeners, &harness.router, files);
-        Self { harness, address, socket, server, _dir: dir }
+        Self {
+            harness,
+            address,
+            socket,
+            server,
+            _dir: dir,
+        }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -64,8 +75,12 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
 
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
     length.is_none_or(|length| body.len() >= length.parse::<usize>().unwrap())
 }
 
@@ -79,23 +94,41 @@ async fn both_listeners_answer_and_keep_connections() {
     for _ in 0..3 {
         tcp.write_all(HEALTH).await.unwrap();
         assert!(read_answer(&mut tcp).await.starts_with("HTTP/1.1 200"));
-        unix.write_all(b"GET /healthz HTTP/1.1\r\nHost: anything\r\n\r\n").await.unwrap();
+        unix.write_all(b"GET /healthz HTTP/1.1\r\nHost: anything\r\n\r\n")
+            .await
+            .unwrap();
         assert!(read_answer(&mut unix).await.starts_with("HTTP/1.1 200"));
     }
-    tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: example.org\r\n\r\n").await.unwrap();
+    tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        .await
+        .unwrap();
     assert!(read_answer(&mut tcp).await.contains("invalid_request"));
 }
 
 #[tokio::test]
 async fn what_is_no_http_is_refused_and_closed() {
     let service = Listening::start().await;
-    let huge = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 200_000], b"\r\n\r\n".to_vec()].concat();
-    for garbage in [b"\x16\x03\x01\x02\x00\x01\r\n\r\n".to_vec(), b"GARBAGE\r\n\r\n".to_vec(), huge] {
+    let huge = [
+        b"GET / HTTP/1.1\r\nX: ".to_vec(),
+        vec![b'x'; 200_000],
+        b"\r\n\r\n".to_vec(),
+    ]
+    .concat();
+    for garbage in [
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n".to_vec(),
+        b"GARBAGE\r\n\r\n".to_vec(),
+        huge,
+    ] {
         let mut stream = service.tcp().await;
         let _ = stream.write_all(&garbage).await;
         let mut answer = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection is closed");
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("the connection is closed");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{answer:?}"
+        );
     }
     let mut stream = service.tcp().await;
     stream.write_all(HEALTH).await.unwrap();
@@ -113,7 +146,10 @@ async fn a_body_that_is_too_large_is_answered_although_the_client_goes_on_writin
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b'x'; size]).await.unwrap();
     let answer = read_answer(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("too_large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("too_large"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -123,16 +159,25 @@ async fn clients_that_never_finish_a_request_do_not_hold_the_others() {
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut stream = service.tcp().await;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: loc")
+            .await
+            .unwrap();
         slow.push(stream);
     }
     let mut unix = UnixStream::connect(&service.socket).await.unwrap();
     unix.write_all(HEALTH).await.unwrap();
-    assert!(read_answer(&mut unix).await.starts_with("HTTP/1.1 200"), "the other listener has room of its own");
+    assert!(
+        read_answer(&mut unix).await.starts_with("HTTP/1.1 200"),
+        "the other listener has room of its own"
+    );
     let mut waits = service.tcp().await;
     waits.write_all(HEALTH).await.unwrap();
     drop(slow.pop());
-    assert!(read_answer(&mut waits).await.starts_with("HTTP/1.1 200"), "there is room again");
+    assert!(
+        read_answer(&mut waits).await.starts_with("HTTP/1.1 200"),
+        "there is room again"
+    );
 }
 
 #[tokio::test]
@@ -142,10 +187,21 @@ async fn a_client_that_hangs_up_while_it_waits_leaves_the_queue() {
     harness.factory.launches.send_replace(false);
     let (_first, _second) = (harness.checkout().await, harness.checkout().await);
     let mut stream = service.tcp().await;
-    stream.write_all(b"POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    harness.until("it waits", || harness.cache.pool("default").unwrap().waiters == 1).await;
+    stream
+        .write_all(b"POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    harness
+        .until("it waits", || {
+            harness.cache.pool("default").unwrap().waiters == 1
+        })
+        .await;
     drop(stream);
-    harness.until("it left", || harness.cache.pool("default").unwrap().waiters == 0).await;
+    harness
+        .until("it left", || {
+            harness.cache.pool("default").unwrap().waiters == 0
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -155,17 +211,33 @@ async fn a_close_lets_the_last_answer_out_and_removes_the_socket() {
     harness.factory.launches.send_replace(false);
     let (_first, _second) = (harness.checkout().await, harness.checkout().await);
     let mut waits = service.tcp().await;
-    waits.write_all(b"POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    harness.until("it waits", || harness.cache.pool("default").unwrap().waiters == 1).await;
+    waits
+        .write_all(b"POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    harness
+        .until("it waits", || {
+            harness.cache.pool("default").unwrap().waiters == 1
+        })
+        .await;
     let mut idle = service.tcp().await;
     idle.write_all(HEALTH).await.unwrap();
     read_answer(&mut idle).await;
 
     harness.cache.begin_stop();
-    timeout(PATIENCE, service.server.close()).await.expect("a close in time");
+    timeout(PATIENCE, service.server.close())
+        .await
+        .expect("a close in time");
     let answer = read_answer(&mut waits).await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("shutting_down"), "{answer}");
-    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("shutting_down"),
+        "{answer}"
+    );
+    assert_eq!(
+        idle.read(&mut [0; 1]).await.unwrap(),
+        0,
+        "an idle connection is closed"
+    );
     assert!(!Path::new(&service.socket).exists());
     assert!(TcpStream::connect(&service.address).await.is_err());
 }

@@ -17,24 +17,51 @@ fn promtool_check(text: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is needed: apt-get install prometheus");
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let verdict = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&verdict.stdout).into_owned() + &String::from_utf8_lossy(&verdict.stderr);
-    assert!(verdict.status.success() && said.is_empty(), "promtool says:\n{said}\nto:\n{text}");
+    let said = String::from_utf8_lossy(&verdict.stdout).into_owned()
+        + &String::from_utf8_lossy(&verdict.stderr);
+    assert!(
+        verdict.status.success() && said.is_empty(),
+        "promtool says:\n{said}\nto:\n{text}"
+    );
 }
 
 #[tokio::test]
 async fn a_scrape_has_every_metric_of_the_contract_and_passes_promtool() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
-    harness.post(&format!("/v1/sandboxes/{id}/exec"), json!({"argv": ["echo"]})).await.ok(200);
-    harness.post("/v1/sandboxes", json!({"template": "nope"})).await.problem(404, "unknown_template");
-    harness.call(Method::POST, "/v1/templates/default/rebuild?wait=true").await.ok(200);
-    harness.call(Method::DELETE, &format!("/v1/sandboxes/{id}")).await;
+    harness
+        .post(
+            &format!("/v1/sandboxes/{id}/exec"),
+            json!({"argv": ["echo"]}),
+        )
+        .await
+        .ok(200);
+    harness
+        .post("/v1/sandboxes", json!({"template": "nope"}))
+        .await
+        .problem(404, "unknown_template");
+    harness
+        .call(Method::POST, "/v1/templates/default/rebuild?wait=true")
+        .await
+        .ok(200);
+    harness
+        .call(Method::DELETE, &format!("/v1/sandboxes/{id}"))
+        .await;
     harness.get("/some/path").await.problem(404, "not_found");
 
     let reply = harness.get("/metrics").await;
-    assert!(reply.header("content-type").starts_with("text/plain; version=0.0.4"));
+    assert!(
+        reply
+            .header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
     let text = reply.text();
     promtool_check(text);
     for line in [
@@ -67,6 +94,9 @@ async fn a_scrape_has_every_metric_of_the_contract_and_passes_promtool() {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }
     assert!(!text.contains(&id), "an id became a label");
-    let infos = text.lines().filter(|line| line.starts_with("vmint_template_info{")).count();
+    let infos = text
+        .lines()
+        .filter(|line| line.starts_with("vmint_template_info{"))
+        .count();
     assert_eq!(infos, 1, "the generation before the rebuild is still shown");
 }

@@ -39,15 +39,26 @@ const ROUTES: [(&str, &str, &str); 27] = [
 async fn every_route_is_in_the_document_with_its_errors() {
     let harness = Harness::start().await;
     let document = harness.get("/openapi.json").await.ok(200);
-    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    assert!(
+        document["openapi"].as_str().unwrap().starts_with("3.1"),
+        "{}",
+        document["openapi"]
+    );
     for (method, path, status) in ROUTES {
         let operation = &document["paths"][path][method];
-        assert!(operation["responses"][status].is_object(), "{method} {path} {status} is missing");
+        assert!(
+            operation["responses"][status].is_object(),
+            "{method} {path} {status} is missing"
+        );
         let default = &operation["responses"]["default"]["content"]["application/problem+json"];
         assert!(default.is_object(), "{method} {path} has no default error");
     }
-    let documented: usize =
-        document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+    let documented: usize = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|item| item.as_object().unwrap().len())
+        .sum();
     assert_eq!(documented, ROUTES.len() - 1, "the last route stands twice");
 }
 
@@ -56,11 +67,20 @@ async fn every_operation_has_a_name_of_its_own_and_every_answer_a_description() 
     let harness = Harness::start().await;
     let document = harness.get("/openapi.json").await.ok(200);
     let mut names = Vec::new();
-    for operation in document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    for operation in document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
     {
         names.push(operation["operationId"].as_str().unwrap());
         for response in operation["responses"].as_object().unwrap().values() {
-            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{operation}");
+            assert!(
+                response["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{operation}"
+            );
         }
     }
     let all = names.len();
@@ -78,7 +98,10 @@ async fn every_reference_in_the_document_leads_somewhere() {
     assert!(references.len() > 20);
     for reference in references {
         let pointer = reference.trim_start_matches('#');
-        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{reference} leads nowhere"
+        );
     }
 }
 
@@ -86,19 +109,38 @@ async fn every_reference_in_the_document_leads_somewhere() {
 async fn the_schemas_are_those_of_the_answers() {
     let harness = Harness::start().await;
     let document = harness.get("/openapi.json").await.ok(200);
-    let schema = |name: &str| document["components"]["schemas"][name]["properties"].as_object().unwrap().clone();
+    let schema = |name: &str| {
+        document["components"]["schemas"][name]["properties"]
+            .as_object()
+            .unwrap()
+            .clone()
+    };
     let keys = |object: &Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
     let id = harness.checkout().await;
     let answer = async |path: &str| harness.get(path).await.ok(200).as_object().unwrap().clone();
-    assert_eq!(keys(&answer(&format!("/v1/sandboxes/{id}")).await), keys(&schema("Sandbox")));
-    assert_eq!(keys(&answer("/v1/templates/default").await), keys(&schema("Template")));
-    assert_eq!(keys(&answer("/v1/pools/default").await), keys(&schema("Pool")));
+    assert_eq!(
+        keys(&answer(&format!("/v1/sandboxes/{id}")).await),
+        keys(&schema("Sandbox"))
+    );
+    assert_eq!(
+        keys(&answer("/v1/templates/default").await),
+        keys(&schema("Template"))
+    );
+    assert_eq!(
+        keys(&answer("/v1/pools/default").await),
+        keys(&schema("Pool"))
+    );
 }
 
 fn collect(value: &Value, references: &mut Vec<String>) {
     match value {
         Value::Object(object) => {
-            references.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            references.extend(
+                object
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+            );
             object.values().for_each(|value| collect(value, references));
         }
         Value::Array(list) => list.iter().for_each(|value| collect(value, references)),

@@ -11,7 +11,12 @@ use crate::listeners::Listening;
 /// The program, apart from whatever this machine has configured.
 fn vmint(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmint"));
-    command.args(args).env_remove("VMINT_URL").env_remove("VMINT_LOG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(args)
+        .env_remove("VMINT_URL")
+        .env_remove("VMINT_LOG")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -21,7 +26,11 @@ async fn run(args: &[&str]) -> (i32, String, String) {
 
 fn ended(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// A client command to a service.
@@ -90,13 +99,25 @@ async fn a_service_that_is_not_there_is_69_and_named() {
 #[tokio::test]
 async fn a_wrong_configuration_is_64_with_every_problem() {
     let dir = tempfile::tempdir().unwrap();
-    let file = configuration(dir.path(), "colour = 1\n[templates.default.pool]\ntarget = 9\nmax = 3");
+    let file = configuration(
+        dir.path(),
+        "colour = 1\n[templates.default.pool]\ntarget = 9\nmax = 3",
+    );
     for command in [["config", "check"].as_slice(), &["serve"]] {
         let (code, _, err) = run(&[command, &["--config", &file]].concat()).await;
         assert_eq!(code, 64, "{err}");
-        assert!(err.contains("colour") && err.contains("target") && err.contains("mend:"), "{err}");
+        assert!(
+            err.contains("colour") && err.contains("target") && err.contains("mend:"),
+            "{err}"
+        );
     }
-    let (code, _, err) = run(&["config", "check", "--config", &configuration(dir.path(), "a = = 1")]).await;
+    let (code, _, err) = run(&[
+        "config",
+        "check",
+        "--config",
+        &configuration(dir.path(), "a = = 1"),
+    ])
+    .await;
     assert_eq!(code, 64, "{err}");
     let (code, _, err) = run(&["config", "check", "--config", "/nonexistent.toml"]).await;
     assert_eq!(code, 64, "{err}");
@@ -110,24 +131,44 @@ async fn the_default_file_can_be_shown_saved_and_checked() {
     std::fs::write(dir.path().join("vmlinuz"), "x").unwrap();
     std::fs::write(dir.path().join("initrd.img"), "x").unwrap();
     let file = configuration(dir.path(), &shown);
-    let checked = vmint(&["config", "check", "--config", &file]).env("VMINT_GUEST_DIR", dir.path()).output();
-    assert_eq!(ended(checked.await.unwrap()), (0, "ok\n".to_owned(), String::new()));
-    let effective = vmint(&["config", "show", "--config", &file]).env("VMINT_GUEST_DIR", dir.path()).output();
+    let checked = vmint(&["config", "check", "--config", &file])
+        .env("VMINT_GUEST_DIR", dir.path())
+        .output();
+    assert_eq!(
+        ended(checked.await.unwrap()),
+        (0, "ok\n".to_owned(), String::new())
+    );
+    let effective = vmint(&["config", "show", "--config", &file])
+        .env("VMINT_GUEST_DIR", dir.path())
+        .output();
     let (code, effective, _) = ended(effective.await.unwrap());
     assert_eq!(code, 0);
-    assert!(effective.contains(&format!("kernel = \"{}/vmlinuz\"", dir.path().display())), "{effective}");
+    assert!(
+        effective.contains(&format!("kernel = \"{}/vmlinuz\"", dir.path().display())),
+        "{effective}"
+    );
 }
 
 #[tokio::test]
 async fn a_sandbox_from_checkout_to_release() {
     let service = Listening::start().await;
-    let (code, id, err) = at(&service, &["checkout", "-q", "--ttl", "5m", "--hostname", "job-17"]).await;
+    let (code, id, err) = at(
+        &service,
+        &["checkout", "-q", "--ttl", "5m", "--hostname", "job-17"],
+    )
+    .await;
     assert_eq!(code, 0, "{err}");
     let id = id.trim_end();
-    assert!(!id.contains(char::is_whitespace), "-q prints the id alone: {id:?}");
+    assert!(
+        !id.contains(char::is_whitespace),
+        "-q prints the id alone: {id:?}"
+    );
 
     let (code, text, _) = at(&service, &["ps"]).await;
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     assert_eq!((code, lines.len()), (0, 2), "{text}");
     assert_eq!(lines[0][..4], ["ID", "TEMPLATE", "SOURCE", "HOSTNAME"]);
     assert_eq!(lines[1][..4], [id, "default", "pool", "job-17"]);
@@ -175,7 +216,10 @@ async fn exec_exits_as_docker_exec_does() {
     let (_, out, _) = at(&service, &["exec", "-e", "K=v", "-w", "/tmp", &id, "env"]).await;
     assert_eq!(out, r#"{"K": "v"} Some("/tmp")"#);
     let (_, json, _) = at(&service, &["exec", "--json", &id, "--", "echo"]).await;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["exit_code"], 0);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["exit_code"],
+        0
+    );
 }
 
 #[tokio::test]
@@ -201,18 +245,28 @@ async fn exec_passes_bytes_as_they_are() {
 async fn templates_and_pools_are_shown_and_changed() {
     let service = Listening::start().await;
     let (code, text, _) = at(&service, &["template", "ls"]).await;
-    assert!(code == 0 && text.contains("default") && text.contains("ready"), "{text}");
+    assert!(
+        code == 0 && text.contains("default") && text.contains("ready"),
+        "{text}"
+    );
     assert_eq!(at(&service, &["template", "show", "default"]).await.0, 0);
     let (code, out, err) = at(&service, &["template", "rebuild", "default"]).await;
     assert!(code == 0 && out.starts_with("built "), "{out}{err}");
-    service.harness.factory.builds_fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    service
+        .harness
+        .factory
+        .builds_fail
+        .store(true, std::sync::atomic::Ordering::SeqCst);
     let (code, out, err) = at(&service, &["template", "rebuild", "default"]).await;
     assert!(code == 1 && out.contains("did not answer"), "{out}{err}");
     let (code, out, _) = at(&service, &["pool", "resize", "default", "--target", "3"]).await;
     assert!(code == 0 && out.contains("default"), "{out}");
     let (code, out, _) = at(&service, &["pool", "ls", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &json["pools"][0]["target"]), (0, &serde_json::json!(3)));
+    assert_eq!(
+        (code, &json["pools"][0]["target"]),
+        (0, &serde_json::json!(3))
+    );
     let (code, _, err) = at(&service, &["pool", "resize", "default", "--target", "99"]).await;
     assert!(code == 1 && err.contains("not_possible"), "{err}");
 }
@@ -221,8 +275,11 @@ async fn templates_and_pools_are_shown_and_changed() {
 async fn a_reader_that_has_had_enough_is_no_error() {
     let service = Listening::start().await;
     let url = format!("unix:{}", service.socket.display());
-    let mut child =
-        vmint(&["--url", &url, "pool", "ls"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = vmint(&["--url", &url, "pool", "ls"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let (_, _, err) = ended(child.wait_with_output().await.unwrap());
     assert_eq!(err, "");

@@ -13,12 +13,24 @@ async fn only_leased_sandboxes_are_listed() {
     harness.until_ready().await;
     let ids = |reply: serde_json::Value| {
         let sandboxes = reply["sandboxes"].as_array().unwrap().clone();
-        sandboxes.into_iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        sandboxes
+            .into_iter()
+            .map(|one| one["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(harness.get("/v1/sandboxes").await.ok(200), json!({"sandboxes": []}));
+    assert_eq!(
+        harness.get("/v1/sandboxes").await.ok(200),
+        json!({"sandboxes": []})
+    );
     let id = harness.checkout().await;
-    assert_eq!(ids(harness.get("/v1/sandboxes").await.ok(200)), [id.as_str()]);
-    assert_eq!(ids(harness.get("/v1/sandboxes?template=default").await.ok(200)), [id]);
+    assert_eq!(
+        ids(harness.get("/v1/sandboxes").await.ok(200)),
+        [id.as_str()]
+    );
+    assert_eq!(
+        ids(harness.get("/v1/sandboxes?template=default").await.ok(200)),
+        [id]
+    );
     assert!(ids(harness.get("/v1/sandboxes?template=python").await.ok(200)).is_empty());
     assert!(ids(harness.get("/v1/sandboxes?template=nope").await.ok(200)).is_empty());
 }
@@ -31,14 +43,28 @@ async fn a_renewal_sets_the_lease_anew() {
     let before = harness.get(&format!("/v1/sandboxes/{id}")).await.ok(200);
     let after = harness.post(&path, json!({"ttl_s": 3600})).await.ok(200);
     assert!(after["expires_at"].as_str().unwrap() > before["expires_at"].as_str().unwrap());
-    for body in [json!({}), json!({"ttl_s": -1}), json!({"ttl_s": null}), json!({"ttl_s": "1h"})] {
-        harness.post(&path, body).await.problem(400, "invalid_request");
+    for body in [
+        json!({}),
+        json!({"ttl_s": -1}),
+        json!({"ttl_s": null}),
+        json!({"ttl_s": "1h"}),
+    ] {
+        harness
+            .post(&path, body)
+            .await
+            .problem(400, "invalid_request");
     }
     for ttl_s in [86_401, 0] {
-        let detail = harness.post(&path, json!({"ttl_s": ttl_s})).await.problem(422, "not_possible");
+        let detail = harness
+            .post(&path, json!({"ttl_s": ttl_s}))
+            .await
+            .problem(422, "not_possible");
         assert!(detail.contains("86400"), "the limit is told: {detail}");
     }
-    harness.post("/v1/sandboxes/nope/renew", json!({"ttl_s": 1})).await.problem(404, "unknown_sandbox");
+    harness
+        .post("/v1/sandboxes/nope/renew", json!({"ttl_s": 1}))
+        .await
+        .problem(404, "unknown_sandbox");
 }
 
 #[tokio::test]
@@ -48,26 +74,46 @@ async fn a_released_sandbox_is_gone() {
     let path = format!("/v1/sandboxes/{id}");
     let reply = harness.call(Method::DELETE, &path).await;
     assert_eq!((reply.status.as_u16(), reply.text()), (204, ""));
-    harness.call(Method::DELETE, &path).await.problem(404, "unknown_sandbox");
+    harness
+        .call(Method::DELETE, &path)
+        .await
+        .problem(404, "unknown_sandbox");
     harness.get(&path).await.problem(404, "unknown_sandbox");
-    harness.post(&format!("{path}/exec"), json!({"argv": ["echo"]})).await.problem(404, "unknown_sandbox");
-    harness.get(&format!("{path}/console")).await.problem(404, "unknown_sandbox");
+    harness
+        .post(&format!("{path}/exec"), json!({"argv": ["echo"]}))
+        .await
+        .problem(404, "unknown_sandbox");
+    harness
+        .get(&format!("{path}/console"))
+        .await
+        .problem(404, "unknown_sandbox");
 }
 
 #[tokio::test]
 async fn ids_that_cannot_be_are_unknown() {
     let harness = Harness::start().await;
     for id in ["nope", "..%2F..%2Fetc", "%00", "a%20b", &"x".repeat(1000)] {
-        harness.get(&format!("/v1/sandboxes/{id}")).await.problem(404, "unknown_sandbox");
+        harness
+            .get(&format!("/v1/sandboxes/{id}"))
+            .await
+            .problem(404, "unknown_sandbox");
     }
-    harness.get("/v1/sandboxes/%ff").await.problem(400, "invalid_request");
+    harness
+        .get("/v1/sandboxes/%ff")
+        .await
+        .problem(400, "invalid_request");
 }
 
 #[tokio::test]
 async fn the_console_is_what_the_guest_wrote() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
-    let reply = harness.get(&format!("/v1/sandboxes/{id}/console?follow=false")).await;
-    assert_eq!((reply.status.as_u16(), reply.text()), (200, "[    0.000000] Linux\n"));
+    let reply = harness
+        .get(&format!("/v1/sandboxes/{id}/console?follow=false"))
+        .await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.text()),
+        (200, "[    0.000000] Linux\n")
+    );
     assert!(reply.header("content-type").starts_with("text/plain"));
 }

@@ -13,13 +13,22 @@ use crate::cli::output::{Output, print};
 use crate::http::limits::WAIT_DEFAULT;
 use crate::http::view::Sandbox;
 
-pub(in crate::cli) async fn run(client: &Client, output: Output, args: CheckoutArgs) -> Result<u8, CliError> {
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    args: CheckoutArgs,
+) -> Result<u8, CliError> {
     if !args.env.is_empty() {
         return Err(reserved("checkout --env"));
     }
     let quiet = args.quiet && !output.json;
-    let deadline = args.wait.unwrap_or(WAIT_DEFAULT).saturating_add(ANSWER_TIMEOUT);
-    let answer = client.call(Method::POST, "/v1/sandboxes", Some(body(args)), deadline).await?;
+    let deadline = args
+        .wait
+        .unwrap_or(WAIT_DEFAULT)
+        .saturating_add(ANSWER_TIMEOUT);
+    let answer = client
+        .call(Method::POST, "/v1/sandboxes", Some(body(args)), deadline)
+        .await?;
     if quiet {
         print(&answer.read::<Sandbox>()?.id)?;
     } else {
@@ -35,7 +44,11 @@ fn body(args: CheckoutArgs) -> Value {
         OnEmptyArg::Clone => "clone",
         OnEmptyArg::Fail => "fail",
     });
-    let metadata: Map<String, Value> = args.metadata.into_iter().map(|(key, value)| (key, value.into())).collect();
+    let metadata: Map<String, Value> = args
+        .metadata
+        .into_iter()
+        .map(|(key, value)| (key, value.into()))
+        .collect();
     let fields = [
         ("template", args.template.map(Value::from)),
         ("vcpus", args.vcpus.map(Value::from)),
@@ -44,9 +57,16 @@ fn body(args: CheckoutArgs) -> Value {
         ("wait_ms", args.wait.map(milliseconds)),
         ("on_empty", on_empty.map(Value::from)),
         ("hostname", args.hostname.map(Value::from)),
-        ("metadata", (!metadata.is_empty()).then_some(Value::Object(metadata))),
+        (
+            "metadata",
+            (!metadata.is_empty()).then_some(Value::Object(metadata)),
+        ),
     ];
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn milliseconds(duration: Duration) -> Value {

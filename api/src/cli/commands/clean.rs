@@ -9,6 +9,10 @@ pub(in crate::cli) async fn run(options: &Options) -> Result<u8, CliError> {
     // What is to be removed is known even where the rest of the file has mistakes.
     let examined = config::examine(options.config.as_deref(), &Places::of_this_host())?;
     let report = vmint_factory::clean(&examined.config.host).await?;
-    print(&if report.is_empty() { "nothing was left".to_owned() } else { report.join("\n") })?;
+    print(&if report.is_empty() {
+        "nothing was left".to_owned()
+    } else {
+        report.join("\n")
+    })?;
     Ok(0)
 }

@@ -15,7 +15,10 @@ pub(in crate::cli) fn run(options: &Options, command: &ConfigCommand) -> Result<
         }
         ConfigCommand::Show if file.is_none() => print(DEFAULT_FILE)?,
         ConfigCommand::Show => {
-            print(&config::show_effective(&config::examine(file, &Places::of_this_host())?))?;
+            print(&config::show_effective(&config::examine(
+                file,
+                &Places::of_this_host(),
+            )?))?;
         }
         ConfigCommand::Reload => return Err(reserved("vmint config reload")),
     }

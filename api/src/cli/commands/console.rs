@@ -10,7 +10,9 @@ pub(in crate::cli) async fn run(client: &Client, args: ConsoleArgs) -> Result<u8
     if args.follow {
         return Err(reserved("console --follow"));
     }
-    let answer = client.get(&path_with("/v1/sandboxes/", &args.id, "/console")).await?;
+    let answer = client
+        .get(&path_with("/v1/sandboxes/", &args.id, "/console"))
+        .await?;
     print_bytes(&[&answer.body])?;
     Ok(0)
 }

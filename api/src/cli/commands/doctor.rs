@@ -17,14 +17,23 @@ pub(in crate::cli) async fn run(options: &Options, output: Output) -> Result<u8,
     if let Some(plan) = examined.config.templates.first() {
         checks.extend(vmint_factory::doctor(&examined.config.host, &plan.spec).await);
     }
-    print(&if output.json { json(&checks) } else { text(&checks) })?;
+    print(&if output.json {
+        json(&checks)
+    } else {
+        text(&checks)
+    })?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(if failed { NOT_WELL } else { 0 })
 }
 
 /// The mistakes of the configuration, as checks beside the others.
 fn configuration(examined: &Examined) -> Vec<Check> {
-    let check = |verdict, detail, mend| Check { name: "configuration".to_owned(), verdict, detail, mend };
+    let check = |verdict, detail, mend| Check {
+        name: "configuration".to_owned(),
+        verdict,
+        detail,
+        mend,
+    };
     if examined.problems.is_empty() {
         return vec![check(Verdict::Ok, examined.place.clone(), None)];
     }

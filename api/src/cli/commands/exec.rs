@@ -29,11 +29,19 @@ const NO_SUCH_PROGRAM: [i32; 2] = [2, 20];
 /// What fits into the body of an exec, base64 and the other fields included.
 const STDIN_MAX_BYTES: usize = (EXEC_BODY_MAX_BYTES - (64 << 10)) / 4 * 3;
 
-pub(in crate::cli) async fn run(client: &Client, output: Output, args: ExecArgs) -> Result<u8, CliError> {
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    args: ExecArgs,
+) -> Result<u8, CliError> {
     if args.tty {
         return Err(reserved("exec --tty"));
     }
-    let stdin = if args.interactive { read_stdin()? } else { Vec::new() };
+    let stdin = if args.interactive {
+        read_stdin()?
+    } else {
+        Vec::new()
+    };
     let deadline = args.timeout.saturating_add(ANSWER_TIMEOUT);
     let path = path_with("/v1/sandboxes/", &args.id, "/exec");
     let body = json!({
@@ -70,19 +78,34 @@ fn read_stdin() -> Result<Vec<u8>, CliError> {
         .lock()
         .take(limit + 1)
         .read_to_end(&mut stdin)
-        .map_err(|source| CliError::Stream { what: "cannot read standard input", source })?;
+        .map_err(|source| CliError::Stream {
+            what: "cannot read standard input",
+            source,
+        })?;
     if stdin.len() > STDIN_MAX_BYTES {
-        return Err(CliError::Usage(format!("standard input is larger than {STDIN_MAX_BYTES} bytes")));
+        return Err(CliError::Usage(format!(
+            "standard input is larger than {STDIN_MAX_BYTES} bytes"
+        )));
     }
     Ok(stdin)
 }
 
 /// Writes what the command wrote, byte for byte.
 fn pass_on(result: ExecResult) -> Result<(), CliError> {
-    let ExecResult { stdout, stdout_b64, stderr, stderr_b64, truncated, .. } = result;
+    let ExecResult {
+        stdout,
+        stdout_b64,
+        stderr,
+        stderr_b64,
+        truncated,
+        ..
+    } = result;
     print_bytes(&[&bytes(stdout, stdout_b64)])?;
     let wrote = io::stderr().lock().write_all(&bytes(stderr, stderr_b64));
-    wrote.map_err(|source| CliError::Stream { what: "cannot write to standard error", source })?;
+    wrote.map_err(|source| CliError::Stream {
+        what: "cannot write to standard error",
+        source,
+    })?;
     if truncated {
         eprintln!("vmint: the command wrote more than the service keeps; the rest is lost");
     }
@@ -129,7 +152,12 @@ mod tests {
     }
 
     fn refusal(code: &str, errno: Option<i32>) -> Refusal {
-        Refusal { code: code.to_owned(), title: String::new(), detail: String::new(), errno }
+        Refusal {
+            code: code.to_owned(),
+            title: String::new(),
+            detail: String::new(),
+            errno,
+        }
     }
 
     #[test]

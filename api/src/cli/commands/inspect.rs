@@ -41,7 +41,9 @@ pub(super) fn details(one: &Sandbox) -> String {
         ("warmup", phases.warmup),
         ("total", phases.total),
     ];
-    let startup = startup.map(|(phase, ms)| format!("{phase} {ms:.1}")).join(", ");
+    let startup = startup
+        .map(|(phase, ms)| format!("{phase} {ms:.1}"))
+        .join(", ");
     table.field("startup ms", startup);
     for (key, value) in &one.metadata {
         table.field("metadata", format!("{key}={value}"));

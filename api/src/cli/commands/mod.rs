@@ -17,7 +17,9 @@ use super::error::CliError;
 
 /// A name of a later version.
 pub(super) fn reserved(what: &str) -> CliError {
-    CliError::Usage(format!("{what} is not possible yet: this version of vmint only reserves the name"))
+    CliError::Usage(format!(
+        "{what} is not possible yet: this version of vmint only reserves the name"
+    ))
 }
 
 /// A path with one name or id in it, whatever its letters.
@@ -38,6 +40,9 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_place_in_a_path() {
-        assert_eq!(path_with("/v1/sandboxes/", "a/../b?c#d", "/exec"), "/v1/sandboxes/a%2F..%2Fb%3Fc%23d/exec");
+        assert_eq!(
+            path_with("/v1/sandboxes/", "a/../b?c#d", "/exec"),
+            "/v1/sandboxes/a%2F..%2Fb%3Fc%23d/exec"
+        );
     }
 }

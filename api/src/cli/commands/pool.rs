@@ -11,7 +11,11 @@ use crate::cli::output::Output;
 use crate::cli::table::{Table, or_dash};
 use crate::http::view::{Pool, PoolList};
 
-pub(in crate::cli) async fn run(client: &Client, output: Output, command: PoolCommand) -> Result<u8, CliError> {
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    command: PoolCommand,
+) -> Result<u8, CliError> {
     match command {
         PoolCommand::Ls => {
             let answer = client.get("/v1/pools").await?;
@@ -22,7 +26,9 @@ pub(in crate::cli) async fn run(client: &Client, output: Output, command: PoolCo
             change.extend(target.map(|n| ("target".to_owned(), json!(n))));
             change.extend(max.map(|n| ("max".to_owned(), json!(n))));
             let path = path_with("/v1/pools/", &name, "");
-            let answer = client.call(Method::PATCH, &path, Some(change.into()), ANSWER_TIMEOUT).await?;
+            let answer = client
+                .call(Method::PATCH, &path, Some(change.into()), ANSWER_TIMEOUT)
+                .await?;
             output.show(&answer, || Ok(list(&[answer.read()?])))?;
         }
         PoolCommand::Drain { .. } => return Err(reserved("vmint pool drain")),
@@ -45,10 +51,24 @@ fn list(pools: &[Pool]) -> String {
         "DEGRADED",
     ]);
     for pool in pools {
-        let numbers = [pool.ready, pool.launching, pool.leased, pool.releasing, pool.waiters];
-        let mut row = vec![pool.template.clone(), pool.target.to_string(), pool.max.to_string()];
+        let numbers = [
+            pool.ready,
+            pool.launching,
+            pool.leased,
+            pool.releasing,
+            pool.waiters,
+        ];
+        let mut row = vec![
+            pool.template.clone(),
+            pool.target.to_string(),
+            pool.max.to_string(),
+        ];
         row.extend(numbers.map(|n| n.to_string()));
-        row.extend([pool.hits.to_string(), pool.misses.to_string(), or_dash(pool.degraded.as_ref())]);
+        row.extend([
+            pool.hits.to_string(),
+            pool.misses.to_string(),
+            or_dash(pool.degraded.as_ref()),
+        ]);
         table.row(row);
     }
     table.render()

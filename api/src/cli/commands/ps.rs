@@ -8,20 +8,36 @@ use crate::cli::output::{Output, print};
 use crate::cli::table::{Table, or_dash, since, until};
 use crate::http::view::{Sandbox, SandboxList};
 
-pub(in crate::cli) async fn run(client: &Client, output: Output, args: PsArgs) -> Result<u8, CliError> {
-    let query = args.template.map(|name| path_with("?template=", &name, "")).unwrap_or_default();
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    args: PsArgs,
+) -> Result<u8, CliError> {
+    let query = args
+        .template
+        .map(|name| path_with("?template=", &name, ""))
+        .unwrap_or_default();
     let answer = client.get(&format!("/v1/sandboxes{query}")).await?;
     if args.quiet && !output.json {
-        let ids: Vec<String> = answer.read::<SandboxList>()?.sandboxes.into_iter().map(|one| one.id).collect();
+        let ids: Vec<String> = answer
+            .read::<SandboxList>()?
+            .sandboxes
+            .into_iter()
+            .map(|one| one.id)
+            .collect();
         print(&ids.join("\n"))?;
     } else {
-        output.show(&answer, || Ok(list(&answer.read::<SandboxList>()?.sandboxes)))?;
+        output.show(&answer, || {
+            Ok(list(&answer.read::<SandboxList>()?.sandboxes))
+        })?;
     }
     Ok(0)
 }
 
 fn list(sandboxes: &[Sandbox]) -> String {
-    let mut table = Table::new(&["ID", "TEMPLATE", "SOURCE", "HOSTNAME", "PID", "LEASED", "EXPIRES"]);
+    let mut table = Table::new(&[
+        "ID", "TEMPLATE", "SOURCE", "HOSTNAME", "PID", "LEASED", "EXPIRES",
+    ]);
     for one in sandboxes {
         table.row([
             one.id.clone(),

@@ -12,11 +12,23 @@ use crate::cli::output::{Output, print};
 use crate::cli::table::or_dash;
 use crate::http::view::Sandbox;
 
-pub(in crate::cli) async fn renew(client: &Client, output: Output, id: &str, ttl: Duration) -> Result<u8, CliError> {
+pub(in crate::cli) async fn renew(
+    client: &Client,
+    output: Output,
+    id: &str,
+    ttl: Duration,
+) -> Result<u8, CliError> {
     let path = path_with("/v1/sandboxes/", id, "/renew");
     let body = json!({ "ttl_s": ttl.as_secs_f64() });
-    let answer = client.call(Method::POST, &path, Some(body), ANSWER_TIMEOUT).await?;
-    output.show(&answer, || Ok(format!("{id} expires at {}", or_dash(answer.read::<Sandbox>()?.expires_at))))?;
+    let answer = client
+        .call(Method::POST, &path, Some(body), ANSWER_TIMEOUT)
+        .await?;
+    output.show(&answer, || {
+        Ok(format!(
+            "{id} expires at {}",
+            or_dash(answer.read::<Sandbox>()?.expires_at)
+        ))
+    })?;
     Ok(0)
 }
 
@@ -25,7 +37,10 @@ pub(in crate::cli) async fn release(client: &Client, ids: &[String]) -> Result<u
     let mut first_error = None;
     for id in ids {
         let path = path_with("/v1/sandboxes/", id, "");
-        match client.call(Method::DELETE, &path, None, ANSWER_TIMEOUT).await {
+        match client
+            .call(Method::DELETE, &path, None, ANSWER_TIMEOUT)
+            .await
+        {
             Ok(_) => print(id)?,
             Err(error) => {
                 eprintln!("vmint: {id}: {error}");

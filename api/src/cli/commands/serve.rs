@@ -11,5 +11,7 @@ pub(in crate::cli) async fn run(options: &Options, args: &ServeArgs) -> Result<u
         return Err(reserved("--drain-on-exit"));
     }
     let config = config::load(options.config.as_deref(), &Places::of_this_host())?;
-    serve(config).await.map_err(|error| CliError::Serve(Box::new(error)))
+    serve(config)
+        .await
+        .map_err(|error| CliError::Serve(Box::new(error)))
 }

@@ -21,11 +21,17 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// Exit code of a build that failed.
 const BUILD_FAILED: u8 = 1;
 
-pub(in crate::cli) async fn run(client: &Client, output: Output, command: TemplateCommand) -> Result<u8, CliError> {
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    command: TemplateCommand,
+) -> Result<u8, CliError> {
     match command {
         TemplateCommand::Ls => {
             let answer = client.get("/v1/templates").await?;
-            output.show(&answer, || Ok(list(&answer.read::<TemplateList>()?.templates)))?;
+            output.show(&answer, || {
+                Ok(list(&answer.read::<TemplateList>()?.templates))
+            })?;
             Ok(0)
         }
         TemplateCommand::Show { name } => {
@@ -39,10 +45,14 @@ pub(in crate::cli) async fn run(client: &Client, output: Output, command: Templa
 }
 
 fn list(templates: &[Template]) -> String {
-    let mut table =
-        Table::new(&["NAME", "STATE", "CURRENT", "AGE", "ACCEL", "QEMU", "MEMORY", "CLONES", "STALE", "BUILD"]);
+    let mut table = Table::new(&[
+        "NAME", "STATE", "CURRENT", "AGE", "ACCEL", "QEMU", "MEMORY", "CLONES", "STALE", "BUILD",
+    ]);
     for template in templates {
-        let current = template.generations.iter().find(|one| Some(&one.generation) == template.current.as_ref());
+        let current = template
+            .generations
+            .iter()
+            .find(|one| Some(&one.generation) == template.current.as_ref());
         table.row([
             template.name.clone(),
             template.state.clone(),
@@ -51,7 +61,12 @@ fn list(templates: &[Template]) -> String {
             or_dash(current.map(|one| &one.accel)),
             or_dash(current.map(|one| &one.qemu_version)),
             or_dash(current.map(|one| format!("{} MiB", one.memory_mib))),
-            template.generations.iter().map(|one| one.clones).sum::<usize>().to_string(),
+            template
+                .generations
+                .iter()
+                .map(|one| one.clones)
+                .sum::<usize>()
+                .to_string(),
             if template.stale { "yes" } else { "no" }.to_owned(),
             or_dash(template.build.as_ref()),
         ]);
@@ -66,13 +81,27 @@ fn details(template: &Template) -> String {
     fields.field("current", or_dash(template.current.as_ref()));
     fields.field("build", or_dash(template.build.as_ref()));
     for field in &template.stale_fields {
-        fields.field("stale", format!("{}: built with {}, now {}", field.field, field.built_with, field.now));
+        fields.field(
+            "stale",
+            format!(
+                "{}: built with {}, now {}",
+                field.field, field.built_with, field.now
+            ),
+        );
     }
     if let Some(error) = &template.last_error {
         fields.field("last error", error);
     }
-    let mut generations =
-        Table::new(&["GENERATION", "BUILT AT", "ACCEL", "QEMU", "MEMORY", "CLONES", "COLD BOOT", "FIRST EXEC"]);
+    let mut generations = Table::new(&[
+        "GENERATION",
+        "BUILT AT",
+        "ACCEL",
+        "QEMU",
+        "MEMORY",
+        "CLONES",
+        "COLD BOOT",
+        "FIRST EXEC",
+    ]);
     for one in &template.generations {
         generations.row([
             one.generation.clone(),
@@ -89,19 +118,31 @@ fn details(template: &Template) -> String {
 }
 
 fn phase(generation: &Generation, name: &str) -> String {
-    or_dash(generation.phases_ms.get(name).map(|ms| format!("{ms:.0} ms")))
+    or_dash(
+        generation
+            .phases_ms
+            .get(name)
+            .map(|ms| format!("{ms:.0} ms")),
+    )
 }
 
 /// Starts a build and watches it to its end.
 async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliError> {
     let path = path_with("/v1/templates/", name, "/rebuild");
-    let answer = client.call(Method::POST, &path, None, ANSWER_TIMEOUT).await?;
+    let answer = client
+        .call(Method::POST, &path, None, ANSWER_TIMEOUT)
+        .await?;
     let (answer, build) = watch(client, answer).await?;
     let succeeded = build.state == "succeeded";
     if output.json || succeeded {
-        output.show(&answer, || Ok(format!("built {}", or_dash(build.generation.as_ref()))))?;
+        output.show(&answer, || {
+            Ok(format!("built {}", or_dash(build.generation.as_ref())))
+        })?;
     } else {
-        print(&format!("the build failed: {}", build.error.as_deref().unwrap_or("no reason was given")))?;
+        print(&format!(
+            "the build failed: {}",
+            build.error.as_deref().unwrap_or("no reason was given")
+        ))?;
     }
     Ok(if succeeded { 0 } else { BUILD_FAILED })
 }
@@ -112,7 +153,10 @@ async fn watch(client: &Client, mut answer: Answer) -> Result<(Answer, Build), C
     let progress = Progress::start(&format!("building {}", build.template));
     while build.state == "running" {
         if began.elapsed() > BUILD_TIMEOUT {
-            return Err(CliError::Usage(format!("build {} still runs; this command waits no longer", build.id)));
+            return Err(CliError::Usage(format!(
+                "build {} still runs; this command waits no longer",
+                build.id
+            )));
         }
         progress.step(build.step.as_deref().unwrap_or("waiting"));
         sleep(POLL_INTERVAL).await;

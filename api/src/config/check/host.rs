@@ -17,11 +17,24 @@ const VM_SOCKET_TAIL: &str = "/vm/xxxxxxxxxxxx/console.sock";
 /// Longest lease where the file has a mistake in it.
 const FALLBACK_MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn check(host: &Host, places: &Places, problems: &mut Problems) -> (HostSettings, Option<Duration>) {
-    let mut section = Section { path: "host".to_owned(), problems };
+pub(super) fn check(
+    host: &Host,
+    places: &Places,
+    problems: &mut Problems,
+) -> (HostSettings, Option<Duration>) {
+    let mut section = Section {
+        path: "host".to_owned(),
+        problems,
+    };
     let run_dir = run_dir(&host.run_dir, places, &mut section);
-    let template_path = section.absolute("template_path", &host.template_path, || places.template_path(&run_dir));
-    let choices = [("auto", AccelChoice::Auto), ("kvm", AccelChoice::Kvm), ("tcg", AccelChoice::Tcg)];
+    let template_path = section.absolute("template_path", &host.template_path, || {
+        places.template_path(&run_dir)
+    });
+    let choices = [
+        ("auto", AccelChoice::Auto),
+        ("kvm", AccelChoice::Kvm),
+        ("tcg", AccelChoice::Tcg),
+    ];
     let settings = HostSettings {
         template_path,
         qemu: qemu(&host.qemu, &mut section),
@@ -38,17 +51,28 @@ fn run_dir(text: &str, places: &Places, section: &mut Section<'_>) -> PathBuf {
     let run_dir = section.absolute("run_dir", text, || places.run_dir());
     let longest = run_dir.as_os_str().len() + VM_SOCKET_TAIL.len();
     if longest > SOCKET_PATH_MAX_BYTES {
-        let reason =
-            format!("the sockets in it would have paths of {longest} bytes, and {SOCKET_PATH_MAX_BYTES} is the limit");
+        let reason = format!(
+            "the sockets in it would have paths of {longest} bytes, and {SOCKET_PATH_MAX_BYTES} is the limit"
+        );
         let room = SOCKET_PATH_MAX_BYTES - VM_SOCKET_TAIL.len();
-        section.tell("run_dir", path_text(&run_dir), reason, format!("use a path of at most {room} bytes"));
+        section.tell(
+            "run_dir",
+            path_text(&run_dir),
+            reason,
+            format!("use a path of at most {room} bytes"),
+        );
     }
     run_dir
 }
 
 fn qemu(text: &str, section: &mut Section<'_>) -> PathBuf {
     if text.is_empty() {
-        section.tell("qemu", text, "names no program", r#"use "qemu-system-x86_64" or a whole path"#);
+        section.tell(
+            "qemu",
+            text,
+            "names no program",
+            r#"use "qemu-system-x86_64" or a whole path"#,
+        );
     }
     PathBuf::from(text)
 }

@@ -30,7 +30,12 @@ pub(crate) fn check(requested: &Requested, places: &Places, problems: &mut Probl
         .iter()
         .map(|(name, template)| template::check(name, template, max_ttl, places, problems))
         .collect();
-    Config { server, host, max_ttl, templates }
+    Config {
+        server,
+        host,
+        max_ttl,
+        templates,
+    }
 }
 
 /// One table of the file, and where to tell its mistakes.
@@ -40,16 +45,34 @@ struct Section<'a> {
 }
 
 impl Section<'_> {
-    fn tell(&mut self, key: &str, value: impl Into<toml::Value>, reason: impl Into<String>, mend: impl Into<String>) {
-        self.problems.add(&format!("{}.{key}", self.path), value, reason, mend);
+    fn tell(
+        &mut self,
+        key: &str,
+        value: impl Into<toml::Value>,
+        reason: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.problems
+            .add(&format!("{}.{key}", self.path), value, reason, mend);
     }
 
     /// A whole number between two limits.
-    fn number<T: TryFrom<i64> + Copy>(&mut self, key: &str, value: i64, (low, high): (i64, i64), fallback: T) -> T {
+    fn number<T: TryFrom<i64> + Copy>(
+        &mut self,
+        key: &str,
+        value: i64,
+        (low, high): (i64, i64),
+        fallback: T,
+    ) -> T {
         match T::try_from(value) {
             Ok(number) if (low..=high).contains(&value) => number,
             _ => {
-                self.tell(key, value, "is out of range", format!("use {low} to {high}"));
+                self.tell(
+                    key,
+                    value,
+                    "is out of range",
+                    format!("use {low} to {high}"),
+                );
                 fallback
             }
         }
@@ -58,7 +81,12 @@ impl Section<'_> {
     /// A duration; zero is one.
     fn duration(&mut self, key: &str, text: &str, fallback: Duration) -> Duration {
         parse_duration(text).unwrap_or_else(|| {
-            self.tell(key, text, "is no duration", r#"write it like "250ms", "120s", "5m" or "1h30m""#);
+            self.tell(
+                key,
+                text,
+                "is no duration",
+                r#"write it like "250ms", "120s", "5m" or "1h30m""#,
+            );
             fallback
         })
     }
@@ -73,7 +101,12 @@ impl Section<'_> {
                 fallback
             }
             None => {
-                self.tell(key, text, "is no size", r#"write it like "512KiB", "256MiB" or "1GiB""#);
+                self.tell(
+                    key,
+                    text,
+                    "is no size",
+                    r#"write it like "512KiB", "256MiB" or "1GiB""#,
+                );
                 fallback
             }
         }
@@ -86,7 +119,12 @@ impl Section<'_> {
             return fallback();
         }
         if !path.is_absolute() {
-            self.tell(key, text, "is a relative path", "write the whole path, from / on");
+            self.tell(
+                key,
+                text,
+                "is a relative path",
+                "write the whole path, from / on",
+            );
             return fallback();
         }
         path
@@ -97,8 +135,17 @@ impl Section<'_> {
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
             return *choice;
         }
-        let words = choices.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-        self.tell(key, text, "is none of the choices", format!("use one of: {words}"));
+        let words = choices
+            .iter()
+            .map(|(word, _)| format!("{word:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        self.tell(
+            key,
+            text,
+            "is none of the choices",
+            format!("use one of: {words}"),
+        );
         fallback
     }
 }
@@ -108,7 +155,10 @@ fn size_text(bytes: u64) -> String {
     let unit = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     unit.iter()
         .find(|(_, shift)| bytes >= 1 << shift && bytes.trailing_zeros() >= *shift)
-        .map_or_else(|| format!("{bytes}B"), |(name, shift)| format!("{}{name}", bytes >> shift))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(name, shift)| format!("{}{name}", bytes >> shift),
+        )
 }
 
 #[cfg(test)]

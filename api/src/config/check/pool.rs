@@ -22,7 +22,12 @@ pub(super) fn check(pool: &Pool, max_ttl: Option<Duration>, mut section: Section
     let target = section.number("target", pool.target, (0, CLONES_MAX), 0);
     if target > max {
         let reason = format!("is more than max, which is {max}");
-        section.tell("target", target, reason, format!("use at most {max}, or raise max"));
+        section.tell(
+            "target",
+            target,
+            reason,
+            format!("use at most {max}, or raise max"),
+        );
     }
     let choices = [("running", Standby::Running), ("paused", Standby::Paused)];
     PoolSpec {
@@ -41,9 +46,17 @@ pub(super) fn check(pool: &Pool, max_ttl: Option<Duration>, mut section: Section
 fn ttl(text: &str, max_ttl: Option<Duration>, section: &mut Section<'_>) -> Duration {
     let ttl = section.duration("ttl", text, FALLBACK_TTL);
     if let Some(max_ttl) = max_ttl {
-        let mend = format!("use at most \"{}s\", or raise host.max_ttl (\"0\" = no limit)", max_ttl.as_secs());
+        let mend = format!(
+            "use at most \"{}s\", or raise host.max_ttl (\"0\" = no limit)",
+            max_ttl.as_secs()
+        );
         if ttl.is_zero() {
-            section.tell("ttl", text, "means until released, and host.max_ttl forbids that", mend);
+            section.tell(
+                "ttl",
+                text,
+                "means until released, and host.max_ttl forbids that",
+                mend,
+            );
         } else if ttl > max_ttl {
             section.tell("ttl", text, "is longer than host.max_ttl", mend);
         }

@@ -39,15 +39,30 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> TemplatePlan {
     let path = format!("templates.{name}");
-    let mut section = Section { path: path.clone(), problems };
+    let mut section = Section {
+        path: path.clone(),
+        problems,
+    };
     check_name(name, &mut section);
     check_reserved(template, &mut section);
     let (vcpus, max_vcpus) = vcpus(template, &mut section);
     let (memory_mib, max_memory_mib) = memory(template, places, &mut section);
     let spec = TemplateSpec {
         name: name.to_owned(),
-        kernel: guest_file("kernel", &template.kernel, GUEST_KERNEL, places, &mut section),
-        initrd: guest_file("initrd", &template.initrd, GUEST_INITRD, places, &mut section),
+        kernel: guest_file(
+            "kernel",
+            &template.kernel,
+            GUEST_KERNEL,
+            places,
+            &mut section,
+        ),
+        initrd: guest_file(
+            "initrd",
+            &template.initrd,
+            GUEST_INITRD,
+            places,
+            &mut section,
+        ),
         kernel_params: kernel_params(&template.kernel_params, &mut section),
         machine: machine(&template.machine, &mut section),
         cpu: (!template.cpu.is_empty()).then(|| template.cpu.clone()),
@@ -56,34 +71,69 @@ pub(super) fn check(
         memory_mib,
         max_memory_mib,
         ready_timeout: ready_timeout(&template.ready_timeout, &mut section),
-        console_max_bytes: section.size("console_max", &template.console_max, CONSOLE_MAX_BYTES, MIB),
+        console_max_bytes: section.size(
+            "console_max",
+            &template.console_max,
+            CONSOLE_MAX_BYTES,
+            MIB,
+        ),
         warmup: template.warmup.clone(),
         verify: template.verify.clone(),
     };
-    let pool = pool::check(&template.pool, max_ttl, Section { path: format!("{path}.pool"), problems });
+    let pool = pool::check(
+        &template.pool,
+        max_ttl,
+        Section {
+            path: format!("{path}.pool"),
+            problems,
+        },
+    );
     TemplatePlan { spec, pool }
 }
 
 fn check_name(name: &str, section: &mut Section<'_>) {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let fits = !name.is_empty() && name.len() <= NAME_MAX_BYTES && !name.starts_with('-') && name.bytes().all(plain);
+    let fits = !name.is_empty()
+        && name.len() <= NAME_MAX_BYTES
+        && !name.starts_with('-')
+        && name.bytes().all(plain);
     if !fits {
         let mend = format!("use lower-case letters, digits and dashes, at most {NAME_MAX_BYTES}");
-        section.problems.add(&format!("templates.{name:?}"), name, "is no name for a template", mend);
+        section.problems.add(
+            &format!("templates.{name:?}"),
+            name,
+            "is no name for a template",
+            mend,
+        );
     }
 }
 
 /// Keys that are known and do nothing yet must not look as if they did.
 fn check_reserved(template: &Template, section: &mut Section<'_>) {
     if template.on_stale != "rebuild" {
-        section.tell("on_stale", template.on_stale.as_str(), "is not possible yet", r#"use "rebuild""#);
+        section.tell(
+            "on_stale",
+            template.on_stale.as_str(),
+            "is not possible yet",
+            r#"use "rebuild""#,
+        );
     }
     if template.keep_generations != KEEP_GENERATIONS {
         let mend = format!("use {KEEP_GENERATIONS}, or remove the key");
-        section.tell("keep_generations", template.keep_generations, "is not possible yet", mend);
+        section.tell(
+            "keep_generations",
+            template.keep_generations,
+            "is not possible yet",
+            mend,
+        );
     }
     if template.vsock {
-        section.tell("vsock", true, "is not possible yet", "use false, or remove the key");
+        section.tell(
+            "vsock",
+            true,
+            "is not possible yet",
+            "use false, or remove the key",
+        );
     }
 }
 
@@ -93,7 +143,12 @@ fn machine(text: &str, section: &mut Section<'_>) -> MachineType {
         section.tell("machine", text, reason, r#"use "q35""#);
         return MachineType::Q35;
     }
-    section.choice("machine", text, &[("q35", MachineType::Q35)], MachineType::Q35)
+    section.choice(
+        "machine",
+        text,
+        &[("q35", MachineType::Q35)],
+        MachineType::Q35,
+    )
 }
 
 fn vcpus(template: &Template, section: &mut Section<'_>) -> (u32, u32) {
@@ -101,19 +156,41 @@ fn vcpus(template: &Template, section: &mut Section<'_>) -> (u32, u32) {
     let max_vcpus = section.number("max_vcpus", template.max_vcpus, VCPUS, vcpus);
     if vcpus > max_vcpus {
         let reason = format!("is more than max_vcpus, which is {max_vcpus}");
-        section.tell("vcpus", vcpus, reason, format!("use at most {max_vcpus}, or raise max_vcpus"));
+        section.tell(
+            "vcpus",
+            vcpus,
+            reason,
+            format!("use at most {max_vcpus}, or raise max_vcpus"),
+        );
     }
     (vcpus, max_vcpus)
 }
 
 /// Both in MiB.
 fn memory(template: &Template, places: &Places, section: &mut Section<'_>) -> (u64, u64) {
-    let host_bytes = places.memory_mib.saturating_mul(MIB).min(MAX_MEMORY_MAX_BYTES);
+    let host_bytes = places
+        .memory_mib
+        .saturating_mul(MIB)
+        .min(MAX_MEMORY_MAX_BYTES);
     let memory = mib(section, "memory", &template.memory, host_bytes);
-    let max_memory = mib(section, "max_memory", &template.max_memory, MAX_MEMORY_MAX_BYTES);
-    if memory > max_memory && section.is_size(&template.memory) && section.is_size(&template.max_memory) {
-        let reason = format!("is more than max_memory, which is {}", size_text(max_memory * MIB));
-        let mend = format!("use at most {}, or raise max_memory", size_text(max_memory * MIB));
+    let max_memory = mib(
+        section,
+        "max_memory",
+        &template.max_memory,
+        MAX_MEMORY_MAX_BYTES,
+    );
+    if memory > max_memory
+        && section.is_size(&template.memory)
+        && section.is_size(&template.max_memory)
+    {
+        let reason = format!(
+            "is more than max_memory, which is {}",
+            size_text(max_memory * MIB)
+        );
+        let mend = format!(
+            "use at most {}, or raise max_memory",
+            size_text(max_memory * MIB)
+        );
         section.tell("memory", template.memory.as_str(), reason, mend);
     }
     (memory, max_memory.max(memory))
@@ -123,7 +200,12 @@ fn memory(template: &Template, places: &Places, section: &mut Section<'_>) -> (u
 fn mib(section: &mut Section<'_>, key: &str, text: &str, high: u64) -> u64 {
     let bytes = section.size(key, text, (MEMORY_MIN_BYTES, high), 256 * MIB);
     if !bytes.is_multiple_of(MIB) {
-        section.tell(key, text, "is no whole number of MiB", format!("use {}MiB", bytes / MIB));
+        section.tell(
+            key,
+            text,
+            "is no whole number of MiB",
+            format!("use {}MiB", bytes / MIB),
+        );
     }
     bytes / MIB
 }
@@ -138,26 +220,55 @@ fn ready_timeout(text: &str, section: &mut Section<'_>) -> Duration {
     let (low, high) = READY_TIMEOUT;
     let timeout = section.duration("ready_timeout", text, high);
     if !(low..=high).contains(&timeout) {
-        section.tell("ready_timeout", text, "is out of range", r#"use "1s" to "1h""#);
+        section.tell(
+            "ready_timeout",
+            text,
+            "is out of range",
+            r#"use "1s" to "1h""#,
+        );
     }
     timeout.clamp(low, high)
 }
 
 fn kernel_params(text: &str, section: &mut Section<'_>) -> String {
     if text.chars().any(char::is_control) {
-        section.tell("kernel_params", text, "has control characters in it", "write the parameters on one line");
+        section.tell(
+            "kernel_params",
+            text,
+            "has control characters in it",
+            "write the parameters on one line",
+        );
     }
     text.trim().to_owned()
 }
 
 /// A file of the guest: the one that is named, or the one that `scripts/guest` built.
-fn guest_file(key: &str, text: &str, name: &str, places: &Places, section: &mut Section<'_>) -> PathBuf {
+fn guest_file(
+    key: &str,
+    text: &str,
+    name: &str,
+    places: &Places,
+    section: &mut Section<'_>,
+) -> PathBuf {
     const MEND: &str = "build the guest with scripts/guest, or name a file that is there";
     if text.is_empty() {
         return places.guest_file(name).unwrap_or_else(|| {
-            let looked = places.guest_dirs.iter().map(|dir| path_text(dir)).collect::<Vec<_>>().join(", ");
-            section.tell(key, text, format!("there is no {name} in any of: {looked}"), MEND);
-            places.guest_dirs.first().map_or_else(|| PathBuf::from(name), |dir| dir.join(name))
+            let looked = places
+                .guest_dirs
+                .iter()
+                .map(|dir| path_text(dir))
+                .collect::<Vec<_>>()
+                .join(", ");
+            section.tell(
+                key,
+                text,
+                format!("there is no {name} in any of: {looked}"),
+                MEND,
+            );
+            places
+                .guest_dirs
+                .first()
+                .map_or_else(|| PathBuf::from(name), |dir| dir.join(name))
         });
     }
     let path = section.absolute(key, text, || PathBuf::from(text));

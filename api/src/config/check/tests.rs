@@ -46,31 +46,56 @@ fn the_default_file_has_no_mistakes_and_stands_for_no_file() {
     let examined = host.examine("");
     assert!(examined.problems.is_empty(), "{}", examined.problems);
     let full = host.examine(DEFAULT_FILE);
-    assert_eq!(format!("{:?}", full.config), format!("{:?}", examined.config));
+    assert_eq!(
+        format!("{:?}", full.config),
+        format!("{:?}", examined.config)
+    );
 
     let config = examined.config;
     assert_eq!(config.server.listen, Some(([127, 0, 0, 1], 7070).into()));
-    assert_eq!(config.server.socket, Path::new("/run/user/1000/vmint/api.sock"));
+    assert_eq!(
+        config.server.socket,
+        Path::new("/run/user/1000/vmint/api.sock")
+    );
     assert_eq!(config.host.template_path, Path::new("/dev/shm/vmint-1000"));
     assert_eq!(config.host.qemu_user, None);
     assert_eq!(config.max_ttl, Some(Duration::from_secs(24 * 3600)));
-    let [plan] = config.templates.as_slice() else { panic!("one template") };
-    assert_eq!((plan.spec.memory_mib, plan.spec.max_memory_mib, plan.spec.vcpus), (256, 2048, 1));
+    let [plan] = config.templates.as_slice() else {
+        panic!("one template")
+    };
+    assert_eq!(
+        (
+            plan.spec.memory_mib,
+            plan.spec.max_memory_mib,
+            plan.spec.vcpus
+        ),
+        (256, 2048, 1)
+    );
     assert_eq!(plan.spec.kernel, host.dir.path().join("vmlinuz"));
-    assert_eq!((plan.pool.target, plan.pool.max, plan.pool.queue), (2, 16, 1024));
+    assert_eq!(
+        (plan.pool.target, plan.pool.max, plan.pool.queue),
+        (2, 16, 1024)
+    );
 }
 
 #[test]
 fn root_works_in_run_and_needs_another_user_for_qemu() {
     let host = Host::new();
-    let places = Places { uid: 0, ..host.places() };
+    let places = Places {
+        uid: 0,
+        ..host.places()
+    };
     let examined = examine_text("", "test.toml", &places).expect("TOML");
     assert!(examined.problems.is_empty(), "{}", examined.problems);
     assert_eq!(examined.config.host.run_dir, Path::new("/run/vmint"));
-    assert_eq!(examined.config.host.template_path, Path::new("/run/vmint/template"));
+    assert_eq!(
+        examined.config.host.template_path,
+        Path::new("/run/vmint/template")
+    );
     assert_eq!(examined.config.host.qemu_user.as_deref(), Some("vmint"));
 
-    let examined = examine_text("[host]\nqemu_user = \"root\"", "test.toml", &places).expect("TOML");
+    let examined =
+        examine_text("[host]\nqemu_user = \"root\"", "test.toml", &places).expect("TOML");
     insta::assert_snapshot!(examined.problems, @r#"
     1 problem in the configuration
       host.qemu_user = "root": would let QEMU run as root
@@ -80,7 +105,8 @@ fn root_works_in_run_and_needs_another_user_for_qemu() {
 
 #[test]
 fn a_file_with_templates_has_those_only_and_each_starts_from_the_default_values() {
-    let examined = Host::new().examine("[templates.python]\nmemory = \"512MiB\"\n[templates.node.pool]\ntarget = 0");
+    let examined = Host::new()
+        .examine("[templates.python]\nmemory = \"512MiB\"\n[templates.node.pool]\ntarget = 0");
     assert!(examined.problems.is_empty(), "{}", examined.problems);
     let plans = examined.config.templates;
     let names: Vec<&str> = plans.iter().map(|plan| plan.spec.name.as_str()).collect();
@@ -226,7 +252,10 @@ fn paths_must_be_whole_short_enough_and_there() {
 
 #[test]
 fn a_guest_that_was_not_built_is_missed() {
-    let places = Places { guest_dirs: vec![PathBuf::from("/nonexistent/guest")], ..Host::new().places() };
+    let places = Places {
+        guest_dirs: vec![PathBuf::from("/nonexistent/guest")],
+        ..Host::new().places()
+    };
     let examined = examine_text("", "test.toml", &places).expect("TOML");
     insta::assert_snapshot!(examined.problems, @r#"
     2 problems in the configuration
@@ -269,22 +298,42 @@ fn a_lease_without_an_end_needs_a_host_without_a_limit() {
 #[test]
 fn listening_beyond_this_host_is_refused_in_every_notation() {
     let host = Host::new();
-    for bad in ["0.0.0.0:7070", "192.168.0.1:80", "[::]:7070", "example.org:80", "127.0.0.1", "localhost", ":7070"] {
-        let problems = host.examine(&format!("[server]\nlisten = \"{bad}\"")).problems;
+    for bad in [
+        "0.0.0.0:7070",
+        "192.168.0.1:80",
+        "[::]:7070",
+        "example.org:80",
+        "127.0.0.1",
+        "localhost",
+        ":7070",
+    ] {
+        let problems = host
+            .examine(&format!("[server]\nlisten = \"{bad}\""))
+            .problems;
         assert_eq!(problems.as_slice().len(), 1, "{bad}: {problems}");
     }
     for good in ["127.0.0.1:0", "[::1]:7070", "localhost:7070", "127.9.9.9:1"] {
         let examined = host.examine(&format!("[server]\nlisten = \"{good}\""));
-        assert!(examined.problems.is_empty() && examined.config.server.listen.is_some(), "{good}");
+        assert!(
+            examined.problems.is_empty() && examined.config.server.listen.is_some(),
+            "{good}"
+        );
     }
-    assert_eq!(host.examine("[server]\nlisten = \"\"").config.server.listen, None);
+    assert_eq!(
+        host.examine("[server]\nlisten = \"\"").config.server.listen,
+        None
+    );
 }
 
 #[test]
 fn what_a_file_comes_to_can_be_read_again() {
     let host = Host::new();
-    let first = host.examine("[templates.python]\nwarmup = [[\"python3\", \"-c\", \"import json\"]]");
+    let first =
+        host.examine("[templates.python]\nwarmup = [[\"python3\", \"-c\", \"import json\"]]");
     let second = host.examine(&show_effective(&first));
     assert!(second.problems.is_empty(), "{}", second.problems);
-    assert_eq!(format!("{:?}", first.config), format!("{:?}", second.config));
+    assert_eq!(
+        format!("{:?}", first.config),
+        format!("{:?}", second.config)
+    );
 }

@@ -13,7 +13,12 @@ use crate::http::view::{Build, BuildList};
 /// Every build that is remembered.
 #[utoipa::path(get, path = "/v1/builds", operation_id = "list_builds", tag = "templates", responses((status = 200, body = BuildList)))]
 pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> Json<BuildList> {
-    let builds = service.cache().builds().into_iter().map(Build::from).collect();
+    let builds = service
+        .cache()
+        .builds()
+        .into_iter()
+        .map(Build::from)
+        .collect();
     Json(BuildList { builds })
 }
 
@@ -29,5 +34,10 @@ pub(in crate::http) async fn show(
     _: NoParams,
 ) -> Result<Json<Build>, Problem> {
     let unknown = || Problem::new(Code::UnknownBuild, format!("there is no build {id:?}"));
-    service.cache().build(&id).map(Build::from).map(Json).ok_or_else(unknown)
+    service
+        .cache()
+        .build(&id)
+        .map(Build::from)
+        .map(Json)
+        .ok_or_else(unknown)
 }

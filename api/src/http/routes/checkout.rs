@@ -83,7 +83,9 @@ impl CheckoutBody {
     pub(super) fn into_request(self, service: &Service) -> Result<CheckoutRequest, Problem> {
         self.refuse_reserved()?;
         let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
-        let size = service.size(&template).ok_or_else(|| unknown_template(&template))?;
+        let size = service
+            .size(&template)
+            .ok_or_else(|| unknown_template(&template))?;
         check_size("vcpus", self.vcpus.map(u64::from), u64::from(size.vcpus))?;
         check_size("memory_mib", self.memory_mib, size.memory_mib)?;
         check_metadata(&self.metadata)?;
@@ -125,7 +127,10 @@ impl From<OnEmptyBody> for OnEmpty {
 pub(super) fn parse_ttl(ttl_s: f64) -> Result<Option<Duration>, Problem> {
     let ttl = parse_seconds("ttl_s", ttl_s)?;
     if ttl > TTL_MAX {
-        return Err(Problem::not_possible(format!("ttl_s is above the limit of {}", TTL_MAX.as_secs())));
+        return Err(Problem::not_possible(format!(
+            "ttl_s is above the limit of {}",
+            TTL_MAX.as_secs()
+        )));
     }
     Ok((!ttl.is_zero()).then_some(ttl))
 }
@@ -133,7 +138,10 @@ pub(super) fn parse_ttl(ttl_s: f64) -> Result<Option<Duration>, Problem> {
 fn parse_wait(wait_ms: f64) -> Result<Duration, Problem> {
     let wait = parse_seconds("wait_ms", wait_ms / 1e3)?;
     if wait > WAIT_MAX {
-        return Err(Problem::not_possible(format!("wait_ms is above the limit of {}", WAIT_MAX.as_millis())));
+        return Err(Problem::not_possible(format!(
+            "wait_ms is above the limit of {}",
+            WAIT_MAX.as_millis()
+        )));
     }
     Ok(wait)
 }
@@ -160,7 +168,9 @@ fn check_size(field: &str, asked: Option<u64>, own: u64) -> Result<(), Problem> 
 fn check_hostname(name: String) -> Result<String, Problem> {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -173,7 +183,10 @@ fn check_hostname(name: String) -> Result<String, Problem> {
 }
 
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes: usize = metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
     if metadata.len() <= METADATA_MAX_ENTRIES && bytes <= METADATA_MAX_BYTES {
         return Ok(());
     }
@@ -189,13 +202,31 @@ mod tests {
 
     #[test]
     fn times_are_numbers_from_zero_up_to_a_limit() {
-        assert_eq!(parse_ttl(1.5).expect("valid"), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            parse_ttl(1.5).expect("valid"),
+            Some(Duration::from_millis(1500))
+        );
         assert_eq!(parse_ttl(0.0).expect("valid"), None);
-        assert_eq!(parse_wait(250.0).expect("valid"), Duration::from_millis(250));
-        assert_eq!(parse_ttl(-1.0).expect_err("negative").code(), Code::InvalidRequest);
-        assert_eq!(parse_ttl(f64::NAN).expect_err("no number").code(), Code::InvalidRequest);
-        assert_eq!(parse_ttl(1e300).expect_err("too long").code(), Code::NotPossible);
-        assert_eq!(parse_wait(1e9).expect_err("too long").code(), Code::NotPossible);
+        assert_eq!(
+            parse_wait(250.0).expect("valid"),
+            Duration::from_millis(250)
+        );
+        assert_eq!(
+            parse_ttl(-1.0).expect_err("negative").code(),
+            Code::InvalidRequest
+        );
+        assert_eq!(
+            parse_ttl(f64::NAN).expect_err("no number").code(),
+            Code::InvalidRequest
+        );
+        assert_eq!(
+            parse_ttl(1e300).expect_err("too long").code(),
+            Code::NotPossible
+        );
+        assert_eq!(
+            parse_wait(1e9).expect_err("too long").code(),
+            Code::NotPossible
+        );
     }
 
     #[test]
@@ -203,14 +234,28 @@ mod tests {
         for good in ["job-17", "a", "a.b.c", "UPPER"] {
             assert!(check_hostname(good.to_owned()).is_ok(), "{good:?}");
         }
-        for bad in ["", "-a", "a-", "a..b", "a b", "a\n", "ä", &"a".repeat(64), &"a.".repeat(33)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "a..b",
+            "a b",
+            "a\n",
+            "ä",
+            &"a".repeat(64),
+            &"a.".repeat(33),
+        ] {
             assert!(check_hostname(bad.to_owned()).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn metadata_has_a_limit() {
-        let entries = |count: usize, bytes: usize| (0..count).map(|i| (i.to_string(), "x".repeat(bytes))).collect();
+        let entries = |count: usize, bytes: usize| {
+            (0..count)
+                .map(|i| (i.to_string(), "x".repeat(bytes)))
+                .collect()
+        };
         assert!(check_metadata(&entries(64, 100)).is_ok());
         assert!(check_metadata(&entries(65, 1)).is_err());
         assert!(check_metadata(&entries(1, 20_000)).is_err());

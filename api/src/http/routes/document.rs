@@ -9,8 +9,12 @@ use http::header::CONTENT_TYPE;
 use crate::http::router::openapi_document;
 
 /// It depends on nothing but the code.
-static DOCUMENT: LazyLock<Bytes> =
-    LazyLock::new(|| openapi_document().to_json().expect("the document is JSON: a test makes it").into());
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+    openapi_document()
+        .to_json()
+        .expect("the document is JSON: a test makes it")
+        .into()
+});
 
 /// This document, made from the code.
 #[utoipa::path(

@@ -13,7 +13,9 @@ use vmint_cache::ExecRequest;
 use super::checkout::parse_seconds;
 use crate::http::body::{Json, Payload};
 use crate::http::failure::Failure;
-use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_OUTPUT_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX};
+use crate::http::limits::{
+    EXEC_BODY_MAX_BYTES, EXEC_OUTPUT_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX,
+};
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams};
 use crate::http::problem::Problem;
@@ -71,7 +73,11 @@ pub(in crate::http) async fn exec(
     Json(body): Json<ExecBody>,
 ) -> Result<axum::Json<ExecResult>, Problem> {
     let request = body.into_request()?;
-    let outcome = service.cache().exec(&id, request).await.map_err(Failure::from)?;
+    let outcome = service
+        .cache()
+        .exec(&id, request)
+        .await
+        .map_err(Failure::from)?;
     Ok(axum::Json(ExecResult::from(outcome)))
 }
 
@@ -91,7 +97,10 @@ impl ExecBody {
             env: self.env,
             cwd: (!self.cwd.is_empty()).then_some(self.cwd),
             stdin,
-            timeout: Some(self.timeout_ms.map_or(Ok(EXEC_TIMEOUT_DEFAULT), parse_timeout)?),
+            timeout: Some(
+                self.timeout_ms
+                    .map_or(Ok(EXEC_TIMEOUT_DEFAULT), parse_timeout)?,
+            ),
             max_output_bytes: EXEC_OUTPUT_MAX_BYTES,
         })
     }
@@ -104,7 +113,9 @@ fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
     }
     if timeout > EXEC_TIMEOUT_MAX {
         let limit = EXEC_TIMEOUT_MAX.as_millis();
-        return Err(Problem::not_possible(format!("timeout_ms is above the limit of {limit}")));
+        return Err(Problem::not_possible(format!(
+            "timeout_ms is above the limit of {limit}"
+        )));
     }
     Ok(timeout)
 }
@@ -119,7 +130,9 @@ fn check_argv(argv: &[String]) -> Result<(), Problem> {
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
     for (name, value) in env {
         if name.is_empty() || name.contains('=') {
-            return Err(Problem::invalid(format!("env has a name that is none: {name:?}")));
+            return Err(Problem::invalid(format!(
+                "env has a name that is none: {name:?}"
+            )));
         }
         check_text("env", name)?;
         check_text("env", value)?;
@@ -130,7 +143,9 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
 /// The guest's kernel ends its strings with a zero byte.
 fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     if text.contains('\0') {
-        return Err(Problem::invalid(format!("{field} must not contain a zero byte")));
+        return Err(Problem::invalid(format!(
+            "{field} must not contain a zero byte"
+        )));
     }
     Ok(())
 }

@@ -40,8 +40,15 @@ pub(in crate::http) async fn healthz() -> Json<Health> {
 )]
 pub(in crate::http) async fn readyz(State(service): State<Service>) -> Response {
     let readiness = service.cache().readiness();
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = Ready { ready: readiness.ready, reasons: readiness.reasons };
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = Ready {
+        ready: readiness.ready,
+        reasons: readiness.reasons,
+    };
     let mut response = (status, Json(body)).into_response();
     response.extensions_mut().insert(KeepBody);
     response

@@ -16,7 +16,10 @@ use super::code::Code;
 use super::problem::Problem;
 
 fn unknown_template(name: &str) -> Problem {
-    Problem::new(Code::UnknownTemplate, format!("there is no template {name:?}"))
+    Problem::new(
+        Code::UnknownTemplate,
+        format!("there is no template {name:?}"),
+    )
 }
 
 fn unknown_sandbox(id: &str) -> Problem {

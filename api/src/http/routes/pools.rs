@@ -30,8 +30,16 @@ impl Payload for PoolChange {}
 
 /// Every pool.
 #[utoipa::path(get, path = "/v1/pools", operation_id = "list_pools", tag = "pools", responses((status = 200, body = PoolList)))]
-pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> axum::Json<PoolList> {
-    let pools = service.cache().pools().into_iter().map(Pool::from).collect();
+pub(in crate::http) async fn list(
+    State(service): State<Service>,
+    _: NoParams,
+) -> axum::Json<PoolList> {
+    let pools = service
+        .cache()
+        .pools()
+        .into_iter()
+        .map(Pool::from)
+        .collect();
     axum::Json(PoolList { pools })
 }
 
@@ -46,7 +54,10 @@ pub(in crate::http) async fn show(
     Name(template): Name,
     _: NoParams,
 ) -> Result<axum::Json<Pool>, Problem> {
-    let view = service.cache().pool(&template).ok_or_else(|| unknown_template(&template))?;
+    let view = service
+        .cache()
+        .pool(&template)
+        .ok_or_else(|| unknown_template(&template))?;
     Ok(axum::Json(Pool::from(view)))
 }
 
@@ -67,7 +78,14 @@ pub(in crate::http) async fn resize(
     _: NoParams,
     Json(change): Json<PoolChange>,
 ) -> Result<axum::Json<Pool>, Problem> {
-    let change = Resize { target: change.target, max: change.max };
-    let view = service.cache().resize(&template, change).await.map_err(Failure::from)?;
+    let change = Resize {
+        target: change.target,
+        max: change.max,
+    };
+    let view = service
+        .cache()
+        .resize(&template, change)
+        .await
+        .map_err(Failure::from)?;
     Ok(axum::Json(Pool::from(view)))
 }

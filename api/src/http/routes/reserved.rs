@@ -25,12 +25,20 @@ pub(in crate::http) async fn rollback(State(service): State<Service>, Name(name)
     params(("template" = String, Path, description = "The template")),
     responses(openapi::UnknownTemplate, openapi::NotPossible)
 )]
-pub(in crate::http) async fn drain_pool(State(service): State<Service>, Name(template): Name) -> Problem {
+pub(in crate::http) async fn drain_pool(
+    State(service): State<Service>,
+    Name(template): Name,
+) -> Problem {
     of_template(&service, &template, "draining a pool")
 }
 
 /// Reserved: stops refilling every pool and refuses checkouts.
-#[utoipa::path(post, path = "/v1/drain", tag = "reserved", responses(openapi::NotPossible))]
+#[utoipa::path(
+    post,
+    path = "/v1/drain",
+    tag = "reserved",
+    responses(openapi::NotPossible)
+)]
 pub(in crate::http) async fn drain() -> Problem {
     Problem::not_yet("draining the service")
 }
@@ -41,7 +49,10 @@ pub(in crate::http) async fn drain() -> Problem {
     params(("id" = String, Path, description = "The sandbox")),
     responses(openapi::UnknownSandbox, openapi::NotPossible)
 )]
-pub(in crate::http) async fn exec_stream(State(service): State<Service>, Name(id): Name) -> Problem {
+pub(in crate::http) async fn exec_stream(
+    State(service): State<Service>,
+    Name(id): Name,
+) -> Problem {
     of_sandbox(&service, &id, "streaming exec")
 }
 
@@ -78,9 +89,17 @@ pub(in crate::http) async fn events() -> Problem {
 }
 
 fn of_template(service: &Service, name: &str, what: &str) -> Problem {
-    if service.size(name).is_some() { Problem::not_yet(what) } else { unknown_template(name) }
+    if service.size(name).is_some() {
+        Problem::not_yet(what)
+    } else {
+        unknown_template(name)
+    }
 }
 
 fn of_sandbox(service: &Service, id: &str, what: &str) -> Problem {
-    if service.cache().sandbox(id).is_some() { Problem::not_yet(what) } else { unknown_sandbox(id) }
+    if service.cache().sandbox(id).is_some() {
+        Problem::not_yet(what)
+    } else {
+        unknown_sandbox(id)
+    }
 }

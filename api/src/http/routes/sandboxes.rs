@@ -45,7 +45,12 @@ pub(in crate::http) async fn list(
         return Err(Problem::not_yet("filtering by metadata"));
     }
     params.only(&["template"])?;
-    let sandboxes = service.cache().sandboxes(params.get("template")).into_iter().map(Sandbox::from).collect();
+    let sandboxes = service
+        .cache()
+        .sandboxes(params.get("template"))
+        .into_iter()
+        .map(Sandbox::from)
+        .collect();
     Ok(axum::Json(SandboxList { sandboxes }))
 }
 
@@ -70,10 +75,19 @@ pub(in crate::http) async fn checkout(
     }
     let request = body.into_request(&service)?;
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
-    let lease = service.cache().checkout(request).await.map_err(Failure::from)?;
+    let lease = service
+        .cache()
+        .checkout(request)
+        .await
+        .map_err(Failure::from)?;
     let location = format!("/v1/sandboxes/{}", lease.view().id);
     let sandbox = Sandbox::from(lease.view().clone());
-    let response = (StatusCode::CREATED, [(LOCATION, location)], axum::Json(sandbox)).into_response();
+    let response = (
+        StatusCode::CREATED,
+        [(LOCATION, location)],
+        axum::Json(sandbox),
+    )
+        .into_response();
     let _ = lease.commit();
     Ok(response)
 }
@@ -89,7 +103,10 @@ pub(in crate::http) async fn show(
     Name(id): Name,
     _: NoParams,
 ) -> Result<axum::Json<Sandbox>, Problem> {
-    let view = service.cache().sandbox(&id).ok_or_else(|| unknown_sandbox(&id))?;
+    let view = service
+        .cache()
+        .sandbox(&id)
+        .ok_or_else(|| unknown_sandbox(&id))?;
     Ok(axum::Json(Sandbox::from(view)))
 }
 
@@ -110,7 +127,11 @@ pub(in crate::http) async fn renew(
     Json(renewal): Json<Renewal>,
 ) -> Result<axum::Json<Sandbox>, Problem> {
     let ttl = parse_ttl(renewal.ttl_s)?;
-    let view = service.cache().renew(&id, ttl).await.map_err(Failure::from)?;
+    let view = service
+        .cache()
+        .renew(&id, ttl)
+        .await
+        .map_err(Failure::from)?;
     Ok(axum::Json(Sandbox::from(view)))
 }
 

@@ -17,8 +17,16 @@ use crate::http::view::{Build, Template, TemplateList};
 
 /// Every template.
 #[utoipa::path(get, path = "/v1/templates", operation_id = "list_templates", tag = "templates", responses((status = 200, body = TemplateList)))]
-pub(in crate::http) async fn list(State(service): State<Service>, _: NoParams) -> Json<TemplateList> {
-    let templates = service.cache().templates().into_iter().map(Template::from).collect();
+pub(in crate::http) async fn list(
+    State(service): State<Service>,
+    _: NoParams,
+) -> Json<TemplateList> {
+    let templates = service
+        .cache()
+        .templates()
+        .into_iter()
+        .map(Template::from)
+        .collect();
     Json(TemplateList { templates })
 }
 
@@ -33,7 +41,10 @@ pub(in crate::http) async fn show(
     Name(name): Name,
     _: NoParams,
 ) -> Result<Json<Template>, Problem> {
-    let view = service.cache().template(&name).ok_or_else(|| unknown_template(&name))?;
+    let view = service
+        .cache()
+        .template(&name)
+        .ok_or_else(|| unknown_template(&name))?;
     Ok(Json(Template::from(view)))
 }
 
@@ -60,12 +71,22 @@ pub(in crate::http) async fn rebuild(
     let build = service.cache().rebuild(&name).map_err(Failure::from)?;
     if !wait {
         let location = format!("/v1/builds/{}", build.id);
-        return Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(Build::from(build))).into_response());
+        return Ok((
+            StatusCode::ACCEPTED,
+            [(LOCATION, location)],
+            Json(Build::from(build)),
+        )
+            .into_response());
     }
     let ended = tokio::select! {
         ended = service.cache().build_ended(&build.id) => ended,
         () = service.stopping().begun() => return Err(Problem::shutting_down()),
     };
-    let ended = ended.ok_or_else(|| Problem::new(Code::Internal, format!("build {:?} was forgotten", build.id)))?;
+    let ended = ended.ok_or_else(|| {
+        Problem::new(
+            Code::Internal,
+            format!("build {:?} was forgotten", build.id),
+        )
+    })?;
     Ok(Json(Build::from(ended)).into_response())
 }

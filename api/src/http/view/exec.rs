@@ -69,7 +69,13 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_come_as_base64() {
-        assert_eq!(text_or_base64(b"hi".to_vec()), (Some("hi".to_owned()), None));
-        assert_eq!(text_or_base64(vec![0xff, 0x00]), (None, Some("/wA=".to_owned())));
+        assert_eq!(
+            text_or_base64(b"hi".to_vec()),
+            (Some("hi".to_owned()), None)
+        );
+        assert_eq!(
+            text_or_base64(vec![0xff, 0x00]),
+            (None, Some("/wA=".to_owned()))
+        );
     }
 }

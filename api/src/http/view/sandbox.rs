@@ -110,7 +110,9 @@ impl From<SandboxView> for Sandbox {
             pid: view.pid,
             hostname: view.hostname,
             machine_id: view.machine_id,
-            sockets: Sockets { console: view.console_socket.display().to_string() },
+            sockets: Sockets {
+                console: view.console_socket.display().to_string(),
+            },
             created_at: shown(view.created_at),
             leased_at: shown(view.leased_at),
             expires_at: view.expires_at.map(shown),

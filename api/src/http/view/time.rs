@@ -22,7 +22,10 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 
 /// Named phases, each in milliseconds.
 pub(super) fn phases_ms(phases: Vec<(String, Duration)>) -> BTreeMap<String, f64> {
-    phases.into_iter().map(|(phase, took)| (phase, ms(took))).collect()
+    phases
+        .into_iter()
+        .map(|(phase, took)| (phase, ms(took)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome, ExecRequest, FoundGeneration,
-    GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
+    BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome, ExecRequest,
+    FoundGeneration, GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration,
+    Mint, RecordState, StepReport,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -59,7 +60,12 @@ impl FakeFactory {
         open(&self.launches).await;
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (id, hostname) = (order.id, Mutex::new(order.hostname));
-        Ok(Arc::new(Machine { id, hostname, end: watch::Sender::new(None), alive: self.alive.clone() }))
+        Ok(Arc::new(Machine {
+            id,
+            hostname,
+            end: watch::Sender::new(None),
+            alive: self.alive.clone(),
+        }))
     }
 }
 
@@ -74,7 +80,11 @@ impl Mint for Shared {
     fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
         async {
             let on_disk = self.0.on_disk.load(Ordering::SeqCst);
-            Ok(if on_disk { FoundGeneration::Current(Generation::made()) } else { FoundGeneration::None })
+            Ok(if on_disk {
+                FoundGeneration::Current(Generation::made())
+            } else {
+                FoundGeneration::None
+            })
         }
         .boxed()
     }
@@ -107,7 +117,10 @@ impl Generation {
             qemu_version: "10.0.2".to_owned(),
             vcpus: 1,
             memory_mib: 256,
-            boot_phases: Phases { total: Duration::from_secs(5), ..Phases::default() },
+            boot_phases: Phases {
+                total: Duration::from_secs(5),
+                ..Phases::default()
+            },
             build_phases: vec![("boot".to_owned(), Duration::from_secs(5))],
             first_exec: Some(Duration::from_secs(6)),
             report: serde_json::json!({ "canaries": 2 }),
@@ -162,7 +175,11 @@ impl Drop for Machine {
 
 /// What the programs of the fake guest do, by name.
 async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
-    let spawn = |errno| ExecError::Spawn { argv0: request.argv[0].clone(), reason: "no".to_owned(), errno };
+    let spawn = |errno| ExecError::Spawn {
+        argv0: request.argv[0].clone(),
+        reason: "no".to_owned(),
+        errno,
+    };
     let (mut exit_code, mut signal, mut stdout) = (Some(0), None, Vec::new());
     match request.argv[0].as_str() {
         "echo" => stdout = format!("{}\n", request.argv[1..].join(" ")).into_bytes(),
@@ -173,7 +190,11 @@ async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, Exe
         "signal" => (exit_code, signal) = (None, Some(9)),
         "missing" => return Err(spawn(2)),
         "locked" => return Err(spawn(13)),
-        "slow" => return Err(ExecError::Deadline { after: request.timeout.unwrap() }),
+        "slow" => {
+            return Err(ExecError::Deadline {
+                after: request.timeout.unwrap(),
+            });
+        }
         "mute" => return Err(ExecError::Guest(GuestError::Closed)),
         "crash" => machine.dies("killed by signal 11"),
         "panic" => panic!("the script says so"),
@@ -181,7 +202,14 @@ async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, Exe
         _ => {}
     }
     let (stderr, truncated, elapsed) = (b"err\n".to_vec(), false, Duration::from_micros(1500));
-    Ok(ExecOutcome { exit_code, signal, stdout, stderr, truncated, elapsed })
+    Ok(ExecOutcome {
+        exit_code,
+        signal,
+        stdout,
+        stderr,
+        truncated,
+        elapsed,
+    })
 }
 
 impl LiveClone for Machine {
@@ -200,7 +228,10 @@ impl LiveClone for Machine {
     }
 
     fn identity(&self) -> Identity {
-        Identity { hostname: self.hostname.lock().unwrap().clone(), machine_id: "f".repeat(32) }
+        Identity {
+            hostname: self.hostname.lock().unwrap().clone(),
+            machine_id: "f".repeat(32),
+        }
     }
 
     fn has_exited(&self) -> bool {

@@ -21,8 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The plan of the default template, with the default values of the configuration.
 pub(crate) fn plan() -> TemplatePlan {
-    let places = Places { uid: 1000, xdg_runtime_dir: None, guest_dirs: Vec::new(), memory_mib: 4096 };
-    examine_text("", "defaults", &places).unwrap().config.templates.remove(0)
+    let places = Places {
+        uid: 1000,
+        xdg_runtime_dir: None,
+        guest_dirs: Vec::new(),
+        memory_mib: 4096,
+    };
+    examine_text("", "defaults", &places)
+        .unwrap()
+        .config
+        .templates
+        .remove(0)
 }
 
 /// A service, and the factory behind it.
@@ -43,16 +52,27 @@ impl Harness {
 
     /// A service with these templates; not ready yet.
     pub(crate) fn start_with(factory: Arc<FakeFactory>, plans: Vec<TemplatePlan>) -> Self {
-        let metrics = Arc::new(Metrics::new(plans.iter().map(|plan| plan.spec.name.as_str())));
-        let settings = CacheSettings { max_ttl: Some(Duration::from_secs(24 * 3600)), refill_at_once: 4 };
+        let metrics = Arc::new(Metrics::new(
+            plans.iter().map(|plan| plan.spec.name.as_str()),
+        ));
+        let settings = CacheSettings {
+            max_ttl: Some(Duration::from_secs(24 * 3600)),
+            refill_at_once: 4,
+        };
         let cache = Cache::start(factory.mint(), plans.clone(), settings, metrics.clone());
         let stopping = Stopping::new();
         let service = Service::new(cache.clone(), metrics, stopping.clone(), &plans);
-        Self { router: router(service), cache, stopping, factory }
+        Self {
+            router: router(service),
+            cache,
+            stopping,
+            factory,
+        }
     }
 
     pub(crate) async fn until_ready(&self) {
-        self.until("the service is ready", || self.cache.readiness().ready).await;
+        self.until("the service is ready", || self.cache.readiness().ready)
+            .await;
     }
 
     /// Waits for something that happens in the background.
@@ -67,13 +87,16 @@ impl Harness {
 
     /// Any request.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
-        let answer = timeout(PATIENCE, self.router.clone().oneshot(request)).await.expect("an answer in time");
+        let answer = timeout(PATIENCE, self.router.clone().oneshot(request))
+            .await
+            .expect("an answer in time");
         Reply::read(answer.unwrap()).await
     }
 
     /// A request without a body, through the Unix socket.
     pub(crate) async fn call(&self, method: Method, path: &str) -> Reply {
-        self.send(request(method, path).body(Body::empty()).unwrap()).await
+        self.send(request(method, path).body(Body::empty()).unwrap())
+            .await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -83,7 +106,8 @@ impl Harness {
     /// A request with a JSON body.
     pub(crate) async fn call_with(&self, method: Method, path: &str, body: Value) -> Reply {
         let request = request(method, path).header("content-type", "application/json");
-        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+        self.send(request.body(Body::from(body.to_string())).unwrap())
+            .await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
@@ -99,5 +123,8 @@ impl Harness {
 
 /// A request as the Unix socket brings it.
 pub(crate) fn request(method: Method, path: &str) -> http::request::Builder {
-    Request::builder().method(method).uri(path).extension(Origin::Unix)
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .extension(Origin::Unix)
 }

@@ -18,11 +18,17 @@ impl Reply {
     pub(crate) async fn read(response: Response) -> Self {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Self { status: head.status, headers: head.headers, body }
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -30,7 +36,8 @@ impl Reply {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     /// The answer is a success with this status; gives its body.
@@ -52,7 +59,11 @@ impl Reply {
         assert!(!self.header("x-request-id").is_empty());
         assert!(!body["title"].as_str().unwrap().is_empty());
         let retry = matches!(status, 429 | 503);
-        assert_eq!(self.headers.contains_key("retry-after"), retry, "Retry-After goes with 429 and 503");
+        assert_eq!(
+            self.headers.contains_key("retry-after"),
+            retry,
+            "Retry-After goes with 429 and 503"
+        );
         body["detail"].as_str().unwrap().to_owned()
     }
 }

@@ -52,7 +52,8 @@ enum What {
     All,
 }
 
-#[tokio::main]
+// One thread: a second one would add its wake-ups to every request that is measured.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Checkout { count } => checkout::run(count).await,

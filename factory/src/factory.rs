@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::aside::aside;
 use crate::clone::{self, CloneError, CloneOrder, Vm};
 use crate::host::{self, Host, OpenError};
 use crate::template::{self, BuildError, BuildProgress, FindError, Found, Generation};
@@ -79,8 +80,7 @@ impl Factory {
     /// A dropped call ends by itself.
     pub async fn find(&self, spec: &TemplateSpec) -> Result<Found, FindError> {
         let (host, spec) = (Arc::clone(&self.host), spec.clone());
-        let found = tokio::task::spawn_blocking(move || template::find(&host, &spec)).await;
-        found.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        aside(move || template::find(&host, &spec)).await
     }
 
     /// Builds, verifies and publishes a new generation. The one before it stays until it is retired.

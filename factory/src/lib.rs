@@ -17,6 +17,7 @@
 //!   sys.rs                    everything unsafe
 //! ```
 
+mod aside;
 mod clock;
 mod clone;
 mod driver;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::error::{CloneError, CloneFailure};
 use super::handle::Vm;
+use crate::aside::aside;
 use crate::clock::WallNs;
 use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
@@ -101,7 +102,9 @@ async fn make(
         phase: Phase::Load,
         since: begun,
     };
-    let state = checked_state(generation).map_err(|e| making.failed(e))?;
+    let state = checked_state_aside(generation)
+        .await
+        .map_err(|e| making.failed(e))?;
     making.phase = Phase::Spawn;
     let live = start(host, &mut making, &order, role, state).await?;
     making.since = Instant::now();
@@ -208,6 +211,12 @@ async fn start(
     making.phases.spawn = live.spawn;
     making.phases.qmp = live.qmp;
     Ok(live)
+}
+
+/// The same as [`checked_state`], on a thread that may block.
+async fn checked_state_aside(generation: &Arc<Generation>) -> Result<File, CloneFailure> {
+    let generation = Arc::clone(generation);
+    aside(move || checked_state(&generation)).await
 }
 
 /// Opens the state and checks the digest of what that very descriptor reads: a damaged state loads without a

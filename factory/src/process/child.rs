@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::stderr::StderrTail;
 use super::stray::ProcessStamp;
 use super::watch::ExitWatch;
+use crate::aside::aside;
 use crate::sys::{self, ChildSettings, Credentials};
 
 /// How long the rest of the error stream is waited for after the process has ended.
@@ -46,6 +47,15 @@ pub(crate) struct Child {
 }
 
 impl Child {
+    /// Starts a process as [`Child::spawn`] does, on a thread that may block: a fork copies page tables, and an exec
+    /// reads a program, while others wait for their answers.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing: the process is killed as soon as it was started.
+    pub(crate) async fn spawn_aside(plan: LaunchPlan) -> io::Result<Self> {
+        aside(move || Self::spawn(plan)).await
+    }
+
     /// Starts a process in a session of its own.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::aside::aside;
+
 /// Names one process for ever: the kernel gives its number out again, but not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessStamp {
@@ -63,9 +65,7 @@ pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Re
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(error.into()),
     }
-    let is_gone = tokio::task::spawn_blocking(move || wait_for_end(&handle, deadline))
-        .await
-        .map_err(io::Error::other)??;
+    let is_gone = aside(move || wait_for_end(&handle, deadline)).await?;
     if is_gone {
         return Ok(true);
     }

@@ -50,8 +50,8 @@ impl Qemu {
             user: self.user.clone(),
             small_pages,
         };
-        let mut child =
-            Child::spawn(plan).map_err(|source| LaunchError::Spawn { program, source })?;
+        let failed = |source| LaunchError::Spawn { program, source };
+        let mut child = Child::spawn_aside(plan).await.map_err(failed)?;
         let spawn = begun.elapsed();
 
         let begun = Instant::now();

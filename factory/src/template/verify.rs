@@ -8,6 +8,7 @@ use super::error::failure;
 use super::generation::Generation;
 use super::manifest::{CanaryReport, VerifyReport};
 use crate::VmId;
+use crate::aside::aside;
 use crate::clone::{CloneOrder, Vm, mint_canary};
 use crate::guest::ExecRequest;
 use crate::host::Host;
@@ -93,8 +94,7 @@ async fn run_verify_commands(vm: &Vm, generation: &Generation) -> Result<(), Bui
 async fn refuse_changed_memory(generation: &Generation) -> Result<(), BuildError> {
     let path = generation.memory();
     let read = path.clone();
-    let digest = tokio::task::spawn_blocking(move || memory::file_digest(&read)).await;
-    let digest = digest.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    let digest = aside(move || memory::file_digest(&read)).await;
     let digest = digest.map_err(|source| BuildError::File {
         action: "read",
         path,

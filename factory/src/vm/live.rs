@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::console::Console;
 use super::dir::VmDir;
 use super::owner::{EndRequest, Owner, VmEnd};
-use super::record::{RecordedState, Role, VmRecord};
+use super::record::{RecordFile, RecordedState, Role, VmRecord};
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::process::{ExitWatch, ProcessStamp};
@@ -66,7 +66,7 @@ pub(crate) struct LiveVm {
     pub(crate) spawn: Duration,
     pub(crate) qmp: Duration,
     dir: PathBuf,
-    record: Arc<Mutex<VmRecord>>,
+    record: Arc<Mutex<RecordFile>>,
     requests: mpsc::Sender<EndRequest>,
     ended: watch::Receiver<Option<VmEnd>>,
 }
@@ -116,8 +116,7 @@ impl LiveVm {
             qmp,
         } = driver.launch(order).await?;
         let (stamp, watch) = (child.stamp(), child.watch());
-        let record = record(stamp);
-        record.write(dir.path()).map_err(directory)?;
+        let record = RecordFile::create(dir.path(), record(stamp)).map_err(directory)?;
         let monitor: Arc<dyn Monitor> = Arc::from(monitor);
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
@@ -150,9 +149,10 @@ impl LiveVm {
     /// Changes the machine's record, in memory and on disk.
     pub(crate) fn update_record(&self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
         // A change is a few assignments: it cannot leave a record half changed.
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut record);
-        record.write(&self.dir)
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .update(change)
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::COMMAND_DEADLINE;
 use super::saved::Saved;
 use super::site::Site;
+use crate::aside::aside;
 use crate::clock::WallNs;
 use crate::guest::{Agent, ExecRequest, GuestError};
 use crate::memory::{self, MemorySurvey};
@@ -109,9 +110,7 @@ impl Running {
             paused_at,
             ahead_ns,
         };
-        let sealed = tokio::task::spawn_blocking(move || seal(site)).await;
-        let (site, files, survey) =
-            sealed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+        let (site, files, survey) = aside(move || seal(site)).await?;
         Ok(Saved {
             site,
             agent: agent.kind(),

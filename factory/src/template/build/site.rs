@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::reserve;
 use super::running::Running;
+use crate::aside::aside;
 use crate::driver::Boot;
 use crate::host::Host;
 use crate::memory;
@@ -51,8 +52,7 @@ pub(super) struct Reserved {
 impl Reserved {
     pub(super) async fn make(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {
         // Allocating and digesting block for as long as a guest boots on a fast host.
-        let made = tokio::task::spawn_blocking(move || Self::make_blocking(host, spec)).await;
-        made.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        aside(move || Self::make_blocking(host, spec)).await
     }
 
     fn make_blocking(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vmint_factory::GenerationId;
 
-use super::core::{CloneKey, Event, Moment, State, Terms, Ticket};
+use super::core::{CloneKey, Effect, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
 use super::handle::{Pool, size};
 use super::ledger::Ledger;
@@ -203,7 +203,9 @@ impl Actor {
 
     fn happened(&mut self, event: Event) {
         let released = self.settle(&event);
-        let effects = lock(&self.ledger).on(event);
+        let mut effects = lock(&self.ledger).on(event);
+        // What wakes a waiting request comes last: it then runs next, on this very thread, before what is begun here.
+        effects.sort_by_key(|effect| matches!(effect, Effect::Grant { .. }));
         for effect in effects {
             self.carry_out(effect);
         }

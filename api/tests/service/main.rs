@@ -1,0 +1,10 @@
+//! The program as its users meet it: started, asked over HTTP and by its own client commands, hurt, stopped, started
+//! again. Real machines; `scripts/test` prepares what they need.
+#![allow(unreachable_pub)]
+
+mod faults;
+mod life;
+mod main_job;
+mod plain_user;
+mod prometheus;
+mod service;

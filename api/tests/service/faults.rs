@@ -35,7 +35,12 @@ async fn a_ready_clone_is_killed(service: &mut Service<'_>) -> anyhow::Result<()
         kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
     }
     // The moment they are gone, before anybody can have been told.
-    while service.place.machines()?.iter().any(|pid| killed.contains(pid)) {
+    while service
+        .place
+        .machines()?
+        .iter()
+        .any(|pid| killed.contains(pid))
+    {
         std::hint::spin_loop();
     }
     // Whoever comes now gets a living one, or waits for it.
@@ -49,7 +54,9 @@ async fn a_ready_clone_is_killed(service: &mut Service<'_>) -> anyhow::Result<()
 async fn a_leased_one_is_killed(service: &mut Service<'_>) -> anyhow::Result<()> {
     let sandbox = service.sandbox().await?;
     let sandbox_id = id(&sandbox);
-    let (outcome, killed) = tokio::join!(service.exec(&sandbox_id, "sleep 1000"), async { kill_pid(&sandbox["pid"]) });
+    let (outcome, killed) = tokio::join!(service.exec(&sandbox_id, "sleep 1000"), async {
+        kill_pid(&sandbox["pid"])
+    });
     killed?;
     let (status, error) = outcome?;
     assert!(status == 404 || status == 502, "{status}: {error}");
@@ -74,10 +81,19 @@ async fn a_client_hangs_up(service: &mut Service<'_>) -> anyhow::Result<()> {
     // The pool is at its max: these wait, and go away.
     let waiting = (0..5).map(|_| service.checkout(json!({"wait_ms": 60_000})));
     let patience = std::time::Duration::from_millis(300);
-    assert!(tokio::time::timeout(patience, futures::future::join_all(waiting)).await.is_err());
+    assert!(
+        tokio::time::timeout(patience, futures::future::join_all(waiting))
+            .await
+            .is_err()
+    );
     service
         .until("no waiters", |socket| async move {
-            Ok(call(socket.as_ref(), Method::GET, "/v1/pools/default", None).await?.1["waiters"] == 0)
+            Ok(
+                call(socket.as_ref(), Method::GET, "/v1/pools/default", None)
+                    .await?
+                    .1["waiters"]
+                    == 0,
+            )
         })
         .await?;
     let (status, error) = service.checkout(json!({"on_empty": "fail"})).await?;
@@ -99,20 +115,39 @@ async fn requests_that_cannot_be_served(service: &Service<'_>) -> anyhow::Result
         (json!({"env": {"A": "b"}}), 422, "not_possible"),
     ] {
         let (got, error) = service.checkout(body.clone()).await?;
-        assert_eq!((got, error["code"].as_str()), (status, Some(code)), "{body}: {error}");
+        assert_eq!(
+            (got, error["code"].as_str()),
+            (status, Some(code)),
+            "{body}: {error}"
+        );
     }
     let sandbox = service.sandbox().await?;
     let path = format!("/v1/sandboxes/{}/exec", id(&sandbox));
     for (body, status, code) in [
         (json!({"argv": ["no-such-program"]}), 422, "exec_failed"),
         (json!({"argv": []}), 400, "invalid_request"),
-        (json!({"argv": ["sleep", "100"], "timeout_ms": 500}), 504, "timeout"),
+        (
+            json!({"argv": ["sleep", "100"], "timeout_ms": 500}),
+            504,
+            "timeout",
+        ),
     ] {
-        let (got, error) = service.call(Method::POST, &path, Some(body.clone())).await?;
-        assert_eq!((got, error["code"].as_str()), (status, Some(code)), "{body}: {error}");
+        let (got, error) = service
+            .call(Method::POST, &path, Some(body.clone()))
+            .await?;
+        assert_eq!(
+            (got, error["code"].as_str()),
+            (status, Some(code)),
+            "{body}: {error}"
+        );
     }
-    let (_, end) = service.exec(&id(&sandbox), "ps | grep -c '[s]leep 100'").await?;
-    assert_eq!(end["stdout"], "0\n", "what was too slow is dead in the guest");
+    let (_, end) = service
+        .exec(&id(&sandbox), "ps | grep -c '[s]leep 100'")
+        .await?;
+    assert_eq!(
+        end["stdout"], "0\n",
+        "what was too slow is dead in the guest"
+    );
     assert_eq!(service.release(&id(&sandbox)).await?, 204);
     Ok(())
 }
@@ -122,7 +157,12 @@ async fn the_state_is_damaged(service: &mut Service<'_>) -> anyhow::Result<()> {
     service.quiet(2).await?;
     let before = service.get("/v1/templates/default").await?;
     let current = before["current"].as_str().unwrap_or_default().to_owned();
-    let state = service.place.template_path().join("default").join(&current).join("state");
+    let state = service
+        .place
+        .template_path()
+        .join("default")
+        .join(&current)
+        .join("state");
     let mut bytes = std::fs::read(&state)?;
     bytes[12_345] ^= 1;
     std::fs::remove_file(&state)?;
@@ -135,7 +175,8 @@ async fn the_state_is_damaged(service: &mut Service<'_>) -> anyhow::Result<()> {
         .until("a rebuild", |socket| {
             let old = json!(current);
             async move {
-                let (_, template) = call(socket.as_ref(), Method::GET, "/v1/templates/default", None).await?;
+                let (_, template) =
+                    call(socket.as_ref(), Method::GET, "/v1/templates/default", None).await?;
                 Ok(template["state"] == "ready" && template["current"] != old)
             }
         })
@@ -147,32 +188,44 @@ async fn the_state_is_damaged(service: &mut Service<'_>) -> anyhow::Result<()> {
     assert_eq!(service.release(&id(&sandbox)).await?, 204);
     service.quiet(2).await?;
     let metrics = service.get("/metrics").await?;
-    let failures = metrics
-        .as_str()
-        .unwrap_or_default()
-        .lines()
-        .find(|line| line.starts_with("vmint_clone_failures_total") && line.contains("phase=\"load\""));
-    assert!(failures.is_some_and(|line| !line.ends_with(" 0")), "{failures:?}");
+    let failures = metrics.as_str().unwrap_or_default().lines().find(|line| {
+        line.starts_with("vmint_clone_failures_total") && line.contains("phase=\"load\"")
+    });
+    assert!(
+        failures.is_some_and(|line| !line.ends_with(" 0")),
+        "{failures:?}"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_cannot_be_built_does_not_end_the_service() -> anyhow::Result<()> {
     let place = Place::new()?;
-    place.configure("", "kernel_params = \"rdinit=/bin/sh\"\nready_timeout = \"10s\"", "target = 1")?;
+    place.configure(
+        "",
+        "kernel_params = \"rdinit=/bin/sh\"\nready_timeout = \"10s\"",
+        "target = 1",
+    )?;
     let mut service = place.start().await?;
     service
         .until("a failed build", |socket| async move {
-            let (_, template) = call(socket.as_ref(), Method::GET, "/v1/templates/default", None).await?;
+            let (_, template) =
+                call(socket.as_ref(), Method::GET, "/v1/templates/default", None).await?;
             Ok(template["state"] == "failed")
         })
         .await?;
     let (status, body) = service.call(Method::GET, "/readyz", None).await?;
     assert_eq!(status, 503);
-    assert!(body["reasons"].to_string().contains("did not answer"), "{body}");
+    assert!(
+        body["reasons"].to_string().contains("did not answer"),
+        "{body}"
+    );
     let (status, error) = service.checkout(json!({})).await?;
-    assert_eq!((status, &error["code"]), (503, &json!("template_unavailable")));
-    assert_eq!(service.get("/healthz").await.map(|_| ()).is_ok(), true);
+    assert_eq!(
+        (status, &error["code"]),
+        (503, &json!("template_unavailable"))
+    );
+    service.get("/healthz").await?;
     service.stop().await?;
     place.close().await
 }

@@ -22,7 +22,10 @@ async fn it_stops_starts_again_and_leaves_nothing() -> anyhow::Result<()> {
     // The generation is taken up again: no build.
     let mut service = place.start().await?;
     service.ready().await?;
-    assert_eq!(service.get("/v1/templates/default").await?["current"], built);
+    assert_eq!(
+        service.get("/v1/templates/default").await?["current"],
+        built
+    );
     assert_eq!(service.get("/v1/builds").await?["builds"], json!([]));
     second_signal_ends_at_once(service).await?;
     place.nothing_left()?;
@@ -33,7 +36,10 @@ async fn it_stops_starts_again_and_leaves_nothing() -> anyhow::Result<()> {
     place.configure("", "kernel_params = \"loglevel=3\"", "target = 1")?;
     let mut service = place.start().await?;
     service.ready().await?;
-    assert_ne!(service.get("/v1/templates/default").await?["current"], built);
+    assert_ne!(
+        service.get("/v1/templates/default").await?["current"],
+        built
+    );
     assert!(service.log().contains("kernel_params"), "{}", service.log());
     service.stop().await?;
     place.close().await
@@ -45,13 +51,19 @@ async fn second_services_are_refused(place: &Place) -> anyhow::Result<()> {
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains("is used by another vmint service"), "{text}");
     let clean = place.run_configured(&["clean"]).await?;
-    assert_eq!(clean.status.code(), Some(1), "clean refuses while a service runs");
+    assert_eq!(
+        clean.status.code(),
+        Some(1),
+        "clean refuses while a service runs"
+    );
     assert_eq!(place.machines()?.len(), 1, "nothing was touched");
     Ok(())
 }
 
 /// While a command runs, the first signal waits for it; the second does not.
-async fn second_signal_ends_at_once(mut service: crate::service::Service<'_>) -> anyhow::Result<()> {
+async fn second_signal_ends_at_once(
+    mut service: crate::service::Service<'_>,
+) -> anyhow::Result<()> {
     let sandbox = service.sandbox().await?;
     let socket = service.place.run_dir().join("api.sock");
     let path = format!("/v1/sandboxes/{}/exec", id(&sandbox));
@@ -65,7 +77,8 @@ async fn second_signal_ends_at_once(mut service: crate::service::Service<'_>) ->
             let path = format!("/v1/sandboxes/{sandbox_id}/exec");
             async move {
                 let body = json!({"argv": ["sh", "-c", "ps | grep -q '[s]leep 600'"]});
-                let (_, end) = crate::service::call(socket.as_ref(), Method::POST, &path, Some(body)).await?;
+                let (_, end) =
+                    crate::service::call(socket.as_ref(), Method::POST, &path, Some(body)).await?;
                 Ok(end["exit_code"] == 0)
             }
         })
@@ -77,7 +90,11 @@ async fn second_signal_ends_at_once(mut service: crate::service::Service<'_>) ->
     }
     service.signal(Signal::SIGTERM)?;
     let end = service.ended().await?;
-    assert!(matches!(end, Ok(143) | Err(15)), "{end:?}\n{}", service.log());
+    assert!(
+        matches!(end, Ok(143) | Err(15)),
+        "{end:?}\n{}",
+        service.log()
+    );
     drop(running.await);
     Ok(())
 }
@@ -99,8 +116,15 @@ async fn kill_9_leaves_machines_and_the_next_start_ends_them(
     service.ready().await?;
     service.quiet(1).await?;
     let machines = place.machines()?;
-    assert!(orphans.iter().all(|pid| !machines.contains(pid)), "the orphans are ended");
+    assert!(
+        orphans.iter().all(|pid| !machines.contains(pid)),
+        "the orphans are ended"
+    );
     assert_eq!((machines.len(), place.directories()?.len()), (1, 1));
-    assert_eq!(service.get("/v1/templates/default").await?["current"], *built, "the generation is still good");
+    assert_eq!(
+        service.get("/v1/templates/default").await?["current"],
+        *built,
+        "the generation is still good"
+    );
     service.stop().await
 }

@@ -8,7 +8,11 @@ use crate::service::{Place, Service, id};
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_are_handed_out_used_and_given_back() -> anyhow::Result<()> {
     let place = Place::new()?;
-    place.configure("", "warmup = [[\"sh\", \"-c\", \"echo warm > /run/warm\"]]", "target = 2\nmax = 6")?;
+    place.configure(
+        "",
+        "warmup = [[\"sh\", \"-c\", \"echo warm > /run/warm\"]]",
+        "target = 2\nmax = 6",
+    )?;
     let mut service = place.start().await?;
     before_it_is_ready(&mut service).await?;
     service.ready().await?;
@@ -26,14 +30,18 @@ async fn sandboxes_are_handed_out_used_and_given_back() -> anyhow::Result<()> {
 async fn before_it_is_ready(service: &mut Service<'_>) -> anyhow::Result<()> {
     service
         .until("an answer", |socket| async move {
-            let healthy = crate::service::call(socket.as_ref(), Method::GET, "/healthz", None).await?;
+            let healthy =
+                crate::service::call(socket.as_ref(), Method::GET, "/healthz", None).await?;
             Ok(healthy.0 == 200)
         })
         .await?;
     let (status, body) = service.call(Method::GET, "/readyz", None).await?;
     assert_eq!(status, 503, "{body}");
     assert_eq!(body["ready"], false);
-    assert!(!body["reasons"].as_array().is_none_or(Vec::is_empty), "{body}");
+    assert!(
+        !body["reasons"].as_array().is_none_or(Vec::is_empty),
+        "{body}"
+    );
     Ok(())
 }
 
@@ -44,25 +52,49 @@ async fn one_sandbox(service: &Service<'_>) -> anyhow::Result<()> {
     assert_eq!(sandbox["source"], "pool");
     assert_eq!(sandbox["hostname"], "job-17");
     assert_eq!(sandbox["metadata"], json!({"job": "17"}));
-    for phase in ["spawn", "qmp", "load", "resume", "agent", "identity", "total"] {
-        assert!(sandbox["startup_ms"][phase].as_f64().is_some_and(|ms| ms > 0.0), "{phase}: {sandbox}");
+    for phase in [
+        "spawn", "qmp", "load", "resume", "agent", "identity", "total",
+    ] {
+        assert!(
+            sandbox["startup_ms"][phase]
+                .as_f64()
+                .is_some_and(|ms| ms > 0.0),
+            "{phase}: {sandbox}"
+        );
     }
     let id = id(&sandbox);
-    let (status, end) = service.exec(&id, "cat /run/warm; hostname; cat /etc/machine-id; echo no >&2; exit 3").await?;
+    let (status, end) = service
+        .exec(
+            &id,
+            "cat /run/warm; hostname; cat /etc/machine-id; echo no >&2; exit 3",
+        )
+        .await?;
     assert_eq!(status, 200, "{end}");
     let machine_id = sandbox["machine_id"].as_str().unwrap_or_default();
     assert_eq!(end["stdout"], format!("warm\njob-17\n{machine_id}\n"));
-    assert_eq!((&end["stderr"], &end["exit_code"], &end["signal"]), (&json!("no\n"), &json!(3), &json!(null)));
+    assert_eq!(
+        (&end["stderr"], &end["exit_code"], &end["signal"]),
+        (&json!("no\n"), &json!(3), &json!(null))
+    );
 
     let list = service.get("/v1/sandboxes?template=default").await?;
     assert_eq!(list["sandboxes"][0]["id"], sandbox["id"]);
-    let renewed = service.call(Method::POST, &format!("/v1/sandboxes/{id}/renew"), Some(json!({"ttl_s": 600}))).await?;
+    let renewed = service
+        .call(
+            Method::POST,
+            &format!("/v1/sandboxes/{id}/renew"),
+            Some(json!({"ttl_s": 600})),
+        )
+        .await?;
     assert_eq!(renewed.0, 200);
     assert_ne!(renewed.1["expires_at"], sandbox["expires_at"]);
 
     let pid = i32::try_from(sandbox["pid"].as_i64().unwrap_or_default())?;
     assert_eq!(service.release(&id).await?, 204);
-    assert!(!service.place.machines()?.contains(&pid), "204 says that its process is gone");
+    assert!(
+        !service.place.machines()?.contains(&pid),
+        "204 says that its process is gone"
+    );
     assert_eq!(service.release(&id).await?, 404);
     assert_eq!(service.exec(&id, "true").await?.0, 404);
     Ok(())
@@ -70,23 +102,64 @@ async fn one_sandbox(service: &Service<'_>) -> anyhow::Result<()> {
 
 async fn from_the_command_line(service: &Service<'_>) -> anyhow::Result<()> {
     let place = service.place;
-    let out = place.run(&["checkout", "-q", "--wait", "60s", "--ttl", "10m"]).await?;
+    let out = place
+        .run(&["checkout", "-q", "--wait", "60s", "--ttl", "10m"])
+        .await?;
     let id = String::from_utf8(out.stdout)?.trim().to_owned();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let exec = place.run(&["exec", &id, "--", "sh", "-c", "printf 'a\\000b'; echo err >&2; exit 42"]).await?;
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let exec = place
+        .run(&[
+            "exec",
+            &id,
+            "--",
+            "sh",
+            "-c",
+            "printf 'a\\000b'; echo err >&2; exit 42",
+        ])
+        .await?;
     assert_eq!(exec.status.code(), Some(42));
-    assert_eq!((exec.stdout.as_slice(), exec.stderr.as_slice()), (&b"a\0b"[..], &b"err\n"[..]));
-    for (argv, code) in [(&["no-such-program"][..], 127), (&["/etc/passwd"], 126), (&["sh", "-c", "kill -15 $$"], 143)]
-    {
+    assert_eq!(
+        (exec.stdout.as_slice(), exec.stderr.as_slice()),
+        (&b"a\0b"[..], &b"err\n"[..])
+    );
+    for (argv, code) in [
+        (&["no-such-program"][..], 127),
+        (&["/etc/passwd"], 126),
+        (&["sh", "-c", "kill -15 $$"], 143),
+    ] {
         let mut args = vec!["exec", id.as_str(), "--"];
         args.extend(argv);
-        assert_eq!(place.run(&args).await?.status.code(), Some(code), "{argv:?}");
+        assert_eq!(
+            place.run(&args).await?.status.code(),
+            Some(code),
+            "{argv:?}"
+        );
     }
-    assert_eq!(place.run(&["exec", "nosuchsandbx", "--", "true"]).await?.status.code(), Some(125));
-    for args in [&["ps"][..], &["inspect", &id], &["renew", &id, "--ttl", "20m"], &["template", "ls"], &["pool", "ls"]]
-    {
+    assert_eq!(
+        place
+            .run(&["exec", "nosuchsandbx", "--", "true"])
+            .await?
+            .status
+            .code(),
+        Some(125)
+    );
+    for args in [
+        &["ps"][..],
+        &["inspect", &id],
+        &["renew", &id, "--ttl", "20m"],
+        &["template", "ls"],
+        &["pool", "ls"],
+    ] {
         let out = place.run(args).await?;
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         assert!(!out.stdout.is_empty(), "{args:?} prints something");
     }
     let console = place.run(&["console", &id]).await?;
@@ -97,13 +170,22 @@ async fn from_the_command_line(service: &Service<'_>) -> anyhow::Result<()> {
 }
 
 async fn a_lease_runs_out(service: &mut Service<'_>) -> anyhow::Result<()> {
-    let (status, sandbox) = service.checkout(json!({"ttl_s": 1, "wait_ms": 60_000})).await?;
+    let (status, sandbox) = service
+        .checkout(json!({"ttl_s": 1, "wait_ms": 60_000}))
+        .await?;
     assert_eq!(status, 201, "{sandbox}");
     let path = format!("/v1/sandboxes/{}", id(&sandbox));
     service
         .until("the end of a lease", |socket| {
             let path = path.clone();
-            async move { Ok(crate::service::call(socket.as_ref(), Method::GET, &path, None).await?.0 == 404) }
+            async move {
+                Ok(
+                    crate::service::call(socket.as_ref(), Method::GET, &path, None)
+                        .await?
+                        .0
+                        == 404,
+                )
+            }
         })
         .await
 }
@@ -115,16 +197,24 @@ async fn a_crowd_is_served(service: &mut Service<'_>) -> anyhow::Result<()> {
         let (status, sandbox) = service.checkout(json!({"wait_ms": 120_000})).await?;
         anyhow::ensure!(status == 201, "{status}: {sandbox}");
         let (_, pool) = service.call(Method::GET, "/v1/pools/default", None).await?;
-        let alive: u64 = ["ready", "launching", "leased", "releasing"].iter().filter_map(|s| pool[*s].as_u64()).sum();
+        let alive: u64 = ["ready", "launching", "leased", "releasing"]
+            .iter()
+            .filter_map(|s| pool[*s].as_u64())
+            .sum();
         anyhow::ensure!(alive <= 6, "more than max: {pool}");
-        let (status, end) = service.exec(&id(&sandbox), "cat /proc/sys/kernel/random/uuid").await?;
+        let (status, end) = service
+            .exec(&id(&sandbox), "cat /proc/sys/kernel/random/uuid")
+            .await?;
         anyhow::ensure!(status == 200, "{status}: {end}");
         anyhow::ensure!(service.release(&id(&sandbox)).await? == 204);
         Ok(end["stdout"].to_string())
     });
     let mut seen = std::collections::HashSet::new();
     for uuid in futures::future::join_all(turns).await {
-        assert!(seen.insert(uuid?), "two sandboxes drew the same random numbers");
+        assert!(
+            seen.insert(uuid?),
+            "two sandboxes drew the same random numbers"
+        );
     }
     service.quiet(2).await?;
     assert_eq!(service.place.machines()?.len(), 2);
@@ -135,15 +225,24 @@ async fn a_crowd_is_served(service: &mut Service<'_>) -> anyhow::Result<()> {
 async fn a_rebuild_replaces_the_clones(service: &mut Service<'_>) -> anyhow::Result<()> {
     let before = service.get("/v1/templates/default").await?;
     let kept = service.sandbox().await?;
-    let (status, build) = service.call(Method::POST, "/v1/templates/default/rebuild", None).await?;
+    let (status, build) = service
+        .call(Method::POST, "/v1/templates/default/rebuild", None)
+        .await?;
     assert_eq!(status, 202, "{build}");
-    assert_eq!(service.call(Method::POST, "/v1/templates/default/rebuild", None).await?.0, 409);
+    assert_eq!(
+        service
+            .call(Method::POST, "/v1/templates/default/rebuild", None)
+            .await?
+            .0,
+        409
+    );
     let path = format!("/v1/builds/{}", id(&build));
     service
         .until("the end of a build", |socket| {
             let path = path.clone();
             async move {
-                let (_, build) = crate::service::call(socket.as_ref(), Method::GET, &path, None).await?;
+                let (_, build) =
+                    crate::service::call(socket.as_ref(), Method::GET, &path, None).await?;
                 Ok(build["state"] == "succeeded")
             }
         })
@@ -153,9 +252,20 @@ async fn a_rebuild_replaces_the_clones(service: &mut Service<'_>) -> anyhow::Res
     service.quiet(2).await?;
     let pool = service.pool().await?;
     let clones = pool["clones"].as_array().cloned().unwrap_or_default();
-    let ready: Vec<_> = clones.iter().filter(|clone| clone["state"] == "ready").collect();
-    assert!(ready.iter().all(|clone| clone["generation"] == after["current"]), "{pool}");
-    assert_eq!(service.exec(&id(&kept), "echo still here").await?.1["stdout"], "still here\n");
+    let ready: Vec<_> = clones
+        .iter()
+        .filter(|clone| clone["state"] == "ready")
+        .collect();
+    assert!(
+        ready
+            .iter()
+            .all(|clone| clone["generation"] == after["current"]),
+        "{pool}"
+    );
+    assert_eq!(
+        service.exec(&id(&kept), "echo still here").await?.1["stdout"],
+        "still here\n"
+    );
     assert_eq!(service.release(&id(&kept)).await?, 204);
     Ok(())
 }

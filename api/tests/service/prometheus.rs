@@ -23,30 +23,51 @@ pub async fn scrapes(service: &mut Service<'_>) -> anyhow::Result<()> {
         "vmint_template_info{template=\"default\"",
         "process_open_fds",
     ] {
-        assert!(text.lines().any(|line| line.starts_with(wanted)), "no {wanted}");
+        assert!(
+            text.lines().any(|line| line.starts_with(wanted)),
+            "no {wanted}"
+        );
     }
     let shared = value(&text, "vmint_template_memory_bytes");
     let private = value(&text, "vmint_clone_private_bytes");
-    assert!((256.0..300.0).contains(&(shared / 1048576.0)), "shared {shared}");
-    assert!((10.0..200.0).contains(&(private / 1048576.0)), "private {private}");
+    assert!(
+        (256.0..300.0).contains(&(shared / 1048576.0)),
+        "shared {shared}"
+    );
+    assert!(
+        (10.0..200.0).contains(&(private / 1048576.0)),
+        "private {private}"
+    );
     real_prometheus(service).await
 }
 
 fn value(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.starts_with(name) && line.contains("default"));
-    line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name) && line.contains("default"));
+    line.and_then(|line| line.rsplit(' ').next())
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(f64::NAN)
 }
 
 async fn promtool(text: &str) -> anyhow::Result<()> {
     let mut check = Command::new("promtool");
-    check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    check
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = check.spawn()?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(text.as_bytes()).await?;
     }
     let out = child.wait_with_output().await?;
     let said = [out.stdout, out.stderr].concat();
-    anyhow::ensure!(out.status.success() && said.is_empty(), "promtool: {}", String::from_utf8_lossy(&said));
+    anyhow::ensure!(
+        out.status.success() && said.is_empty(),
+        "promtool: {}",
+        String::from_utf8_lossy(&said)
+    );
     Ok(())
 }
 
@@ -60,12 +81,24 @@ async fn real_prometheus(service: &mut Service<'_>) -> anyhow::Result<()> {
          scrape_configs: [{{job_name: vmint, static_configs: [{{targets: ['{target}']}}]}}]\n"
     );
     std::fs::write(folder.join("prometheus.yml"), config)?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
     let mut prometheus = Command::new("prometheus");
-    prometheus.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
-    prometheus.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
+    prometheus.arg(format!(
+        "--config.file={}",
+        folder.join("prometheus.yml").display()
+    ));
+    prometheus.arg(format!(
+        "--storage.tsdb.path={}",
+        folder.join("data").display()
+    ));
     prometheus.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let mut prometheus = prometheus.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+    let mut prometheus = prometheus
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
     let answer = until_scraped(port).await;
     prometheus.kill().await?;
     answer
@@ -77,22 +110,40 @@ async fn until_scraped(port: u16) -> anyhow::Result<()> {
     let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let deadline = Instant::now() + LONG;
     loop {
-        let answer = ask(port, &format!("/api/v1/query?query={query}")).await.unwrap_or_default();
-        let count = answer["data"]["result"][0]["value"][1].as_str().and_then(|count| count.parse::<f64>().ok());
+        let answer = ask(port, &format!("/api/v1/query?query={query}"))
+            .await
+            .unwrap_or_default();
+        let count = answer["data"]["result"][0]["value"][1]
+            .as_str()
+            .and_then(|count| count.parse::<f64>().ok());
         if count.is_some_and(|count| count >= 20.0) {
             return Ok(());
         }
-        anyhow::ensure!(Instant::now() < deadline, "Prometheus has not scraped the service: {answer}");
-        tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.ok();
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "Prometheus has not scraped the service: {answer}"
+        );
+        tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>())
+            .await
+            .ok();
     }
 }
 
 async fn ask(port: u16, path: &str) -> anyhow::Result<serde_json::Value> {
     use http_body_util::{BodyExt, Empty};
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = http::Request::get(path).header("host", "localhost").body(Empty::<hyper::body::Bytes>::new())?;
-    let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+    let request = http::Request::get(path)
+        .header("host", "localhost")
+        .body(Empty::<hyper::body::Bytes>::new())?;
+    let body = sender
+        .send_request(request)
+        .await?
+        .into_body()
+        .collect()
+        .await?
+        .to_bytes();
     Ok(serde_json::from_slice(&body)?)
 }

@@ -39,12 +39,17 @@ impl Place {
     }
 
     fn of(uid: Option<u32>) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("vmint-svc-").tempdir_in("/dev/shm")?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("vmint-svc-")
+            .tempdir_in("/dev/shm")?
+            .keep();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711))?;
         std::os::unix::fs::chown(&folder, uid, uid)?;
         eprintln!("the test works in {}", folder.display());
         // Free a moment ago; nobody else on a test machine takes it meanwhile.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
         Ok(Self { folder, port, uid })
     }
 
@@ -76,8 +81,13 @@ impl Place {
     pub fn vmint(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmint"));
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-        command.env_remove("VMINT_LOG").env_remove("XDG_RUNTIME_DIR");
-        command.env("VMINT_URL", format!("unix:{}", self.run_dir().join("api.sock").display()));
+        command
+            .env_remove("VMINT_LOG")
+            .env_remove("XDG_RUNTIME_DIR");
+        command.env(
+            "VMINT_URL",
+            format!("unix:{}", self.run_dir().join("api.sock").display()),
+        );
         command.env("VMINT_GUEST_DIR", guest_folder());
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
@@ -102,10 +112,22 @@ impl Place {
     pub async fn start(&self) -> anyhow::Result<Service<'_>> {
         let config = self.config().display().to_string();
         let log = self.folder.join("log");
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log)?;
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&log)?;
         let log_begins = usize::try_from(file.metadata()?.len())?;
-        let child = self.vmint(&["serve", "--config", &config]).stdout(Stdio::null()).stderr(file).spawn()?;
-        Ok(Service { place: self, child, log, log_begins })
+        let child = self
+            .vmint(&["serve", "--config", &config])
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()?;
+        Ok(Service {
+            place: self,
+            child,
+            log,
+            log_begins,
+        })
     }
 
     /// Hypervisors whose memory is in this place.
@@ -114,7 +136,8 @@ impl Place {
         let all = procfs::process::all_processes()?.flatten();
         let ours = all.filter(|process| {
             process.cmdline().is_ok_and(|words| {
-                words.iter().any(|word| word.contains("mem-path=")) && words.iter().any(|word| word.contains(&folder))
+                words.iter().any(|word| word.contains("mem-path="))
+                    && words.iter().any(|word| word.contains(&folder))
             })
         });
         Ok(ours.map(|process| process.pid()).collect())
@@ -126,14 +149,19 @@ impl Place {
         if !folder.exists() {
             return Ok(Vec::new());
         }
-        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        std::fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     }
 
     /// Looks that no machine is left.
     pub fn nothing_left(&self) -> anyhow::Result<()> {
         let (machines, directories) = (self.machines()?, self.directories()?);
         anyhow::ensure!(machines.is_empty(), "processes are left: {machines:?}");
-        anyhow::ensure!(directories.is_empty(), "directories are left: {directories:?}");
+        anyhow::ensure!(
+            directories.is_empty(),
+            "directories are left: {directories:?}"
+        );
         Ok(())
     }
 
@@ -141,8 +169,15 @@ impl Place {
     pub async fn close(self) -> anyhow::Result<()> {
         self.nothing_left()?;
         let cleaned = self.run_configured(&["clean"]).await?;
-        anyhow::ensure!(cleaned.status.success(), "clean: {}", String::from_utf8_lossy(&cleaned.stderr));
-        anyhow::ensure!(!self.run_dir().exists() && !self.template_path().exists(), "clean has left something");
+        anyhow::ensure!(
+            cleaned.status.success(),
+            "clean: {}",
+            String::from_utf8_lossy(&cleaned.stderr)
+        );
+        anyhow::ensure!(
+            !self.run_dir().exists() && !self.template_path().exists(),
+            "clean has left something"
+        );
         Ok(std::fs::remove_dir_all(&self.folder)?)
     }
 }
@@ -171,7 +206,12 @@ impl Service<'_> {
     }
 
     /// One request over the service's socket.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(u16, Value)> {
         call(&self.place.run_dir().join("api.sock"), method, path, body).await
     }
 
@@ -198,11 +238,19 @@ impl Service<'_> {
 
     pub async fn exec(&self, id: &str, script: &str) -> anyhow::Result<(u16, Value)> {
         let path = format!("/v1/sandboxes/{id}/exec");
-        self.call(Method::POST, &path, Some(json!({"argv": ["sh", "-c", script]}))).await
+        self.call(
+            Method::POST,
+            &path,
+            Some(json!({"argv": ["sh", "-c", script]})),
+        )
+        .await
     }
 
     pub async fn release(&self, id: &str) -> anyhow::Result<u16> {
-        Ok(self.call(Method::DELETE, &format!("/v1/sandboxes/{id}"), None).await?.0)
+        Ok(self
+            .call(Method::DELETE, &format!("/v1/sandboxes/{id}"), None)
+            .await?
+            .0)
     }
 
     /// Waits until something is so.
@@ -215,21 +263,33 @@ impl Service<'_> {
         let deadline = Instant::now() + LONG;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("the service has ended with {status} while waiting for: {what}\n{}", self.log());
+                anyhow::bail!(
+                    "the service has ended with {status} while waiting for: {what}\n{}",
+                    self.log()
+                );
             }
             if is_so(socket.clone()).await.unwrap_or(false) {
                 return Ok(());
             }
-            anyhow::ensure!(Instant::now() < deadline, "not within {LONG:?}: {what}\n{}", self.log());
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "not within {LONG:?}: {what}\n{}",
+                self.log()
+            );
             // A question costs the service something: twenty a second are enough.
-            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
+                .await
+                .ok();
         }
     }
 
     /// Waits until the service says that it is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         self.until("ready", |socket| async move {
-            Ok(call(Path::new(&socket), Method::GET, "/readyz", None).await?.0 == 200)
+            Ok(call(Path::new(&socket), Method::GET, "/readyz", None)
+                .await?
+                .0
+                == 200)
         })
         .await
     }
@@ -237,8 +297,11 @@ impl Service<'_> {
     /// Waits until the pool is as it should be when nobody wants anything.
     pub async fn quiet(&mut self, ready: u64) -> anyhow::Result<()> {
         self.until("a quiet pool", |socket| async move {
-            let (_, pool) = call(Path::new(&socket), Method::GET, "/v1/pools/default", None).await?;
-            let busy = ["launching", "releasing", "waiters"].iter().any(|state| pool[*state] != 0);
+            let (_, pool) =
+                call(Path::new(&socket), Method::GET, "/v1/pools/default", None).await?;
+            let busy = ["launching", "releasing", "waiters"]
+                .iter()
+                .any(|state| pool[*state] != 0);
             Ok(!busy && pool["ready"] == ready)
         })
         .await
@@ -246,40 +309,63 @@ impl Service<'_> {
 
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.child.id().context("the service has ended")?;
-        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into()?), signal)?)
+        Ok(nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid.try_into()?),
+            signal,
+        )?)
     }
 
     /// Waits for the service's end and answers its exit code, or the signal that ended it.
     pub async fn ended(&mut self) -> anyhow::Result<Result<i32, i32>> {
         use std::os::unix::process::ExitStatusExt;
         let status = tokio::time::timeout(LONG, self.child.wait()).await??;
-        Ok(status.code().ok_or_else(|| status.signal().unwrap_or_default()))
+        Ok(status
+            .code()
+            .ok_or_else(|| status.signal().unwrap_or_default()))
     }
 
     /// Stops it as an operator would.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM)?;
         let end = self.ended().await?;
-        anyhow::ensure!(end == Ok(0), "the service ended with {end:?}\n{}", self.log());
+        anyhow::ensure!(
+            end == Ok(0),
+            "the service ended with {end:?}\n{}",
+            self.log()
+        );
         self.place.nothing_left()
     }
 }
 
 /// One request to a Unix socket.
-pub async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
-    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+pub async fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<(u16, Value)> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
     let request = match body {
-        Some(body) => request.header("content-type", "application/json").body(Full::from(body.to_string()))?,
+        Some(body) => request
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()))?,
         None => request.body(Full::<Bytes>::default())?,
     };
     let exchange = async {
-        let (mut sender, connection) = handshake(TokioIo::new(UnixStream::connect(socket).await?)).await?;
+        let (mut sender, connection) =
+            handshake(TokioIo::new(UnixStream::connect(socket).await?)).await?;
         tokio::spawn(connection);
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
-        anyhow::Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
+        anyhow::Ok((
+            status,
+            serde_json::from_slice(&body).unwrap_or_else(|_| text()),
+        ))
     };
     tokio::time::timeout(LONG, exchange).await?
 }

@@ -50,7 +50,7 @@ async fn synchronize(socket: &mut UnixStream, left_over: &[u8]) -> anyhow::Resul
     anyhow::ensure!(sync["execute"] == "guest-sync-delimited", "{sync}");
     let answer = json!({"return": sync["arguments"]["id"], "id": sync["id"]});
     socket.write_all(left_over).await?;
-    socket.write_all(format!("\u{0}").as_bytes()).await?;
+    socket.write_all(b"\0").await?;
     socket.write_all(&[0xff]).await?;
     Ok(socket.write_all(format!("{answer}\n").as_bytes()).await?)
 }

@@ -77,10 +77,11 @@ fn clean_templates(path: &Path, report: &mut CleanReport) -> io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
-            report.push(format!(
-                "removed template {}",
-                entry.file_name().to_string_lossy()
-            ));
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A name with a dot is a trial's folder, and none that an operator knows.
+            if !name.starts_with('.') {
+                report.push(format!("removed template {name}"));
+            }
         } else if entry.file_name() == lock::FILE {
             fs::remove_file(entry.path())?;
         }

@@ -111,6 +111,51 @@ async fn a_template_that_does_not_fit_is_refused_before_it_boots() -> anyhow::Re
     lab.close().await
 }
 
+/// As root, on a real file system that is too small: refused before anything boots, with the numbers and the mend.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_template_path_is_refused_with_its_mend() -> anyhow::Result<()> {
+    let folder = new_folder()?;
+    let small = settings(&folder);
+    std::fs::create_dir(&small.template_path)?;
+    let is_root = nix::unistd::Uid::effective().is_root();
+    if is_root {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("small"),
+            &small.template_path,
+            Some("tmpfs"),
+            flags,
+            Some("size=64m"),
+        )?;
+    } else {
+        // A plain user cannot mount: the file system is filled instead, as far as it goes.
+        eprintln!("not root: a template that is too large stands in for a small file system");
+    }
+    let factory = Factory::open(small.clone(), &guest_spec("probe")).await?;
+    let mut spec = guest_spec("default");
+    if !is_root {
+        spec.memory_mib = 1 << 30;
+    }
+    let error = factory
+        .build(&spec, BuildProgress::default())
+        .await
+        .expect_err("there is no room");
+    let text = error.to_string();
+    assert!(
+        text.contains("free and the template needs") && text.contains("enlarge it"),
+        "{text}"
+    );
+    assert!(
+        std::fs::read_dir(small.run_dir.join("vm")).map_or(true, |mut left| left.next().is_none())
+    );
+    drop(factory);
+    if is_root {
+        nix::mount::umount(&small.template_path)?;
+    }
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_state_is_never_loaded() -> anyhow::Result<()> {
     let lab = Lab::open().await?;

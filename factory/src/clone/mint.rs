@@ -63,6 +63,32 @@ pub(crate) async fn mint_canary(
     make(host, generation, order, Role::Canary).await
 }
 
+async fn make(
+    host: &Host,
+    generation: &Arc<Generation>,
+    order: CloneOrder,
+    role: Role,
+) -> Result<(Vm, IdentityProof), CloneError> {
+    let begun = Instant::now();
+    let mut making = Making::begin(generation);
+    let state = checked_state_aside(generation).await;
+    let state = state.map_err(|e| making.failed(e))?;
+    let live = making.start(host, &order, role, state).await?;
+    making.load(&live).await?;
+    let resumed_at = making.resume(&live).await?;
+    let agent = making.greet(&live).await?;
+    let proof = making.identify(&live, &agent, &order, resumed_at).await?;
+    making.warm_up(&live, &agent, &order).await?;
+    making.phases.total = begun.elapsed();
+    let vm = making.finish(live, agent, &proof)?;
+    if order.paused {
+        let paused = vm.pause().await;
+        let console = String::new();
+        paused.map_err(|source| making.failed(CloneFailure::Guest { source, console }))?;
+    }
+    Ok((vm, proof))
+}
+
 /// What is being made, and how far it is.
 struct Making<'a> {
     generation: &'a Arc<Generation>,
@@ -71,13 +97,27 @@ struct Making<'a> {
     since: Instant,
 }
 
-impl Making<'_> {
-    /// Begins a phase; the one before it has ended.
+impl<'a> Making<'a> {
+    /// Begins with the state, which is checked before anything is started: to its user that is a failed load.
+    fn begin(generation: &'a Arc<Generation>) -> Self {
+        let (phases, phase, since) = (Phases::default(), Phase::Load, Instant::now());
+        Self {
+            generation,
+            phases,
+            phase,
+            since,
+        }
+    }
+
+    /// Begins a phase.
     fn enter(&mut self, phase: Phase) {
-        let now = Instant::now();
-        self.phases.set(self.phase, now - self.since);
         self.phase = phase;
-        self.since = now;
+        self.since = Instant::now();
+    }
+
+    /// Ends the phase that was begun last.
+    fn done(&mut self) {
+        self.phases.set(self.phase, self.since.elapsed());
     }
 
     fn failed(&self, failure: CloneFailure) -> CloneError {
@@ -87,130 +127,137 @@ impl Making<'_> {
             failure,
         }
     }
-}
 
-async fn make(
-    host: &Host,
-    generation: &Arc<Generation>,
-    order: CloneOrder,
-    role: Role,
-) -> Result<(Vm, IdentityProof), CloneError> {
-    let begun = Instant::now();
-    let mut making = Making {
-        generation,
-        phases: Phases::default(),
-        phase: Phase::Load,
-        since: begun,
-    };
-    let state = checked_state_aside(generation)
-        .await
-        .map_err(|e| making.failed(e))?;
-    making.phase = Phase::Spawn;
-    let live = start(host, &mut making, &order, role, state).await?;
-    making.since = Instant::now();
-    making.phase = Phase::Load;
-    let loaded = live.monitor.load(LOAD_DEADLINE).await;
-    if let Err(source) = loaded {
-        return Err(making.failed(monitor_failure(&live, source).await));
-    }
-    making.enter(Phase::Resume);
-    let asked = (WallNs::now(), Instant::now());
-    if let Err(source) = live.monitor.resume().await {
-        return Err(making.failed(monitor_failure(&live, source).await));
-    }
-    let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
-    making.enter(Phase::Agent);
-    let guest = |making: &Making<'_>, source: GuestError| {
-        making.failed(CloneFailure::Guest {
+    fn guest_failed(&self, live: &LiveVm, source: GuestError) -> CloneError {
+        self.failed(CloneFailure::Guest {
             source,
             console: live.last_console_lines(),
         })
-    };
-    let agent = live
-        .agent(generation.manifest().agent, Instant::now() + AGENT_DEADLINE)
-        .await
-        .map_err(|e| guest(&making, e))?;
-    making.enter(Phase::Identity);
-    let identity = IdentityOrder {
-        identity: Some(Identity::new(order.hostname.clone())),
-        clock_step_ns: generation.manifest().clock.behind_ns(resumed_at),
-        expect_reseed: true,
-    };
-    let proof = live
-        .unless_ended(agent.identify(&identity))
-        .await
-        .map_err(|e| guest(&making, e))?;
-    making.enter(Phase::Warmup);
-    for argv in &order.on_clone {
-        run_on_clone(&live, &agent, argv)
-            .await
-            .map_err(|e| making.failed(e))?;
     }
-    making.enter(Phase::Total);
-    making.phases.total = begun.elapsed();
-    let identity = Identity {
-        hostname: proof.hostname.clone(),
-        machine_id: proof.machine_id.clone(),
-    };
-    let recorded = live.update_record(|record| {
-        record.identity = Some(identity.clone());
-        record.state = RecordedState::Ready;
-    });
-    recorded.map_err(|source| making.failed(CloneFailure::Record { source }))?;
-    let phases = making.phases;
-    let vm = Vm::new(live, Arc::clone(generation), agent, identity, phases);
-    if order.paused {
-        let paused = vm.pause().await;
-        paused.map_err(|source| {
-            making.failed(CloneFailure::Guest {
-                source,
-                console: String::new(),
-            })
-        })?;
-    }
-    Ok((vm, proof))
-}
 
-/// Starts the process and its monitor.
-async fn start(
-    host: &Host,
-    making: &mut Making<'_>,
-    order: &CloneOrder,
-    role: Role,
-    state: File,
-) -> Result<LiveVm, CloneError> {
-    let spec = making.generation.spec();
-    let recipe = &making.generation.manifest().recipe;
-    let plan = StartPlan {
-        id: order.id.clone(),
-        role,
-        template: spec.name.clone(),
-        generation: Some(making.generation.id().clone()),
-        machine: recipe.machine,
-        accel: recipe.accel,
-        cpu: recipe.cpu.clone(),
-        vcpus: recipe.vcpus,
-        memory_mib: recipe.memory_mib,
-        memory: making.generation.memory(),
-        boot: Boot::Clone {
-            kernel_stub: making.generation.kernel_stub(),
-        },
-        state: state.into(),
-        console_max_bytes: spec.console_max_bytes,
-    };
-    let live = LiveVm::start(&*host.driver, &host.run_dir, plan)
-        .await
-        .map_err(|error| {
-            if let StartError::Launch(launch) = &error
-                && launch.is_monitor()
-            {
-                making.phase = Phase::Qmp;
+    /// Starts the process and its monitor.
+    async fn start(
+        &mut self,
+        host: &Host,
+        order: &CloneOrder,
+        role: Role,
+        state: File,
+    ) -> Result<LiveVm, CloneError> {
+        self.enter(Phase::Spawn);
+        let spec = self.generation.spec();
+        let recipe = &self.generation.manifest().recipe;
+        let plan = StartPlan {
+            id: order.id.clone(),
+            role,
+            template: spec.name.clone(),
+            generation: Some(self.generation.id().clone()),
+            machine: recipe.machine,
+            accel: recipe.accel,
+            cpu: recipe.cpu.clone(),
+            vcpus: recipe.vcpus,
+            memory_mib: recipe.memory_mib,
+            memory: self.generation.memory(),
+            boot: Boot::Clone {
+                kernel_stub: self.generation.kernel_stub(),
+            },
+            state: state.into(),
+            console_max_bytes: spec.console_max_bytes,
+        };
+        let live = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
+            Ok(live) => live,
+            Err(error) => {
+                if matches!(&error, StartError::Launch(launch) if launch.is_monitor()) {
+                    self.enter(Phase::Qmp);
+                }
+                return Err(self.failed(CloneFailure::Start(error)));
             }
-            making.failed(CloneFailure::Start(error))
-        })?;
-    making.phases.spawn = live.spawn;
-    making.phases.qmp = live.qmp;
-    Ok(live)
+        };
+        (self.phases.spawn, self.phases.qmp) = (live.spawn, live.qmp);
+        Ok(live)
+    }
+
+    async fn load(&mut self, live: &LiveVm) -> Result<(), CloneError> {
+        self.enter(Phase::Load);
+        if let Err(source) = live.monitor.load(LOAD_DEADLINE).await {
+            return Err(self.failed(monitor_failure(live, source).await));
+        }
+        self.done();
+        Ok(())
+    }
+
+    /// Lets it run, and says since when it does.
+    async fn resume(&mut self, live: &LiveVm) -> Result<WallNs, CloneError> {
+        self.enter(Phase::Resume);
+        let asked = (WallNs::now(), Instant::now());
+        if let Err(source) = live.monitor.resume().await {
+            return Err(self.failed(monitor_failure(live, source).await));
+        }
+        self.done();
+        Ok(asked.0.plus(asked.1.elapsed() / 2))
+    }
+
+    async fn greet(&mut self, live: &LiveVm) -> Result<Agent, CloneError> {
+        self.enter(Phase::Agent);
+        let kind = self.generation.manifest().agent;
+        let agent = live.agent(kind, Instant::now() + AGENT_DEADLINE).await;
+        let agent = agent.map_err(|e| self.guest_failed(live, e))?;
+        self.done();
+        Ok(agent)
+    }
+
+    async fn identify(
+        &mut self,
+        live: &LiveVm,
+        agent: &Agent,
+        order: &CloneOrder,
+        resumed_at: WallNs,
+    ) -> Result<IdentityProof, CloneError> {
+        self.enter(Phase::Identity);
+        let identity = IdentityOrder {
+            identity: Some(Identity::new(order.hostname.clone())),
+            clock_step_ns: self.generation.manifest().clock.behind_ns(resumed_at),
+            expect_reseed: true,
+        };
+        let proof = live.unless_ended(agent.identify(&identity)).await;
+        let proof = proof.map_err(|e| self.guest_failed(live, e))?;
+        self.done();
+        Ok(proof)
+    }
+
+    async fn warm_up(
+        &mut self,
+        live: &LiveVm,
+        agent: &Agent,
+        order: &CloneOrder,
+    ) -> Result<(), CloneError> {
+        self.enter(Phase::Warmup);
+        for argv in &order.on_clone {
+            let ran = run_on_clone(live, agent, argv).await;
+            ran.map_err(|e| self.failed(e))?;
+        }
+        self.done();
+        Ok(())
+    }
+
+    /// Writes down who it is, and makes the handle.
+    fn finish(&self, live: LiveVm, agent: Agent, proof: &IdentityProof) -> Result<Vm, CloneError> {
+        let identity = Identity {
+            hostname: proof.hostname.clone(),
+            machine_id: proof.machine_id.clone(),
+        };
+        let recorded = live.update_record(|record| {
+            record.identity = Some(identity.clone());
+            record.state = RecordedState::Ready;
+        });
+        recorded.map_err(|source| self.failed(CloneFailure::Record { source }))?;
+        Ok(Vm::new(
+            live,
+            Arc::clone(self.generation),
+            agent,
+            identity,
+            self.phases,
+        ))
+    }
 }
 
 /// The same as [`checked_state`], on a thread that may block.

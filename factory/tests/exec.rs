@@ -19,6 +19,7 @@ async fn commands_behave_as_people_expect() -> anyhow::Result<()> {
     deadlines_kill_in_the_guest(&vm).await?;
     background_children_do_not_hold_it(&vm).await?;
     several_run_at_once(&vm).await?;
+    a_crowd_takes_turns(&vm).await?;
     a_killed_machine_is_noticed(&vm).await?;
     lab.close().await
 }
@@ -140,6 +141,15 @@ async fn several_run_at_once(vm: &Vm) -> anyhow::Result<()> {
     let (first, second) = tokio::join!(first, second);
     assert_eq!(first?.stdout, b"went\n");
     assert_eq!(second?.exit_code, Some(0));
+    Ok(())
+}
+
+/// More than the agent takes at once: they wait for each other.
+async fn a_crowd_takes_turns(vm: &Vm) -> anyhow::Result<()> {
+    let crowd = (0..70).map(|number| vm.exec(sh(if number < 60 { "sleep 0.2" } else { "true" })));
+    for end in futures::future::join_all(crowd).await {
+        assert_eq!(end?.exit_code, Some(0));
+    }
     Ok(())
 }
 

@@ -15,15 +15,19 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     if request.extensions().get::<Origin>() == Some(&Origin::Unix) {
         return Ok(());
     }
-    let header = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
+    let mut headers = request.headers().get_all(HOST).iter();
+    let header = headers.next().and_then(|host| host.to_str().ok());
+    if headers.next().is_some() {
+        return Err(Problem::invalid(
+            "the request has more than one Host header",
+        ));
+    }
     let Some(name) = request.uri().authority().map(Authority::as_str).or(header) else {
         return Err(Problem::invalid("the request has no Host header"));
     };
     match name.parse::<Authority>() {
-        Ok(authority) if is_loopback(authority.host()) => Ok(()),
+        // A name with a user before it (user@host) is none that a browser or a tool sends.
+        Ok(authority) if is_loopback(authority.host()) && !name.contains('@') => Ok(()),
         _ => Err(Problem::invalid(
             "the Host header must be loopback: localhost, 127.0.0.1 or [::1], with any port",
         )),

@@ -62,6 +62,14 @@ async fn a_checkout_answers_with_everything_about_the_sandbox() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_null_is_as_good_as_absent() {
+    let harness = Harness::start().await;
+    let body = json!({"template": null, "ttl_s": null, "hostname": null, "metadata": null, "vcpus": null,
+        "memory_mib": null, "wait_ms": null, "on_empty": null, "env": null, "files": null, "nics": null, "disks": null});
+    harness.post("/v1/sandboxes", body).await.ok(201);
+}
+
+#[tokio::test]
 async fn a_checkout_needs_no_body() {
     let harness = Harness::start().await;
     let form = Request::post("/v1/sandboxes")

@@ -99,10 +99,19 @@ async fn both_listeners_answer_and_keep_connections() {
             .unwrap();
         assert!(read_answer(&mut unix).await.starts_with("HTTP/1.1 200"));
     }
-    tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: example.org\r\n\r\n")
-        .await
-        .unwrap();
-    assert!(read_answer(&mut tcp).await.contains("invalid_request"));
+    for hosts in [
+        "Host: example.org",
+        "Host: a@localhost",
+        "Host: localhost\r\nHost: localhost",
+    ] {
+        tcp.write_all(format!("GET /healthz HTTP/1.1\r\n{hosts}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        assert!(
+            read_answer(&mut tcp).await.contains("invalid_request"),
+            "{hosts}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::clock::WallNs;
@@ -19,6 +20,9 @@ use crate::{Phases, VmId};
 /// How long a new channel to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Commands that run in one guest at once; the agent takes 64, and more wait here for their turn.
+const COMMANDS_AT_ONCE: usize = 60;
+
 /// A live clone. It ends with its last handle.
 pub struct Vm {
     live: LiveVm,
@@ -26,6 +30,7 @@ pub struct Vm {
     phases: Phases,
     created_at: Timestamp,
     agent: tokio::sync::Mutex<Agent>,
+    turns: Semaphore,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -45,6 +50,7 @@ impl Vm {
             phases,
             created_at: Timestamp::now(),
             agent: tokio::sync::Mutex::new(agent),
+            turns: Semaphore::new(COMMANDS_AT_ONCE),
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
@@ -153,7 +159,8 @@ impl Vm {
         self.live.unless_ended(agent.ping(deadline)).await
     }
 
-    /// Runs a command in the guest. Several may run at once.
+    /// Runs a command in the guest. Several may run at once; beyond some sixty they take turns, and the time of each
+    /// begins with its turn.
     ///
     /// # Errors
     /// See [`ExecError`].
@@ -161,6 +168,11 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call leaves the command running until its own deadline.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
+        // Closed it never is: the permit is an error only in a type.
+        let _turn = self
+            .live
+            .unless_ended(async { Ok::<_, GuestError>(self.turns.acquire().await) })
+            .await?;
         let agent = self.agent().await;
         match self.live.unless_ended(agent.exec(&request)).await {
             Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Channel { .. }))) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use vmint_cache::{CheckoutRequest, OnEmpty};
@@ -18,6 +18,13 @@ use crate::http::service::Service;
 
 /// The template of a checkout that names none.
 const DEFAULT_TEMPLATE: &str = "default";
+
+/// A field that is null is as good as one that is not there.
+fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 /// What is asked for. Every field is optional.
 #[derive(Default, Deserialize, ToSchema)]
@@ -40,23 +47,29 @@ pub(in crate::http) struct CheckoutBody {
     #[schema(example = 5000)]
     wait_ms: Option<f64>,
     /// What to do when none is ready.
+    #[serde(deserialize_with = "null_is_absent")]
     on_empty: OnEmptyBody,
     /// A name for the guest.
     #[schema(example = "job-17")]
     hostname: Option<String>,
     /// Kept with the sandbox and shown with it.
     #[schema(example = json!({"k": "v"}))]
+    #[serde(deserialize_with = "null_is_absent")]
     metadata: BTreeMap<String, String>,
     /// Reserved: not possible yet.
+    #[serde(deserialize_with = "null_is_absent")]
     env: BTreeMap<String, String>,
     /// Reserved: not possible yet.
     #[schema(value_type = Vec<Object>)]
+    #[serde(deserialize_with = "null_is_absent")]
     files: Vec<Map<String, Value>>,
     /// Reserved: not possible yet.
     #[schema(value_type = Vec<Object>)]
+    #[serde(deserialize_with = "null_is_absent")]
     nics: Vec<Map<String, Value>>,
     /// Reserved: not possible yet.
     #[schema(value_type = Vec<Object>)]
+    #[serde(deserialize_with = "null_is_absent")]
     disks: Vec<Map<String, Value>>,
 }
 

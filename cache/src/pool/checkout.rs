@@ -87,6 +87,13 @@ impl Pool {
                     warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
                     dead += 1;
                 }
+                // Whoever died while it was made fit is as good as dead before.
+                Err(Unfit::Unprepared { .. })
+                    if grant.vm().has_exited() && dead < DEAD_CLONES_MAX =>
+                {
+                    warn!(vm = %grant.vm().facts().id, "a clone died when it was granted; another is taken");
+                    dead += 1;
+                }
                 Err(Unfit::Unprepared { what, source }) if unprepared == 0 => {
                     warn!(vm = %grant.vm().facts().id, error = %source, "{what}; another clone is taken");
                     unprepared += 1;

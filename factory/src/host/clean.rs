@@ -104,6 +104,9 @@ fn remove_directory(path: &Path, report: &mut CleanReport) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             report.push(format!("left {}: something else is in it", path.display()));
         }
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            report.push(format!("left {}: somebody else mounted it", path.display()));
+        }
         Err(error) => return Err(error),
     }
     Ok(())

@@ -105,7 +105,8 @@ fn make_run_dir(path: &Path) -> Result<(), OpenError> {
         0o700
     };
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|source| OpenError::RunDir {
+    let ours = made.and_then(|()| user::refuse_foreign(path));
+    ours.map_err(|source| OpenError::RunDir {
         path: path.to_owned(),
         source,
     })

@@ -47,6 +47,9 @@ pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), Tmp
         .mode(0o750)
         .create(path)
         .map_err(unusable)?;
+    if user.is_none() {
+        super::user::refuse_foreign(path).map_err(unusable)?;
+    }
     if !is_tmpfs(path).map_err(unusable)? {
         if Uid::effective().is_root() {
             mount_tmpfs(path)?;

@@ -64,6 +64,8 @@ impl Owner {
     async fn until_ended(&mut self) -> VmEnd {
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Said once: somebody may have removed the file, and it will not come back.
+        let mut is_console_lost = false;
         loop {
             tokio::select! {
                 exit = self.child.wait() => {
@@ -75,7 +77,9 @@ impl Owner {
                 // None: the last handle is gone, and with it everybody who could want the machine.
                 _ = self.requests.recv() => return self.end().await,
                 _ = check.tick() => {
-                    if let Err(error) = self.console.trim() {
+                    if let Err(error) = self.console.trim()
+                        && !std::mem::replace(&mut is_console_lost, true)
+                    {
                         tracing::warn!(%error, "a console's log cannot be cut");
                     }
                 }

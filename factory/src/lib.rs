@@ -40,7 +40,11 @@ mod wire;
 pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
-pub use guest::{AgentKind, ExecError, ExecOutcome, ExecRequest, GuestError, Identity};
+pub use guest::{
+    AgentKind, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FilePiece, FileReader, FileWriter, GuestError, Identity, StreamEnd, StreamInput, StreamOutput,
+    StreamRequest, WindowSize,
+};
 pub use host::{
     AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
     Verdict, clean, doctor,

@@ -6,7 +6,6 @@ use crate::wire::LinkError;
 
 /// The guest, or the way to it, failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
 pub enum GuestError {
     /// The agent did not answer in time; the channel is given up.
     #[error("the guest agent did not answer {command} within {}", crate::text::duration(*.after))]

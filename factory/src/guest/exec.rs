@@ -27,6 +27,8 @@ pub struct ExecRequest {
     pub env: BTreeMap<String, String>,
     /// The working directory; `/` when it is none.
     pub cwd: Option<String>,
+    /// The guest's user it runs as: a name or a number; the agent's own (root) when it is none.
+    pub user: Option<String>,
     /// What the command reads.
     pub stdin: Vec<u8>,
     /// When it is killed, with its process group; `None` leaves it to [`ExecRequest::LONGEST`].
@@ -72,7 +74,6 @@ pub struct ExecOutcome {
 
 /// Why a command has no outcome.
 #[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
 pub enum ExecError {
     /// The program could not be started.
     #[error("cannot run {argv0:?} in the guest: {reason}")]
@@ -94,6 +95,14 @@ pub enum ExecError {
     #[error("the command cannot be passed to the guest: {reason}")]
     Invalid {
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The guest's agent cannot do it.
+    #[error("{what} is not possible: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
         reason: String,
     },
     /// The guest failed.

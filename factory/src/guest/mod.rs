@@ -22,6 +22,7 @@ mod exec;
 mod exec_report;
 mod helper;
 mod identity;
+mod lively;
 
 pub(crate) use agent::Agent;
 pub use agent::AgentKind;
@@ -29,3 +30,7 @@ pub use error::GuestError;
 pub use exec::{ExecError, ExecOutcome, ExecRequest};
 pub use identity::Identity;
 pub(crate) use identity::{IdentityOrder, IdentityProof};
+pub use lively::{
+    Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter, StreamEnd,
+    StreamInput, StreamOutput, StreamRequest, WindowSize,
+};

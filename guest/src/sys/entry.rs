@@ -8,6 +8,7 @@
 // SAFETY: the C library calls the one symbol of this name with these arguments, and there is no other main.
 #[unsafe(no_mangle)]
 extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
+    default_signals();
     block_sigpipe();
     libc::c_int::from(crate::run_as_called())
 }
@@ -17,4 +18,15 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
 #[cfg(not(test))]
 fn block_sigpipe() {
     super::wait::block_signals(&[libc::SIGPIPE]);
+}
+
+/// What a parent ignores stays ignored in all that it starts, through every `execve`: a shell's background job ignores
+/// SIGINT and SIGQUIT, and so would our commands.
+#[cfg(not(test))]
+fn default_signals() {
+    const LAST_ORDINARY: libc::c_int = 31;
+    for signal in 1..=LAST_ORDINARY {
+        // SAFETY: no handler is installed. SIGKILL and SIGSTOP cannot be changed, and say so.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }

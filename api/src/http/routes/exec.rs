@@ -96,6 +96,7 @@ impl ExecBody {
             argv: self.argv,
             env: self.env,
             cwd: (!self.cwd.is_empty()).then_some(self.cwd),
+            user: None,
             stdin,
             timeout: Some(
                 self.timeout_ms

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, Factory, Found, Generation,
-    Identity, LeaseRecord, Phase, RecordedState, TemplateSpec, Vm,
+    BindError, Binding, BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    Factory, FileError, FileReader, FileWriter, Found, Generation, Identity, LeaseRecord, Phase,
+    RecordedState, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
@@ -144,6 +145,7 @@ impl LiveClone for Machine {
             created_at: self.0.created_at(),
             phases: self.0.phases(),
             console_socket: self.0.console_socket(),
+            runtime_socket: self.0.runtime_socket(),
         }
     }
 
@@ -167,8 +169,24 @@ impl LiveClone for Machine {
         self.0.exec(request).boxed()
     }
 
-    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
-        async move { Ok(self.0.set_hostname(name).await?) }.boxed()
+    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
+        self.0.bind(binding).boxed()
+    }
+
+    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
+        self.0.exec_stream(request).boxed()
+    }
+
+    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
+        self.0.read_file(path).boxed()
+    }
+
+    fn write_file<'a>(
+        &'a self,
+        path: &'a str,
+        mode: u32,
+    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
+        self.0.write_file(path, mode).boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -50,5 +50,7 @@ pub use view::{
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
-    BuildStep, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, StaleField,
+    BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField, StreamEnd,
+    StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

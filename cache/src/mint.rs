@@ -11,8 +11,9 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
-    Accel, Argv, BuildStep, ExecError, ExecOutcome, ExecRequest, GenerationId, Identity, Phase,
-    Phases, StaleField, TemplateSpec, VmId,
+    Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    FileError, FileReader, FileWriter, GenerationId, Identity, Phase, Phases, StaleField,
+    StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -146,6 +147,8 @@ pub struct CloneFacts {
     pub phases: Phases,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
+    /// The socket of the port that belongs to the sandbox's user.
+    pub runtime_socket: PathBuf,
 }
 
 /// What the clone's record on disk says of it.
@@ -186,8 +189,18 @@ pub trait LiveClone: Send + Sync + 'static {
     fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Runs a command in the guest.
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
-    /// Gives the guest another hostname.
-    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>>;
+    /// Binds it to whoever has it now. One round trip to the guest.
+    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>>;
+    /// Runs a command with its streams open. Dropped, the stream kills it.
+    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
+    /// Opens a file of the guest to read it.
+    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>>;
+    /// Begins to write a file of the guest, with these permission bits. Dropped before its end, it leaves nothing.
+    fn write_file<'a>(
+        &'a self,
+        path: &'a str,
+        mode: u32,
+    ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
     /// Lets the virtual CPUs run, and sets the guest's clock.
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Writes its record. A small file, written at once.

@@ -41,9 +41,9 @@ pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guest::{
-    AgentKind, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FilePiece, FileReader, FileWriter, GuestError, Identity, StreamEnd, StreamInput, StreamOutput,
-    StreamRequest, WindowSize,
+    AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StreamEnd, StreamInput,
+    StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,

@@ -192,7 +192,11 @@ async fn a_paused_clone_wakes_up_with_the_right_time() -> anyhow::Result<()> {
     lab.mint(&generation, "meanwhile").await?.end().await;
     vm.resume().await?;
     clock_is_right(&vm).await?;
-    vm.set_hostname("awake").await?;
+    vm.bind(&vmint_factory::Binding {
+        hostname: Some("awake".to_owned()),
+        ..Default::default()
+    })
+    .await?;
     assert_eq!(output(&vm, "hostname").await?, "awake");
     assert_eq!(vm.identity().hostname, "awake");
     vm.end().await;

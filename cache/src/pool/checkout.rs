@@ -22,6 +22,8 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
+use vmint_factory::Binding;
+
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
 use crate::mint::{LeaseFacts, RecordState};
@@ -174,7 +176,11 @@ impl Pool {
         }
         if let Some(hostname) = &order.hostname {
             grant.touch();
-            let set = within(vm.set_hostname(hostname)).await;
+            let binding = Binding {
+                hostname: Some(hostname.clone()),
+                ..Binding::default()
+            };
+            let set = within(vm.bind(&binding)).await;
             set.map_err(|source| Unfit::unprepared("the guest did not take the hostname", source))?;
         }
         record(grant, order)

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::clock::WallNs;
 use crate::guest::{
-    Agent, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, IdentityOrder,
+    Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
 };
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
@@ -20,6 +21,8 @@ use crate::{Phases, VmId};
 /// How long a new channel to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Why something is refused that the interface has already.
+const NOT_YET: &str = "this version cannot do it yet";
 /// Commands that run in one guest at once; the agent takes 64, and more wait here for their turn.
 const COMMANDS_AT_ONCE: usize = 60;
 
@@ -99,6 +102,12 @@ impl Vm {
     #[must_use]
     pub fn console_socket(&self) -> PathBuf {
         self.live.dir().join("console.sock")
+    }
+
+    /// The Unix socket of the port that belongs to the sandbox's user, `vmint.runtime.0` in the guest.
+    #[must_use]
+    pub fn runtime_socket(&self) -> PathBuf {
+        self.live.dir().join("runtime.sock")
     }
 
     /// The newest part of what its console said.
@@ -210,16 +219,25 @@ impl Vm {
         }
     }
 
-    /// Gives the guest another host name.
+    /// Binds it to whoever has it now: a host name, an environment, small files. One round trip.
     ///
     /// # Errors
-    /// When the guest does not take it or cannot prove that it did.
+    /// See [`BindError`]. Part of it may have been done.
     ///
     /// # Cancel safety
-    /// A dropped call may leave either name.
-    pub async fn set_hostname(&self, name: &str) -> Result<(), GuestError> {
+    /// A dropped call may leave any part of it done.
+    pub async fn bind(&self, binding: &Binding) -> Result<(), BindError> {
+        if !binding.env.is_empty() || !binding.files.is_empty() {
+            return Err(BindError::Unsupported {
+                what: "binding an environment or files",
+                reason: NOT_YET.to_owned(),
+            });
+        }
+        let Some(hostname) = &binding.hostname else {
+            return Ok(());
+        };
         let identity = Identity {
-            hostname: name.to_owned(),
+            hostname: hostname.clone(),
             machine_id: self.identity().machine_id,
         };
         let order = IdentityOrder {
@@ -230,6 +248,51 @@ impl Vm {
         self.live.unless_ended(agent.identify(&order)).await?;
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
+    }
+
+    /// Runs a command with its streams open.
+    ///
+    /// # Errors
+    /// See [`ExecError`]; what goes wrong later is the stream's end.
+    ///
+    /// # Cancel safety
+    /// A dropped call, or stream, kills the command.
+    #[allow(clippy::unused_async)]
+    pub async fn exec_stream(&self, _: StreamRequest) -> Result<ExecStream, ExecError> {
+        Err(ExecError::Unsupported {
+            what: "a streaming command",
+            reason: NOT_YET.to_owned(),
+        })
+    }
+
+    /// Opens a file of the guest to read it.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    ///
+    /// # Cancel safety
+    /// Safe; a dropped reader closes the file.
+    #[allow(clippy::unused_async)]
+    pub async fn read_file(&self, _: &str) -> Result<FileReader, FileError> {
+        Err(FileError::Unsupported {
+            what: "reading a file",
+            reason: NOT_YET.to_owned(),
+        })
+    }
+
+    /// Begins to write a file of the guest, with these permission bits. Missing folders are made.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call or writer leaves no file.
+    #[allow(clippy::unused_async)]
+    pub async fn write_file(&self, _: &str, _: u32) -> Result<FileWriter, FileError> {
+        Err(FileError::Unsupported {
+            what: "writing a file",
+            reason: NOT_YET.to_owned(),
+        })
     }
 
     /// Stops its virtual CPUs.

@@ -160,6 +160,28 @@ pub struct BoundFile {
     pub mode: u32,
 }
 
+/// Why a clone could not be bound.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BindError {
+    /// The guest's kernel said no to what was asked: a path that is a folder, a host name that is too long.
+    #[error("{reason}")]
+    Refused {
+        /// What, and why. Never a value or a content.
+        reason: String,
+    },
+    /// The guest's agent cannot do it.
+    #[error("{what} is not possible: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The guest failed.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+}
+
 /// Names and sizes only: what is bound may be secret.
 impl std::fmt::Debug for Binding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -31,6 +31,6 @@ pub use exec::{ExecError, ExecOutcome, ExecRequest};
 pub use identity::Identity;
 pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use lively::{
-    Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    BindError, Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

@@ -12,9 +12,10 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome, ExecRequest,
-    FoundGeneration, GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration,
-    Mint, RecordState, StepReport,
+    BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome,
+    ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration, GenerationFacts,
+    GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
+    StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -224,6 +225,7 @@ impl LiveClone for Machine {
                 ..Phases::default()
             },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
+            runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
     }
 
@@ -250,15 +252,34 @@ impl LiveClone for Machine {
         run(self, request).boxed()
     }
 
-    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         async move {
+            let Some(name) = &binding.hostname else {
+                return Ok(());
+            };
             if name == "refused" {
-                return Err("the guest refused".into());
+                return Err(BindError::Guest(GuestError::Closed));
             }
             name.clone_into(&mut self.hostname.lock().unwrap());
             Ok(())
         }
         .boxed()
+    }
+
+    fn exec_stream(&self, _: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
+        async { Err(ExecError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn read_file<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
+        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn write_file<'a>(
+        &'a self,
+        _: &'a str,
+        _: u32,
+    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
+        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

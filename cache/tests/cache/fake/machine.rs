@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, GuestError, Identity, LaunchOrder,
-    LiveClone, RecordState,
+    BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
+    StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
@@ -94,6 +95,7 @@ impl LiveClone for Handle {
             created_at: Timestamp::now(),
             phases: Phases::default(),
             console_socket: PathBuf::from("/run/vmint/console"),
+            runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
     }
 
@@ -149,16 +151,34 @@ impl LiveClone for Handle {
         .boxed()
     }
 
-    fn set_hostname<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         async move {
             yield_now().await;
             if self.0.refuses_hostnames {
-                return Err("the guest refused".into());
+                return Err(BindError::Guest(GuestError::Closed));
             }
-            name.clone_into(&mut self.0.hostname.lock().unwrap());
+            if let Some(name) = &binding.hostname {
+                name.clone_into(&mut self.0.hostname.lock().unwrap());
+            }
             Ok(())
         }
         .boxed()
+    }
+
+    fn exec_stream(&self, _: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
+        async { Err(ExecError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn read_file<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
+        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn write_file<'a>(
+        &'a self,
+        _: &'a str,
+        _: u32,
+    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
+        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -3,11 +3,13 @@
 
 mod checkout;
 mod exec;
+mod files;
 mod listeners;
 mod metrics;
 mod openapi;
 mod program;
 mod protocol;
 mod sandboxes;
+mod streams;
 mod support;
 mod templates;

@@ -3,7 +3,9 @@
 mod fake;
 mod harness;
 mod reply;
+mod streams;
 
 pub(crate) use fake::FakeFactory;
 pub(crate) use harness::{Harness, plan};
 pub(crate) use reply::Reply;
+pub(crate) use streams::{SOON, names_in};

@@ -269,7 +269,7 @@ async fn the_service_does_not_grow_with_a_file() {
     let on_its_way = || made.load(Ordering::SeqCst) - guests.written.load(Ordering::SeqCst);
     // As long as the guest takes nothing, only what fits on the way is sent.
     harness
-        .until("it is sent", || on_its_way() >= 16 * PIECE_BYTES)
+        .until("it is sent", || on_its_way() >= 4 * PIECE_BYTES)
         .await;
     guests.takes.send_replace(true);
     let (mut most, mut most_on_its_way) = (resident(), 0);

@@ -8,6 +8,8 @@ mod listeners;
 mod metrics;
 mod openapi;
 mod program;
+mod program_cp;
+mod program_exec;
 mod protocol;
 mod sandboxes;
 mod streams;

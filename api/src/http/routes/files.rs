@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _, unfold};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
@@ -27,9 +27,8 @@ use crate::http::openapi;
 use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
 use crate::http::service::Service;
+use crate::http::view::X_VMINT_MODE;
 
-/// The permission bits of a file, octal.
-pub(crate) const X_VMINT_MODE: HeaderName = HeaderName::from_static("x-vmint-mode");
 /// Every permission bit.
 const MODE_MAX: u32 = 0o7777;
 

@@ -43,10 +43,8 @@ pub(crate) const EXEC_OUTPUT_MAX_BYTES: u64 = 8 << 20;
 
 /// One message of a WebSocket: what a client may send of a command's input at once, and its channel.
 pub const EXEC_MESSAGE_MAX_BYTES: usize = (1 << 20) + 1;
-/// How often a client of a WebSocket is asked for a sign of life.
+/// How often a WebSocket is written to at least, so that a client that is gone is noticed.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Pings without an answer after which a client is gone.
-pub(crate) const PINGS_UNANSWERED_MAX: u32 = 3;
 /// How long a client may take for the last words of a WebSocket whose sandbox has ended, or that broke the rules.
 pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a file may stand still on its way, in either direction: there is no limit on the whole of it.

@@ -8,8 +8,6 @@
 //! What always holds: both directions wait for whoever is slow, and no more than a message of each is held; a client that
 //! is gone drops the command, which kills it; the last things that any other client gets are a `Status` and a close frame.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
@@ -22,7 +20,7 @@ use tracing::debug;
 use vmint_cache::{CommandOutput, CommandStream, StreamInput};
 
 use super::failure::Failure;
-use super::limits::{LAST_WORDS_TIMEOUT, PING_INTERVAL, PINGS_UNANSWERED_MAX};
+use super::limits::{LAST_WORDS_TIMEOUT, PING_INTERVAL};
 use super::problem::Problem;
 use super::seat::Seat;
 use super::stopping::Stopping;
@@ -112,10 +110,9 @@ impl Session {
         messages: &mut Messages,
         sandbox_ended: impl Future<Output = &'static str>,
     ) -> End {
-        let signs = Signs::default();
         let (input, wants) = (self.command.input(), self.wants);
-        let taking = take_input(messages, input, wants, &signs);
-        let giving = give_output(sink, &mut self.command, wants, &signs);
+        let taking = take_input(messages, input, wants);
+        let giving = give_output(sink, &mut self.command, wants);
         let stopping = async {
             self.stopping.begun().await;
             // A command that works is waited for, as any request is; a terminal is not.
@@ -138,23 +135,12 @@ impl Session {
     }
 }
 
-/// What is known of the client's health.
-#[derive(Default)]
-struct Signs {
-    /// Pings since it was last heard.
-    unanswered: AtomicU32,
-    /// It is not listened to at the moment, because the command does not read.
-    unheard: AtomicBool,
-}
-
 /// Passes the client's messages on; ends when the client does.
 async fn take_input(
     messages: &mut Messages,
     input: mpsc::Sender<StreamInput>,
     wants: Wants,
-    signs: &Signs,
 ) -> End {
-    // One more than the command: a client's bytes are not asked for before they can be passed on.
     let mut has_ended = !wants.stdin;
     loop {
         let message = match messages.next().await {
@@ -162,7 +148,6 @@ async fn take_input(
             Some(Err(error)) => return broken(error),
             None => return End::Gone,
         };
-        signs.unanswered.store(0, Ordering::Relaxed);
         let message = match message {
             Message::Binary(message) => message,
             Message::Ping(_) | Message::Pong(_) => continue,
@@ -182,20 +167,16 @@ async fn take_input(
             Ok(_) => continue,
             Err(violation) => return End::Broken(close::PROTOCOL, violation.to_string()),
         };
-        signs.unheard.store(true, Ordering::Relaxed);
         // A command that takes no more input may still write.
         has_ended |= input.send(next).await.is_err();
-        signs.unheard.store(false, Ordering::Relaxed);
     }
 }
 
-/// Passes the command's output on; ends when the command does, or when the client is not heard any more.
-async fn give_output(
-    sink: &mut Sink,
-    command: &mut CommandStream,
-    wants: Wants,
-    signs: &Signs,
-) -> End {
+/// Passes the command's output on; ends when the command does, or when the client is gone.
+///
+/// A ping is for that: a client whose input waits for the command is not listened to, but cannot be written to once it is
+/// gone. One that does not answer may be somebody who reads page by page, and stays.
+async fn give_output(sink: &mut Sink, command: &mut CommandStream, wants: Wants) -> End {
     // As Kubernetes does: an empty message says that the command runs.
     let lowest = match wants {
         Wants { stdout: true, .. } => STDOUT,
@@ -212,7 +193,7 @@ async fn give_output(
         let output = tokio::select! {
             output = command.next() => output,
             _ = pings.tick() => {
-                if !signs.is_alive() || sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
                     return End::Gone;
                 }
                 continue;
@@ -234,14 +215,6 @@ async fn give_output(
         if sent.is_err() {
             return End::Gone;
         }
-    }
-}
-
-impl Signs {
-    /// Counts one more ping.
-    fn is_alive(&self) -> bool {
-        self.unheard.load(Ordering::Relaxed)
-            || self.unanswered.fetch_add(1, Ordering::Relaxed) < PINGS_UNANSWERED_MAX
     }
 }
 

@@ -76,10 +76,10 @@ pub(super) async fn unpack(
     let fed = tokio::select! {
         fed = feeding.as_mut() => fed,
         // It gives up before it has seen all.
-        early = tar.to_its_end() => return early,
+        early = tar.finish() => return early,
     };
     fed?;
-    within_stall(tar.to_its_end()).await?
+    within_stall(tar.finish()).await?
 }
 
 /// The client's bytes, as fast as the guest takes them.
@@ -131,7 +131,7 @@ impl Tar {
     }
 
     /// Waits for its end, whatever it says meanwhile. The wait has no deadline of its own.
-    async fn to_its_end(&mut self) -> Result<(), Problem> {
+    async fn finish(&mut self) -> Result<(), Problem> {
         loop {
             match self.command.next().await {
                 CommandOutput::Stdout(_) => {}

@@ -4,6 +4,7 @@ mod fake;
 mod harness;
 mod reply;
 mod streams;
+pub(crate) mod websocket;
 
 pub(crate) use fake::FakeFactory;
 pub(crate) use harness::{Harness, plan};

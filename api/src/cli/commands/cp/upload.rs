@@ -86,7 +86,7 @@ pub(super) async fn from_path(
         return directory(client, from.to_owned(), id, &to, meter).await;
     }
     let file = File::open(from).await.map_err(&failed)?;
-    let length = facts.is_file().then(|| facts.len());
+    let length = facts.is_file().then_some(facts.len());
     if let Some(length) = length {
         meter.expect(length);
     }

@@ -52,6 +52,10 @@ pub(crate) struct MachineEnds {
     pub(crate) monitor: OwnedFd,
     /// A listening socket for the guest's agent.
     pub(crate) agent: OwnedFd,
+    /// A listening socket for the guest's streams.
+    pub(crate) stream: OwnedFd,
+    /// A listening socket for the port that belongs to the sandbox's user.
+    pub(crate) runtime: OwnedFd,
     /// A listening socket for the serial console.
     pub(crate) console: OwnedFd,
     /// A file that everything on the console is appended to.

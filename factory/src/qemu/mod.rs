@@ -18,6 +18,7 @@ mod monitor_tests;
 mod probe;
 mod stub;
 
+pub(crate) use argv::DEVICES;
 pub(crate) use driver::Qemu;
 pub use probe::ProbeError;
 pub(crate) use probe::{Found, probe};

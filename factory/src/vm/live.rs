@@ -103,6 +103,8 @@ impl LiveVm {
             ends: MachineEnds {
                 monitor: ends.monitor,
                 agent: ends.agent,
+                stream: ends.stream,
+                runtime: ends.runtime,
                 console: ends.console,
                 console_log: ends.console_log,
                 state: plan.state,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::agent::{Agent, AgentKind};
@@ -29,6 +30,11 @@ fn port() -> std::io::Result<Port> {
         path,
         listener,
     })
+}
+
+/// A port that nobody closes.
+fn never_lost() -> watch::Receiver<u64> {
+    watch::channel(0).1
 }
 
 /// The next request on a connection; bytes that are no line of JSON are skipped, as an agent does.
@@ -62,7 +68,7 @@ async fn connected(
 ) -> anyhow::Result<(Agent, UnixStream)> {
     let agent = tokio::spawn({
         let path = port.path.clone();
-        async move { Agent::connect(&path, kind, Instant::now() + LONG).await }
+        async move { Agent::connect(&path, kind, &never_lost(), Instant::now() + LONG).await }
     });
     let (mut socket, _) = port.listener.accept().await?;
     synchronize(&mut socket, left_over).await?;
@@ -87,7 +93,13 @@ async fn the_rest_of_the_templates_conversation_is_skipped() -> anyhow::Result<(
 async fn a_guest_that_never_answers_is_given_up_at_the_deadline() -> anyhow::Result<()> {
     let port = port()?;
     let deadline = Duration::from_secs(12);
-    let error = Agent::connect(&port.path, AgentKind::QemuGa, Instant::now() + deadline).await;
+    let error = Agent::connect(
+        &port.path,
+        AgentKind::QemuGa,
+        &never_lost(),
+        Instant::now() + deadline,
+    )
+    .await;
     let error = error.expect_err("nobody answers");
     assert_eq!(
         error.to_string(),
@@ -101,7 +113,13 @@ async fn an_agent_that_was_restarted_is_dialled_again() -> anyhow::Result<()> {
     let port = port()?;
     let path = port.path.clone();
     let agent = tokio::spawn(async move {
-        Agent::connect(&path, AgentKind::QemuGa, Instant::now() + LONG).await
+        Agent::connect(
+            &path,
+            AgentKind::QemuGa,
+            &never_lost(),
+            Instant::now() + LONG,
+        )
+        .await
     });
     // The first agent takes the request with it.
     let (mut first, _) = port.listener.accept().await?;

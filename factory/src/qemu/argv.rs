@@ -21,6 +21,8 @@ const TRANSLATION_MIB: u32 = 64;
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// The agent's port, as stock `qemu-ga` looks for it.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+/// The same port for the monitor.
+pub(super) const AGENT_ID: &str = "agent";
 /// The port of streams, which our own agent serves.
 const STREAM_PORT: &str = "vmint.stream.0";
 /// The port that belongs to the sandbox's user.
@@ -135,7 +137,7 @@ fn channels(words: &mut Words, order: &LaunchOrder) {
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-pci,id=ports,max_ports=8");
     let ports = [
-        ("agent", &ends.agent, AGENT_PORT),
+        (AGENT_ID, &ends.agent, AGENT_PORT),
         ("stream", &ends.stream, STREAM_PORT),
         ("runtime", &ends.runtime, RUNTIME_PORT),
     ];

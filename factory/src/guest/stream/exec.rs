@@ -20,7 +20,7 @@ use crate::guest::{
 };
 
 /// Pieces that wait for their taker beside the stream's window.
-const OUTPUT_PIECES: usize = 4;
+const OUTPUT_PIECES: usize = 2;
 /// Orders that wait to be looked at.
 const INPUT_ORDERS: usize = 16;
 /// Bytes for standard input that wait for the command to read, beside the stream's window. Up to so many are taken
@@ -135,13 +135,15 @@ async fn run(
     pieces: mpsc::Sender<StreamOutput>,
 ) {
     let ended = tokio::select! {
+        // A stream that was dropped has lost its input, too: that is no end of the input.
+        biased;
+        () = pieces.closed() => return,
         ended = carry_out(&stream, &facts, &pieces) => ended,
         () = carry_in(&stream, &facts, orders) => return,
         () = tokio::time::sleep_until(facts.deadline) => Err(ExecError::Guest(GuestError::Silent {
             command: "the end of a command",
             after: facts.timeout + GRACE,
         })),
-        () = pieces.closed() => return,
     };
     // What has not ended in the guest is cancelled there, whether anybody takes the last word or not.
     drop(stream);

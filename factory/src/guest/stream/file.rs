@@ -18,7 +18,7 @@ use crate::guest::{FileError, FilePiece, FileReader, FileWriter, GuestError};
 /// what it has.
 const STALL: Duration = Duration::from_secs(60);
 /// Pieces that wait for their taker beside the stream's window.
-const PIECES: usize = 4;
+const PIECES: usize = 2;
 /// The kernel's number for a name that is too long.
 const ENAMETOOLONG: i32 = 36;
 

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::frame::{Header, Kind, MAX_ID, MAX_STREAMS};
-use super::slot::{Slot, Waiters, channel_index};
+use super::slot::{Once, Slot, Waiters, channel_index};
 use crate::guest::{GuestError, WindowSize};
 
 /// How long the guest may take to end a stream that was given up.
@@ -203,6 +203,7 @@ impl Mux {
         slot.cancel.want();
         slot.abandoned = Some(Instant::now());
         slot.outgoing = Bytes::new();
+        slot.end = Once::Written;
         while let Some((channel, bytes)) = slot.inbox.pop() {
             slot.owe(channel, bytes.len());
         }

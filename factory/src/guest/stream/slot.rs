@@ -10,8 +10,8 @@ use super::frame::{self, Kind, MAX_PAYLOAD_BYTES, TO_GUEST, WINDOW_BYTES};
 use super::inbox::Inbox;
 use crate::guest::WindowSize;
 
-/// Credit is given back in portions, so that a guest that is read from is not told so at every piece.
-const CREDIT_PORTION_BYTES: u32 = WINDOW_BYTES / 4;
+/// Credit is given back in portions: more than what is on its way to a taker, so that one who does not take gives none.
+const CREDIT_PORTION_BYTES: u32 = WINDOW_BYTES / 2;
 /// Channels from the guest: standard output or a file, and standard error or what there is to know of a file.
 const CHANNELS: usize = 2;
 

@@ -1,5 +1,6 @@
 //! Which command is which. Those that are answered at once are answered here.
 
+use super::bind;
 use super::errors::CallError;
 use super::identity;
 use super::jobs::Jobs;
@@ -17,7 +18,7 @@ const NOT_FOUND: &str = "CommandNotFound";
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 13] = [
     "guest-sync-delimited",
     "guest-sync",
     "guest-ping",
@@ -29,6 +30,8 @@ const COMMANDS: [&str; 11] = [
     "vmint-identity",
     "vmint-prepare",
     "vmint-exec",
+    "vmint-cancel",
+    "vmint-bind",
 ];
 
 /// Answers one line, now or when its command has ended.
@@ -63,6 +66,8 @@ fn answer(
 ) -> Result<Option<String>, CallError> {
     let value = match request.execute.as_ref() {
         "vmint-exec" => return vmint_exec(request, jobs, outbox).map(|()| None),
+        "vmint-cancel" => cancel(request, jobs)?,
+        "vmint-bind" => bind::bind(request, jobs)?,
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
         "vmint-identity" => identity::renew(request, sources)?,
         "vmint-prepare" => prepare::prepare(sources)?,
@@ -87,8 +92,25 @@ fn vmint_exec(
     jobs: &mut Jobs,
     outbox: &mut Outbox,
 ) -> Result<(), CallError> {
-    let order = orders::vmint_exec(request, jobs.environment())?;
+    let order = orders::vmint_exec(request, jobs.environment(), jobs.bound())?;
     jobs.start_and_reply(order, request.id.clone(), outbox)
+}
+
+fn cancel(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
+    let mut id = None;
+    request.arguments(&mut |key, value| {
+        if key != "request" {
+            return value.skip();
+        }
+        let wrong = value.wrong("a short id");
+        id = Some(Id::from_json(value.raw()?).ok_or(wrong)?);
+        Ok(())
+    })?;
+    let id = id.ok_or(CallError::Argument {
+        name: "request",
+        needs: "a value",
+    })?;
+    Ok(Object::new().flag("found", jobs.cancel(&id)).end())
 }
 
 fn guest_exec(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {

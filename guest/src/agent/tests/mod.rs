@@ -5,6 +5,7 @@ mod bind;
 mod client;
 mod exec;
 mod protocol;
+mod streams;
 mod user;
 mod waits;
 

@@ -201,7 +201,8 @@ impl Cache {
             on_empty: request.on_empty,
             wait: request.wait,
             ttl: self.allowed(asked)?,
-            hostname: request.hostname,
+            binding: request.binding,
+            owner: request.owner,
             metadata: request.metadata,
         };
         template.can_be_cloned(order.on_empty)?;

@@ -51,6 +51,14 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The guest, or its agent, says that it cannot be done: another clone of the template would say the same.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it cannot be.
+        reason: String,
+    },
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -72,7 +80,7 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
-            Self::Ttl(_) => "not_possible",
+            Self::Ttl(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",
         }
     }

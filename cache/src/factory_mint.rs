@@ -18,6 +18,7 @@ use crate::mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
     LiveGeneration, Mint, RecordState, StepReport,
 };
+use crate::request::SocketOwner;
 
 /// A generation and what is known of it, worked out once.
 struct Made {
@@ -187,6 +188,10 @@ impl LiveClone for Machine {
         mode: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
         self.0.write_file(path, mode).boxed()
+    }
+
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        self.0.give_sockets(owner.uid, owner.gid)
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -41,7 +41,7 @@ pub use mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
     LiveGeneration, Mint, RecordState, StepReport,
 };
-pub use request::{CheckoutRequest, OnEmpty, Resize};
+pub use request::{CheckoutRequest, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{

@@ -17,6 +17,7 @@ use vmint_factory::{
 };
 
 use crate::error::BoxError;
+use crate::request::SocketOwner;
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -201,6 +202,12 @@ pub trait LiveClone: Send + Sync + 'static {
         path: &'a str,
         mode: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
+    /// Gives its console's and its runtime's sockets to a user of the host, and to nobody else. Returns whether they
+    /// changed hands: they do not where they are that user's already, or where the service may not give them away.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allows to the service's user otherwise.
+    fn give_sockets(&self, owner: SocketOwner) -> std::io::Result<bool>;
     /// Lets the virtual CPUs run, and sets the guest's clock.
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Writes its record. A small file, written at once.

@@ -31,7 +31,7 @@ async fn a_checkout_answers_with_everything_about_the_sandbox() {
         ("metadata", json!({"k": "v"})),
         (
             "sockets",
-            json!({"console": "/run/vmint/vm/x/console.sock"}),
+            json!({"console": "/run/vmint/vm/x/console.sock", "runtime": "/run/vmint/vm/x/runtime.sock"}),
         ),
     ] {
         assert_eq!(sandbox[field], value, "{field}");
@@ -115,11 +115,6 @@ async fn what_is_not_possible_is_refused_with_its_name() {
     for (field, value) in [
         ("vcpus", json!(2)),
         ("memory_mib", json!(512)),
-        ("env", json!({"A": "b"})),
-        (
-            "files",
-            json!([{"path": "/x", "content_b64": "", "mode": "0644"}]),
-        ),
         ("nics", json!([{"user": true}])),
         ("disks", json!([{"path": "/x"}])),
         ("wait_ms", json!(1e9)),

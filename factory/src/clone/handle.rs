@@ -295,6 +295,20 @@ impl Vm {
         })
     }
 
+    /// Gives its console's and its runtime's sockets to a user of the host: theirs alone, mode 0600. Returns whether
+    /// they changed hands. They do not where they are that user's already, or where the service is no root: a plain user
+    /// can give nothing away, so the sockets stay the service's own.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn give_sockets(&self, uid: u32, gid: u32) -> io::Result<bool> {
+        crate::vm::give_sockets(
+            self.live.dir(),
+            &[self.console_socket(), self.runtime_socket()],
+            (uid, gid),
+        )
+    }
+
     /// Stops its virtual CPUs.
     ///
     /// # Errors

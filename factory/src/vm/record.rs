@@ -1,9 +1,9 @@
 //! `vm.json`: what there is to know about a machine when the service that made it is gone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -138,10 +138,15 @@ fn padded(record: &VmRecord) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a new file in the place of an old one.
+/// Puts a new file in the place of an old one: the service's alone, since it has what runtimes wrote on it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let fresh = path.with_extension("json.new");
-    let file = File::create(&fresh)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all_at(bytes, 0)?;
     fs::rename(fresh, path)?;
     Ok(file)

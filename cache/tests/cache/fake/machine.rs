@@ -15,11 +15,14 @@ use tokio::time::sleep;
 use vmint_cache::{
     BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
-    StreamRequest,
+    SocketOwner, StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
 use super::script::Script;
+
+/// A user that no socket can be given to.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// One machine.
 pub(crate) struct Clone {
@@ -28,6 +31,8 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
+    pub owner: Mutex<Option<SocketOwner>>,
+    pub bound: Mutex<Vec<Binding>>,
     ends: bool,
     refuses_hostnames: bool,
     answers: AtomicBool,
@@ -41,6 +46,8 @@ impl Clone {
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
+            owner: Mutex::default(),
+            bound: Mutex::default(),
             ends: script.ends,
             refuses_hostnames: script.next_refuses_hostnames(),
             answers: AtomicBool::new(true),
@@ -157,6 +164,12 @@ impl LiveClone for Handle {
             if self.0.refuses_hostnames {
                 return Err(BindError::Guest(GuestError::Closed));
             }
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            self.0.bound.lock().unwrap().push(binding.clone());
             if let Some(name) = &binding.hostname {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
@@ -179,6 +192,14 @@ impl LiveClone for Handle {
         _: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        if owner.uid == NOBODY {
+            return Err(io::Error::other("not permitted"));
+        }
+        *self.0.owner.lock().unwrap() = Some(owner);
+        Ok(true)
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -51,6 +51,11 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The key was used for another request.
+    #[error(
+        "this Idempotency-Key was used for another request, and is remembered while its sandbox lives and 10 minutes after: use a new one"
+    )]
+    KeyReused,
     /// The guest, or its agent, says that it cannot be done: another clone of the template would say the same.
     #[error("{what}: {reason}")]
     Refused {
@@ -80,6 +85,7 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
+            Self::KeyReused => "conflict",
             Self::Ttl(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",
         }

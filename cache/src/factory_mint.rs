@@ -145,6 +145,7 @@ impl LiveClone for Machine {
             pid: self.0.pid(),
             created_at: self.0.created_at(),
             phases: self.0.phases(),
+            digest: self.0.identity_digest().clone(),
             console_socket: self.0.console_socket(),
             runtime_socket: self.0.runtime_socket(),
         }
@@ -208,6 +209,7 @@ impl LiveClone for Machine {
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,
                     source: lease.source.to_owned(),
+                    idempotency: lease.idempotency,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

@@ -7,7 +7,9 @@
 //!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
-//!  readiness.rs  can it work?                          node.rs      what all of them share
+//!  readiness.rs  can it work?                          repeats.rs   checkouts that come twice
+//!  events.rs     what happens, for followers           uniqueness.rs  no two clones are the same
+//!                                                      node.rs      what all of them share
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
@@ -15,6 +17,7 @@ mod backoff;
 mod cache;
 mod command;
 mod error;
+mod events;
 mod factory_mint;
 mod gate;
 mod lease;
@@ -22,6 +25,7 @@ mod mint;
 mod node;
 mod pool;
 mod readiness;
+mod repeats;
 mod request;
 mod sandbox;
 mod show;
@@ -29,13 +33,15 @@ mod spec;
 mod sync;
 mod telemetry;
 mod template;
+mod uniqueness;
 mod view;
 
-pub use cache::Cache;
+pub use cache::{Cache, CheckedOut};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
     SandboxExecError, TtlError,
 };
+pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
@@ -51,6 +57,6 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, Phase,
+    RequestKey, StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
     Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GenerationId, Identity, Phase, Phases, StaleField,
-    StreamRequest, TemplateSpec, VmId,
+    FileError, FileReader, FileWriter, GenerationId, Identity, IdentityDigest, Phase, Phases,
+    RequestKey, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -146,6 +146,8 @@ pub struct CloneFacts {
     pub created_at: Timestamp,
     /// Its start, by phase.
     pub phases: Phases,
+    /// What its guest made of its new random numbers: no other living clone may have the same.
+    pub digest: IdentityDigest,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
     /// The socket of the port that belongs to the sandbox's user.
@@ -174,6 +176,8 @@ pub struct LeaseFacts {
     pub metadata: BTreeMap<String, String>,
     /// `pool` or `clone`.
     pub source: &'static str,
+    /// What the request was named by.
+    pub idempotency: Option<RequestKey>,
 }
 
 /// One living clone.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vmint_factory::Binding;
+use vmint_factory::{Binding, RequestKey};
 
 /// What a checkout does when no clone is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct CheckoutRequest {
     pub binding: Binding,
     /// Who gets the sandbox's sockets; `None` leaves them to the service.
     pub owner: Option<SocketOwner>,
+    /// What the request is named by: see [`crate::Cache::checkout_once`].
+    pub idempotency: Option<RequestKey>,
     /// Kept with the sandbox and shown with it.
     pub metadata: BTreeMap<String, String>,
 }

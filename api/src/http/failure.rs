@@ -59,7 +59,8 @@ impl From<Failure> for Problem {
             | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
                 problem(Code::NotPossible)
             }
-            Failure::Rebuild(RebuildError::AlreadyRunning { .. }) => problem(Code::Conflict),
+            Failure::Rebuild(RebuildError::AlreadyRunning { .. })
+            | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
 
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)

@@ -27,7 +27,7 @@ async fn a_checkout_answers_with_everything_about_the_sandbox() {
         ("memory_mib", json!(256)),
         ("pid", json!(4242)),
         ("hostname", json!("job-17")),
-        ("machine_id", json!("f".repeat(32))),
+        ("machine_id", json!(format!("{id:f<32}"))),
         ("metadata", json!({"k": "v"})),
         (
             "sockets",

@@ -23,11 +23,11 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{BindError, Binding};
+use vmint_factory::{BindError, Binding, RequestKey};
 
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
-use crate::mint::{LeaseFacts, LiveClone, RecordState};
+use crate::mint::LiveClone;
 use crate::request::{OnEmpty, SocketOwner};
 use crate::spec::Standby;
 use crate::view::SandboxView;
@@ -48,6 +48,7 @@ pub(crate) struct Order {
     pub ttl: Option<Duration>,
     pub binding: Binding,
     pub owner: Option<SocketOwner>,
+    pub idempotency: Option<RequestKey>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -253,15 +254,14 @@ fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
         leased_at,
         expires_at,
     } = grant.times();
-    let metadata = order.metadata.clone();
-    let lease = LeaseFacts {
-        leased_at,
-        expires_at,
-        metadata,
-        source: grant.source().as_str(),
-    };
+    let sandbox = grant.sandbox();
+    if let Some(key) = &order.idempotency {
+        sandbox.named_by(key.clone());
+    }
+    let times = (leased_at, expires_at);
+    let lease = sandbox.lease_record(times, grant.source(), order.metadata.clone());
     grant.recorded();
-    let recorded = grant.vm().record(RecordState::Leased(lease));
+    let recorded = grant.vm().record(lease);
     recorded.map_err(|error| {
         grant.touch();
         Unfit::unprepared("the lease could not be recorded", error.into())

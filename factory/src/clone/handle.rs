@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::WallNs;
 use crate::guest::{
     Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
+    FileReader, FileWriter, GuestError, Identity, IdentityDigest, IdentityOrder, StreamRequest,
 };
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
@@ -34,6 +34,8 @@ pub struct Vm {
     created_at: Timestamp,
     agent: tokio::sync::Mutex<Agent>,
     turns: Semaphore,
+    /// What it said of itself when it was made.
+    digest: IdentityDigest,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -44,7 +46,7 @@ impl Vm {
         live: LiveVm,
         generation: Arc<Generation>,
         agent: Agent,
-        identity: Identity,
+        (identity, digest): (Identity, IdentityDigest),
         phases: Phases,
     ) -> Self {
         Self {
@@ -54,6 +56,7 @@ impl Vm {
             created_at: Timestamp::now(),
             agent: tokio::sync::Mutex::new(agent),
             turns: Semaphore::new(COMMANDS_AT_ONCE),
+            digest,
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
@@ -84,6 +87,12 @@ impl Vm {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What its guest made of its new random numbers.
+    #[must_use]
+    pub fn identity_digest(&self) -> &IdentityDigest {
+        &self.digest
     }
 
     /// Where the time of its start went.

@@ -26,5 +26,5 @@ pub(crate) use live::{LiveVm, StartPlan};
 pub use owner::VmEnd;
 pub(crate) use ownership::give_sockets;
 pub(crate) use record::Role;
-pub use record::{LeaseRecord, RecordedState};
+pub use record::{LeaseRecord, RecordedState, RequestKey};
 pub(crate) use sweep::sweep;

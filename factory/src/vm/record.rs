@@ -57,6 +57,20 @@ pub struct LeaseRecord {
     pub source: String,
     /// What the runtime wrote on it.
     pub metadata: BTreeMap<String, String>,
+    /// What the request was named by, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<RequestKey>,
+}
+
+/// What a checkout was named by, so that the same one is not done twice: digests alone, since the request may have
+/// secrets in it. That of the body is keyed with the name itself, which is kept nowhere, so it can be neither looked up
+/// nor guessed from what is here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// Of the name.
+    pub key: String,
+    /// Of the request's body.
+    pub body: String,
 }
 
 /// The content of `vm.json`.
@@ -181,6 +195,7 @@ mod tests {
             expires_at: None,
             source: "pool".into(),
             metadata: BTreeMap::from([("k".to_owned(), value)]),
+            idempotency: None,
         }
     }
 

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use vmint_cache::{
     BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome,
     ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration, GenerationFacts,
-    GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, SocketOwner,
-    StepReport, StreamRequest,
+    GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone, LiveGeneration, Mint,
+    RecordState, SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -237,6 +237,10 @@ impl LiveClone for Machine {
                 total: Duration::from_millis(80),
                 ..Phases::default()
             },
+            digest: IdentityDigest {
+                random: self.id.to_string(),
+                uuid: format!("uuid {}", self.id),
+            },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
@@ -245,7 +249,7 @@ impl LiveClone for Machine {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: format!("{:f<32}", self.id.to_string()),
         }
     }
 

@@ -14,8 +14,8 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
     BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
-    SocketOwner, StreamRequest,
+    FileError, FileReader, FileWriter, GuestError, Identity, IdentityDigest, LaunchOrder,
+    LiveClone, RecordState, SocketOwner, StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
@@ -31,6 +31,7 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
+    pub digest: IdentityDigest,
     pub owner: Mutex<Option<SocketOwner>>,
     pub bound: Mutex<Vec<Binding>>,
     ends: bool,
@@ -43,6 +44,7 @@ impl Clone {
     pub(super) fn new(order: LaunchOrder, script: &mut Script) -> Self {
         Self {
             id: order.id.clone(),
+            digest: script.next_digest(&order.id),
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
@@ -101,6 +103,7 @@ impl LiveClone for Handle {
             pid: 1,
             created_at: Timestamp::now(),
             phases: Phases::default(),
+            digest: self.0.digest.clone(),
             console_socket: PathBuf::from("/run/vmint/console"),
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
@@ -109,7 +112,7 @@ impl LiveClone for Handle {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.0.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: self.0.id.to_string(),
         }
     }
 

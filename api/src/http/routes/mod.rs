@@ -5,6 +5,7 @@ pub(super) mod builds;
 mod checkout;
 pub(super) mod console;
 pub(super) mod document;
+pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod health;
 pub(super) mod metrics;

@@ -8,15 +8,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    BindError, Binding, BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    Factory, FileError, FileReader, FileWriter, Found, Generation, Identity, LeaseRecord, Phase,
-    RecordedState, StreamRequest, TemplateSpec, Vm,
+    BindError, Binding, BuildProgress, CloneOrder, ConsoleFollower, ExecError, ExecOutcome,
+    ExecRequest, ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation,
+    Identity, LeaseRecord, Phase, RecordedState, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
+    LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
 use crate::request::SocketOwner;
 
@@ -135,6 +135,12 @@ fn foreign() -> CloneFailure {
     }
 }
 
+impl ConsoleReader for ConsoleFollower {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Self::read(self)
+    }
+}
+
 /// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.
 struct Machine(Arc<Vm>);
 
@@ -222,6 +228,10 @@ impl LiveClone for Machine {
 
     fn console(&self) -> io::Result<Vec<u8>> {
         self.0.console()
+    }
+
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(self.0.follow_console()?))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {

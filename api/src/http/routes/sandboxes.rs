@@ -92,6 +92,7 @@ pub(in crate::http) async fn checkout(
 ) -> Result<Response, Problem> {
     let mut request = value.into_request(&service)?;
     request.idempotency = idempotency::of(&headers, &bytes)?;
+    drop(bytes);
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let checked_out = service.cache().checkout_once(request);

@@ -9,7 +9,9 @@
 //!    does not matter how long the order takes to arrive.
 //! 3. Host name and machine id.
 //!
-//! The helper reads everything back from the kernel, and the host compares.
+//! The helper reads everything back from the kernel, and the host compares. The step is counted from the hypervisor's
+//! answers to `stop` and `cont`, which come late on a busy host: a clock that is off by more than is allowed is
+//! compared with the host's, stepped by the difference, and read back once more.
 
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const RESEED_WAIT_MS: u32 = 10_000;
 /// How far the clock may be off once it was set.
 const CLOCK_TOLERANCE_NS: i64 = 50_000_000;
+/// How often a clock that is off is stepped again. Once is enough, unless that very answer is held up too.
+const CLOCK_CORRECTIONS: usize = 2;
 /// Bytes of the host's randomness for each clone: the size of the kernel's own seed, twice.
 const ENTROPY_BYTES: usize = 64;
 
@@ -93,6 +97,30 @@ impl Agent {
         &self,
         order: &IdentityOrder,
     ) -> Result<IdentityProof, GuestError> {
+        let (mut proof, mut asked_for) = self.prove(order).await?;
+        for _ in 0..CLOCK_CORRECTIONS {
+            let off_ns = asked_for.off_ns(proof.clock_realtime_ns);
+            if off_ns == 0 {
+                break;
+            }
+            tracing::debug!(
+                "the guest's clock is {} further off than allowed: it is stepped again",
+                describe_ns(off_ns)
+            );
+            let again = IdentityOrder {
+                clock_step_ns: self.clock_ahead_ns().await?.saturating_neg(),
+                ..IdentityOrder::default()
+            };
+            let corrected;
+            (corrected, asked_for) = self.prove(&again).await?;
+            proof.clock_realtime_ns = corrected.clock_realtime_ns;
+        }
+        check(order, &proof, asked_for)?;
+        Ok(proof)
+    }
+
+    /// Sends one order; answers with the proof, and when it was asked for.
+    async fn prove(&self, order: &IdentityOrder) -> Result<(IdentityProof, AskedFor), GuestError> {
         const STEP: &str = "identity";
         let asked = (WallNs::now(), Instant::now());
         let mut entropy = [0; ENTROPY_BYTES];
@@ -113,9 +141,11 @@ impl Agent {
                 )?
             }
         };
-        let answered = asked.0.plus(asked.1.elapsed());
-        check(order, &proof, asked.0, answered)?;
-        Ok(proof)
+        let asked_for = AskedFor {
+            from: asked.0,
+            until: asked.0.plus(asked.1.elapsed()),
+        };
+        Ok((proof, asked_for))
     }
 
     /// Makes the template ready to be saved.
@@ -209,8 +239,7 @@ fn parse<T: serde::de::DeserializeOwned>(
 fn check(
     order: &IdentityOrder,
     proof: &IdentityProof,
-    asked: WallNs,
-    answered: WallNs,
+    asked_for: AskedFor,
 ) -> Result<(), GuestError> {
     let wrong = |reason: String| {
         Err(GuestError::Proof {
@@ -235,26 +264,32 @@ fn check(
     if order.expect_reseed && !proof.vmgenid_reseed {
         return wrong("the kernel has not reseeded its random numbers".to_owned());
     }
-    let early = asked
-        .0
-        .saturating_sub(CLOCK_TOLERANCE_NS)
-        .saturating_sub(proof.clock_realtime_ns);
-    let late = proof
-        .clock_realtime_ns
-        .saturating_sub(answered.0)
-        .saturating_sub(CLOCK_TOLERANCE_NS);
-    if early > 0 || late > 0 {
-        let (off, side) = if early > 0 {
-            (early, "behind")
-        } else {
-            (late, "ahead")
-        };
+    let off_ns = asked_for.off_ns(proof.clock_realtime_ns);
+    if off_ns != 0 {
+        let side = if off_ns < 0 { "behind" } else { "ahead" };
         return wrong(format!(
             "its clock is {side} by {} more than allowed",
-            describe_ns(off)
+            describe_ns(off_ns.saturating_abs())
         ));
     }
     Ok(())
+}
+
+/// Between when and when, by the host's clock, the guest has read its own.
+#[derive(Clone, Copy)]
+struct AskedFor {
+    from: WallNs,
+    until: WallNs,
+}
+
+impl AskedFor {
+    /// How much further the guest's clock is off than is allowed: ahead where it is positive, behind where it is
+    /// negative.
+    fn off_ns(self, guest_ns: i64) -> i64 {
+        let early = self.from.0.saturating_sub(CLOCK_TOLERANCE_NS);
+        let late = self.until.0.saturating_add(CLOCK_TOLERANCE_NS);
+        guest_ns.saturating_sub(guest_ns.clamp(early, late))
+    }
 }
 
 #[cfg(test)]
@@ -283,9 +318,12 @@ mod tests {
             clock_step_ns: 0,
             expect_reseed: true,
         };
-        let (asked, answered) = (WallNs(1_000_000_000), WallNs(1_020_000_000));
+        let asked_for = AskedFor {
+            from: WallNs(1_000_000_000),
+            until: WallNs(1_020_000_000),
+        };
         let good = proof(&order, 1_010_000_000);
-        assert!(check(&order, &good, asked, answered).is_ok());
+        assert!(check(&order, &good, asked_for).is_ok());
         let wrong = [
             IdentityProof {
                 hostname: "template".into(),
@@ -311,7 +349,7 @@ mod tests {
         for proof in wrong {
             assert!(
                 matches!(
-                    check(&order, &proof, asked, answered),
+                    check(&order, &proof, asked_for),
                     Err(GuestError::Proof { .. })
                 ),
                 "{proof:?}"

@@ -14,7 +14,6 @@ prepare() {
   mount -t devpts devpts /dev/pts
   mount -t tmpfs -o mode=1777 shm /dev/shm
   mount -t tmpfs -o mode=0755 run /run
-  mount -t tmpfs -o mode=1777 tmp /tmp
   ip link set lo up
   hostname kvm-lab
   while read -r _ modules; do

@@ -4,7 +4,7 @@
 # Each line of /lab/jobs: the accelerator, the program in /lab, the name of one test in it.
 
 # What one test may take. Everything is emulated twice here.
-JOB_SECONDS=240
+JOB_SECONDS=300
 
 prepare() {
   mount -t proc proc /proc

@@ -6,5 +6,6 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+mod remote;
 pub mod serve;
 pub mod telemetry;

@@ -25,7 +25,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), FAILED),
     };
-    match runtime.block_on(run(cli)) {
+    let is_service = cli.is_service();
+    let result = runtime.block_on(run(cli));
+    if !is_service {
+        // A read of standard input may never return, and nobody waits for it any more.
+        runtime.shutdown_background();
+    }
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.is_silent() => ExitCode::from(error.exit_code()),
         Err(error) => fail(&error.to_string(), error.exit_code()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vmint_factory::{
     AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
-    MachineType, TemplateSpec, Vm, VmId,
+    TemplateSpec, Vm, VmId,
 };
 
 /// The guest's memory in all measurements, MiB.
@@ -81,20 +81,10 @@ pub(crate) fn first_command() -> ExecRequest {
 fn spec() -> anyhow::Result<TemplateSpec> {
     let guest = guest_folder()?;
     Ok(TemplateSpec {
-        name: "bench".to_owned(),
-        kernel: guest.join("vmlinuz"),
-        initrd: guest.join("initrd.img"),
-        kernel_params: String::new(),
-        machine: MachineType::Q35,
-        cpu: None,
-        vcpus: 1,
-        max_vcpus: 1,
         memory_mib: MEMORY_MIB,
         max_memory_mib: MEMORY_MIB,
         ready_timeout: DEADLINE,
-        console_max_bytes: 1 << 20,
-        warmup: Vec::new(),
-        verify: Vec::new(),
+        ..TemplateSpec::new("bench", guest.join("vmlinuz"), guest.join("initrd.img"))
     })
 }
 

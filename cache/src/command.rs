@@ -11,7 +11,7 @@ use crate::sandbox::{Found, Sandbox};
 use crate::telemetry::StartPath;
 
 /// How long the news of a machine's end may come after its guest's silence.
-const END_NOTICE: Duration = Duration::from_millis(250);
+pub(crate) const END_NOTICE: Duration = Duration::from_millis(250);
 
 impl Cache {
     /// Runs a command in a sandbox.
@@ -34,7 +34,7 @@ impl Cache {
         let took = begun.elapsed();
         self.node()
             .telemetry
-            .exec(pool.template(), outcome(&result), took);
+            .exec(pool.template(), outcome(result.as_ref().err()), took);
         if is_first && result.is_ok() {
             self.node()
                 .telemetry
@@ -80,13 +80,17 @@ async fn run(sandbox: &Sandbox, request: ExecRequest) -> Result<ExecOutcome, San
 }
 
 /// What a command's end is called in the metrics: the code that HTTP answers.
-fn outcome(result: &Result<ExecOutcome, SandboxExecError>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(SandboxExecError::UnknownSandbox { .. }) => "unknown_sandbox",
-        Err(SandboxExecError::Exec(ExecError::Spawn { .. })) => "exec_failed",
-        Err(SandboxExecError::Exec(ExecError::Deadline { .. })) => "timeout",
-        Err(SandboxExecError::Exec(ExecError::Invalid { .. })) => "not_possible",
-        Err(SandboxExecError::Exec(_) | SandboxExecError::Ended(_)) => "guest_error",
+pub(crate) fn outcome(error: Option<&SandboxExecError>) -> &'static str {
+    match error {
+        None => "ok",
+        Some(SandboxExecError::UnknownSandbox { .. }) => "unknown_sandbox",
+        Some(SandboxExecError::Exec(ExecError::Spawn { .. })) => "exec_failed",
+        Some(SandboxExecError::Exec(ExecError::Deadline { .. })) => "timeout",
+        Some(SandboxExecError::Exec(ExecError::Invalid { .. } | ExecError::Unsupported { .. })) => {
+            "not_possible"
+        }
+        Some(SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_)) => {
+            "guest_error"
+        }
     }
 }

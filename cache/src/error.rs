@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use vmint_factory::ExecError;
+use vmint_factory::{ExecError, FileError};
 
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -133,6 +133,23 @@ pub enum SandboxExecError {
     #[error(transparent)]
     Exec(#[from] ExecError),
     /// The sandbox ended while the command ran.
+    #[error("the sandbox ended meanwhile: {0}")]
+    Ended(String),
+}
+
+/// Why a file of a sandbox was not read or written.
+#[derive(Debug, Error)]
+pub enum SandboxFileError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+    /// The guest could not do it.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The sandbox ended meanwhile.
     #[error("the sandbox ended meanwhile: {0}")]
     Ended(String),
 }

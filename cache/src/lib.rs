@@ -7,6 +7,7 @@
 //!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
+//!  stream.rs     ... live commands and files
 //!  readiness.rs  can it work?                          node.rs      what all of them share
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
@@ -26,6 +27,7 @@ mod request;
 mod sandbox;
 mod show;
 mod spec;
+mod stream;
 mod sync;
 mod telemetry;
 mod template;
@@ -34,7 +36,7 @@ mod view;
 pub use cache::Cache;
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
-    SandboxExecError, TtlError,
+    SandboxExecError, SandboxFileError, TtlError,
 };
 pub use lease::Lease;
 pub use mint::{
@@ -43,6 +45,7 @@ pub use mint::{
 };
 pub use request::{CheckoutRequest, OnEmpty, Resize};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
+pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
     BuildState, BuildView, CloneState, CloneView, GenerationView, PoolView, Readiness, SandboxView,

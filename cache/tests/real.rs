@@ -16,7 +16,7 @@ use vmint_cache::{
     Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby, StartPath,
     Telemetry, TemplatePlan, TemplateState,
 };
-use vmint_factory::{AccelChoice, Factory, HostSettings, MachineType, Phase, Phases, TemplateSpec};
+use vmint_factory::{AccelChoice, Factory, HostSettings, Phase, Phases, TemplateSpec};
 
 /// How long anything may take that is waited for: generous, because the machine may be busy.
 const LONG: Duration = Duration::from_secs(180);
@@ -59,20 +59,8 @@ fn guest() -> TemplateSpec {
     let in_repository = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
     let guest = std::env::var_os("VMINT_GUEST_DIR").map_or_else(in_repository, PathBuf::from);
     TemplateSpec {
-        name: "default".to_owned(),
-        kernel: guest.join("vmlinuz"),
-        initrd: guest.join("initrd.img"),
-        kernel_params: String::new(),
-        machine: MachineType::Q35,
-        cpu: None,
-        vcpus: 1,
-        max_vcpus: 1,
-        memory_mib: 256,
-        max_memory_mib: 256,
         ready_timeout: LONG,
-        console_max_bytes: 64 * 1024,
-        warmup: Vec::new(),
-        verify: Vec::new(),
+        ..TemplateSpec::new("default", guest.join("vmlinuz"), guest.join("initrd.img"))
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::process::{Child, ExitKind};
 use crate::{Accel, MachineType, VmId};
@@ -52,6 +53,10 @@ pub(crate) struct MachineEnds {
     pub(crate) monitor: OwnedFd,
     /// A listening socket for the guest's agent.
     pub(crate) agent: OwnedFd,
+    /// A listening socket for the guest's streams.
+    pub(crate) stream: OwnedFd,
+    /// A listening socket for the port that belongs to the sandbox's user.
+    pub(crate) runtime: OwnedFd,
     /// A listening socket for the serial console.
     pub(crate) console: OwnedFd,
     /// A file that everything on the console is appended to.
@@ -96,6 +101,8 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn save(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Reads the device state of a clone from the descriptor in its order.
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// How often the guest has closed the agent's port: each time, whoever served it is gone.
+    fn agent_losses(&self) -> watch::Receiver<u64>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
 }

@@ -112,3 +112,26 @@ pub struct TemplateSpec {
     /// Commands that must exit with 0 in the canaries.
     pub verify: Vec<Argv>,
 }
+
+impl TemplateSpec {
+    /// A small machine that boots this guest: one virtual CPU and 256 MiB, which cannot grow. Every field may be set.
+    #[must_use]
+    pub fn new(name: &str, kernel: PathBuf, initrd: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel,
+            initrd,
+            kernel_params: String::new(),
+            machine: MachineType::Q35,
+            cpu: None,
+            vcpus: 1,
+            max_vcpus: 1,
+            memory_mib: 256,
+            max_memory_mib: 256,
+            ready_timeout: Duration::from_secs(120),
+            console_max_bytes: 1 << 20,
+            warmup: Vec::new(),
+            verify: Vec::new(),
+        }
+    }
+}

@@ -90,6 +90,62 @@ async fn a_second_service_is_refused_and_cleaning_too() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Our own tmpfs is unmounted, an administrator's is emptied and stays. A plain user mounts nothing, and is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn cleaning_unmounts_our_tmpfs_and_no_other() -> anyhow::Result<()> {
+    // Cargo's folder is on a disk, so that a tmpfs has to be mounted.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let ours = settings(folder.path());
+    let opened = Factory::open(ours.clone(), &guest_spec("probe")).await;
+    if !nix::unistd::Uid::effective().is_root() {
+        let error = opened.expect_err("a plain user cannot mount").to_string();
+        assert!(error.contains("tmpfs"), "{error}");
+        return Ok(());
+    }
+    drop(opened?);
+    assert!(is_mounted(&ours.template_path)?);
+    let report = clean(&ours).await?;
+    assert!(!is_mounted(&ours.template_path)?, "{report:?}");
+    assert!(
+        report
+            .iter()
+            .any(|line| line.starts_with("unmounted the tmpfs at ")),
+        "{report:?}"
+    );
+    assert!(!ours.template_path.exists());
+
+    std::fs::create_dir(&ours.template_path)?;
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(
+        Some("theirs"),
+        &ours.template_path,
+        Some("tmpfs"),
+        flags,
+        Some("size=1m"),
+    )?;
+    drop(Factory::open(ours.clone(), &guest_spec("probe")).await?);
+    let report = clean(&ours).await?;
+    assert!(is_mounted(&ours.template_path)?, "{report:?}");
+    assert!(
+        report
+            .iter()
+            .any(|line| line.ends_with("somebody else mounted it")),
+        "{report:?}"
+    );
+    assert_eq!(
+        std::fs::read_dir(&ours.template_path)?.count(),
+        0,
+        "its files are gone"
+    );
+    nix::mount::umount(&ours.template_path)?;
+    Ok(())
+}
+
+fn is_mounted(path: &std::path::Path) -> anyhow::Result<bool> {
+    let mounts = procfs::process::Process::myself()?.mountinfo()?;
+    Ok(mounts.into_iter().any(|mount| mount.mount_point == path))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_cannot_work_says_what_it_needs() -> anyhow::Result<()> {
     let folder = new_folder()?;

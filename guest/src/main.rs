@@ -19,6 +19,7 @@ mod agent;
 mod base64;
 mod command;
 mod failure;
+mod file;
 mod hex;
 mod hwclock;
 mod identity;
@@ -35,7 +36,7 @@ const USAGE: &str =
     "usage: helper run [--timeout-ms N] [--max-output BYTES] [--cwd DIR] [--env K=V]... -- ARGV...
        helper identity < key=value lines
        helper prepare
-       helper agent [--port PATH]
+       helper agent [--port PATH] [--stream-port PATH]
        hwclock -w | -s";
 
 const EXIT_DONE: u8 = 0;

@@ -23,6 +23,7 @@ install_qemu() {
 
 # The version of the QEMU in PATH; nothing when there is none.
 qemu_version() {
+  command -v qemu-system-x86_64 >/dev/null || return 0
   qemu-system-x86_64 --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p'
 }
 

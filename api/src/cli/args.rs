@@ -104,7 +104,7 @@ pub(crate) enum Command {
     },
     /// Run a command in a sandbox
     Exec(ExecArgs),
-    /// Copy files from and to a sandbox (not possible yet)
+    /// Copy files and directories from and to a sandbox
     Cp(CpArgs),
     /// Print a sandbox's serial console
     Console(ConsoleArgs),
@@ -239,10 +239,10 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// Pass standard input
+    /// Pass standard input, as it comes
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// A terminal (not possible yet)
+    /// A terminal in place of pipes; with -i, every key goes to it
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// An environment variable
@@ -251,6 +251,9 @@ pub(crate) struct ExecArgs {
     /// The working directory
     #[arg(short = 'w', long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
+    /// The guest's user: a name or a number
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
     /// When the command is killed
     #[arg(long, value_name = "DUR", default_value = "24h", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -268,9 +271,11 @@ pub(crate) struct ExecArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CpArgs {
-    /// ID:/path or a path
+    /// ID:/path, a path, or - for standard input
+    #[arg(value_name = "SRC", allow_hyphen_values = true)]
     pub(crate) source: String,
-    /// ID:/path or a path
+    /// ID:/path, a path, or - for standard output
+    #[arg(value_name = "DST", allow_hyphen_values = true)]
     pub(crate) destination: String,
 }
 

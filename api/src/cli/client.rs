@@ -55,6 +55,12 @@ pub enum ClientError {
         /// What is wrong.
         reason: String,
     },
+    /// A connection that should have stayed ended.
+    #[error("the connection to the service was lost {reason}")]
+    Lost {
+        /// When, and why.
+        reason: String,
+    },
     /// The service said no.
     #[error("{0}")]
     Refused(Refusal),
@@ -76,7 +82,7 @@ pub struct Refusal {
 
 /// An answer that is no error.
 pub(super) struct Answer {
-    endpoint: String,
+    pub(super) endpoint: String,
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
 }
@@ -90,12 +96,20 @@ impl Answer {
 
 /// Speaks to one service.
 pub(super) struct Client {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
 }
 
 impl Client {
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self { endpoint }
+    }
+
+    /// An answer that did not come.
+    pub(super) fn silent(&self, after: Duration) -> ClientError {
+        ClientError::Silent {
+            endpoint: self.endpoint.to_string(),
+            after,
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer, ClientError> {
@@ -142,7 +156,7 @@ impl Client {
         }
     }
 
-    async fn connected<S>(
+    pub(super) async fn connected<S>(
         &self,
         connecting: impl Future<Output = io::Result<S>>,
     ) -> Result<S, ClientError> {
@@ -198,14 +212,14 @@ impl Client {
     }
 }
 
-fn broken(endpoint: &str, error: impl std::fmt::Display) -> ClientError {
+pub(super) fn broken(endpoint: &str, error: impl std::fmt::Display) -> ClientError {
     ClientError::Broken {
         endpoint: endpoint.to_owned(),
         reason: error.to_string(),
     }
 }
 
-fn refused(answer: &Answer) -> ClientError {
+pub(super) fn refused(answer: &Answer) -> ClientError {
     match serde_json::from_slice::<ProblemBody>(&answer.body) {
         Ok(ProblemBody {
             code,

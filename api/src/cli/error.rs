@@ -1,6 +1,7 @@
 //! How a command fails, and with which exit code.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -29,6 +30,14 @@ pub enum CliError {
     /// Something is left after `clean`.
     #[error(transparent)]
     Clean(#[from] vmint_factory::CleanError),
+    /// A file or folder of this host.
+    #[error("{}: {source}", path.display())]
+    Local {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard input or output.
     #[error("{what}: {source}")]
     Stream {
@@ -58,11 +67,13 @@ impl CliError {
             Self::Client(
                 ClientError::Unreachable { .. }
                 | ClientError::Silent { .. }
-                | ClientError::Broken { .. },
+                | ClientError::Broken { .. }
+                | ClientError::Lost { .. },
             ) => 69,
             Self::Client(ClientError::Refused(_))
             | Self::Serve(_)
             | Self::Clean(_)
+            | Self::Local { .. }
             | Self::Stream { .. } => 1,
         }
     }
@@ -77,6 +88,7 @@ impl CliError {
             | Self::Config(_)
             | Self::Client(_)
             | Self::Serve(_)
+            | Self::Local { .. }
             | Self::Clean(_) => false,
         }
     }

@@ -8,9 +8,11 @@ mod client;
 mod commands;
 mod endpoint;
 mod error;
+mod open;
 mod output;
 mod progress;
 mod table;
+mod terminal;
 
 pub use args::{Cli, LogArgs};
 pub use error::CliError;
@@ -18,7 +20,7 @@ pub use error::CliError;
 use args::Command;
 use client::Client;
 use commands::{
-    checkout, clean, config, console, doctor, exec, inspect, pool, ps, reserved, sandbox, template,
+    checkout, clean, config, console, cp, doctor, exec, inspect, pool, ps, sandbox, template,
 };
 use output::Output;
 
@@ -44,6 +46,6 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Console(args) => console::run(&client()?, args).await,
         Command::Renew { id, ttl } => sandbox::renew(&client()?, output, &id, ttl).await,
         Command::Release { ids } => sandbox::release(&client()?, &ids).await,
-        Command::Cp(_) => Err(reserved("vmint cp")),
+        Command::Cp(args) => cp::run(&client()?, &args).await,
     }
 }

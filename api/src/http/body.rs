@@ -106,11 +106,20 @@ async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, 
 }
 
 /// The next piece of a body.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
+pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     match body.frame().await {
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
         Some(Err(error)) => Err(Problem::invalid(format!("the body broke off: {error}"))),
         None => Ok(None),
+    }
+}
+
+/// Reads what a client still writes of a body that is refused. A client that asked first (Expect: 100-continue) has not
+/// begun to.
+pub(super) async fn drain(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(EXPECT) {
+        // One that does not come to an end is cut off.
+        let _ = timeout(BODY_READ_TIMEOUT, discard(body)).await;
     }
 }
 

@@ -4,12 +4,15 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use vmint_cache::{
-    CheckoutError, ConsoleError, ExecError, RebuildError, ReleaseError, RenewError, ResizeError,
-    SandboxExecError,
+    CheckoutError, ConsoleError, ExecError, FileError, RebuildError, ReleaseError, RenewError,
+    ResizeError, SandboxExecError, SandboxFileError,
 };
 
 use super::code::Code;
 use super::problem::Problem;
+
+/// The guest kernel's number for a file that is not there.
+const NO_SUCH_FILE: i32 = 2;
 
 /// An operation of the cache that failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,7 @@ pub(crate) enum Failure {
     Renew(#[from] RenewError),
     Release(#[from] ReleaseError),
     Exec(#[from] SandboxExecError),
+    File(#[from] SandboxFileError),
     Console(#[from] ConsoleError),
     Resize(#[from] ResizeError),
     Rebuild(#[from] RebuildError),
@@ -37,6 +41,7 @@ impl From<Failure> for Problem {
             Failure::Renew(RenewError::UnknownSandbox { .. })
             | Failure::Release(ReleaseError::UnknownSandbox { .. })
             | Failure::Exec(SandboxExecError::UnknownSandbox { .. })
+            | Failure::File(SandboxFileError::UnknownSandbox { .. })
             | Failure::Console(ConsoleError::UnknownSandbox { .. }) => {
                 problem(Code::UnknownSandbox)
             }
@@ -67,14 +72,31 @@ impl From<Failure> for Problem {
             Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => {
                 problem(Code::Timeout)
             }
-            Failure::Exec(SandboxExecError::Exec(ExecError::Invalid { .. })) => {
+            Failure::Exec(SandboxExecError::Exec(
+                ExecError::Invalid { .. } | ExecError::Unsupported { .. },
+            ))
+            | Failure::File(SandboxFileError::File(FileError::Unsupported { .. })) => {
                 problem(Code::NotPossible)
             }
-            // Whatever else an exec can fail with (the factory may learn more) is the guest's failure.
-            Failure::Checkout(CheckoutError::Guest { .. })
-            | Failure::Exec(SandboxExecError::Exec(_) | SandboxExecError::Ended(_)) => {
-                problem(Code::GuestError)
+            Failure::File(SandboxFileError::File(FileError::Refused { errno, .. })) => {
+                let is_missing = *errno == NO_SUCH_FILE;
+                let code = if is_missing {
+                    Code::NotFound
+                } else {
+                    Code::NotPossible
+                };
+                match *errno {
+                    0 => problem(code),
+                    errno => problem(code).errno(errno),
+                }
             }
+            Failure::Checkout(CheckoutError::Guest { .. })
+            | Failure::Exec(
+                SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_),
+            )
+            | Failure::File(
+                SandboxFileError::File(FileError::Guest(_)) | SandboxFileError::Ended(_),
+            ) => problem(Code::GuestError),
             Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
     }

@@ -1,10 +1,11 @@
 //! The `Host` header. A web page whose name was made to point to 127.0.0.1 (DNS rebinding) reaches the service through
-//! a browser, but cannot forge this header: on TCP it must name this host itself.
+//! a browser, but cannot forge this header: on TCP it must name this host itself. The same holds for `Origin`, which a
+//! browser adds to what a page of somebody else asks for.
 
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use http::header::HOST;
+use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 
 use super::origin::Origin;
@@ -27,11 +28,30 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     };
     match name.parse::<Authority>() {
         // A name with a user before it (user@host) is none that a browser or a tool sends.
-        Ok(authority) if is_loopback(authority.host()) && !name.contains('@') => Ok(()),
+        Ok(authority) if is_loopback(authority.host()) && !name.contains('@') => {
+            check_origin(request, name)
+        }
         _ => Err(Problem::invalid(
             "the Host header must be loopback: localhost, 127.0.0.1 or [::1], with any port",
         )),
     }
+}
+
+/// A browser says on whose behalf it asks. A page of anybody else could lease sandboxes with plain requests, and open
+/// WebSockets, which no rule of the browser keeps from it.
+fn check_origin(request: &Request, host: &str) -> Result<(), Problem> {
+    let mut origins = request.headers().get_all(ORIGIN).iter();
+    let is_host = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        let name = origin.strip_prefix("http://").unwrap_or_default();
+        name.eq_ignore_ascii_case(host)
+    };
+    if origins.all(is_host) {
+        return Ok(());
+    }
+    Err(Problem::invalid(
+        "the Origin header must be this service itself: web pages of others may not use it",
+    ))
 }
 
 fn is_loopback(name: &str) -> bool {

@@ -41,6 +41,21 @@ pub const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is kept of each of a command's streams; the guest's agent cannot carry 16 MiB.
 pub(crate) const EXEC_OUTPUT_MAX_BYTES: u64 = 8 << 20;
 
+/// One message of a WebSocket: what a client may send of a command's input at once, and its channel.
+pub const EXEC_MESSAGE_MAX_BYTES: usize = (1 << 20) + 1;
+/// How often a WebSocket is written to at least, so that a client that is gone is noticed.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a client may take for the last words of a WebSocket whose sandbox has ended, or that broke the rules.
+pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a file may stand still on its way, in either direction: there is no limit on the whole of it.
+pub(crate) const TRANSFER_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The kernel's own limit of a path (`PATH_MAX`, its zero byte included).
+pub(crate) const PATH_MAX_BYTES: usize = 4095;
+/// The mode of a file that is stored without one.
+pub(crate) const FILE_MODE_DEFAULT: u32 = 0o644;
+/// What is kept of what `tar` says when it fails.
+pub(crate) const TAR_STDERR_MAX_BYTES: usize = 2 << 10;
+
 /// Longest request id that is taken over from a client.
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
 /// When another try makes sense while the service stops: a restart finds its templates again.

@@ -22,7 +22,9 @@ pub(crate) mod problem;
 mod request_id;
 mod router;
 mod routes;
+mod seat;
 mod service;
+mod session;
 mod stopping;
 pub mod view;
 
@@ -30,5 +32,6 @@ pub use code::Code;
 pub use origin::Origin;
 pub use problem::Problem;
 pub use router::{openapi_document, router};
+pub use seat::Seat;
 pub use service::Service;
 pub use stopping::Stopping;

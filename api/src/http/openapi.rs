@@ -95,15 +95,18 @@ problem_responses! {
     Invalid = "400" "`invalid_request`: bad JSON, bad or unknown fields or parameters";
     UnknownTemplate = "404" "`unknown_template`";
     UnknownSandbox = "404" "`unknown_sandbox`";
+    NoSuchFile = "404" "`unknown_sandbox`; `not_found`: there is no such file in the guest";
     UnknownBuild = "404" "`unknown_build`";
     Conflict = "409" "`conflict`: a build of this template runs already";
     TooLarge = "413" "`too_large`: the body is larger than it may be";
     NotJson = "415" "`unsupported_media_type`: a body needs `Content-Type: application/json`";
     NotPossible = "422" "`not_possible`: understood, but beyond a limit, or not possible yet; the detail says which";
+    FileNotPossible = "422" "`not_possible`: the guest's kernel refuses (`errno` says why): a directory, no space, read-only and so on";
     ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
     GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";
     NoSandbox = "503" "`pool_empty`, `template_unavailable` or `shutting_down`; see `Retry-After`";
     ShuttingDown = "503" "`shutting_down`; see `Retry-After`";
+    Stalled = "504" "`timeout`: the transfer stood still for too long";
     Timeout = "504" "`timeout`: the command did not end in its time; it was killed in the guest";
 }

@@ -36,10 +36,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// Refuses every parameter that is not one of these, and each that comes twice.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        self.only_with_lists(known, &[])
+    }
+
+    /// As [`Params::only`], with some that may come any number of times.
+    pub(super) fn only_with_lists(&self, known: &[&str], lists: &[&str]) -> Result<(), Problem> {
         let mut seen = Vec::with_capacity(known.len());
         for (name, _) in &self.0 {
+            if lists.contains(&name.as_str()) {
+                continue;
+            }
             if !known.contains(&name.as_str()) {
-                return Err(unknown(name, known));
+                return Err(unknown(name, &[known, lists].concat()));
             }
             if seen.contains(&name) {
                 return Err(Problem::invalid(format!(
@@ -57,6 +65,12 @@ impl Params {
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter that may come more than once.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let pairs = self.0.iter().filter(move |(key, _)| key == name);
+        pairs.map(|(_, value)| value.as_str())
     }
 
     /// A parameter that is `true` or `false`; absent, it is false.

@@ -47,7 +47,7 @@ pub(crate) struct ProblemBody {
     /// The request's id, as in `x-request-id` and in the logs.
     #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e")]
     pub(crate) request_id: String,
-    /// With `exec_failed`: the guest kernel's error number.
+    /// With `exec_failed`, and where the guest's kernel refuses a file: its error number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 2)]
     pub(crate) errno: Option<i32>,
@@ -91,6 +91,11 @@ impl Problem {
     pub(crate) fn errno(mut self, errno: i32) -> Self {
         self.errno = Some(errno);
         self
+    }
+
+    /// The guest kernel's error number.
+    pub(crate) fn errno_of_guest(&self) -> Option<i32> {
+        self.errno
     }
 
     /// Its code.

@@ -9,7 +9,8 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates,
+    builds, console, document, exec, exec_stream, files, health, metrics, pools, reserved,
+    sandboxes, templates,
 };
 use super::service::Service;
 
@@ -51,8 +52,8 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(sandboxes::list, sandboxes::checkout))
         .routes(routes!(sandboxes::show, sandboxes::release))
         .routes(routes!(sandboxes::renew))
-        .routes(routes!(exec::exec, reserved::exec_stream))
-        .routes(routes!(reserved::read_file, reserved::write_file))
+        .routes(routes!(exec::exec, exec_stream::exec_stream))
+        .routes(routes!(files::read_file, files::write_file))
         .routes(routes!(console::console))
         .routes(routes!(reserved::events))
 }

@@ -8,13 +8,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Duration, timeout};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::debug;
 
-use crate::http::Origin;
+use super::patience::Patience;
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
+use crate::http::{Origin, Seat};
 
 /// How long a connection may take for its last answer once the service closes.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,23 +24,23 @@ pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
     origin: Origin,
+    seat: Seat,
     close: CancellationToken,
 ) where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = Patience::new(stream, WRITE_TIMEOUT, seat.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
+        request.extensions_mut().insert(seat.clone());
         router.clone().call(request)
     });
-    let mut stream = Box::pin(TimeoutStream::new(stream));
-    stream
-        .as_mut()
-        .set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(HEADER_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

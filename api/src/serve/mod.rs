@@ -14,6 +14,7 @@ mod backend;
 mod connection;
 mod files;
 mod listen;
+mod patience;
 mod server;
 mod signals;
 mod start;

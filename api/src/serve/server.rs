@@ -15,8 +15,8 @@ use tracing::warn;
 use super::connection::serve_connection;
 use super::files::connections_max;
 use super::listen::{Listeners, SocketFile};
-use crate::http::Origin;
 use crate::http::limits::CONNECTIONS_MAX;
+use crate::http::{Origin, Seat};
 
 /// How long to wait when a connection cannot be accepted: files are short, and one must be closed first.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -108,12 +108,10 @@ impl Acceptor {
                         stream,
                         self.router.clone(),
                         L::ORIGIN,
+                        Seat::new(room),
                         self.close.clone(),
                     );
-                    self.tasks.spawn(async move {
-                        served.await;
-                        drop(room);
-                    });
+                    self.tasks.spawn(served);
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -127,7 +125,7 @@ impl Acceptor {
 /// What TCP and Unix sockets have in common.
 trait Listener: Send + Sync + 'static {
     const ORIGIN: Origin;
-    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 

@@ -9,6 +9,8 @@ use crate::http::Stopping;
 
 /// How long requests that run may go on. After it their sandboxes are ended under them.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
+/// How long requests may take to tell that their sandboxes were ended under them.
+const LAST_WORDS_GRACE: Duration = Duration::from_secs(3);
 /// How long virtual machines may take to end by themselves; then they are killed.
 const VMS_GRACE: Duration = Duration::from_secs(20);
 /// How long a quick stop may take in all.
@@ -23,6 +25,9 @@ pub(super) async fn stop_gently(cache: &Cache, stopping: &Stopping, server: Serv
     }
     cache.stop(VMS_GRACE).await;
     info!("every virtual machine has ended");
+    if timeout(LAST_WORDS_GRACE, stopping.quiet()).await.is_err() {
+        warn!("some clients did not take how their requests ended");
+    }
     server.close().await;
 }
 

@@ -131,7 +131,7 @@ async fn values_that_cannot_be_are_refused() {
     exec(&harness, &id, json!({"argv": ["a"], "timeout_ms": 1e12}))
         .await
         .problem(422, "not_possible");
-    let detail = exec(&harness, &id, json!({"argv": ["a"], "user": "root"}))
+    let detail = exec(&harness, &id, json!({"argv": ["user"], "user": "root"}))
         .await
         .problem(422, "not_possible");
     assert!(detail.contains("user"), "{detail}");

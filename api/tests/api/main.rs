@@ -3,11 +3,15 @@
 
 mod checkout;
 mod exec;
+mod files;
 mod listeners;
 mod metrics;
 mod openapi;
 mod program;
+mod program_cp;
+mod program_exec;
 mod protocol;
 mod sandboxes;
+mod streams;
 mod support;
 mod templates;

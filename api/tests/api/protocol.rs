@@ -182,6 +182,26 @@ async fn on_tcp_the_host_must_be_loopback() {
     ] {
         harness.send(get(Some(host), Origin::Tcp)).await.ok(200);
     }
+    let crossed = |origin: &str| {
+        let request = Request::get("/healthz").header("host", "localhost:7070");
+        let request = request.header("origin", origin).extension(Origin::Tcp);
+        request.body(Body::empty()).unwrap()
+    };
+    harness.send(crossed("http://localhost:7070")).await.ok(200);
+    for origin in [
+        "null",
+        "http://example.org",
+        "http://localhost",
+        "http://localhost:8080",
+        "https://localhost:7070",
+        "http://localhost:7070.example.org",
+    ] {
+        let detail = harness
+            .send(crossed(origin))
+            .await
+            .problem(400, "invalid_request");
+        assert!(detail.contains("Origin"), "{detail}");
+    }
     for host in [
         "example.org",
         "example.org:7070",
@@ -247,12 +267,7 @@ async fn a_panic_is_a_500_and_the_service_goes_on() {
 async fn names_of_later_versions_are_refused_after_what_does_not_exist() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
-    let of_sandbox = [
-        (Method::GET, "exec"),
-        (Method::GET, "files?path=/etc/hostname"),
-        (Method::PUT, "files?path=/tmp/x&mode=0644"),
-        (Method::GET, "console?follow=true"),
-    ];
+    let of_sandbox = [(Method::GET, "console?follow=true")];
     for (method, tail) in of_sandbox {
         let call = async |id: &str| {
             harness

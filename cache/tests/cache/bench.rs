@@ -9,7 +9,7 @@ use vmint_cache::{
     Cache, CacheSettings, CheckoutRequest, OnEmpty, PoolSpec, PoolView, Source, Standby, StartPath,
     Telemetry, TemplatePlan,
 };
-use vmint_factory::{MachineType, Phase, Phases, TemplateSpec};
+use vmint_factory::{Phase, Phases, TemplateSpec};
 
 use crate::fake::{FakeFactory, Shared};
 
@@ -81,22 +81,7 @@ pub(crate) fn pool_spec() -> PoolSpec {
 }
 
 pub(crate) fn plan(name: &str, pool: PoolSpec) -> TemplatePlan {
-    let spec = TemplateSpec {
-        name: name.to_owned(),
-        kernel: PathBuf::from("/kernel"),
-        initrd: PathBuf::from("/initrd"),
-        kernel_params: String::new(),
-        machine: MachineType::Q35,
-        cpu: None,
-        vcpus: 1,
-        max_vcpus: 1,
-        memory_mib: 256,
-        max_memory_mib: 256,
-        ready_timeout: 120 * SECOND,
-        console_max_bytes: 1 << 20,
-        warmup: Vec::new(),
-        verify: Vec::new(),
-    };
+    let spec = TemplateSpec::new(name, PathBuf::from("/kernel"), PathBuf::from("/initrd"));
     TemplatePlan { spec, pool }
 }
 

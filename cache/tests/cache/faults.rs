@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use vmint_cache::{BuildState, CheckoutError, OnEmpty, PoolSpec, TemplateState};
+use vmint_cache::{BuildState, CheckoutError, OnEmpty, PoolSpec, Standby, TemplateState};
 
-use crate::bench::{Bench, SECOND, pool_spec, request, request_with};
-use crate::fake::Launch;
+use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
+use crate::fake::{FakeFactory, Launch};
 
 #[tokio::test(start_paused = true)]
 async fn a_ready_clone_that_died_is_replaced() {
@@ -31,6 +31,25 @@ async fn a_clone_that_died_a_moment_ago_is_not_handed_out() {
         .for_each(|clone| clone.dies("killed"));
     let view = bench.lease().await;
     assert!(bench.factory.clone_of(&view.id).is_alive());
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_dies_while_it_is_resumed_is_not_handed_out() {
+    let factory = FakeFactory::new();
+    // More than one failed preparation is an error; any number of deaths is only another clone.
+    factory.script().resumes_deadly = 2;
+    let pool = PoolSpec {
+        standby: Standby::Paused,
+        ..pool_spec()
+    };
+    let bench = Bench::of(&factory, vec![plan("default", pool)]);
+    bench.is_full().await;
+    let view = bench.lease().await;
+    let clone = bench.factory.clone_of(&view.id);
+    assert!(clone.is_alive());
+    assert_eq!(clone.resumed.load(Ordering::SeqCst), 1);
+    bench.is_full().await;
     bench.stops_clean().await;
 }
 

@@ -6,36 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::talk::Talk;
 use crate::clock::WallNs;
-use crate::guest::{
-    Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
-};
+use crate::guest::{Agent, GuestError, Identity, IdentityOrder};
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
 use crate::{Phases, VmId};
 
-/// How long a new channel to the agent may take to be made.
-const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Why something is refused that the interface has already.
-const NOT_YET: &str = "this version cannot do it yet";
-/// Commands that run in one guest at once; the agent takes 64, and more wait here for their turn.
-const COMMANDS_AT_ONCE: usize = 60;
-
 /// A live clone. It ends with its last handle.
 pub struct Vm {
-    live: LiveVm,
+    pub(super) live: LiveVm,
     generation: Arc<Generation>,
     phases: Phases,
     created_at: Timestamp,
-    agent: tokio::sync::Mutex<Agent>,
-    turns: Semaphore,
+    pub(super) talk: Talk,
     /// Changed in one assignment each: a reader sees the old value or the new one.
-    identity: Mutex<Identity>,
+    pub(super) identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
 }
 
@@ -52,8 +40,7 @@ impl Vm {
             generation,
             phases,
             created_at: Timestamp::now(),
-            agent: tokio::sync::Mutex::new(agent),
-            turns: Semaphore::new(COMMANDS_AT_ONCE),
+            talk: Talk::new(agent),
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
@@ -166,133 +153,6 @@ impl Vm {
         }
         let agent = self.agent().await;
         self.live.unless_ended(agent.ping(deadline)).await
-    }
-
-    /// Runs a command in the guest. Several may run at once; beyond some sixty they take turns, and the time of each
-    /// begins with its turn.
-    ///
-    /// # Errors
-    /// See [`ExecError`].
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves the command running until its own deadline.
-    pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
-        // Closed it never is: the permit is an error only in a type.
-        let _turn = self
-            .live
-            .unless_ended(async { Ok::<_, GuestError>(self.turns.acquire().await) })
-            .await?;
-        let agent = self.agent().await;
-        match self.live.unless_ended(agent.exec(&request)).await {
-            Err(ExecError::Guest(error @ (GuestError::Closed | GuestError::Channel { .. }))) => {
-                // The channel is dead, which says nothing about the command: it may have run. So it is not tried
-                // again, but the next one finds a channel that works, if the guest still answers.
-                self.reconnect()
-                    .await
-                    .map_or(Err(error.into()), |ended| Err(ended.into()))
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn agent(&self) -> Agent {
-        self.agent.lock().await.clone()
-    }
-
-    /// Makes a new channel. Answers the machine's end when that is why the old one is dead.
-    async fn reconnect(&self) -> Option<GuestError> {
-        let mut agent = self.agent.lock().await;
-        match self
-            .live
-            .agent(agent.kind(), Instant::now() + RECONNECT_DEADLINE)
-            .await
-        {
-            Ok(fresh) => {
-                *agent = fresh;
-                None
-            }
-            Err(ended @ GuestError::Ended { .. }) => Some(ended),
-            Err(error) => {
-                tracing::warn!(vm = %self.id(), %error, "the guest agent cannot be reached again");
-                None
-            }
-        }
-    }
-
-    /// Binds it to whoever has it now: a host name, an environment, small files. One round trip.
-    ///
-    /// # Errors
-    /// See [`BindError`]. Part of it may have been done.
-    ///
-    /// # Cancel safety
-    /// A dropped call may leave any part of it done.
-    pub async fn bind(&self, binding: &Binding) -> Result<(), BindError> {
-        if !binding.env.is_empty() || !binding.files.is_empty() {
-            return Err(BindError::Unsupported {
-                what: "binding an environment or files",
-                reason: NOT_YET.to_owned(),
-            });
-        }
-        let Some(hostname) = &binding.hostname else {
-            return Ok(());
-        };
-        let identity = Identity {
-            hostname: hostname.clone(),
-            machine_id: self.identity().machine_id,
-        };
-        let order = IdentityOrder {
-            identity: Some(identity.clone()),
-            ..IdentityOrder::default()
-        };
-        let agent = self.agent().await;
-        self.live.unless_ended(agent.identify(&order)).await?;
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
-        Ok(())
-    }
-
-    /// Runs a command with its streams open.
-    ///
-    /// # Errors
-    /// See [`ExecError`]; what goes wrong later is the stream's end.
-    ///
-    /// # Cancel safety
-    /// A dropped call, or stream, kills the command.
-    #[allow(clippy::unused_async)]
-    pub async fn exec_stream(&self, _: StreamRequest) -> Result<ExecStream, ExecError> {
-        Err(ExecError::Unsupported {
-            what: "a streaming command",
-            reason: NOT_YET.to_owned(),
-        })
-    }
-
-    /// Opens a file of the guest to read it.
-    ///
-    /// # Errors
-    /// See [`FileError`].
-    ///
-    /// # Cancel safety
-    /// Safe; a dropped reader closes the file.
-    #[allow(clippy::unused_async)]
-    pub async fn read_file(&self, _: &str) -> Result<FileReader, FileError> {
-        Err(FileError::Unsupported {
-            what: "reading a file",
-            reason: NOT_YET.to_owned(),
-        })
-    }
-
-    /// Begins to write a file of the guest, with these permission bits. Missing folders are made.
-    ///
-    /// # Errors
-    /// See [`FileError`].
-    ///
-    /// # Cancel safety
-    /// A dropped call or writer leaves no file.
-    #[allow(clippy::unused_async)]
-    pub async fn write_file(&self, _: &str, _: u32) -> Result<FileWriter, FileError> {
-        Err(FileError::Unsupported {
-            what: "writing a file",
-            reason: NOT_YET.to_owned(),
-        })
     }
 
     /// Stops its virtual CPUs.

@@ -12,6 +12,7 @@
 mod error;
 mod handle;
 mod mint;
+mod talk;
 
 pub use error::{CloneError, CloneFailure};
 pub use handle::Vm;

@@ -7,6 +7,7 @@ use qapi_spec::Command;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GuestError;
@@ -42,17 +43,20 @@ impl Agent {
     /// Dials the agent's socket and waits until the guest has answered, at most until `deadline`.
     ///
     /// The connection is made anew and synchronized, whoever used the channel before: in a clone the agent may still
-    /// have the rest of the template's conversation to say.
+    /// have the rest of the template's conversation to say. `losses` counts how often the guest has closed the port:
+    /// one more, and everybody who waits for an answer is told at once that none will come.
     ///
     /// # Cancel safety
     /// Safe: a dropped call closes its connection.
     pub(crate) async fn connect(
         socket: &Path,
         kind: AgentKind,
+        losses: &watch::Receiver<u64>,
         deadline: Instant,
     ) -> Result<Self, GuestError> {
         let begun = Instant::now();
         loop {
+            let losses = Losses::after_now(losses);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(GuestError::Silent {
@@ -60,8 +64,10 @@ impl Agent {
                     after: begun.elapsed(),
                 });
             }
-            match Self::attempt(socket, kind, left.min(ATTEMPT)).await {
+            match Self::attempt(socket, kind, &losses, left.min(ATTEMPT)).await {
                 Err(GuestError::Silent { .. }) => {}
+                // The next one will be started.
+                Err(GuestError::Closed) if losses.have_risen() => {}
                 outcome => return outcome,
             }
         }
@@ -70,6 +76,7 @@ impl Agent {
     async fn attempt(
         socket: &Path,
         kind: AgentKind,
+        losses: &Losses,
         patience: Duration,
     ) -> Result<Self, GuestError> {
         let unreachable = |e: std::io::Error| GuestError::Channel {
@@ -82,7 +89,7 @@ impl Agent {
             strict: false,
         };
         let agent = Self {
-            link: Link::start(stream, settings, |_| {}),
+            link: Link::start_until(stream, settings, |_| {}, losses.clone().next()),
             kind,
         };
         let id = i64::from(rand::random::<u32>());
@@ -133,6 +140,21 @@ impl Agent {
         self.kind
     }
 
+    /// Whether it will never answer again: another connection has to be made.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.link.is_dead()
+    }
+
+    /// Waits until it will never answer again.
+    pub(super) async fn lost(&self) -> GuestError {
+        failed("stream", self.link.why_dead().await)
+    }
+
+    /// An id for a command that is spoken of later.
+    pub(super) fn take_id(&self) -> u64 {
+        self.link.take_id()
+    }
+
     /// Runs one of the agent's commands.
     pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, GuestError> {
         self.call(Call::of(command), COMMAND_DEADLINE).await
@@ -169,14 +191,54 @@ impl Agent {
     ) -> Result<T, GuestError> {
         let command = call.name;
         let outcome = self.link.command(&call, deadline).await;
-        outcome.map_err(|error| match error {
-            LinkError::Deadline { after } => GuestError::Silent { command, after },
-            LinkError::Closed => GuestError::Closed,
-            LinkError::Refused(reason) => GuestError::Refused { command, reason },
-            source @ (LinkError::Io(_)
-            | LinkError::TooLong { .. }
-            | LinkError::Malformed { .. }) => GuestError::Channel { command, source },
-        })
+        outcome.map_err(|error| failed(command, error))
+    }
+}
+
+fn failed(command: &'static str, error: LinkError) -> GuestError {
+    match error {
+        LinkError::Deadline { after } => GuestError::Silent { command, after },
+        LinkError::Closed => GuestError::Closed,
+        LinkError::Refused(reason) => GuestError::Refused { command, reason },
+        source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
+            GuestError::Channel { command, source }
+        }
+    }
+}
+
+/// How often the guest has closed the agent's port, seen from one moment on.
+#[derive(Clone)]
+struct Losses {
+    count: watch::Receiver<u64>,
+    at_first: u64,
+}
+
+impl Losses {
+    fn after_now(count: &watch::Receiver<u64>) -> Self {
+        let at_first = *count.borrow();
+        Self {
+            count: count.clone(),
+            at_first,
+        }
+    }
+
+    fn have_risen(&self) -> bool {
+        *self.count.borrow() != self.at_first
+    }
+
+    /// Waits for the next one.
+    async fn next(mut self) -> LinkError {
+        let at_first = self.at_first;
+        let has_risen = self
+            .count
+            .wait_for(|count| *count != at_first)
+            .await
+            .is_ok();
+        if !has_risen {
+            // The monitor is gone: the connection itself will tell.
+            std::future::pending::<()>().await;
+        }
+        LinkError::Closed
     }
 }
 

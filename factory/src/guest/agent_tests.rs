@@ -1,28 +1,30 @@
 //! The agent's channel against scripted agents at a real socket.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::agent::{Agent, AgentKind};
-use super::identity::{Identity, IdentityOrder};
-use super::{ExecError, ExecRequest, GuestError};
+use super::identity::IdentityOrder;
+use super::{BindError, Binding, ExecError, ExecRequest, GuestError, Identity};
 use crate::clock::WallNs;
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// A listening socket, and the folder that it is in.
-struct Port {
+pub(in crate::guest) struct Port {
     _folder: tempfile::TempDir,
-    path: PathBuf,
+    pub(in crate::guest) path: PathBuf,
     listener: UnixListener,
 }
 
-fn port() -> std::io::Result<Port> {
+pub(in crate::guest) fn port() -> std::io::Result<Port> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("agent.sock");
     let listener = UnixListener::bind(&path)?;
@@ -33,8 +35,13 @@ fn port() -> std::io::Result<Port> {
     })
 }
 
+/// A port that nobody closes.
+pub(in crate::guest) fn never_lost() -> watch::Receiver<u64> {
+    watch::channel(0).1
+}
+
 /// The next request on a connection; bytes that are no line of JSON are skipped, as an agent does.
-async fn request(socket: &mut UnixStream) -> anyhow::Result<Value> {
+pub(in crate::guest) async fn request(socket: &mut UnixStream) -> anyhow::Result<Value> {
     let mut line = Vec::new();
     loop {
         let byte = socket.read_u8().await?;
@@ -57,14 +64,14 @@ async fn synchronize(socket: &mut UnixStream, left_over: &[u8]) -> anyhow::Resul
     Ok(socket.write_all(format!("{answer}\n").as_bytes()).await?)
 }
 
-async fn connected(
+pub(in crate::guest) async fn connected(
     port: &Port,
     kind: AgentKind,
     left_over: &[u8],
 ) -> anyhow::Result<(Agent, UnixStream)> {
     let agent = tokio::spawn({
         let path = port.path.clone();
-        async move { Agent::connect(&path, kind, Instant::now() + LONG).await }
+        async move { Agent::connect(&path, kind, &never_lost(), Instant::now() + LONG).await }
     });
     let (mut socket, _) = port.listener.accept().await?;
     synchronize(&mut socket, left_over).await?;
@@ -89,7 +96,13 @@ async fn the_rest_of_the_templates_conversation_is_skipped() -> anyhow::Result<(
 async fn a_guest_that_never_answers_is_given_up_at_the_deadline() -> anyhow::Result<()> {
     let port = port()?;
     let deadline = Duration::from_secs(12);
-    let error = Agent::connect(&port.path, AgentKind::QemuGa, Instant::now() + deadline).await;
+    let error = Agent::connect(
+        &port.path,
+        AgentKind::QemuGa,
+        &never_lost(),
+        Instant::now() + deadline,
+    )
+    .await;
     let error = error.expect_err("nobody answers");
     assert_eq!(
         error.to_string(),
@@ -103,7 +116,13 @@ async fn an_agent_that_was_restarted_is_dialled_again() -> anyhow::Result<()> {
     let port = port()?;
     let path = port.path.clone();
     let agent = tokio::spawn(async move {
-        Agent::connect(&path, AgentKind::QemuGa, Instant::now() + LONG).await
+        Agent::connect(
+            &path,
+            AgentKind::QemuGa,
+            &never_lost(),
+            Instant::now() + LONG,
+        )
+        .await
     });
     // The first agent takes the request with it.
     let (mut first, _) = port.listener.accept().await?;
@@ -172,6 +191,124 @@ async fn a_stock_agent_runs_the_helper_and_is_asked_until_it_has_ended() -> anyh
     assert!(
         matches!(outcome, Err(ExecError::Spawn { errno: 2, .. })),
         "{outcome:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_waits_for_is_cancelled_and_keeps_its_turn_until_then()
+-> anyhow::Result<()> {
+    let port = port()?;
+    let (agent, mut socket) = connected(&port, AgentKind::VmintAgent, b"").await?;
+    let turns = Arc::new(Semaphore::new(1));
+    let turn = Arc::clone(&turns).try_acquire_owned()?;
+    let request_ = ExecRequest::new(vec!["sleep".into()], LONG);
+    let running = tokio::spawn(async move { agent.exec_in_turn(&request_, Some(turn)).await });
+    let exec = request(&mut socket).await?;
+    assert_eq!(exec["execute"], "vmint-exec");
+    running.abort();
+    let cancel = request(&mut socket).await?;
+    assert_eq!(cancel["execute"], "vmint-cancel");
+    assert_eq!(cancel["arguments"]["request"], exec["id"]);
+    assert_eq!(turns.available_permits(), 0);
+    socket
+        .write_all(
+            format!(
+                "{}\n",
+                json!({"return": {"found": true}, "id": cancel["id"]})
+            )
+            .as_bytes(),
+        )
+        .await?;
+    drop(tokio::time::timeout(LONG, turns.acquire()).await??);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_is_noticed_by_those_who_wait_for_it() -> anyhow::Result<()> {
+    let port = port()?;
+    let (lose, losses) = watch::channel(0);
+    let path = port.path.clone();
+    let agent = tokio::spawn(async move {
+        Agent::connect(&path, AgentKind::VmintAgent, &losses, Instant::now() + LONG).await
+    });
+    let (mut socket, _) = port.listener.accept().await?;
+    synchronize(&mut socket, b"").await?;
+    let agent = agent.await??;
+    let request_ = ExecRequest::new(vec!["sleep".into()], LONG);
+    let running = tokio::spawn({
+        let agent = agent.clone();
+        async move { agent.exec(&request_).await }
+    });
+    request(&mut socket).await?;
+    assert!(!agent.is_lost());
+    lose.send_replace(1);
+    let outcome = running.await?;
+    assert!(
+        matches!(outcome, Err(ExecError::Guest(GuestError::Closed))),
+        "{outcome:?}"
+    );
+    assert!(agent.is_lost());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_guest_refuses_to_bind_is_told_in_its_words() -> anyhow::Result<()> {
+    let port = port()?;
+    let (agent, mut socket) = connected(&port, AgentKind::VmintAgent, b"").await?;
+    let identity = Identity::new("before".into());
+    let mut binding = Binding {
+        hostname: Some("after".into()),
+        ..Binding::default()
+    };
+    binding.env.insert("KEY".into(), "secret".into());
+    for (answer, outcome) in [
+        (json!({"return": {"hostname": "after"}}), "after"),
+        (
+            json!({"return": {"hostname": "before"}}),
+            "the guest's answer to vmint-bind is wrong: the host name is \"before\", not \"after\"",
+        ),
+        (
+            json!({"error": {"class": "GenericError", "desc": "/etc: Is a directory"}}),
+            "/etc: Is a directory",
+        ),
+    ] {
+        let bound = tokio::spawn({
+            let (agent, identity, binding) = (agent.clone(), identity.clone(), binding.clone());
+            async move { agent.bind(&identity, &binding).await }
+        });
+        let asked = request(&mut socket).await?;
+        assert_eq!(asked["execute"], "vmint-bind");
+        assert_eq!(asked["arguments"]["env"]["KEY"], "secret");
+        let mut answer = answer;
+        answer["id"] = asked["id"].clone();
+        socket.write_all(format!("{answer}\n").as_bytes()).await?;
+        let text = match bound.await? {
+            Ok(bound) => bound.hostname,
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(text, outcome);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_stock_agent_lacks_is_refused_with_the_reason() -> anyhow::Result<()> {
+    let port = port()?;
+    let (agent, _socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+    let mut as_user = ExecRequest::new(vec!["id".into()], LONG);
+    as_user.user = Some("nobody".into());
+    let refusal = agent.exec(&as_user).await;
+    assert!(
+        matches!(&refusal, Err(ExecError::Unsupported { reason, .. }) if reason.contains("qemu-ga")),
+        "{refusal:?}"
+    );
+    let mut binding = Binding::default();
+    binding.env.insert("A".into(), "B".into());
+    let refusal = agent.bind(&Identity::new("x".into()), &binding).await;
+    assert!(
+        matches!(&refusal, Err(BindError::Unsupported { .. })),
+        "{refusal:?}"
     );
     Ok(())
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::GuestError;
 use super::agent::{Agent, AgentKind};
+use super::cancel::Cancel;
 use super::exec_report::{AgentReport, Ended, from_helper};
 use crate::Argv;
 use crate::wire::Call;
 
 /// How much longer than the command's own deadline its end is waited for: the helper kills it in the guest.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Longest single argument or variable that Linux passes to a program (`MAX_ARG_STRLEN`, 32 pages).
 const MAX_ARGUMENT_BYTES: usize = 131_071;
 
@@ -114,8 +116,18 @@ impl Agent {
     /// Runs a command in the guest.
     ///
     /// # Cancel safety
-    /// A dropped call leaves the command running until its own deadline.
+    /// A dropped call kills the command, with its descendants, a moment later. Stock `qemu-ga` cannot: there it runs
+    /// until its own deadline.
     pub(crate) async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome, ExecError> {
+        self.exec_in_turn(request, None).await
+    }
+
+    /// The same; `turn` is kept until the guest has nothing to do with the command any more.
+    pub(crate) async fn exec_in_turn(
+        &self,
+        request: &ExecRequest,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<ExecOutcome, ExecError> {
         refuse_invalid(request)?;
         let timeout = request
             .timeout
@@ -125,12 +137,17 @@ impl Agent {
         let ended = match self.kind {
             AgentKind::VmintAgent => {
                 let arguments = Arguments::new(request, timeout);
-                let report: AgentReport = self
-                    .call(Call::named("vmint-exec", &arguments), timeout + GRACE)
-                    .await?;
+                let running = Cancel::unless_answered(self, turn);
+                let call = Call::named("vmint-exec", &arguments).under(running.request);
+                let answer = self.call(call, timeout + GRACE).await;
+                if !matches!(answer, Err(GuestError::Silent { .. })) {
+                    running.answered();
+                }
+                let report: AgentReport = answer?;
                 report.decode()?
             }
             AgentKind::QemuGa => {
+                refuse_user(request.user.as_deref())?;
                 let input = (!request.stdin.is_empty()).then(|| request.stdin.clone());
                 from_helper(
                     self.run_helper("run", helper_args(request, timeout), input, timeout + GRACE)
@@ -174,30 +191,59 @@ fn outcome(
     })
 }
 
+/// The helper runs as the agent does.
+fn refuse_user(user: Option<&str>) -> Result<(), ExecError> {
+    match user {
+        None => Ok(()),
+        Some(_) => Err(ExecError::Unsupported {
+            what: "running a command as another user",
+            reason: super::STOCK_AGENT.to_owned(),
+        }),
+    }
+}
+
 fn refuse_invalid(request: &ExecRequest) -> Result<(), ExecError> {
+    let ExecRequest {
+        argv,
+        env,
+        cwd,
+        user,
+        ..
+    } = request;
+    refuse_unspeakable(argv, env, cwd.as_deref(), user.as_deref())
+}
+
+/// Refuses what Linux would not pass to a program, before the guest is asked.
+pub(super) fn refuse_unspeakable(
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    cwd: Option<&str>,
+    user: Option<&str>,
+) -> Result<(), ExecError> {
     let invalid = |reason: String| Err(ExecError::Invalid { reason });
-    if request.argv.first().is_none_or(String::is_empty) {
+    if argv.first().is_none_or(String::is_empty) {
         return invalid("argv names no program".to_owned());
     }
-    if let Some(name) = request
-        .env
+    if let Some(name) = env
         .keys()
         .find(|name| name.is_empty() || name.contains('='))
     {
         return invalid(format!("{name:?} is no name of an environment variable"));
     }
     let texts = || {
-        request
-            .argv
-            .iter()
-            .chain(request.env.keys())
-            .chain(request.env.values())
-            .chain(&request.cwd)
+        argv.iter()
+            .chain(env.keys())
+            .chain(env.values())
+            .map(String::as_str)
+            .chain(cwd)
+            .chain(user)
     };
     if texts().any(|text| text.contains('\0')) {
-        return invalid("an argument, a variable or the directory holds a NUL byte".to_owned());
+        return invalid(
+            "an argument, a variable, the directory or the user holds a NUL byte".to_owned(),
+        );
     }
-    let longest = texts().map(String::len).max().unwrap_or(0);
+    let longest = texts().map(str::len).max().unwrap_or(0);
     if longest > MAX_ARGUMENT_BYTES {
         return invalid(format!(
             "an argument or a variable has {longest} bytes; Linux takes {MAX_ARGUMENT_BYTES}"
@@ -218,6 +264,8 @@ struct Arguments<'a> {
     env: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     #[serde(skip_serializing_if = "String::is_empty")]
     stdin: String,
     timeout_ms: u64,
@@ -230,6 +278,7 @@ impl<'a> Arguments<'a> {
             argv: &request.argv,
             env: &request.env,
             cwd: request.cwd.as_deref(),
+            user: request.user.as_deref(),
             stdin: BASE64_STANDARD.encode(&request.stdin),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
             max_output: output_cap(request),

@@ -6,7 +6,9 @@
 //! ```text
 //!               vmint-agent        qemu-ga
 //!  exec.rs      vmint-exec         helper run       environment, process group, deadline, bounded output
+//!  bind.rs      vmint-bind         (host name only) host name, environment and files of whoever has it now
 //!  identity.rs  vmint-identity     helper identity  clock, names, entropy, the proof that the kernel reseeded
+//!  stream/      the stream port     -                what is long or lively: terminals, files
 //!  agent.rs     the commands that both have; which of the two it is
 //!     |
 //!  wire::Link   one actor owns the socket
@@ -17,12 +19,19 @@
 mod agent;
 #[cfg(test)]
 mod agent_tests;
+mod bind;
+mod cancel;
 mod error;
 mod exec;
 mod exec_report;
 mod helper;
 mod identity;
 mod lively;
+mod stream;
+
+/// Why something is not possible where the guest has the stock agent.
+pub(crate) const STOCK_AGENT: &str =
+    "the guest's agent is the stock qemu-ga; use vmint-agent (docs/guest.md)";
 
 pub(crate) use agent::Agent;
 pub use agent::AgentKind;
@@ -34,3 +43,4 @@ pub use lively::{
     BindError, Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter,
     StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };
+pub(crate) use stream::StreamLink;

@@ -73,6 +73,7 @@ impl Host {
             accel: self.accel,
             host_cpu: self.cpu_model.clone(),
             machine: spec.machine,
+            devices: crate::qemu::DEVICES,
             cpu: cpu_of(spec, self.accel),
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,

@@ -21,6 +21,16 @@ const TRANSLATION_MIB: u32 = 64;
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// The agent's port, as stock `qemu-ga` looks for it.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+/// The same port for the monitor.
+pub(super) const AGENT_ID: &str = "agent";
+/// The port of streams, which our own agent serves.
+const STREAM_PORT: &str = "vmint.stream.0";
+/// The port that belongs to the sandbox's user.
+const RUNTIME_PORT: &str = "vmint.runtime.0";
+
+/// Raised with every change of the devices below: a state loads only into a machine that has the same ones, so a
+/// generation says which it was saved from.
+pub(crate) const DEVICES: u32 = 2;
 
 /// The words of a command line, in pairs.
 #[derive(Default)]
@@ -126,11 +136,19 @@ fn channels(words: &mut Words, order: &LaunchOrder) {
     );
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-pci,id=ports,max_ports=8");
-    words.pair("-chardev", socket("agent", ends.agent.as_raw_fd()));
-    words.pair(
-        "-device",
-        format!("virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"),
-    );
+    let ports = [
+        (AGENT_ID, &ends.agent, AGENT_PORT),
+        ("stream", &ends.stream, STREAM_PORT),
+        ("runtime", &ends.runtime, RUNTIME_PORT),
+    ];
+    for (nr, (id, end, name)) in (1..).zip(ports) {
+        words.pair("-chardev", socket(id, end.as_raw_fd()));
+        // With an id, the monitor reports when the guest opens or closes the port.
+        words.pair(
+            "-device",
+            format!("virtserialport,bus=ports.0,nr={nr},id={id},chardev={id},name={name}"),
+        );
+    }
 }
 
 /// A path as the value of an option: QEMU reads two commas as one.

@@ -38,6 +38,8 @@ impl Qemu {
         let inherited = vec![
             ends.monitor,
             ends.agent,
+            ends.stream,
+            ends.runtime,
             ends.console,
             ends.console_log,
             ends.state,

@@ -5,6 +5,7 @@
 //!  argv.rs     a launch order as a command line (pure)
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
+//!  ports.rs    what QMP says of the guest's ports
 //!  stub.rs     the part of a kernel that a clone has to be given
 //! ```
 
@@ -15,9 +16,11 @@ mod driver;
 mod monitor;
 #[cfg(test)]
 mod monitor_tests;
+mod ports;
 mod probe;
 mod stub;
 
+pub(crate) use argv::DEVICES;
 pub(crate) use driver::Qemu;
 pub use probe::ProbeError;
 pub(crate) use probe::{Found, probe};

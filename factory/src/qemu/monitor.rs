@@ -16,7 +16,8 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::argv::STATE_SET;
+use super::argv::{AGENT_ID, STATE_SET};
+use super::ports::PortWatch;
 use crate::driver::{Monitor, MonitorError};
 use crate::wire::{Call, Event, Link, LinkError, LinkSettings};
 
@@ -32,6 +33,7 @@ pub(super) const EXIT_ON_ERROR_SINCE: (i64, i64) = (9, 1);
 pub(super) struct Qmp {
     link: Link,
     migration: watch::Sender<Option<MigrationStatus>>,
+    agent_losses: watch::Receiver<u64>,
     /// Whether a failed load leaves the process alive, so that it can say why.
     keeps_alive: bool,
 }
@@ -60,14 +62,20 @@ impl Qmp {
     ) -> Result<Self, MonitorError> {
         let (migration, _) = watch::channel(None);
         let seen = migration.clone();
+        let (agent_port, agent_losses) = PortWatch::new(AGENT_ID);
         let settings = LinkSettings {
             max_line_bytes: MAX_LINE_BYTES,
             strict: true,
         };
-        let link = Link::start(socket, settings, move |event| on_event(&seen, &event));
+        let link = Link::start(socket, settings, move |event| match event.name.as_str() {
+            "MIGRATION" => on_migration(&seen, &event),
+            "VSERPORT_CHANGE" => agent_port.on_change(&event.data),
+            _ => tracing::debug!(event = event.name, data = %event.data, "the hypervisor reports"),
+        });
         let qmp = Self {
             link,
             migration,
+            agent_losses,
             keeps_alive,
         };
         qmp.execute_within(&qapi_qmp::qmp_capabilities { enable: None }, deadline)
@@ -177,6 +185,10 @@ impl Monitor for Qmp {
         self.migrate("loading", command, deadline).boxed()
     }
 
+    fn agent_losses(&self) -> watch::Receiver<u64> {
+        self.agent_losses.clone()
+    }
+
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>> {
         async { self.execute(&qapi_qmp::quit {}).await.map(drop) }.boxed()
     }
@@ -201,14 +213,10 @@ fn is_final(status: MigrationStatus) -> bool {
     )
 }
 
-fn on_event(migration: &watch::Sender<Option<MigrationStatus>>, event: &Event) {
+fn on_migration(migration: &watch::Sender<Option<MigrationStatus>>, event: &Event) {
     #[derive(Deserialize)]
     struct Data {
         status: MigrationStatus,
-    }
-    if event.name != "MIGRATION" {
-        tracing::debug!(event = event.name, data = %event.data, "the hypervisor reports");
-        return;
     }
     // A status that a later QEMU may invent is none that is waited for.
     if let Ok(Data { status }) = Data::deserialize(&event.data) {

@@ -65,6 +65,9 @@ pub struct Recipe {
     pub host_cpu: String,
     /// The board.
     pub machine: MachineType,
+    /// The devices that a machine has: generations from before this was said have 0.
+    #[serde(default)]
+    pub devices: u32,
     /// The CPU model given to the hypervisor.
     pub cpu: String,
     /// Virtual CPUs.

@@ -75,6 +75,29 @@ impl Console {
     }
 }
 
+/// Keeps a console within its limit, and complains of one that is lost only once: somebody has removed the file, and
+/// it will not come back.
+#[derive(Debug)]
+pub(super) struct Trimmer {
+    console: Console,
+    has_complained: bool,
+}
+
+impl Trimmer {
+    pub(super) fn new(console: Console) -> Self {
+        Self {
+            console,
+            has_complained: false,
+        }
+    }
+
+    /// Trims it. Answers the reason the first time that it cannot.
+    pub(super) fn trim(&mut self) -> Option<io::Error> {
+        let error = self.console.trim().err()?;
+        (!std::mem::replace(&mut self.has_complained, true)).then_some(error)
+    }
+}
+
 /// The last bytes of a file.
 fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     use std::io::Seek;
@@ -90,6 +113,20 @@ fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_lost_console_is_complained_of_once() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let console = Console::new(folder.path().join("console.log"), 1000);
+        let mut trimmer = Trimmer::new(console.clone());
+        fs::write(&console.log, "here")?;
+        assert!(trimmer.trim().is_none());
+        fs::remove_file(&console.log)?;
+        let error = trimmer.trim().expect("it is gone");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(trimmer.trim().is_none());
+        Ok(())
+    }
 
     #[test]
     fn the_newest_part_is_kept_and_no_more() -> io::Result<()> {

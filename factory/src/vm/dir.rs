@@ -23,6 +23,8 @@ pub(crate) struct VmDir {
 pub(crate) struct DirEnds {
     pub(crate) monitor: OwnedFd,
     pub(crate) agent: OwnedFd,
+    pub(crate) stream: OwnedFd,
+    pub(crate) runtime: OwnedFd,
     pub(crate) console: OwnedFd,
     pub(crate) console_log: OwnedFd,
 }
@@ -46,6 +48,8 @@ impl VmDir {
         let ends = DirEnds {
             monitor: UnixListener::bind(dir.monitor())?.into(),
             agent: UnixListener::bind(dir.agent())?.into(),
+            stream: UnixListener::bind(dir.stream())?.into(),
+            runtime: UnixListener::bind(dir.runtime())?.into(),
             console: UnixListener::bind(dir.console())?.into(),
             console_log: dir.open_console_log()?.into(),
         };
@@ -70,6 +74,14 @@ impl VmDir {
 
     pub(crate) fn agent(&self) -> PathBuf {
         self.path.join("agent.sock")
+    }
+
+    pub(crate) fn stream(&self) -> PathBuf {
+        self.path.join("stream.sock")
+    }
+
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.path.join("runtime.sock")
     }
 
     pub(crate) fn console(&self) -> PathBuf {

@@ -103,6 +103,8 @@ impl LiveVm {
             ends: MachineEnds {
                 monitor: ends.monitor,
                 agent: ends.agent,
+                stream: ends.stream,
+                runtime: ends.runtime,
                 console: ends.console,
                 console_log: ends.console_log,
                 state: plan.state,
@@ -165,19 +167,30 @@ impl LiveVm {
         kind: AgentKind,
         deadline: Instant,
     ) -> Result<Agent, GuestError> {
-        /// A process that was killed closes its sockets a moment before it is reaped.
-        const REAPED_SOON: Duration = Duration::from_millis(500);
         let socket = self.dir.join("agent.sock");
         match self
-            .unless_ended(Agent::connect(&socket, kind, deadline))
+            .unless_ended(Agent::connect(
+                &socket,
+                kind,
+                &self.monitor.agent_losses(),
+                deadline,
+            ))
             .await
         {
-            Err(error @ (GuestError::Closed | GuestError::Channel { .. })) => {
-                let end = tokio::time::timeout(REAPED_SOON, self.ended()).await;
-                Err(end.map_or(error, |end| GuestError::Ended { reason: end.how }))
-            }
+            Err(error) => Err(self.or_ended(error).await),
             outcome => outcome,
         }
+    }
+
+    /// Why the guest failed: the machine's end, when that is why its channels are closed.
+    pub(crate) async fn or_ended(&self, error: GuestError) -> GuestError {
+        /// A process that was killed closes its sockets a moment before it is reaped.
+        const REAPED_SOON: Duration = Duration::from_millis(500);
+        if !matches!(error, GuestError::Closed | GuestError::Channel { .. }) {
+            return error;
+        }
+        let end = tokio::time::timeout(REAPED_SOON, self.ended()).await;
+        end.map_or(error, |end| GuestError::Ended { reason: end.how })
     }
 
     /// Waits for an agent of which it is not known yet which it is.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::console::{CHECK_EVERY, Console};
+use super::console::{CHECK_EVERY, Console, Trimmer};
 use super::dir::VmDir;
 use crate::driver::Monitor;
 use crate::process::Child;
@@ -64,8 +64,7 @@ impl Owner {
     async fn until_ended(&mut self) -> VmEnd {
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Said once: somebody may have removed the file, and it will not come back.
-        let mut is_console_lost = false;
+        let mut trimmer = Trimmer::new(self.console.clone());
         loop {
             tokio::select! {
                 exit = self.child.wait() => {
@@ -77,9 +76,7 @@ impl Owner {
                 // None: the last handle is gone, and with it everybody who could want the machine.
                 _ = self.requests.recv() => return self.end().await,
                 _ = check.tick() => {
-                    if let Err(error) = self.console.trim()
-                        && !std::mem::replace(&mut is_console_lost, true)
-                    {
+                    if let Some(error) = trimmer.trim() {
                         tracing::warn!(%error, "a console's log cannot be cut");
                     }
                 }

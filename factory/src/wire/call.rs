@@ -9,6 +9,8 @@ pub(crate) struct Call<'a, A> {
     arguments: &'a A,
     /// Whether the sentinel goes before it, which throws away what the other side has not understood yet.
     pub(super) delimited: bool,
+    /// An id that the caller has taken, to speak of this very command later.
+    pub(super) id: Option<u64>,
 }
 
 /// What is written.
@@ -26,6 +28,7 @@ impl<'a, A> Call<'a, A> {
             name,
             arguments,
             delimited: false,
+            id: None,
         }
     }
 
@@ -33,6 +36,14 @@ impl<'a, A> Call<'a, A> {
     pub(crate) fn delimited(self) -> Self {
         Self {
             delimited: true,
+            ..self
+        }
+    }
+
+    /// The same, under an id of [`super::Link::take_id`].
+    pub(crate) fn under(self, id: u64) -> Self {
+        Self {
+            id: Some(id),
             ..self
         }
     }

@@ -96,6 +96,16 @@ impl Link {
         settings: LinkSettings,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Self {
+        Self::start_until(socket, settings, on_event, std::future::pending())
+    }
+
+    /// The same for a connection that is of no use any more when `lost` says why.
+    pub(crate) fn start_until(
+        socket: UnixStream,
+        settings: LinkSettings,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+        lost: impl Future<Output = LinkError> + Send + 'static,
+    ) -> Self {
         let (read, write) = socket.into_split();
         let (requests, inbox) = mpsc::channel(QUEUED_REQUESTS);
         let (verdict_sender, verdict) = watch::channel(None);
@@ -110,7 +120,10 @@ impl Link {
             pending: HashMap::new(),
         };
         tokio::spawn(async move {
-            let why = actor.run(inbox).await;
+            let why = tokio::select! {
+                why = actor.run(inbox) => why,
+                why = lost => why,
+            };
             verdict_sender.send_replace(Some(why));
         });
         // Ids of one connection must not be those of the one before it: its late replies may still come.
@@ -120,6 +133,11 @@ impl Link {
             next_id: Arc::new(AtomicU64::new(first_id)),
             verdict,
         }
+    }
+
+    /// An id for one command to come.
+    pub(crate) fn take_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Sends one command and waits for its reply.
@@ -135,7 +153,7 @@ impl Link {
         command: &Call<'_, A>,
         after: Duration,
     ) -> Result<T, LinkError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = command.id.unwrap_or_else(|| self.take_id());
         let mut line = Vec::new();
         if command.delimited {
             line.push(SENTINEL);
@@ -164,6 +182,11 @@ impl Link {
         tokio::time::timeout(after, exchange)
             .await
             .unwrap_or(Err(LinkError::Deadline { after }))
+    }
+
+    /// Whether the link is dead.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.verdict.borrow().is_some()
     }
 
     /// Waits until the link is dead and says why.

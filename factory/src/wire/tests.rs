@@ -192,6 +192,35 @@ async fn a_close_in_the_middle_of_a_line_is_a_close() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_link_that_is_of_no_use_any_more_ends_and_lets_its_socket_go() -> anyhow::Result<()> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let (lose, lost) = tokio::sync::oneshot::channel::<()>();
+    let settings = LinkSettings {
+        max_line_bytes: MAX_LINE_BYTES,
+        strict: true,
+    };
+    let link = Link::start_until(ours, settings, |_| {}, async {
+        drop(lost.await);
+        LinkError::Closed
+    });
+    let mut peer = BufReader::new(theirs);
+    let waiting = ask(&link, "waiting", LONG);
+    let mut line = String::new();
+    peer.read_line(&mut line).await?;
+    assert!(!link.is_dead());
+    drop(lose);
+    assert_eq!(waiting.await?, Err(LinkError::Closed));
+    assert!(link.is_dead());
+    line.clear();
+    assert_eq!(
+        peer.read_line(&mut line).await?,
+        0,
+        "the next connection finds the way free"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn nonsense_ends_a_strict_link_and_no_other() -> anyhow::Result<()> {
     let (strict, mut peer) = link(true)?;
     peer.say("nonsense\n").await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use vmint_factory::{
     Accel, AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
-    MachineType, TemplateSpec, Vm, VmId,
+    TemplateSpec, Vm, VmId,
 };
 
 /// How long anything may take that is waited for: generous, because the machine may be busy.
@@ -158,20 +158,9 @@ pub fn expected_accel(factory: &Factory) -> anyhow::Result<()> {
 pub fn guest_spec(name: &str) -> TemplateSpec {
     let guest = guest_folder();
     TemplateSpec {
-        name: name.to_owned(),
-        kernel: guest.join("vmlinuz"),
-        initrd: guest.join("initrd.img"),
-        kernel_params: String::new(),
-        machine: MachineType::Q35,
-        cpu: None,
-        vcpus: 1,
-        max_vcpus: 1,
-        memory_mib: 256,
-        max_memory_mib: 256,
         ready_timeout: LONG,
         console_max_bytes: 64 * 1024,
-        warmup: Vec::new(),
-        verify: Vec::new(),
+        ..TemplateSpec::new(name, guest.join("vmlinuz"), guest.join("initrd.img"))
     }
 }
 

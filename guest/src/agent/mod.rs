@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! port ─► inbox ─► request ─► calls ─┬─► outbox ─► port
-//!                                    └─► jobs: processes, answered when they end ─► outbox
+//!                                    ├─► jobs: processes, answered when they end ─► outbox
+//!                                    └─► waits: for the kernel, answered when it is done ─► outbox
+//! stream port ◄─► streams: processes and files, in frames
 //! ```
 //!
 //! - One thread and one `poll`: [`server`] has the loop, and nothing here waits elsewhere for longer than a kernel call
@@ -12,6 +14,7 @@
 //!   a request does not need is not run.
 //! - The host may go and come back at any time; a command that runs then keeps its deadline.
 
+mod bind;
 mod calls;
 mod errors;
 mod identity;
@@ -22,10 +25,13 @@ mod kin;
 mod orders;
 mod outbox;
 mod port;
+mod process;
 mod request;
 mod server;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::ffi::OsString;
 
@@ -33,22 +39,35 @@ use crate::{EXIT_FAILED, sys, usage};
 
 /// Where the host is, unless the command line says otherwise.
 const PORT: &str = "/dev/virtio-ports/org.qemu.guest_agent.0";
+/// Where streams go, from when they are first asked for.
+const STREAM_PORT: &str = "/dev/virtio-ports/vmint.stream.0";
 /// Longest request, without its line end.
 const LINE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
-    let path = match (args.next(), args.next(), args.next()) {
-        (None, None, None) => PORT.to_owned(),
-        (Some(option), Some(path), None) if option == "--port" => {
-            path.to_string_lossy().into_owned()
-        }
-        _ => return usage("agent takes --port and a path, or nothing"),
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
+    let Some((path, stream_path)) = paths(args) else {
+        return usage("agent takes --port and --stream-port, each with a path, or nothing");
     };
     sys::return_big_allocations();
+    sys::notice_protection();
+    let open_stream_port = Box::new(move || port::Port::open(&stream_path));
     let failure = match port::Port::open(&path) {
-        Ok(port) => server::Server::new(port).run(),
+        Ok(port) => server::Server::new(port, open_stream_port).run(),
         Err(failure) => failure,
     };
     eprintln!("vmint-agent: {failure}");
     EXIT_FAILED
+}
+
+fn paths(mut args: impl Iterator<Item = OsString>) -> Option<(String, String)> {
+    let (mut port, mut stream_port) = (PORT.to_owned(), STREAM_PORT.to_owned());
+    while let Some(option) = args.next() {
+        let path = match option.to_str()? {
+            "--port" => &mut port,
+            "--stream-port" => &mut stream_port,
+            _ => return None,
+        };
+        *path = args.next()?.to_string_lossy().into_owned();
+    }
+    Some((port, stream_port))
 }

@@ -9,11 +9,19 @@ use super::request::Request;
 use crate::base64;
 use crate::command::{Environment, Program};
 use crate::json::{Reader, Wrong};
+use crate::sys::WindowSize;
 
 /// Kept bytes of each stream where the request does not say.
 const DEFAULT_MAX_OUTPUT_BYTES: u64 = 8 * 1024 * 1024;
 /// Most that is kept of each stream, whoever asks.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What a terminal is called, and shows, where nobody says otherwise.
+const DEFAULT_TERM: &[u8] = b"xterm";
+const DEFAULT_WINDOW: WindowSize = WindowSize {
+    rows: 24,
+    columns: 80,
+};
 
 const ENV_NEEDS: CallError = CallError::Argument {
     name: "env",
@@ -24,7 +32,10 @@ const ENV_NEEDS: CallError = CallError::Argument {
 struct Draft {
     argv: Vec<CString>,
     env: Environment,
+    /// Set on top, whatever the user brings.
+    asked: Environment,
     env_is_right: bool,
+    user: Option<String>,
     cwd: Option<CString>,
     stdin: Option<Vec<u8>>,
     timeout_ms: u64,
@@ -37,7 +48,9 @@ impl Draft {
         Self {
             argv: Vec::new(),
             env,
+            asked: Environment::default(),
             env_is_right: true,
+            user: None,
             cwd: None,
             stdin: None,
             timeout_ms: 0,
@@ -47,7 +60,29 @@ impl Draft {
     }
 
     fn set_env(&mut self, key: &str, value: &str) {
-        self.env_is_right &= self.env.set(key.into(), value.as_bytes()).is_some();
+        self.env_is_right &= self.asked.set(key.into(), value.as_bytes()).is_some();
+    }
+
+    /// What all commands of ours have.
+    fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
+        match key {
+            "argv" => value.list(&mut |item| c_string(item).map(|word| self.argv.push(word))),
+            "env" => value
+                .object(&mut |key, value| value.string().map(|value| self.set_env(key, &value))),
+            "cwd" => {
+                self.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/");
+                Ok(())
+            }
+            "user" => {
+                self.user = user(value)?;
+                Ok(())
+            }
+            "timeout-ms" => {
+                self.timeout_ms = value.unsigned()?;
+                Ok(())
+            }
+            _ => value.skip(),
+        }
     }
 
     fn into_order(self) -> Result<Order, CallError> {
@@ -59,7 +94,7 @@ impl Draft {
             needs: "a program",
         })?;
         Ok(Order {
-            program,
+            program: program.run_by(self.user).asking_for(self.asked),
             stdin: self.stdin.unwrap_or_default(),
             timeout: (self.timeout_ms > 0).then(|| Duration::from_millis(self.timeout_ms)),
             max_output_bytes: self.max_output_bytes.min(MAX_OUTPUT_BYTES),
@@ -68,23 +103,78 @@ impl Draft {
     }
 }
 
-/// `{argv, env, cwd, stdin, timeout-ms, max-output}`
-pub(super) fn vmint_exec(request: &Request<'_>, own: &Environment) -> Result<Order, CallError> {
+/// `{argv, env, cwd, user, stdin, timeout-ms, max-output}`
+pub(super) fn vmint_exec(
+    request: &Request<'_>,
+    own: &Environment,
+    bound: &Environment,
+) -> Result<Order, CallError> {
     let mut draft = Draft::new(own.clone());
+    draft.env.merge(bound);
     request.arguments(&mut |key, value| {
         match key {
-            "argv" => value.list(&mut |item| c_string(item).map(|word| draft.argv.push(word)))?,
-            "env" => value
-                .object(&mut |key, value| value.string().map(|value| draft.set_env(key, &value)))?,
-            "cwd" => draft.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/"),
             "stdin" => draft.stdin = Some(bytes(value)?),
-            "timeout-ms" => draft.timeout_ms = value.unsigned()?,
             "max-output" => draft.max_output_bytes = value.unsigned()?,
-            _ => value.skip()?,
+            _ => draft.take(key, value)?,
         }
         Ok(())
     })?;
     draft.into_order()
+}
+
+/// A command whose streams are not kept, but passed on.
+pub(super) struct StreamOrder {
+    pub(super) program: Program,
+    pub(super) stdin: bool,
+    pub(super) timeout: Option<Duration>,
+    /// `None`: no terminal.
+    pub(super) window: Option<WindowSize>,
+}
+
+/// `{argv, env, cwd, user, timeout-ms, stdin, tty}`
+pub(super) fn stream_exec(
+    arguments: &[u8],
+    own: &Environment,
+    bound: &Environment,
+) -> Result<StreamOrder, CallError> {
+    let mut draft = Draft::new(own.clone());
+    let (mut stdin, mut window) = (false, None);
+    let mut reader = Reader::new(arguments);
+    reader.fields(&mut |key, value| {
+        match key {
+            "stdin" => stdin = value.boolean()?,
+            "tty" => window = Some(window_size(value)?),
+            _ => draft.take(key, value)?,
+        }
+        Ok(())
+    })?;
+    if window.is_some() {
+        // These are right: neither has a byte that a variable may not have.
+        let _ = draft.env.set("TERM".into(), DEFAULT_TERM);
+    }
+    draft.env.merge(bound);
+    let order = draft.into_order()?;
+    Ok(StreamOrder {
+        program: order.program,
+        stdin,
+        timeout: order.timeout,
+        window,
+    })
+}
+
+fn window_size(value: &mut Reader<'_>) -> Result<WindowSize, Wrong> {
+    let mut size = DEFAULT_WINDOW;
+    value.fields(&mut |key, value| {
+        let side = match key {
+            "rows" => &mut size.rows,
+            "cols" => &mut size.columns,
+            _ => return value.skip(),
+        };
+        let wrong = value.wrong("a number of at most 65535");
+        *side = u16::try_from(value.unsigned()?).map_err(|_| wrong)?;
+        Ok(())
+    })?;
+    Ok(size)
 }
 
 /// `{path, arg, env, input-data, capture-output}`; here an environment replaces the guest's own, as in `qemu-ga`.
@@ -144,6 +234,15 @@ fn c_string(value: &mut Reader<'_>) -> Result<CString, Wrong> {
     CString::new(value.string()?.into_owned()).map_err(|_| wrong)
 }
 
+/// A name or a number; an empty name is as none.
+fn user(value: &mut Reader<'_>) -> Result<Option<String>, Wrong> {
+    let name = match value.is_string() {
+        true => value.string()?.into_owned(),
+        false => value.unsigned()?.to_string(),
+    };
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
 fn bytes(value: &mut Reader<'_>) -> Result<Vec<u8>, Wrong> {
     let wrong = value.wrong("base64");
     base64::decode(&value.string()?).ok_or(wrong)
@@ -154,7 +253,7 @@ mod tests {
     use super::*;
 
     fn error(
-        exec: fn(&Request<'_>, &Environment) -> Result<Order, CallError>,
+        exec: impl Fn(&Request<'_>, &Environment) -> Result<Order, CallError>,
         arguments: &str,
     ) -> String {
         let line = format!("{{\"execute\":\"x\",\"arguments\":{arguments}}}");
@@ -164,9 +263,13 @@ mod tests {
             .map_or_else(|| "taken".to_owned(), |error| error.to_string())
     }
 
+    fn vmint_exec(request: &Request<'_>, own: &Environment) -> Result<Order, CallError> {
+        super::vmint_exec(request, own, own)
+    }
+
     #[test]
     fn takes_what_the_protocol_has() {
-        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
+        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","user":"root","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
         assert_eq!(error(vmint_exec, all), "taken");
         assert_eq!(
             error(

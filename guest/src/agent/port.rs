@@ -59,10 +59,17 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
 
     /// What to poll for, with or without something to say.
     pub(super) fn poll_entry(&self, outbox: &Outbox) -> libc::pollfd {
+        self.poll_entry_for(true, !outbox.is_empty())
+    }
+
+    pub(super) fn poll_entry_for(&self, read: bool, write: bool) -> libc::pollfd {
         let (fd, events) = match &self.silent {
             Some(watch) => (watch.fd(), libc::POLLIN),
-            None if outbox.is_empty() => (self.fd(), libc::POLLIN),
-            None => (self.fd(), libc::POLLIN | libc::POLLOUT),
+            None => {
+                let read = if read { libc::POLLIN } else { 0 };
+                let write = if write { libc::POLLOUT } else { 0 };
+                (self.fd(), read | write)
+            }
         };
         libc::pollfd {
             fd: fd.as_raw_fd(),
@@ -73,6 +80,14 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
 
     /// Reads once. Call it when the entry was ready.
     pub(super) fn listen(&mut self, inbox: &mut Inbox) -> Result<Heard, Failure> {
+        self.listen_with(&mut |input| inbox.fill(input))
+    }
+
+    /// As [`Self::listen`], with whatever takes what the one read gives.
+    pub(super) fn listen_with(
+        &mut self,
+        fill: &mut dyn FnMut(&mut R) -> io::Result<usize>,
+    ) -> Result<Heard, Failure> {
         if let Some(watch) = &self.silent {
             watch.take().doing(|| "watch the port".to_owned())?;
             if self.hung_up()? {
@@ -80,7 +95,7 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
             }
             self.silent = None;
         }
-        match inbox.fill(&mut self.input) {
+        match fill(&mut self.input) {
             Ok(0) => self.fall_silent().map(|()| Heard::End),
             Ok(_) => Ok(Heard::Something),
             Err(error)
@@ -106,7 +121,20 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
         Ok(())
     }
 
-    fn fall_silent(&mut self) -> Result<(), Failure> {
+    /// Where to write to, while somebody is there.
+    pub(super) fn output(&mut self) -> Option<&mut W> {
+        match self.silent {
+            Some(_) => None,
+            None => Some(&mut self.output),
+        }
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    /// Polls no more for anything but the host's return, if it has really gone.
+    pub(super) fn fall_silent(&mut self) -> Result<(), Failure> {
         let watch = ChangeWatch::on(&self.input).doing(|| "watch the port".to_owned())?;
         // The first look is ready at once, with the state as it is. A host that came back meanwhile is seen here.
         watch.take().doing(|| "watch the port".to_owned())?;

@@ -8,24 +8,26 @@ use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use serde_json::json;
 
-use super::{path_with, reserved};
+use super::{exec_live, path_with};
 use crate::cli::args::ExecArgs;
-use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError, Refusal};
+use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print_bytes};
-use crate::http::limits::EXEC_BODY_MAX_BYTES;
+use crate::http::limits::{EXEC_BODY_MAX_BYTES, HEADER_MAX_BYTES};
 use crate::http::view::ExecResult;
 
 /// The service said no.
-const REFUSED: u8 = 125;
+pub(super) const REFUSED: u8 = 125;
 /// The program is there and cannot be run.
 const NOT_EXECUTABLE: u8 = 126;
 /// There is no such program.
 const NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the command.
-const SIGNALLED: i32 = 128;
+pub(super) const SIGNALLED: i32 = 128;
 /// The guest kernel's numbers for "no such file" and "a part of the path is no directory".
 const NO_SUCH_PROGRAM: [i32; 2] = [2, 20];
+/// What fits into the head of a request, with room for the rest of it. Longer ones go as a body.
+const PATH_MAX_BYTES: usize = HEADER_MAX_BYTES - (16 << 10);
 /// What fits into the body of an exec, base64 and the other fields included.
 const STDIN_MAX_BYTES: usize = (EXEC_BODY_MAX_BYTES - (64 << 10)) / 4 * 3;
 
@@ -34,9 +36,31 @@ pub(in crate::cli) async fn run(
     output: Output,
     args: ExecArgs,
 ) -> Result<u8, CliError> {
-    if args.tty {
-        return Err(reserved("exec --tty"));
+    let is_plain = !args.interactive && !args.tty;
+    let is_long = exec_live::path(&args).len() > PATH_MAX_BYTES;
+    if output.json && args.tty {
+        let why = "a terminal's output is no JSON: leave --tty or --json out";
+        return Err(CliError::Usage(why.to_owned()));
     }
+    if output.json || (is_long && is_plain) {
+        return once(client, output, args).await;
+    }
+    if is_long {
+        return Err(CliError::Usage(format!(
+            "the arguments and variables of a live command may take {PATH_MAX_BYTES} bytes"
+        )));
+    }
+    match exec_live::run(client, &args).await {
+        Err(CliError::Client(ClientError::Refused(refusal))) => {
+            eprintln!("vmint: {refusal}");
+            Ok(failure_code(&refusal.code, refusal.errno))
+        }
+        result => result,
+    }
+}
+
+/// In one request: what the command writes comes when it has ended.
+async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, CliError> {
     let stdin = if args.interactive {
         read_stdin()?
     } else {
@@ -48,6 +72,7 @@ pub(in crate::cli) async fn run(
         "argv": args.argv,
         "env": args.env.into_iter().collect::<BTreeMap<_, _>>(),
         "cwd": args.cwd.unwrap_or_default(),
+        "user": args.user.unwrap_or_default(),
         "stdin_b64": BASE64_STANDARD.encode(stdin),
         "timeout_ms": args.timeout.as_secs_f64() * 1e3,
     });
@@ -64,7 +89,7 @@ pub(in crate::cli) async fn run(
         }
         Err(ClientError::Refused(refusal)) => {
             eprintln!("vmint: {refusal}");
-            Ok(refusal_code(&refusal))
+            Ok(failure_code(&refusal.code, refusal.errno))
         }
         Err(error) => Err(error.into()),
     }
@@ -126,8 +151,9 @@ fn exit_code(result: &ExecResult) -> u8 {
     u8::try_from(code & 0xff).unwrap_or(REFUSED)
 }
 
-fn refusal_code(refusal: &Refusal) -> u8 {
-    match (refusal.code.as_str(), refusal.errno) {
+/// The exit code for a command that did not come to its end.
+pub(super) fn failure_code(code: &str, errno: Option<i32>) -> u8 {
+    match (code, errno) {
         ("exec_failed", Some(errno)) if NO_SUCH_PROGRAM.contains(&errno) => NOT_FOUND,
         ("exec_failed", _) => NOT_EXECUTABLE,
         _ => REFUSED,
@@ -151,24 +177,15 @@ mod tests {
         }
     }
 
-    fn refusal(code: &str, errno: Option<i32>) -> Refusal {
-        Refusal {
-            code: code.to_owned(),
-            title: String::new(),
-            detail: String::new(),
-            errno,
-        }
-    }
-
     #[test]
     fn exit_codes_are_those_of_docker_exec() {
         assert_eq!(exit_code(&result(Some(0), None)), 0);
         assert_eq!(exit_code(&result(Some(3), None)), 3);
         assert_eq!(exit_code(&result(None, Some(9))), 137);
-        assert_eq!(refusal_code(&refusal("exec_failed", Some(2))), 127);
-        assert_eq!(refusal_code(&refusal("exec_failed", Some(13))), 126);
-        assert_eq!(refusal_code(&refusal("unknown_sandbox", None)), 125);
-        assert_eq!(refusal_code(&refusal("timeout", None)), 125);
+        assert_eq!(failure_code("exec_failed", Some(2)), 127);
+        assert_eq!(failure_code("exec_failed", Some(13)), 126);
+        assert_eq!(failure_code("unknown_sandbox", None), 125);
+        assert_eq!(failure_code("timeout", None), 125);
     }
 
     #[test]

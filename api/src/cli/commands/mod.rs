@@ -4,11 +4,14 @@ pub(super) mod checkout;
 pub(super) mod clean;
 pub(super) mod config;
 pub(super) mod console;
+pub(super) mod cp;
 pub(super) mod doctor;
 pub(super) mod exec;
+mod exec_live;
 pub(super) mod inspect;
 pub(super) mod pool;
 pub(super) mod ps;
+mod query;
 pub(super) mod sandbox;
 pub(super) mod serve;
 pub(super) mod template;
@@ -25,13 +28,18 @@ pub(super) fn reserved(what: &str) -> CliError {
 /// A path with one name or id in it, whatever its letters.
 fn path_with(before: &str, name: &str, after: &str) -> String {
     let mut path = before.to_owned();
-    for byte in name.bytes() {
+    encode(&mut path, name.as_bytes());
+    path + after
+}
+
+/// Adds bytes to a URL as one part of it.
+fn encode(url: &mut String, bytes: &[u8]) {
+    for byte in bytes {
         match byte {
-            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => path.push(char::from(b)),
-            b => path.push_str(&format!("%{b:02X}")),
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(b) => url.push(char::from(*b)),
+            b => url.push_str(&format!("%{b:02X}")),
         }
     }
-    path + after
 }
 
 #[cfg(test)]

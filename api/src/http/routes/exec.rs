@@ -38,7 +38,7 @@ pub(in crate::http) struct ExecBody {
     #[serde(default)]
     #[schema(example = "/tmp")]
     cwd: String,
-    /// Reserved: only empty is possible yet.
+    /// The guest's user it runs as, a name or a number; the agent's own, root, when empty.
     #[serde(default)]
     #[schema(example = "")]
     user: String,
@@ -83,12 +83,10 @@ pub(in crate::http) async fn exec(
 
 impl ExecBody {
     fn into_request(self) -> Result<ExecRequest, Problem> {
-        if !self.user.is_empty() {
-            return Err(Problem::not_yet("user"));
-        }
         check_argv(&self.argv)?;
         check_env(&self.env)?;
         check_text("cwd", &self.cwd)?;
+        check_text("user", &self.user)?;
         let stdin = BASE64_STANDARD
             .decode(&self.stdin_b64)
             .map_err(|error| Problem::invalid(format!("stdin_b64 is not base64: {error}")))?;
@@ -96,7 +94,7 @@ impl ExecBody {
             argv: self.argv,
             env: self.env,
             cwd: (!self.cwd.is_empty()).then_some(self.cwd),
-            user: None,
+            user: (!self.user.is_empty()).then_some(self.user),
             stdin,
             timeout: Some(
                 self.timeout_ms
@@ -107,7 +105,7 @@ impl ExecBody {
     }
 }
 
-fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
+pub(super) fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
     let timeout = parse_seconds("timeout_ms", timeout_ms / 1e3)?;
     if timeout < Duration::from_millis(1) {
         return Err(Problem::invalid("timeout_ms must be at least 1"));
@@ -121,14 +119,14 @@ fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
     Ok(timeout)
 }
 
-fn check_argv(argv: &[String]) -> Result<(), Problem> {
+pub(super) fn check_argv(argv: &[String]) -> Result<(), Problem> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(Problem::invalid("argv must begin with a program"));
     }
     argv.iter().try_for_each(|word| check_text("argv", word))
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
+pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
     for (name, value) in env {
         if name.is_empty() || name.contains('=') {
             return Err(Problem::invalid(format!(
@@ -142,7 +140,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
 }
 
 /// The guest's kernel ends its strings with a zero byte.
-fn check_text(field: &str, text: &str) -> Result<(), Problem> {
+pub(super) fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     if text.contains('\0') {
         return Err(Problem::invalid(format!(
             "{field} must not contain a zero byte"

@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 
-use super::{unknown_sandbox, unknown_template};
+use super::unknown_template;
 use crate::http::openapi;
 use crate::http::params::Name;
 use crate::http::problem::Problem;
@@ -43,39 +43,6 @@ pub(in crate::http) async fn drain() -> Problem {
     Problem::not_yet("draining the service")
 }
 
-/// Reserved: a WebSocket for streaming and interactive commands.
-#[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/exec", operation_id = "stream_exec", tag = "reserved",
-    params(("id" = String, Path, description = "The sandbox")),
-    responses(openapi::UnknownSandbox, openapi::NotPossible)
-)]
-pub(in crate::http) async fn exec_stream(
-    State(service): State<Service>,
-    Name(id): Name,
-) -> Problem {
-    of_sandbox(&service, &id, "streaming exec")
-}
-
-/// Reserved: reads a file of the guest.
-#[utoipa::path(
-    get, path = "/v1/sandboxes/{id}/files", tag = "reserved",
-    params(("id" = String, Path, description = "The sandbox")),
-    responses(openapi::UnknownSandbox, openapi::NotPossible)
-)]
-pub(in crate::http) async fn read_file(State(service): State<Service>, Name(id): Name) -> Problem {
-    of_sandbox(&service, &id, "reading files of the guest")
-}
-
-/// Reserved: writes a file of the guest.
-#[utoipa::path(
-    put, path = "/v1/sandboxes/{id}/files", tag = "reserved",
-    params(("id" = String, Path, description = "The sandbox")),
-    responses(openapi::UnknownSandbox, openapi::NotPossible)
-)]
-pub(in crate::http) async fn write_file(State(service): State<Service>, Name(id): Name) -> Problem {
-    of_sandbox(&service, &id, "writing files of the guest")
-}
-
 /// Reserved: builds, clones, checkouts and failures as they happen.
 #[utoipa::path(
     get,
@@ -93,13 +60,5 @@ fn of_template(service: &Service, name: &str, what: &str) -> Problem {
         Problem::not_yet(what)
     } else {
         unknown_template(name)
-    }
-}
-
-fn of_sandbox(service: &Service, id: &str, what: &str) -> Problem {
-    if service.cache().sandbox(id).is_some() {
-        Problem::not_yet(what)
-    } else {
-        unknown_sandbox(id)
     }
 }

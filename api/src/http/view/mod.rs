@@ -3,6 +3,7 @@
 
 mod build;
 mod exec;
+mod file;
 mod pool;
 mod sandbox;
 mod template;
@@ -10,6 +11,7 @@ mod time;
 
 pub use build::{Build, BuildList};
 pub use exec::ExecResult;
+pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Pool, PoolClone, PoolList};
 pub use sandbox::{Sandbox, SandboxList, Sockets, StartupMs};
 pub use template::{Generation, StaleField, Template, TemplateList};

@@ -19,6 +19,8 @@ use vmint_cache::{
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
+use super::streams::Guests;
+
 /// The script of a factory: what is not changed succeeds at once.
 pub(crate) struct FakeFactory {
     /// Clones come up while this is true.
@@ -31,6 +33,8 @@ pub(crate) struct FakeFactory {
     pub(crate) on_disk: AtomicBool,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
+    /// What the guests do with streams and files.
+    pub(crate) guests: Arc<Guests>,
 }
 
 impl FakeFactory {
@@ -41,6 +45,7 @@ impl FakeFactory {
             builds_fail: AtomicBool::new(false),
             on_disk: AtomicBool::new(true),
             alive: Arc::default(),
+            guests: Guests::new(),
         })
     }
 
@@ -64,8 +69,11 @@ impl FakeFactory {
         Ok(Arc::new(Machine {
             id,
             hostname,
-            end: watch::Sender::new(None),
-            alive: self.alive.clone(),
+            life: Arc::new(Life {
+                end: watch::Sender::new(None),
+                alive: self.alive.clone(),
+            }),
+            guests: self.guests.clone(),
         }))
     }
 }
@@ -145,11 +153,17 @@ impl LiveGeneration for Generation {
 struct Machine {
     id: VmId,
     hostname: Mutex<String>,
+    life: Arc<Life>,
+    guests: Arc<Guests>,
+}
+
+/// Whether a machine lives, and how it ended.
+struct Life {
     end: watch::Sender<Option<String>>,
     alive: Arc<AtomicUsize>,
 }
 
-impl Machine {
+impl Life {
     fn dies(&self, how: &str) {
         let died = self.end.send_if_modified(|end| {
             let lived = end.is_none();
@@ -170,12 +184,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.dies("dropped");
+        self.life.dies("dropped");
     }
 }
 
 /// What the programs of the fake guest do, by name.
-async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
+async fn run(life: &Life, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
     let spawn = |errno| ExecError::Spawn {
         argv0: request.argv[0].clone(),
         reason: "no".to_owned(),
@@ -191,13 +205,19 @@ async fn run(machine: &Machine, request: ExecRequest) -> Result<ExecOutcome, Exe
         "signal" => (exit_code, signal) = (None, Some(9)),
         "missing" => return Err(spawn(2)),
         "locked" => return Err(spawn(13)),
+        "user" if request.user.is_some() => {
+            return Err(ExecError::Unsupported {
+                what: "user",
+                reason: "the guest's agent is qemu-ga".to_owned(),
+            });
+        }
         "slow" => {
             return Err(ExecError::Deadline {
                 after: request.timeout.unwrap(),
             });
         }
         "mute" => return Err(ExecError::Guest(GuestError::Closed)),
-        "crash" => machine.dies("killed by signal 11"),
+        "crash" => life.dies("killed by signal 11"),
         "panic" => panic!("the script says so"),
         "hang" => pending().await,
         _ => {}
@@ -237,11 +257,11 @@ impl LiveClone for Machine {
     }
 
     fn has_exited(&self) -> bool {
-        self.wait().now_or_never().is_some()
+        self.life.wait().now_or_never().is_some()
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {
-        self.wait().boxed()
+        self.life.wait().boxed()
     }
 
     fn ping(&self, _: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -249,7 +269,7 @@ impl LiveClone for Machine {
     }
 
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        run(self, request).boxed()
+        run(&self.life, request).boxed()
     }
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
@@ -266,20 +286,29 @@ impl LiveClone for Machine {
         .boxed()
     }
 
-    fn exec_stream(&self, _: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
-        async { Err(ExecError::Guest(GuestError::Closed)) }.boxed()
+    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
+        let life = self.life.clone();
+        let plain = ExecRequest {
+            argv: request.argv.clone(),
+            env: request.env.clone(),
+            cwd: request.cwd.clone(),
+            timeout: request.timeout,
+            ..ExecRequest::default()
+        };
+        let plain = async move |stdin| run(&life, ExecRequest { stdin, ..plain }).await;
+        async move { self.guests.exec(request, plain) }.boxed()
     }
 
-    fn read_file<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
-        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
+        self.guests.read(path).boxed()
     }
 
     fn write_file<'a>(
         &'a self,
-        _: &'a str,
-        _: u32,
+        path: &'a str,
+        mode: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
-        async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+        async move { Ok(self.guests.write(path, mode)) }.boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -292,8 +321,8 @@ impl LiveClone for Machine {
 
     fn end(&self) -> BoxFuture<'_, String> {
         async {
-            self.dies("ended");
-            self.wait().await
+            self.life.dies("ended");
+            self.life.wait().await
         }
         .boxed()
     }

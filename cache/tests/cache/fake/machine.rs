@@ -30,6 +30,7 @@ pub(crate) struct Clone {
     pub resumed: AtomicUsize,
     ends: bool,
     refuses_hostnames: bool,
+    dies_resumed: bool,
     answers: AtomicBool,
     end: watch::Sender<Option<String>>,
 }
@@ -43,6 +44,7 @@ impl Clone {
             resumed: AtomicUsize::new(0),
             ends: script.ends,
             refuses_hostnames: script.next_refuses_hostnames(),
+            dies_resumed: script.next_dies_resumed(),
             answers: AtomicBool::new(true),
             end: watch::Sender::new(None),
             order,
@@ -184,6 +186,10 @@ impl LiveClone for Handle {
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
         async move {
             yield_now().await;
+            if self.0.dies_resumed {
+                self.0.dies("killed");
+                return Err("the monitor is gone".into());
+            }
             self.0.resumed.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }

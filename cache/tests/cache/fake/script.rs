@@ -44,6 +44,8 @@ pub(crate) struct Script {
     pub build: Build,
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
+    /// Machines that die in the moment they are resumed, counted down.
+    pub resumes_deadly: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -57,6 +59,7 @@ impl Default for Script {
             builds: VecDeque::new(),
             build: Build::Succeeds,
             hostnames_refused: 0,
+            resumes_deadly: 0,
             ends: true,
         }
     }
@@ -76,5 +79,12 @@ impl Script {
         let refuses = self.hostnames_refused > 0;
         self.hostnames_refused = self.hostnames_refused.saturating_sub(1);
         refuses
+    }
+
+    /// Whether the next machine dies when it is resumed.
+    pub(super) fn next_dies_resumed(&mut self) -> bool {
+        let dies = self.resumes_deadly > 0;
+        self.resumes_deadly = self.resumes_deadly.saturating_sub(1);
+        dies
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::agent::port::Port;
 use crate::agent::server::Server;
+use crate::agent::streams::OpenPort;
 use crate::json::Reader;
 
 /// Far above what anything here takes, far below what the long sleeps in these commands take.
@@ -20,14 +21,23 @@ pub(super) struct Client<S> {
     heard: Vec<u8>,
 }
 
+/// A machine without a stream port.
+fn no_streams() -> OpenPort {
+    Box::new(|| Port::open("/nowhere/vmint.stream.0"))
+}
+
 impl Client<UnixStream> {
     pub(super) fn new() -> Self {
+        Self::with_streams(no_streams())
+    }
+
+    pub(super) fn with_streams(open_stream_port: OpenPort) -> Self {
         let (host, guest) = UnixStream::pair().expect("a pair of sockets");
         guest.set_nonblocking(true).expect("a setting of a socket");
         host.set_read_timeout(Some(GENEROUS))
             .expect("a setting of a socket");
         let output = guest.try_clone().expect("a copy of a socket");
-        std::thread::spawn(move || Server::new(Port::new(guest, output)).run());
+        std::thread::spawn(move || Server::new(Port::new(guest, output), open_stream_port).run());
         Self {
             stream: host,
             heard: Vec::new(),
@@ -173,7 +183,7 @@ impl Line {
         let input = line.open("to-guest", false);
         // Open for reading as well, so that it has a reader while no host is there.
         let output = line.open("to-host", true);
-        std::thread::spawn(move || Server::new(Port::new(input, output)).run());
+        std::thread::spawn(move || Server::new(Port::new(input, output), no_streams()).run());
         line
     }
 

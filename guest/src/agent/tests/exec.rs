@@ -5,13 +5,13 @@ use std::time::Instant;
 use super::Client;
 use super::client::{GENEROUS, quoted};
 
-fn alive(pid: &str) -> bool {
+pub(super) fn alive(pid: &str) -> bool {
     // A zombie that nobody has waited for yet does not live.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Waits for the end of a process that was killed.
-fn gone(pid: &str) -> bool {
+pub(super) fn gone(pid: &str) -> bool {
     let give_up = Instant::now() + GENEROUS;
     while alive(pid) {
         if Instant::now() > give_up {

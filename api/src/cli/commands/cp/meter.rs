@@ -1,0 +1,120 @@
+//! How far a copy is: a line that changes on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal as _, stderr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+
+/// How often the line on a terminal changes by itself.
+const TICK: Duration = Duration::from_millis(200);
+/// How often a long copy says a line elsewhere.
+const LINE_INTERVAL_S: u64 = 10;
+const KNOWN: &str = "{msg} {bytes}/{total_bytes} {binary_bytes_per_sec} [{elapsed}, {eta} left]";
+const UNKNOWN: &str = "{spinner} {msg} {bytes} {binary_bytes_per_sec} [{elapsed}]";
+
+/// The progress of one copy, on standard error. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Meter(Arc<Inner>);
+
+struct Inner {
+    what: String,
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    bytes: AtomicU64,
+    lines: AtomicU64,
+}
+
+impl Meter {
+    pub(super) fn start(source: &str, destination: &str) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner().with_style(style(UNKNOWN));
+            bar.set_message(format!("{source} to {destination}"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Self(Arc::new(Inner {
+            what: format!("{source} to {destination}"),
+            bar,
+            begun: Instant::now(),
+            bytes: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+        }))
+    }
+
+    /// The size of the whole is known.
+    pub(super) fn expect(&self, bytes: u64) {
+        if let Some(bar) = &self.0.bar {
+            bar.set_length(bytes);
+            bar.set_style(style(KNOWN));
+        }
+    }
+
+    /// So many bytes more.
+    pub(super) fn add(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let all = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.0.bar {
+            Some(bar) => bar.set_position(all),
+            None => {
+                let lines = self.0.begun.elapsed().as_secs() / LINE_INTERVAL_S;
+                if self.0.lines.swap(lines, Ordering::Relaxed) < lines {
+                    eprintln!("{}: {} so far", self.0.what, BinaryBytes(all));
+                }
+            }
+        }
+    }
+
+    /// What was counted until now.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says something that the copy leaves out.
+    pub(super) fn note(&self, text: &str) {
+        match &self.0.bar {
+            Some(bar) => bar.suspend(|| eprintln!("vmint: {text}")),
+            None => eprintln!("vmint: {text}"),
+        }
+    }
+
+    /// It is done.
+    pub(super) fn done(&self) {
+        let (took, bytes) = (self.0.begun.elapsed(), self.bytes());
+        if let Some(bar) = &self.0.bar {
+            bar.finish_and_clear();
+        }
+        let rate = bytes as f64 / took.as_secs_f64().max(1e-3);
+        eprintln!(
+            "{}: {} in {:.1} s, {}/s",
+            self.0.what,
+            BinaryBytes(bytes),
+            took.as_secs_f64(),
+            BinaryBytes(rate as u64)
+        );
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is valid: a test makes it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_styles_are_valid() {
+        style(KNOWN);
+        style(UNKNOWN);
+    }
+}

@@ -1,0 +1,246 @@
+//! Files of a sandbox, in and out, as they are; a directory as a tar stream.
+//!
+//! What always holds: no more than a few pieces of a file are in the service at a time; a transfer has no deadline as long
+//! as it moves; one that breaks off leaves no file, and never looks whole.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _, unfold};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::debug;
+use vmint_cache::{SandboxFileReader, SandboxFileWriter};
+
+use super::archive;
+use super::exec::check_text;
+use crate::http::body::{drain, next};
+use crate::http::code::Code;
+use crate::http::failure::Failure;
+use crate::http::limits::{FILE_MODE_DEFAULT, PATH_MAX_BYTES, TRANSFER_STALL_TIMEOUT};
+use crate::http::openapi;
+use crate::http::params::{Name, Params};
+use crate::http::problem::Problem;
+use crate::http::service::Service;
+use crate::http::view::X_VMINT_MODE;
+
+/// Every permission bit.
+const MODE_MAX: u32 = 0o7777;
+
+/// Reads a file of the guest.
+///
+/// The bytes as they are, with `Content-Length` and, in `x-vmint-mode`, the permission bits. A file of `/proc`, whose size
+/// the guest's kernel does not know, has no `Content-Length`. With `archive=tar`: a directory, its entries relative to
+/// it; that needs `sh` and `tar` in the guest.
+#[utoipa::path(
+    get, path = "/v1/sandboxes/{id}/files", operation_id = "read_file", tag = "sandboxes",
+    params(
+        ("id" = String, Path, description = "The sandbox"),
+        ("path" = String, Query, description = "The file's absolute path in the guest"),
+        ("archive" = Option<String>, Query, description = "`tar`: the path is a directory")
+    ),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            headers(("x-vmint-mode" = String, description = "The permission bits, octal"))),
+        openapi::Invalid, openapi::NoSuchFile, openapi::FileNotPossible, openapi::GuestFailed, openapi::Stalled
+    )
+)]
+pub(in crate::http) async fn read_file(
+    State(service): State<Service>,
+    Name(id): Name,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.only(&["path", "archive"])?;
+    let path = parse_path(&params)?;
+    let running = service.stopping().enter();
+    if parse_archive(&params)? {
+        let body = archive::pack(&service, &id, path, running).await?;
+        return Ok(([(CONTENT_TYPE, "application/x-tar")], body).into_response());
+    }
+    let opening = service.cache().read_file(&id, path);
+    let reader = within_stall(opening).await?.map_err(Failure::from)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/octet-stream"),
+    );
+    let mode = format!("{:04o}", reader.mode() & MODE_MAX);
+    headers.insert(
+        X_VMINT_MODE,
+        mode.parse().expect("octal digits are a header's value"),
+    );
+    if reader.size() > 0 {
+        headers.insert(CONTENT_LENGTH, reader.size().into());
+    }
+    Ok((headers, content(reader, running)).into_response())
+}
+
+/// Stores a file in the guest.
+///
+/// The body is the file, of any size and content type. It takes its place in one step when it is whole; missing folders
+/// are made. With `archive=tar` the body is a tar stream that is unpacked into the directory; that needs `sh` and `tar` in
+/// the guest, and what was unpacked before a failure stays.
+#[utoipa::path(
+    put, path = "/v1/sandboxes/{id}/files", operation_id = "write_file", tag = "sandboxes",
+    params(
+        ("id" = String, Path, description = "The sandbox"),
+        ("path" = String, Query, description = "The file's absolute path in the guest"),
+        ("mode" = Option<String>, Query, description = "Its permission bits, octal; 0644 when absent"),
+        ("archive" = Option<String>, Query, description = "`tar`: the path is a directory")
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 204, description = "It is in its place"),
+        openapi::Invalid, openapi::NoSuchFile, openapi::FileNotPossible, openapi::GuestFailed, openapi::Stalled
+    )
+)]
+pub(in crate::http) async fn write_file(
+    State(service): State<Service>,
+    Name(id): Name,
+    params: Params,
+    headers: HeaderMap,
+    mut body: Body,
+) -> Result<StatusCode, Problem> {
+    let stored = store(&service, &id, &params, &mut body).await;
+    if let Err(problem) = stored {
+        drain(&headers, body).await;
+        return Err(problem);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn store(
+    service: &Service,
+    id: &str,
+    params: &Params,
+    body: &mut Body,
+) -> Result<(), Problem> {
+    params.only(&["path", "mode", "archive"])?;
+    let path = parse_path(params)?;
+    if parse_archive(params)? {
+        if params.get("mode").is_some() {
+            return Err(Problem::invalid(
+                "the modes are in the archive: leave the parameter mode out",
+            ));
+        }
+        return archive::unpack(service, id, path, body).await;
+    }
+    let mode = params
+        .get("mode")
+        .map_or(Ok(FILE_MODE_DEFAULT), parse_mode)?;
+    let opening = service.cache().write_file(id, path, mode);
+    let writer = within_stall(opening).await?.map_err(Failure::from)?;
+    copy(body, writer).await
+}
+
+/// The client's bytes, as fast as the guest takes them.
+async fn copy(body: &mut Body, mut writer: SandboxFileWriter) -> Result<(), Problem> {
+    while let Some(bytes) = within_stall(next(body)).await?? {
+        if !bytes.is_empty() {
+            let written = within_stall(writer.write(bytes)).await?;
+            written.map_err(Failure::from)?;
+        }
+    }
+    let stored = within_stall(writer.finish()).await?;
+    stored.map_err(Failure::from)?;
+    Ok(())
+}
+
+/// The guest's bytes, as fast as the client takes them.
+fn content(reader: SandboxFileReader, running: Option<TaskTrackerToken>) -> Body {
+    let pieces = unfold(Some((reader, running)), async |state| {
+        let (mut reader, running) = state?;
+        let piece = match within_stall(reader.next()).await {
+            Ok(None) => return None,
+            Ok(Some(Ok(bytes))) => return Some((Ok(bytes), Some((reader, running)))),
+            Ok(Some(Err(error))) => Problem::from(Failure::from(error)),
+            Err(stalled) => stalled,
+        };
+        Some((Err(cut_off(&piece)), None))
+    });
+    Body::from_stream(boxed(pieces))
+}
+
+fn boxed(
+    pieces: impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    pieces.boxed()
+}
+
+/// An answer that has begun cannot become an error: it breaks off, and the client sees that it is not whole.
+pub(super) fn cut_off(problem: &Problem) -> io::Error {
+    debug!(
+        code = problem.code().as_str(),
+        detail = problem.detail(),
+        "a transfer broke off"
+    );
+    io::Error::other(problem.detail().to_owned())
+}
+
+/// A step of a transfer.
+pub(super) async fn within_stall<T>(step: impl Future<Output = T>) -> Result<T, Problem> {
+    timeout(TRANSFER_STALL_TIMEOUT, step).await.map_err(|_| {
+        let limit = TRANSFER_STALL_TIMEOUT.as_secs();
+        Problem::new(
+            Code::Timeout,
+            format!("the transfer stood still for {limit} s"),
+        )
+    })
+}
+
+fn parse_path(params: &Params) -> Result<&str, Problem> {
+    let path = params.get("path").unwrap_or_default();
+    if !path.starts_with('/') {
+        return Err(Problem::invalid(
+            "the parameter path must be an absolute path, such as /etc/hostname",
+        ));
+    }
+    if path.len() > PATH_MAX_BYTES {
+        return Err(Problem::invalid(format!(
+            "the parameter path is longer than {PATH_MAX_BYTES} bytes"
+        )));
+    }
+    check_text("path", path)?;
+    Ok(path)
+}
+
+fn parse_mode(text: &str) -> Result<u32, Problem> {
+    let is_octal = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if is_octal && mode <= MODE_MAX => Ok(mode),
+        _ => Err(Problem::invalid(format!(
+            "the parameter mode must be octal, from 0 to 7777, such as 0644, not {text:?}"
+        ))),
+    }
+}
+
+fn parse_archive(params: &Params) -> Result<bool, Problem> {
+    match params.get("archive") {
+        None => Ok(false),
+        Some("tar") => Ok(true),
+        Some(other) => Err(Problem::invalid(format!(
+            "the parameter archive must be tar, not {other:?}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_octal_and_has_no_more_than_the_permission_bits() {
+        let parse = |text| parse_mode(text).ok();
+        assert_eq!(parse("0644"), Some(0o644));
+        assert_eq!(parse("755"), Some(0o755));
+        assert_eq!(parse("07777"), Some(0o7777));
+        for bad in ["", "8", "0o644", "+644", "-1", "10000", "000644", "rw-"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Files of the guest, in pieces.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::frame::MAX_PAYLOAD_BYTES;
+use super::handle::Stream;
+use super::link::StreamLink;
+use super::mux::Incoming;
+use crate::guest::exec_report::SpawnFailure as Failure;
+use crate::guest::{FileError, FilePiece, FileReader, FileWriter, GuestError};
+
+/// How long the guest may do nothing for a file, while it is its turn: opening it, sending the next bytes, storing
+/// what it has.
+const STALL: Duration = Duration::from_secs(60);
+/// Pieces that wait for their taker beside the stream's window.
+const PIECES: usize = 2;
+/// The kernel's number for a name that is too long.
+const ENAMETOOLONG: i32 = 36;
+
+/// `OPEN` of a file.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Open<'a> {
+    Read { path: &'a str },
+    Write { path: &'a str, mode: u32 },
+}
+
+/// What there is to know of a file before its first byte.
+#[derive(Deserialize)]
+struct Head {
+    size: u64,
+    mode: u32,
+}
+
+/// `RESULT` of a file.
+#[derive(Deserialize)]
+struct Outcome {
+    error: Option<Failure>,
+    size: Option<u64>,
+}
+
+impl StreamLink {
+    /// Opens a file to read it.
+    ///
+    /// # Cancel safety
+    /// Safe: a dropped call closes the file.
+    pub(crate) async fn read_file(&self, path: &str) -> Result<FileReader, FileError> {
+        let stream = self.open_file(path, &Open::Read { path })?;
+        let Head { size, mode } = match next(&stream, "the opening of a file").await {
+            Incoming::Data { channel: 2, bytes } => parse("a file's head", &bytes)?,
+            Incoming::Data { .. } => return Err(wrong("bytes before the file's head").into()),
+            Incoming::Result(result) => {
+                stored(path, &result)?;
+                return Err(wrong("an end before the file's head").into());
+            }
+            Incoming::Lost(why) => return Err(why.into()),
+        };
+        let (pieces, chunks) = mpsc::channel(PIECES);
+        tokio::spawn(carry_out(stream, path.to_owned(), pieces));
+        Ok(FileReader { size, mode, chunks })
+    }
+
+    /// Begins to write a file.
+    pub(crate) fn write_file(&self, path: &str, mode: u32) -> Result<FileWriter, FileError> {
+        let stream = self.open_file(path, &Open::Write { path, mode })?;
+        let (pieces, orders) = mpsc::channel(PIECES);
+        let (done, stored) = oneshot::channel();
+        let path = path.to_owned();
+        tokio::spawn(async move {
+            if let Some(outcome) = carry_in(&stream, &path, orders).await {
+                drop(done.send(outcome));
+            }
+        });
+        Ok(FileWriter { pieces, stored })
+    }
+
+    fn open_file(&self, path: &str, open: &Open<'_>) -> Result<Stream, FileError> {
+        let open = serde_json::to_vec(open).unwrap_or_default();
+        if open.is_empty() || open.len() > MAX_PAYLOAD_BYTES {
+            return Err(FileError::Refused {
+                path: path.chars().take(64).collect(),
+                errno: ENAMETOOLONG,
+                reason: format!("the path has {} bytes", path.len()),
+            });
+        }
+        Ok(self.open(open)?)
+    }
+}
+
+/// The next thing, or that there was none for too long.
+async fn next(stream: &Stream, command: &'static str) -> Incoming {
+    let next = tokio::time::timeout(STALL, stream.next()).await;
+    next.unwrap_or_else(|_| Incoming::Lost(silent(command)))
+}
+
+/// From the guest. Nothing is taken from the stream before there is room for it.
+async fn carry_out(stream: Stream, path: String, pieces: mpsc::Sender<Result<Bytes, FileError>>) {
+    let mut bytes_sent = 0;
+    loop {
+        // Closed: nobody wants the rest.
+        let Ok(room) = pieces.reserve().await else {
+            return;
+        };
+        let next = tokio::select! {
+            next = next(&stream, "the next bytes of a file") => next,
+            () = pieces.closed() => return,
+        };
+        let end = match next {
+            Incoming::Data { channel: 1, bytes } => {
+                bytes_sent += bytes.len() as u64;
+                room.send(Ok(bytes));
+                continue;
+            }
+            Incoming::Data { .. } => continue,
+            Incoming::Result(result) => stored(&path, &result).and_then(|size| {
+                let is_whole = size == bytes_sent;
+                let cut = || wrong(&format!("{bytes_sent} bytes came of {size}")).into();
+                if is_whole { Ok(()) } else { Err(cut()) }
+            }),
+            Incoming::Lost(why) => Err(why.into()),
+        };
+        if let Err(error) = end {
+            room.send(Err(error));
+        }
+        return;
+    }
+}
+
+/// To the guest. Nothing when the writer was dropped: there is nobody to be told.
+async fn carry_in(
+    stream: &Stream,
+    path: &str,
+    mut orders: mpsc::Receiver<FilePiece>,
+) -> Option<Result<u64, FileError>> {
+    // A guest that cannot go on says so in the middle.
+    let result = tokio::select! {
+        result = last_word(stream) => result,
+        given = give_all(stream, &mut orders) => {
+            if given? {
+                let silent = Err(silent("a file to be stored"));
+                let stored = tokio::time::timeout(STALL, last_word(stream)).await;
+                stored.unwrap_or(silent)
+            } else {
+                Err(silent("room for the next bytes of a file"))
+            }
+        }
+    };
+    Some(match result {
+        Ok(result) => stored(path, &result),
+        Err(why) => Err(why.into()),
+    })
+}
+
+/// Gives everything to the stream, up to the end. Answers whether the guest took it in time; nothing when the writer
+/// was dropped before.
+async fn give_all(stream: &Stream, orders: &mut mpsc::Receiver<FilePiece>) -> Option<bool> {
+    loop {
+        match orders.recv().await? {
+            FilePiece::Bytes(mut rest) => {
+                while !rest.is_empty() {
+                    // In frames: a stall is one of a frame, however large the piece is.
+                    let frame = rest.split_to(rest.len().min(MAX_PAYLOAD_BYTES));
+                    if tokio::time::timeout(STALL, stream.send(frame))
+                        .await
+                        .is_err()
+                    {
+                        return Some(false);
+                    }
+                }
+            }
+            FilePiece::End => {
+                stream.end();
+                return Some(true);
+            }
+        }
+    }
+}
+
+/// Waits for the result.
+async fn last_word(stream: &Stream) -> Result<Bytes, GuestError> {
+    loop {
+        match stream.next().await {
+            Incoming::Data { .. } => {}
+            Incoming::Result(result) => return Ok(result),
+            Incoming::Lost(why) => return Err(why),
+        }
+    }
+}
+
+fn silent(command: &'static str) -> GuestError {
+    let after = STALL;
+    GuestError::Silent { command, after }
+}
+
+fn stored(path: &str, result: &[u8]) -> Result<u64, FileError> {
+    let outcome: Outcome = parse("a file", result)?;
+    match outcome {
+        Outcome {
+            error: Some(failure),
+            ..
+        } => Err(FileError::Refused {
+            path: path.to_owned(),
+            errno: failure.errno,
+            reason: failure.message,
+        }),
+        Outcome {
+            size: Some(size), ..
+        } => Ok(size),
+        Outcome { .. } => Err(wrong("neither a size nor an error").into()),
+    }
+}
+
+fn parse<T: DeserializeOwned>(step: &'static str, json: &[u8]) -> Result<T, GuestError> {
+    serde_json::from_slice(json).map_err(|error| GuestError::Proof {
+        step,
+        reason: error.to_string(),
+    })
+}
+
+fn wrong(reason: &str) -> GuestError {
+    GuestError::Proof {
+        step: "a file",
+        reason: reason.to_owned(),
+    }
+}

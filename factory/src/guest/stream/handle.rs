@@ -1,0 +1,78 @@
+//! One stream.
+
+use bytes::Bytes;
+
+use super::link::StreamLink;
+use super::mux::Incoming;
+use super::slot::Waiters;
+use crate::guest::WindowSize;
+
+/// A stream that is open. Dropped, it is cancelled in the guest.
+#[derive(Debug)]
+pub(super) struct Stream {
+    link: StreamLink,
+    id: u16,
+    waiters: Waiters,
+}
+
+impl Stream {
+    pub(super) fn new(link: StreamLink, id: u16, waiters: Waiters) -> Self {
+        Self { link, id, waiters }
+    }
+
+    /// The next thing that comes. After a result, or the loss of the connection, there is nothing to ask for.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not taken stays. One caller at a time.
+    pub(super) async fn next(&self) -> Incoming {
+        loop {
+            if let Some(taken) = self.link.shared.take(self.id) {
+                return taken;
+            }
+            self.waiters.taker.notified().await;
+        }
+    }
+
+    /// Hands bytes to the guest over, or gives them back while those before them have not been written.
+    pub(super) fn give(&self, bytes: Bytes) -> Result<(), Bytes> {
+        self.link.shared.change(|mux| mux.give(self.id, bytes))
+    }
+
+    /// Waits until [`Self::give`] may take bytes again.
+    ///
+    /// # Cancel safety
+    /// Safe. One caller at a time.
+    pub(super) async fn room(&self) {
+        self.waiters.giver.notified().await;
+    }
+
+    /// Hands bytes to the guest over as soon as those before them have been written.
+    ///
+    /// # Cancel safety
+    /// None: the bytes may be lost. One caller at a time.
+    pub(super) async fn send(&self, mut bytes: Bytes) {
+        while let Err(back) = self.give(bytes) {
+            bytes = back;
+            self.room().await;
+        }
+    }
+
+    /// Nothing more will be given.
+    pub(super) fn end(&self) {
+        self.link.shared.change(|mux| mux.end(self.id));
+    }
+
+    pub(super) fn resize(&self, size: WindowSize) {
+        self.link.shared.change(|mux| mux.resize(self.id, size));
+    }
+
+    pub(super) fn cancel(&self) {
+        self.link.shared.change(|mux| mux.cancel(self.id));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.link.shared.change(|mux| mux.abandon(self.id));
+    }
+}

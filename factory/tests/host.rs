@@ -5,7 +5,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use support::{Lab, guest_spec, new_folder, settings};
+use support::{Lab, expected_accel, guest_spec, new_folder, settings};
 use vmint_factory::{BuildProgress, Factory, LockError, OpenError, clean};
 
 /// As root, on a real file system that is too small: refused before anything boots, with the numbers and the mend.
@@ -216,6 +216,7 @@ async fn kvm_is_proved_or_declined_with_a_reason() -> anyhow::Result<()> {
     let device = OpenDevice::new()?;
     let factory = Factory::open(auto.clone(), &guest_spec("probe")).await?;
     let first = factory.host().clone();
+    expected_accel(&factory)?;
     drop(factory);
     let says = match (device.is_there(), first.accel) {
         (true, vmint_factory::Accel::Kvm) => "a guest booted under KVM in ",

@@ -11,7 +11,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::agent::{Agent, AgentKind};
+use super::identity::IdentityOrder;
 use super::{BindError, Binding, ExecError, ExecRequest, GuestError, Identity};
+use crate::clock::WallNs;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -324,4 +326,55 @@ async fn a_guest_without_the_helper_is_told_what_it_needs() -> anyhow::Result<()
     assert!(matches!(error, GuestError::Helper { .. }));
     assert!(error.to_string().contains("docs/guest.md"), "{error}");
     Ok(())
+}
+
+/// The step is counted, and the count is wrong where the hypervisor's answers came late.
+#[tokio::test]
+async fn a_clock_that_is_off_is_stepped_by_what_is_measured() -> anyhow::Result<()> {
+    const AHEAD_NS: i64 = 300_000_000;
+    let port = port()?;
+    let (agent, mut socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+    let detected = tokio::spawn(agent.detect());
+    let asked = request(&mut socket).await?;
+    let info = json!({"version": "1", "supported_commands": [{"name": "vmint-identity", "enabled": true}]});
+    answer(&mut socket, &asked, &info).await?;
+    let agent = detected.await??;
+    let order = IdentityOrder {
+        identity: Some(Identity::new("job-1".into())),
+        clock_step_ns: 1,
+        expect_reseed: true,
+    };
+    let wanted = order.identity.clone();
+    let identified = tokio::spawn(async move { agent.identify(&order).await });
+
+    let mut ahead_ns = AHEAD_NS;
+    let mut steps = Vec::new();
+    while steps.len() < 2 {
+        let asked = request(&mut socket).await?;
+        let step = asked["arguments"]["clock-step-ns"].as_i64();
+        if let Some(step_ns) = step {
+            ahead_ns += if steps.is_empty() { 0 } else { step_ns };
+            steps.push(step_ns);
+        }
+        let clock = WallNs::now().0 + ahead_ns;
+        let proof = json!({
+            "hostname": wanted.as_ref().map(|it| &it.hostname), "machine_id": wanted.as_ref().map(|it| &it.machine_id),
+            "random": "00", "uuid": "u", "clock_realtime_ns": clock, "vmgenid_reseed": steps.len() == 1,
+        });
+        let said = if step.is_some() { proof } else { json!(clock) };
+        answer(&mut socket, &asked, &said).await?;
+    }
+    let proof = identified.await??;
+    assert!(
+        proof.vmgenid_reseed,
+        "the first order's proof, but for the clock"
+    );
+    let off_ns = steps[1] + AHEAD_NS;
+    assert!(off_ns.abs() < 50_000_000, "stepped by {} ns", steps[1]);
+    Ok(())
+}
+
+async fn answer(socket: &mut UnixStream, request: &Value, value: &Value) -> std::io::Result<()> {
+    let line = json!({"return": value, "id": request["id"]});
+    socket.write_all(format!("{line}\n").as_bytes()).await
 }

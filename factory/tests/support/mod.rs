@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vmint_factory::{
-    AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
+    Accel, AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
     TemplateSpec, Vm, VmId,
 };
 
@@ -28,6 +28,7 @@ impl Lab {
         let folder = new_folder()?;
         let settings = settings(&folder);
         let factory = Factory::open(settings.clone(), &guest_spec("probe")).await?;
+        expected_accel(&factory)?;
         Ok(Self {
             factory,
             settings,
@@ -121,8 +122,37 @@ pub fn settings(folder: &Path) -> HostSettings {
         template_path: folder.join("template"),
         qemu: PathBuf::from("qemu-system-x86_64"),
         qemu_user: Some("vmint".to_owned()),
-        accel: AccelChoice::Tcg,
+        accel: accel(),
     }
+}
+
+/// The accelerator that the tests ask for: `VMINT_TEST_ACCEL`, or emulation, which works everywhere.
+fn accel() -> AccelChoice {
+    match std::env::var("VMINT_TEST_ACCEL").as_deref() {
+        Ok("kvm") => AccelChoice::Kvm,
+        Ok("auto") => AccelChoice::Auto,
+        Ok("tcg") | Err(_) => AccelChoice::Tcg,
+        Ok(other) => panic!("VMINT_TEST_ACCEL is {other:?}, and can be kvm, auto or tcg"),
+    }
+}
+
+/// Looks that the host has the accelerator that `VMINT_TEST_EXPECT_ACCEL` says, where it is set: a test that fell
+/// back to emulation would prove nothing of KVM.
+pub fn expected_accel(factory: &Factory) -> anyhow::Result<()> {
+    let Some(expected) = std::env::var_os("VMINT_TEST_EXPECT_ACCEL") else {
+        return Ok(());
+    };
+    let host = factory.host();
+    let found = match host.accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg",
+    };
+    anyhow::ensure!(
+        expected == found,
+        "the accelerator is {found}: {}",
+        host.accel_reason
+    );
+    Ok(())
 }
 
 pub fn guest_spec(name: &str) -> TemplateSpec {

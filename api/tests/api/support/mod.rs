@@ -4,6 +4,7 @@ mod fake;
 mod harness;
 mod reply;
 mod streams;
+pub(crate) mod terminal;
 pub(crate) mod websocket;
 
 pub(crate) use fake::FakeFactory;

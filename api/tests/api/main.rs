@@ -1,13 +1,16 @@
 //! The service as its clients meet it, over a scripted factory: no virtual machine is needed.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod checkout;
 mod exec;
+mod follow;
 mod listeners;
 mod metrics;
 mod openapi;
 mod program;
 mod protocol;
+mod repeats;
 mod sandboxes;
 mod support;
 mod templates;

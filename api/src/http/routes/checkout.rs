@@ -22,7 +22,7 @@ use crate::http::service::Service;
 const DEFAULT_TEMPLATE: &str = "default";
 
 /// A field that is null is as good as one that is not there.
-fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

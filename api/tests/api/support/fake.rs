@@ -34,8 +34,8 @@ pub(crate) struct FakeFactory {
     pub(crate) owner: Mutex<Option<SocketOwner>>,
     /// What the machines write to their consoles from now on.
     pub(crate) console: Arc<Mutex<Vec<u8>>>,
-    /// The last record of any machine.
-    pub(crate) recorded: Mutex<Option<RecordState>>,
+    /// Every record of any machine.
+    pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
 }
@@ -50,7 +50,7 @@ impl FakeFactory {
             bound: Mutex::default(),
             console: Arc::default(),
             owner: Mutex::default(),
-            recorded: Mutex::default(),
+            records: Mutex::default(),
             alive: Arc::default(),
         })
     }
@@ -318,7 +318,7 @@ impl LiveClone for Machine {
     }
 
     fn record(&self, state: RecordState) -> io::Result<()> {
-        *self.factory.recorded.lock().unwrap() = Some(state);
+        self.factory.records.lock().unwrap().push(state);
         Ok(())
     }
 

@@ -122,6 +122,53 @@ async fn a_wrong_configuration_is_64_with_every_problem() {
 }
 
 #[tokio::test]
+async fn what_the_configuration_names_and_nobody_has_is_64() {
+    let dir = tempfile::tempdir().unwrap();
+    for guest in ["vmlinuz", "initrd.img"] {
+        std::fs::write(dir.path().join(guest), "x").unwrap();
+    }
+    let host = |lines: &str| configuration(dir.path(), &format!("[host]\n{lines}\n"));
+    let check = async |file: &str| {
+        let mut command = vmint(&["config", "check", "--config", file]);
+        ended(
+            command
+                .env("VMINT_GUEST_DIR", dir.path())
+                .output()
+                .await
+                .unwrap(),
+        )
+    };
+    let (code, _, err) = check(&host("qemu = \"/nonexistent/qemu\"")).await;
+    assert!(code == 64 && err.contains("host.qemu"), "{err}");
+    let (code, _, err) = check(&host("run_dir = \"/x\"\ntemplate_path = \"/x\"")).await;
+    assert!(code == 64 && err.contains("host.template_path"), "{err}");
+    if nix::unistd::geteuid().is_root() {
+        let (code, _, err) = check(&host("qemu_user = \"vmint-no-such-user\"")).await;
+        assert!(code == 64 && err.contains("host.qemu_user"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_does_not_guess_past_a_wrong_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "colour = 1");
+    let (code, _, err) = run(&["ps", "--config", &file]).await;
+    assert!(code == 64 && err.contains("colour"), "{err}");
+    // With the service named there is nothing to read.
+    let args = [
+        "ps",
+        "--config",
+        &file,
+        "--url",
+        "unix:/nonexistent/api.sock",
+    ];
+    assert_eq!(run(&args).await.0, 69);
+    // A host that has no guest can still be a client.
+    let good = configuration(dir.path(), "[host]\nrun_dir = \"/nonexistent\"");
+    assert_eq!(run(&["ps", "--config", &good]).await.0, 69);
+}
+
+#[tokio::test]
 async fn the_default_file_can_be_shown_saved_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let (code, shown, _) = run(&["config", "show"]).await;

@@ -42,7 +42,7 @@ pub(in crate::http) struct CheckoutBody {
     /// Memory, MiB. Reserved: so far only the template's own size is possible.
     #[schema(example = 256)]
     memory_mib: Option<u64>,
-    /// The lease, seconds; the pool's default when absent; 0 = until released, where the service has no longest lease.
+    /// The lease, seconds, fractions too; the pool's default when absent; 0 = until released, where the service has no longest lease.
     #[schema(example = 300)]
     ttl_s: Option<f64>,
     /// How long to wait for a sandbox, milliseconds; 5000 when absent.

@@ -5,6 +5,7 @@
 //!  argv.rs     a launch order as a command line (pure)
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
+//!  plug.rs     what is plugged into a machine that runs
 //!  stub.rs     the part of a kernel that a clone has to be given
 //! ```
 
@@ -15,6 +16,9 @@ mod driver;
 mod monitor;
 #[cfg(test)]
 mod monitor_tests;
+mod plug;
+#[cfg(test)]
+mod plug_tests;
 mod probe;
 mod stub;
 

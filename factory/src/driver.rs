@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::host::Vsock;
 use crate::process::{Child, ExitKind};
 use crate::{Accel, MachineType, VmId};
 
@@ -25,6 +26,8 @@ pub(crate) struct Capabilities {
     pub(crate) cpu_hotplug: bool,
     /// Give memory to a machine that runs.
     pub(crate) memory_hotplug: bool,
+    /// Give a machine an address on AF_VSOCK.
+    pub(crate) vsock: bool,
 }
 
 /// One hypervisor.
@@ -78,6 +81,8 @@ pub(crate) struct LaunchOrder {
     /// Memory that can be plugged in later, this included, MiB.
     pub(crate) max_memory_mib: u64,
     pub(crate) memory: PathBuf,
+    /// Its address on AF_VSOCK, where it has one.
+    pub(crate) vsock: Option<Vsock>,
     pub(crate) boot: Boot,
     pub(crate) ends: MachineEnds,
     /// Where the monitor's listening socket can be dialled.

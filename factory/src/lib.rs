@@ -48,7 +48,7 @@ pub use guest::{
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
-    Verdict, clean, doctor,
+    Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;

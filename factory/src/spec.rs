@@ -50,7 +50,7 @@ pub enum AccelChoice {
 pub enum MachineType {
     /// PCI Express, ACPI, VM generation id.
     Q35,
-    /// Minimal; it has no VM generation id, so it is refused until the guest can reseed by itself.
+    /// Minimal. It has no VM generation id, so its guest must have our own agent, and no hotplug.
     Microvm,
 }
 
@@ -103,6 +103,8 @@ pub struct TemplateSpec {
     pub memory_mib: u64,
     /// Memory that hotplug can reach, MiB.
     pub max_memory_mib: u64,
+    /// Whether each clone has an address on AF_VSOCK.
+    pub vsock: bool,
     /// How long the guest may take to answer after its boot.
     pub ready_timeout: Duration,
     /// How much of the console is kept, bytes.

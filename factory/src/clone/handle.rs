@@ -113,6 +113,12 @@ impl Vm {
         self.live.dir().join("runtime.sock")
     }
 
+    /// Its address on AF_VSOCK, where its template gives it one.
+    #[must_use]
+    pub fn vsock_cid(&self) -> Option<u32> {
+        self.live.vsock_cid
+    }
+
     /// The newest part of what its console said.
     ///
     /// # Errors

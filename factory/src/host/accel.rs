@@ -188,10 +188,11 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
         memory_mib: guest.memory_mib,
         max_memory_mib: guest.memory_mib,
         memory: trial.0.memory(),
+        vsock: None,
         boot: Boot::Template {
             kernel: trial.path("kernel"),
             initrd: trial.path("initrd"),
-            params: kernel_params(guest),
+            params: kernel_params(guest, Accel::Kvm),
         },
         state: fs::File::open("/dev/null")?.into(),
         console_max_bytes: guest.console_max_bytes,

@@ -56,6 +56,13 @@ pub(super) fn argv(order: &LaunchOrder) -> Vec<OsString> {
     memory(&mut words, order);
     boot(&mut words, &order.boot);
     channels(&mut words, order);
+    if let Some(vsock) = &order.vsock {
+        let fd = vsock.device.as_raw_fd();
+        words.pair(
+            "-device",
+            format!("vhost-vsock-pci,guest-cid={},vhostfd={fd}", vsock.cid),
+        );
+    }
     words.0
 }
 

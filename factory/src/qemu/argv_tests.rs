@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::argv::argv;
 use crate::driver::{Boot, LaunchOrder, MachineEnds};
+use crate::host::Vsock;
 use crate::{Accel, MachineType, VmId};
 
 fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
@@ -19,6 +20,7 @@ fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
         memory_mib: 256,
         max_memory_mib: 2048,
         memory: memory.into(),
+        vsock: None,
         boot,
         ends: MachineEnds {
             monitor: null()?,
@@ -99,6 +101,24 @@ fn a_microvm_has_no_pci_and_no_hotplug() -> std::io::Result<()> {
         max_memory_mib: 256,
         ..order
     }));
+    Ok(())
+}
+
+#[test]
+fn a_clone_with_vsock_gets_its_own_number_and_the_open_device() -> std::io::Result<()> {
+    let boot = Boot::Clone {
+        kernel_stub: "/g/kernel-stub".into(),
+    };
+    let device = OwnedFd::from(std::fs::File::open("/dev/null")?);
+    let fd = device.as_raw_fd();
+    let order = order(boot, "/g/memory")?;
+    let vsock = Some(Vsock {
+        cid: 70_000,
+        device,
+    });
+    let words = text(&LaunchOrder { vsock, ..order });
+    let wanted = format!("-device vhost-vsock-pci,guest-cid=70000,vhostfd={fd}");
+    assert!(words.ends_with(&wanted), "{words}");
     Ok(())
 }
 

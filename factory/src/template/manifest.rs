@@ -75,6 +75,8 @@ pub struct Recipe {
     pub memory_mib: u64,
     /// Memory that hotplug can reach, MiB: as much as `memory_mib` where the board has no hotplug.
     pub max_memory_mib: u64,
+    /// Whether there is a device for AF_VSOCK.
+    pub vsock: bool,
     /// Digest of the kernel.
     pub kernel: String,
     /// Digest of the initial RAM disk.

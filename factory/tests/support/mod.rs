@@ -138,6 +138,7 @@ pub fn guest_spec(name: &str) -> TemplateSpec {
         max_vcpus: 1,
         memory_mib: 256,
         max_memory_mib: 256,
+        vsock: false,
         ready_timeout: LONG,
         console_max_bytes: 64 * 1024,
         warmup: Vec::new(),

@@ -91,6 +91,7 @@ fn spec() -> anyhow::Result<TemplateSpec> {
         max_vcpus: 1,
         memory_mib: MEMORY_MIB,
         max_memory_mib: MEMORY_MIB,
+        vsock: false,
         ready_timeout: DEADLINE,
         console_max_bytes: 1 << 20,
         warmup: Vec::new(),

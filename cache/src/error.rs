@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use vmint_factory::ExecError;
+use vmint_factory::{ExecError, SizeError};
 
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -51,6 +51,9 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// No clone of the template can be of the size asked for.
+    #[error(transparent)]
+    Size(#[from] SizeError),
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -72,7 +75,7 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
-            Self::Ttl(_) => "not_possible",
+            Self::Ttl(_) | Self::Size(_) => "not_possible",
             Self::Guest { .. } => "guest_error",
         }
     }

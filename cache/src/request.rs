@@ -26,6 +26,10 @@ pub struct CheckoutRequest {
     pub wait: Duration,
     /// The lease: `None` is the pool's default, `Some(None)` lasts until the release.
     pub ttl: Option<Option<Duration>>,
+    /// Virtual CPUs at least; `None`, or less than the template has, is as many as the template has.
+    pub vcpus: Option<u32>,
+    /// Memory at least, MiB; likewise.
+    pub memory_mib: Option<u64>,
     /// A hostname to set; `None` leaves the one that the clone got when it was made.
     pub hostname: Option<String>,
     /// Kept with the sandbox and shown with it.

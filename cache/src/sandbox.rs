@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use vmint_factory::Size;
 
 use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::pool::{CloneKey, Pool};
@@ -97,6 +98,10 @@ pub(crate) fn lease_record(view: &SandboxView) -> RecordState {
         expires_at: view.expires_at,
         metadata: view.metadata.clone(),
         source: view.source.as_str(),
+        size: Size {
+            vcpus: view.vcpus,
+            memory_mib: view.memory_mib,
+        },
     })
 }
 

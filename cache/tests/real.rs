@@ -69,6 +69,7 @@ fn guest() -> TemplateSpec {
         max_vcpus: 1,
         memory_mib: 256,
         max_memory_mib: 256,
+        vsock: false,
         ready_timeout: LONG,
         console_max_bytes: 64 * 1024,
         warmup: Vec::new(),

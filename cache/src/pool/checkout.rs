@@ -1,7 +1,7 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> hostname ---> record ---> Lease
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> grow ---> hostname ---> record ---> Lease
 //!   ^            |                  |           |            |            |
 //!   |            | refused          +-----------+-- unfit ---+------------+
 //!   |            v                                    |
@@ -22,7 +22,7 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::Binding;
+use vmint_factory::{Binding, Size, SizeError};
 
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
@@ -31,7 +31,8 @@ use crate::request::OnEmpty;
 use crate::spec::Standby;
 use crate::view::SandboxView;
 
-/// How long a guest may take to be made fit: to be resumed, or to take a hostname. It takes some milliseconds.
+/// How long a guest may take to be made fit: to be resumed, to grow, or to take a hostname. It takes some milliseconds,
+/// and a few hundred to grow.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
 /// the pool hears of it a moment later than the checkout.
@@ -44,6 +45,9 @@ pub(crate) struct Order {
     pub wait: Duration,
     /// `None` lasts until the release.
     pub ttl: Option<Duration>,
+    /// The size asked for; what is not asked for is the template's.
+    pub vcpus: Option<u32>,
+    pub memory_mib: Option<u64>,
     pub hostname: Option<String>,
     pub metadata: BTreeMap<String, String>,
 }
@@ -51,6 +55,8 @@ pub(crate) struct Order {
 /// Why a granted clone cannot be handed over.
 enum Unfit {
     Dead(&'static str),
+    /// No clone of its generation can be of this size: nothing is wrong with it.
+    Size(SizeError),
     Unprepared {
         what: &'static str,
         source: BoxError,
@@ -84,7 +90,8 @@ impl Pool {
             };
             let mut grant = self.granted(ask, begun).await?;
             match self.prepare(&mut grant, order).await {
-                Ok(()) => return Ok(self.lease(grant, order, begun)),
+                Ok(size) => return Ok(self.lease(grant, order, size, begun)),
+                Err(Unfit::Size(error)) => return Err(error.into()),
                 Err(Unfit::Dead(how)) if dead < DEAD_CLONES_MAX => {
                     warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
                     dead += 1;
@@ -162,17 +169,27 @@ impl Pool {
     }
 
     /// Makes the clone what the request wants, and makes sure that it lives.
-    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<Size, Unfit> {
         let vm = grant.vm().clone();
         if vm.has_exited() {
             grant.touch();
             return Err(Unfit::Dead("its process has ended"));
         }
+        let sizes = grant.generation().sizes;
+        let wanted = sizes.fit(order.vcpus, order.memory_mib);
+        let mut size = wanted.map_err(Unfit::Size)?;
         if self.spec().standby == Standby::Paused {
             grant.touch();
             within(vm.resume())
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
+        }
+        if size.exceeds(sizes.least) {
+            grant.touch();
+            let grown = within(vm.grow(size)).await;
+            size = grown.map_err(|source| {
+                Unfit::unprepared("the clone could not be made larger", source)
+            })?;
         }
         if let Some(hostname) = &order.hostname {
             grant.touch();
@@ -183,10 +200,11 @@ impl Pool {
             let set = within(vm.bind(&binding)).await;
             set.map_err(|source| Unfit::unprepared("the guest did not take the hostname", source))?;
         }
-        record(grant, order)
+        record(grant, order, size)?;
+        Ok(size)
     }
 
-    fn lease(&self, grant: Grant, order: &Order, begun: Instant) -> Lease {
+    fn lease(&self, grant: Grant, order: &Order, size: Size, begun: Instant) -> Lease {
         let (facts, identity, times) = (grant.vm().facts(), grant.vm().identity(), grant.times());
         let view = SandboxView {
             id: facts.id.to_string(),
@@ -194,8 +212,9 @@ impl Pool {
             generation: grant.generation().id.to_string(),
             state: "leased",
             source: grant.source(),
-            vcpus: grant.generation().vcpus,
-            memory_mib: grant.generation().memory_mib,
+            vcpus: size.vcpus,
+            memory_mib: size.memory_mib,
+            vsock_cid: facts.vsock_cid,
             pid: facts.pid,
             hostname: identity.hostname,
             machine_id: identity.machine_id,
@@ -211,7 +230,7 @@ impl Pool {
     }
 }
 
-fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+fn record(grant: &mut Grant, order: &Order, size: Size) -> Result<(), Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
@@ -222,6 +241,7 @@ fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
         expires_at,
         metadata,
         source: grant.source().as_str(),
+        size,
     };
     grant.recorded();
     let recorded = grant.vm().record(RecordState::Leased(lease));
@@ -231,9 +251,9 @@ fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
     })
 }
 
-async fn within<E: Into<BoxError>>(
-    step: impl Future<Output = Result<(), E>>,
-) -> Result<(), BoxError> {
+async fn within<T, E: Into<BoxError>>(
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, BoxError> {
     match timeout(PREPARE_DEADLINE, step).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(format!("it took longer than {} s", PREPARE_DEADLINE.as_secs()).into()),

@@ -12,5 +12,6 @@ mod crowd;
 mod fake;
 mod faults;
 mod lease;
+mod size;
 mod stop;
 mod templates;

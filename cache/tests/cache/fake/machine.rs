@@ -14,8 +14,8 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
     BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
-    StreamRequest,
+    FileError, FileReader, FileWriter, GrowError, GuestError, Identity, LaunchOrder, LiveClone,
+    RecordState, Size, StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
@@ -29,7 +29,9 @@ pub(crate) struct Clone {
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
     ends: bool,
+    pub grown: Mutex<Option<Size>>,
     refuses_hostnames: bool,
+    refuses_to_grow: bool,
     answers: AtomicBool,
     end: watch::Sender<Option<String>>,
 }
@@ -42,7 +44,9 @@ impl Clone {
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
             ends: script.ends,
+            grown: Mutex::default(),
             refuses_hostnames: script.next_refuses_hostnames(),
+            refuses_to_grow: script.next_refuses_to_grow(),
             answers: AtomicBool::new(true),
             end: watch::Sender::new(None),
             order,
@@ -95,6 +99,7 @@ impl LiveClone for Handle {
             created_at: Timestamp::now(),
             phases: Phases::default(),
             console_socket: PathBuf::from("/run/vmint/console"),
+            vsock_cid: None,
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
     }
@@ -161,6 +166,18 @@ impl LiveClone for Handle {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
+        async move {
+            yield_now().await;
+            if self.0.refuses_to_grow {
+                return Err(GrowError::Guest(GuestError::Closed));
+            }
+            *self.0.grown.lock().unwrap() = Some(wanted);
+            Ok(wanted)
         }
         .boxed()
     }

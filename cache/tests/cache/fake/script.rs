@@ -44,6 +44,8 @@ pub(crate) struct Script {
     pub build: Build,
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
+    /// Machines that do not grow, counted down.
+    pub growths_refused: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -57,6 +59,7 @@ impl Default for Script {
             builds: VecDeque::new(),
             build: Build::Succeeds,
             hostnames_refused: 0,
+            growths_refused: 0,
             ends: true,
         }
     }
@@ -69,6 +72,13 @@ impl Script {
 
     pub(super) fn next_build(&mut self) -> Build {
         self.builds.pop_front().unwrap_or(self.build)
+    }
+
+    /// Whether the next machine does not grow.
+    pub(super) fn next_refuses_to_grow(&mut self) -> bool {
+        let refuses = self.growths_refused > 0;
+        self.growths_refused = self.growths_refused.saturating_sub(1);
+        refuses
     }
 
     /// Whether the next machine takes no hostname.

@@ -54,7 +54,7 @@ impl From<Failure> for Problem {
             | Failure::Resize(ResizeError::ShuttingDown)
             | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
 
-            Failure::Checkout(CheckoutError::Ttl(_))
+            Failure::Checkout(CheckoutError::Ttl(_) | CheckoutError::Size(_))
             | Failure::Renew(RenewError::Ttl(_))
             | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
                 problem(Code::NotPossible)

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use vmint_cache::{
     BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome,
     ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration, GenerationFacts,
-    GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
-    StreamRequest,
+    GrowError, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState,
+    Size, SizeRange, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -111,13 +111,17 @@ struct Generation(GenerationFacts);
 
 impl Generation {
     fn made() -> Arc<dyn LiveGeneration> {
+        let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
         Arc::new(Self(GenerationFacts {
             id: GenerationId::new(),
             built_at: Timestamp::now(),
             accel: Accel::Tcg,
             qemu_version: "10.0.2".to_owned(),
-            vcpus: 1,
-            memory_mib: 256,
+            sizes: SizeRange {
+                least: size(1, 256),
+                most: size(4, 2048),
+                fixed: None,
+            },
             boot_phases: Phases {
                 total: Duration::from_secs(5),
                 ..Phases::default()
@@ -225,6 +229,7 @@ impl LiveClone for Machine {
                 ..Phases::default()
             },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
+            vsock_cid: None,
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
     }
@@ -264,6 +269,10 @@ impl LiveClone for Machine {
             Ok(())
         }
         .boxed()
+    }
+
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
+        async move { Ok(wanted) }.boxed()
     }
 
     fn exec_stream(&self, _: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {

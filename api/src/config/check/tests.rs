@@ -237,7 +237,13 @@ fn vsock_needs_the_hosts_device_and_a_board_that_has_it() {
         machine = "microvm"
         vsock = true
     "#;
-    insta::assert_snapshot!(Host::new().problems(text), @"");
+    insta::assert_snapshot!(Host::new().problems(text), @r#"
+    2 problems in the configuration
+      templates.a.vsock = true: this host has no /dev/vhost-vsock
+        mend: load the module (modprobe vhost_vsock), let the service open the device, or use false
+      templates.b.vsock = true: is not possible with machine "microvm"
+        mend: use machine "q35", or false
+    "#);
 }
 
 #[test]

@@ -83,6 +83,7 @@ fn spec() -> anyhow::Result<TemplateSpec> {
     Ok(TemplateSpec {
         memory_mib: MEMORY_MIB,
         max_memory_mib: MEMORY_MIB,
+        vsock: false,
         ready_timeout: DEADLINE,
         ..TemplateSpec::new("bench", guest.join("vmlinuz"), guest.join("initrd.img"))
     })

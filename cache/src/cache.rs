@@ -256,12 +256,15 @@ impl Cache {
             on_empty: request.on_empty,
             wait: request.wait,
             ttl: self.allowed(asked)?,
+            vcpus: request.vcpus,
+            memory_mib: request.memory_mib,
             binding: request.binding,
             owner: request.owner,
             idempotency: request.idempotency,
             metadata: request.metadata,
         };
         template.can_be_cloned(order.on_empty)?;
+        template.can_be_this_large(&order)?;
         let leased = template.pool.checkout(&order).await;
         leased.map_err(|error| template.with_reason(error))
     }
@@ -358,6 +361,16 @@ impl Template {
             }
             error => error,
         }
+    }
+
+    /// Whether a clone can have the size that is asked for: known before one is taken, where there is a generation.
+    fn can_be_this_large(&self, order: &Order) -> Result<(), CheckoutError> {
+        if (order.vcpus.is_some() || order.memory_mib.is_some())
+            && let Some(current) = self.status.snapshot().current
+        {
+            current.facts().sizes.fit(order.vcpus, order.memory_mib)?;
+        }
+        Ok(())
     }
 
     /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use vmint_factory::{ExecError, FileError};
+use vmint_factory::{ExecError, FileError, SizeError};
 
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -64,6 +64,9 @@ pub enum CheckoutError {
         /// Why it cannot be.
         reason: String,
     },
+    /// No clone of the template can be of the size asked for.
+    #[error(transparent)]
+    Size(#[from] SizeError),
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -86,7 +89,7 @@ impl CheckoutError {
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
             Self::KeyReused => "conflict",
-            Self::Ttl(_) | Self::Refused { .. } => "not_possible",
+            Self::Ttl(_) | Self::Size(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",
         }
     }

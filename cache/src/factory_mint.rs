@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use vmint_factory::{
     BindError, Binding, BuildProgress, CloneOrder, ConsoleFollower, ExecError, ExecOutcome,
     ExecRequest, ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation,
-    Identity, LeaseRecord, Phase, RecordedState, StreamRequest, TemplateSpec, Vm,
+    GrowError, Identity, LeaseRecord, Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
@@ -34,8 +34,7 @@ impl Made {
             built_at: manifest.built_at,
             accel: manifest.recipe.accel,
             qemu_version: manifest.recipe.qemu_version.clone(),
-            vcpus: manifest.recipe.vcpus,
-            memory_mib: manifest.recipe.memory_mib,
+            sizes: generation.sizes(),
             boot_phases: manifest.boot_phases,
             build_phases: manifest.build_phases.clone(),
             first_exec: Some(manifest.first_exec),
@@ -153,6 +152,7 @@ impl LiveClone for Machine {
             phases: self.0.phases(),
             digest: self.0.identity_digest().clone(),
             console_socket: self.0.console_socket(),
+            vsock_cid: self.0.vsock_cid(),
             runtime_socket: self.0.runtime_socket(),
         }
     }
@@ -179,6 +179,10 @@ impl LiveClone for Machine {
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         self.0.bind(binding).boxed()
+    }
+
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
+        self.0.grow(wanted).boxed()
     }
 
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
@@ -216,6 +220,8 @@ impl LiveClone for Machine {
                     metadata: lease.metadata,
                     source: lease.source.to_owned(),
                     idempotency: lease.idempotency,
+                    vcpus: lease.size.vcpus,
+                    memory_mib: lease.size.memory_mib,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

@@ -61,6 +61,7 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, Phase,
-    RequestKey, StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
+    FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError, Identity, IdentityDigest,
+    Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd, StreamInput,
+    StreamOutput, StreamRequest, WindowSize,
 };

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
     Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GenerationId, Identity, IdentityDigest, Phase, Phases,
-    RequestKey, StaleField, StreamRequest, TemplateSpec, VmId,
+    FileError, FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, Phase,
+    Phases, RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -109,10 +109,8 @@ pub struct GenerationFacts {
     pub accel: Accel,
     /// The QEMU that saved it.
     pub qemu_version: String,
-    /// Virtual CPUs.
-    pub vcpus: u32,
-    /// Memory, MiB.
-    pub memory_mib: u64,
+    /// The sizes that its clones can have, its own first.
+    pub sizes: SizeRange,
     /// Its boot, by phase.
     pub boot_phases: Phases,
     /// Its build, by phase.
@@ -150,6 +148,8 @@ pub struct CloneFacts {
     pub digest: IdentityDigest,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
+    /// Its address on AF_VSOCK, where it has one.
+    pub vsock_cid: Option<u32>,
     /// The socket of the port that belongs to the sandbox's user.
     pub runtime_socket: PathBuf,
 }
@@ -187,6 +187,8 @@ pub struct LeaseFacts {
     pub source: &'static str,
     /// What the request was named by.
     pub idempotency: Option<RequestKey>,
+    /// How large it is.
+    pub size: Size,
 }
 
 /// One living clone.
@@ -205,6 +207,8 @@ pub trait LiveClone: Send + Sync + 'static {
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
     /// Binds it to whoever has it now. One round trip to the guest.
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>>;
+    /// Gives it at least this size; answers the one that its guest then has. After an error it is fit for nothing.
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>>;
     /// Runs a command with its streams open. Dropped, the stream kills it.
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
     /// Opens a file of the guest to read it.

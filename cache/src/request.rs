@@ -28,6 +28,10 @@ pub struct CheckoutRequest {
     pub wait: Duration,
     /// The lease: `None` is the pool's default, `Some(None)` lasts until the release.
     pub ttl: Option<Option<Duration>>,
+    /// Virtual CPUs at least; `None`, or less than the template has, is as many as the template has.
+    pub vcpus: Option<u32>,
+    /// Memory at least, MiB; likewise.
+    pub memory_mib: Option<u64>,
     /// What the guest is bound to before it is handed over; without a hostname it keeps the one it was made with.
     pub binding: Binding,
     /// Who gets the sandbox's sockets; `None` leaves them to the service.

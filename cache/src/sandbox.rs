@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use vmint_factory::RequestKey;
+use vmint_factory::{RequestKey, Size};
 
 use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::pool::{CloneKey, Pool};
@@ -93,6 +93,7 @@ impl Sandbox {
         &self,
         times: (Timestamp, Option<Timestamp>),
         source: Source,
+        size: Size,
         metadata: BTreeMap<String, String>,
     ) -> RecordState {
         let (leased_at, expires_at) = times;
@@ -101,6 +102,7 @@ impl Sandbox {
             expires_at,
             metadata,
             source: source.as_str(),
+            size,
             idempotency: self.key.get().cloned(),
         })
     }

@@ -117,7 +117,7 @@ fn view(generation: &dyn LiveGeneration, clones: usize) -> GenerationView {
         built_at: facts.built_at,
         accel: facts.accel,
         qemu_version: facts.qemu_version.clone(),
-        memory_mib: facts.memory_mib,
+        memory_mib: facts.sizes.least.memory_mib,
         clones,
         phases: generation_phases(facts),
         report: facts.report.clone(),

@@ -44,6 +44,8 @@ pub struct SandboxView {
     pub vcpus: u32,
     /// Memory, MiB.
     pub memory_mib: u64,
+    /// Its address on AF_VSOCK, where it has one.
+    pub vsock_cid: Option<u32>,
     /// The hypervisor's process.
     pub pid: u32,
     /// The guest's name.

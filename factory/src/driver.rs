@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::host::Vsock;
 use crate::process::{Child, ExitKind};
 use crate::{Accel, MachineType, VmId};
 
@@ -22,6 +23,12 @@ pub(crate) struct Capabilities {
     pub(crate) read_only_memory: bool,
     /// Tell the guest's kernel that it is a clone, so that it reseeds its random numbers.
     pub(crate) generation_id: bool,
+    /// Give virtual CPUs to a machine that runs.
+    pub(crate) cpu_hotplug: bool,
+    /// Give memory to a machine that runs.
+    pub(crate) memory_hotplug: bool,
+    /// Give a machine an address on AF_VSOCK.
+    pub(crate) vsock: bool,
 }
 
 /// One hypervisor.
@@ -73,8 +80,14 @@ pub(crate) struct LaunchOrder {
     pub(crate) accel: Accel,
     pub(crate) cpu: String,
     pub(crate) vcpus: u32,
+    /// Virtual CPUs that can be plugged in later, these included.
+    pub(crate) max_vcpus: u32,
     pub(crate) memory_mib: u64,
+    /// Memory that can be plugged in later, this included, MiB.
+    pub(crate) max_memory_mib: u64,
     pub(crate) memory: PathBuf,
+    /// Its address on AF_VSOCK, where it has one.
+    pub(crate) vsock: Option<Vsock>,
     pub(crate) boot: Boot,
     pub(crate) ends: MachineEnds,
     /// Where the monitor's listening socket can be dialled.
@@ -103,6 +116,10 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// How often the guest has closed the agent's port: each time, whoever served it is gone.
     fn agent_losses(&self) -> watch::Receiver<u64>;
+    /// Plugs this many more virtual CPUs into a machine that runs. Its guest still has to bring them online.
+    fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Plugs one module of memory into a machine that runs. Its guest still has to bring it online.
+    fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
 }
@@ -118,6 +135,14 @@ pub enum MonitorError {
         command: &'static str,
         /// Why.
         source: crate::wire::LinkError,
+    },
+    /// There is no room for another virtual CPU.
+    #[error("{free} more virtual CPUs can be plugged in, and {wanted} are wanted")]
+    NoVcpus {
+        /// How many are left.
+        free: usize,
+        /// How many are wanted.
+        wanted: u32,
     },
     /// A save or a load was tried and failed.
     #[error("{action} failed: {reason}")]

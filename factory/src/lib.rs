@@ -30,6 +30,7 @@ mod ms;
 mod phases;
 mod process;
 mod qemu;
+mod size;
 mod spec;
 mod sys;
 mod template;
@@ -37,7 +38,7 @@ mod text;
 mod vm;
 mod wire;
 
-pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
+pub use clone::{CloneError, CloneFailure, CloneOrder, GrowError, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guest::{
@@ -47,12 +48,13 @@ pub use guest::{
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
-    Verdict, clean, doctor,
+    Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
 pub use qemu::ProbeError;
+pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,

@@ -50,7 +50,7 @@ pub enum AccelChoice {
 pub enum MachineType {
     /// PCI Express, ACPI, VM generation id.
     Q35,
-    /// Minimal; it has no VM generation id, so it is refused until the guest can reseed by itself.
+    /// Minimal. It has no VM generation id, so its guest must have our own agent, and no hotplug.
     Microvm,
 }
 
@@ -103,6 +103,8 @@ pub struct TemplateSpec {
     pub memory_mib: u64,
     /// Memory that hotplug can reach, MiB.
     pub max_memory_mib: u64,
+    /// Whether each clone has an address on AF_VSOCK.
+    pub vsock: bool,
     /// How long the guest may take to answer after its boot.
     pub ready_timeout: Duration,
     /// How much of the console is kept, bytes.
@@ -128,6 +130,7 @@ impl TemplateSpec {
             max_vcpus: 1,
             memory_mib: 256,
             max_memory_mib: 256,
+            vsock: false,
             ready_timeout: Duration::from_secs(120),
             console_max_bytes: 1 << 20,
             warmup: Vec::new(),

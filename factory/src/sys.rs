@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
@@ -69,4 +70,53 @@ pub(crate) fn map_file(file: &File) -> io::Result<memmap2::Mmap> {
     // SAFETY: the mapping is only read, byte by byte. Files that are mapped here are generations' memory files: they
     // are written by one process before they are published, are never made shorter, and belong to us.
     unsafe { memmap2::Mmap::map(file) }
+}
+
+/// How fast the processor's time stamp counter runs, kHz; none where it cannot be told. It blocks for a fiftieth of a
+/// second.
+pub(crate) fn tsc_khz() -> Option<u64> {
+    const SPAN: Duration = Duration::from_millis(20);
+    let (ticks, begun) = tsc_now()?;
+    std::thread::sleep(SPAN);
+    let (later, ended) = tsc_now()?;
+    let micros = ended.duration_since(begun).as_micros();
+    u64::try_from(u128::from(later.checked_sub(ticks)?) * 1000 / micros).ok()
+}
+
+/// The counter and the time, read so closely together that nothing came between them.
+fn tsc_now() -> Option<(u64, Instant)> {
+    const TRIES: usize = 100;
+    const CLOSE: Duration = Duration::from_micros(2);
+    for _ in 0..TRIES {
+        let before = Instant::now();
+        let ticks = tsc()?;
+        if before.elapsed() < CLOSE {
+            return Some((ticks, before));
+        }
+    }
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tsc() -> Option<u64> {
+    // SAFETY: every processor of this architecture has the instruction, it touches nothing, and Linux lets every
+    // program use it unless that program has asked not to be let.
+    Some(unsafe { std::arch::x86_64::_rdtsc() })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tsc() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_counters_speed_is_the_same_whenever_it_is_measured() {
+        let measure = || super::tsc_khz().expect("this processor has a counter");
+        let (one, other) = (measure(), measure());
+        assert!(one > 100_000, "{one} kHz");
+        assert!(one.abs_diff(other) < one / 1000, "{one} and {other} kHz");
+    }
 }

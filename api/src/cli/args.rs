@@ -197,10 +197,10 @@ pub(crate) struct CheckoutArgs {
     /// Print the id alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Virtual CPUs (only the template's own number is possible yet)
+    /// Virtual CPUs at least, up to the template's max_vcpus
     #[arg(long, value_name = "N")]
     pub(crate) vcpus: Option<u32>,
-    /// Memory, such as 512MiB (only the template's own size is possible yet)
+    /// Memory at least, such as 512MiB, up to the template's max_memory
     #[arg(long, value_name = "SIZE", value_parser = size_mib)]
     pub(crate) memory: Option<u64>,
     /// The lease, such as 5m; 0 = until released

@@ -23,6 +23,8 @@ pub struct Places {
     pub guest_dirs: Vec<PathBuf>,
     /// All memory of the host, MiB.
     pub memory_mib: u64,
+    /// Why guests cannot have addresses on AF_VSOCK; none where they can.
+    pub vsock_refusal: Option<String>,
 }
 
 impl Places {
@@ -44,6 +46,7 @@ impl Places {
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
             guest_dirs: named.into_iter().chain(beside).chain(installed).collect(),
             memory_mib: sysinfo().map_or(u64::MAX, |info| info.ram_total() >> 20),
+            vsock_refusal: vmint_factory::vsock_refusal(),
         }
     }
 

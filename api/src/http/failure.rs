@@ -59,7 +59,9 @@ impl From<Failure> for Problem {
             | Failure::Resize(ResizeError::ShuttingDown)
             | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
 
-            Failure::Checkout(CheckoutError::Ttl(_) | CheckoutError::Refused { .. })
+            Failure::Checkout(
+                CheckoutError::Ttl(_) | CheckoutError::Size(_) | CheckoutError::Refused { .. },
+            )
             | Failure::Renew(RenewError::Ttl(_))
             | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
                 problem(Code::NotPossible)

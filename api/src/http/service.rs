@@ -1,6 +1,6 @@
 //! What the handlers share.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use vmint_cache::{Cache, TemplatePlan};
@@ -16,14 +16,7 @@ struct Inner {
     cache: Cache,
     metrics: Arc<Metrics>,
     stopping: Stopping,
-    sizes: HashMap<String, Size>,
-}
-
-/// How large the clones of a template are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) vcpus: u32,
-    pub(super) memory_mib: u64,
+    templates: HashSet<String>,
 }
 
 impl Service {
@@ -35,19 +28,12 @@ impl Service {
         stopping: Stopping,
         plans: &[TemplatePlan],
     ) -> Self {
-        let size = |plan: &TemplatePlan| Size {
-            vcpus: plan.spec.vcpus,
-            memory_mib: plan.spec.memory_mib,
-        };
-        let sizes = plans
-            .iter()
-            .map(|plan| (plan.spec.name.clone(), size(plan)))
-            .collect();
+        let templates = plans.iter().map(|plan| plan.spec.name.clone()).collect();
         Self(Arc::new(Inner {
             cache,
             metrics,
             stopping,
-            sizes,
+            templates,
         }))
     }
 
@@ -63,8 +49,8 @@ impl Service {
         &self.0.stopping
     }
 
-    /// The size of a template's clones; `None` when there is no such template.
-    pub(super) fn size(&self, template: &str) -> Option<Size> {
-        self.0.sizes.get(template).copied()
+    /// Whether there is such a template.
+    pub(super) fn has_template(&self, name: &str) -> bool {
+        self.0.templates.contains(name)
     }
 }

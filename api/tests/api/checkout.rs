@@ -95,6 +95,8 @@ async fn values_that_cannot_be_are_refused() {
         json!({"hostname": ""}),
         json!({"metadata": {"k": 1}}),
         json!({"vcpus": 1.5}),
+        json!({"vcpus": 0}),
+        json!({"memory_mib": 0}),
         json!({"template": 1}),
         json!({"files": ["x"]}),
     ] {
@@ -113,8 +115,8 @@ async fn values_that_cannot_be_are_refused() {
 async fn what_is_not_possible_is_refused_with_its_name() {
     let harness = Harness::start().await;
     for (field, value) in [
-        ("vcpus", json!(2)),
-        ("memory_mib", json!(512)),
+        ("vcpus", json!(5)),
+        ("memory_mib", json!(2049)),
         ("nics", json!([{"user": true}])),
         ("disks", json!([{"path": "/x"}])),
         ("wait_ms", json!(1e9)),
@@ -134,6 +136,31 @@ async fn what_is_not_possible_is_refused_with_its_name() {
             .problem(422, "not_possible");
         assert!(detail.contains(limit), "{detail}");
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_has_at_least_the_size_that_was_asked_for_and_the_answer_says_which() {
+    let harness = Harness::start().await;
+    for (asked, given) in [
+        (json!({"vcpus": 2, "memory_mib": 500}), (2, 512)),
+        (json!({"vcpus": 1, "memory_mib": 64}), (1, 256)),
+    ] {
+        let reply = harness.post("/v1/sandboxes", asked).await;
+        let sandbox = reply.ok(201);
+        assert_eq!(
+            (&sandbox["vcpus"], &sandbox["memory_mib"]),
+            (&json!(given.0), &json!(given.1))
+        );
+        assert!(sandbox.get("vsock_cid").is_none(), "the template has none");
+        let id = sandbox["id"].as_str().unwrap();
+        let again = harness.get(&format!("/v1/sandboxes/{id}")).await;
+        assert_eq!(again.ok(200)["memory_mib"], given.1);
+    }
+    let detail = harness
+        .post("/v1/sandboxes", json!({"vcpus": 5}))
+        .await
+        .problem(422, "not_possible");
+    assert!(detail.contains("limit of 4"), "{detail}");
 }
 
 #[tokio::test]

@@ -221,6 +221,7 @@ async fn a_sandbox_from_checkout_to_release() {
     assert_eq!((code, lines.len()), (0, 2), "{text}");
     assert_eq!(lines[0][..4], ["ID", "TEMPLATE", "SOURCE", "HOSTNAME"]);
     assert_eq!(lines[1][..4], [id, "default", "pool", "job-17"]);
+    assert_eq!(lines[1][5..7], ["1", "256MiB"], "{text}");
     let (_, json, _) = at(&service, &["ps", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["sandboxes"][0]["id"], id);
@@ -238,7 +239,7 @@ async fn a_sandbox_from_checkout_to_release() {
     assert!(code == 1 && err.contains("unknown_sandbox"), "{err}");
     let (code, _, err) = at(&service, &["checkout", "nope"]).await;
     assert!(code == 1 && err.contains("unknown_template"), "{err}");
-    let (code, _, err) = at(&service, &["checkout", "--vcpus", "3"]).await;
+    let (code, _, err) = at(&service, &["checkout", "--vcpus", "5"]).await;
     assert!(code == 1 && err.contains("vcpus"), "{err}");
 }
 

@@ -18,6 +18,7 @@ async fn sandboxes_are_handed_out_used_and_given_back() -> anyhow::Result<()> {
     service.ready().await?;
     service.quiet(2).await?;
     one_sandbox(&service).await?;
+    a_larger_sandbox(&service).await?;
     from_the_command_line(&service).await?;
     a_lease_runs_out(&mut service).await?;
     a_crowd_is_served(&mut service).await?;
@@ -97,6 +98,29 @@ async fn one_sandbox(service: &Service<'_>) -> anyhow::Result<()> {
     );
     assert_eq!(service.release(&id).await?, 404);
     assert_eq!(service.exec(&id, "true").await?.0, 404);
+    Ok(())
+}
+
+/// A warm clone is made larger before it is handed out.
+async fn a_larger_sandbox(service: &Service<'_>) -> anyhow::Result<()> {
+    let size = json!({"vcpus": 2, "memory_mib": 500, "wait_ms": 60_000});
+    let (status, sandbox) = service.checkout(size).await?;
+    assert_eq!(status, 201, "{sandbox}");
+    assert_eq!(
+        (&sandbox["vcpus"], &sandbox["memory_mib"]),
+        (&json!(2), &json!(512))
+    );
+    let id = id(&sandbox);
+    let (_, end) = service
+        .exec(&id, "nproc; awk '/^MemTotal/ { print $2 }' /proc/meminfo")
+        .await?;
+    let said = end["stdout"].as_str().unwrap_or_default().to_owned();
+    let (cpus, kib) = said.trim().split_once('\n').unwrap_or_default();
+    assert_eq!(cpus, "2", "{end}");
+    assert!(kib.parse::<u64>()? > 400 * 1024, "{end}");
+    assert_eq!(service.release(&id).await?, 204);
+    let (status, problem) = service.checkout(json!({"vcpus": 5})).await?;
+    assert_eq!((status, &problem["code"]), (422, &json!("not_possible")));
     Ok(())
 }
 

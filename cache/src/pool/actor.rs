@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use vmint_factory::GenerationId;
+use vmint_factory::{GenerationId, Size};
 
 use super::core::{CloneKey, Effect, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
@@ -160,7 +160,11 @@ impl Actor {
         let sandbox = self.sandbox(clone)?;
         let view = sandbox.renew(LeaseTimes::begin(ttl).expires_at)?;
         let times = (view.leased_at, view.expires_at);
-        let record = sandbox.lease_record(times, view.source, view.metadata.clone());
+        let size = Size {
+            vcpus: view.vcpus,
+            memory_mib: view.memory_mib,
+        };
+        let record = sandbox.lease_record(times, view.source, size, view.metadata.clone());
         if let Err(error) = sandbox.vm().record(record) {
             warn!(id = view.id, %error, "the renewed lease was not recorded");
         }

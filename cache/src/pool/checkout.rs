@@ -1,9 +1,9 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> bind ---> sockets ---> record ---> Lease
-//!   ^            |                  |           |          |          |            |
-//!   |            | refused          +-----------+- unfit --+----------+------------+
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> grow ---> bind ---> sockets ---> record ---> Lease
+//!   ^            |                  |           |         |         |          |            |
+//!   |            | refused          +-----------+- unfit -+---------+----------+------------+
 //!   |            v                                    |
 //!   |          error                                  v
 //!   +--------- once more, ahead of all others --- the clone is ended
@@ -23,7 +23,7 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{BindError, Binding, RequestKey};
+use vmint_factory::{BindError, Binding, RequestKey, Size};
 
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
@@ -32,8 +32,8 @@ use crate::request::{OnEmpty, SocketOwner};
 use crate::spec::Standby;
 use crate::view::SandboxView;
 
-/// How long a guest may take to be made fit: to be resumed, or bound. It takes some milliseconds, and with megabytes of
-/// files some tenths of a second.
+/// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
+/// hundred to grow, and with megabytes of files some tenths of a second.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
 /// the pool hears of it a moment later than the checkout.
@@ -46,6 +46,9 @@ pub(crate) struct Order {
     pub wait: Duration,
     /// `None` lasts until the release.
     pub ttl: Option<Duration>,
+    /// The size asked for; what is not asked for is the template's.
+    pub vcpus: Option<u32>,
+    pub memory_mib: Option<u64>,
     pub binding: Binding,
     pub owner: Option<SocketOwner>,
     pub idempotency: Option<RequestKey>,
@@ -89,7 +92,7 @@ impl Pool {
             };
             let mut grant = self.granted(ask, begun).await?;
             match self.prepare(&mut grant, order).await {
-                Ok(()) => return Ok(self.lease(grant, order, begun)),
+                Ok(size) => return Ok(self.lease(grant, order, size, begun)),
                 Err(Unfit::Dead(how)) if dead < DEAD_CLONES_MAX => {
                     warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
                     dead += 1;
@@ -168,17 +171,27 @@ impl Pool {
     }
 
     /// Makes the clone what the request wants, and makes sure that it lives.
-    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<Size, Unfit> {
         let vm = grant.vm().clone();
         if vm.has_exited() {
             grant.touch();
             return Err(Unfit::Dead("its process has ended"));
         }
+        let sizes = grant.generation().sizes;
+        let wanted = sizes.fit(order.vcpus, order.memory_mib);
+        let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
         if self.spec().standby == Standby::Paused {
             grant.touch();
             within(vm.resume())
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
+        }
+        if size.exceeds(sizes.least) {
+            grant.touch();
+            let grown = within(vm.grow(size)).await;
+            size = grown.map_err(|source| {
+                Unfit::unprepared("the clone could not be made larger", source)
+            })?;
         }
         if order.binding != Binding::default() {
             grant.touch();
@@ -187,10 +200,11 @@ impl Pool {
         if let Some(owner) = order.owner {
             give_sockets(grant, owner)?;
         }
-        record(grant, order)
+        record(grant, order, size)?;
+        Ok(size)
     }
 
-    fn lease(&self, grant: Grant, order: &Order, begun: Instant) -> Lease {
+    fn lease(&self, grant: Grant, order: &Order, size: Size, begun: Instant) -> Lease {
         let (facts, identity, times) = (grant.vm().facts(), grant.vm().identity(), grant.times());
         let view = SandboxView {
             id: facts.id.to_string(),
@@ -198,8 +212,9 @@ impl Pool {
             generation: grant.generation().id.to_string(),
             state: "leased",
             source: grant.source(),
-            vcpus: grant.generation().vcpus,
-            memory_mib: grant.generation().memory_mib,
+            vcpus: size.vcpus,
+            memory_mib: size.memory_mib,
+            vsock_cid: facts.vsock_cid,
             pid: facts.pid,
             hostname: identity.hostname,
             machine_id: identity.machine_id,
@@ -249,7 +264,7 @@ fn give_sockets(grant: &mut Grant, owner: SocketOwner) -> Result<(), Unfit> {
     }
 }
 
-fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
+fn record(grant: &mut Grant, order: &Order, size: Size) -> Result<(), Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
@@ -259,7 +274,7 @@ fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
         sandbox.named_by(key.clone());
     }
     let times = (leased_at, expires_at);
-    let lease = sandbox.lease_record(times, grant.source(), order.metadata.clone());
+    let lease = sandbox.lease_record(times, grant.source(), size, order.metadata.clone());
     grant.recorded();
     let recorded = grant.vm().record(lease);
     recorded.map_err(|error| {
@@ -268,9 +283,9 @@ fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
     })
 }
 
-async fn within<E: Into<BoxError>>(
-    step: impl Future<Output = Result<(), E>>,
-) -> Result<(), BoxError> {
+async fn within<T, E: Into<BoxError>>(
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, BoxError> {
     match timeout(PREPARE_DEADLINE, step).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(too_slow()),

@@ -81,7 +81,11 @@ pub(crate) fn pool_spec() -> PoolSpec {
 }
 
 pub(crate) fn plan(name: &str, pool: PoolSpec) -> TemplatePlan {
-    let spec = TemplateSpec::new(name, PathBuf::from("/kernel"), PathBuf::from("/initrd"));
+    let spec = TemplateSpec {
+        max_vcpus: 4,
+        max_memory_mib: 2048,
+        ..TemplateSpec::new(name, PathBuf::from("/kernel"), PathBuf::from("/initrd"))
+    };
     TemplatePlan { spec, pool }
 }
 

@@ -14,5 +14,6 @@ mod fake;
 mod faults;
 mod lease;
 mod repeats;
+mod size;
 mod stop;
 mod templates;

@@ -58,6 +58,12 @@ pub enum CloneFailure {
         /// What the manifest says.
         wanted: String,
     },
+    /// It cannot have an address on AF_VSOCK.
+    #[error("{} cannot be opened: {source}", crate::host::VSOCK_DEVICE)]
+    Vsock {
+        /// Why not.
+        source: io::Error,
+    },
     /// The hypervisor did not start.
     #[error(transparent)]
     Start(StartError),

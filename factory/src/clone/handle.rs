@@ -13,7 +13,7 @@ use crate::clock::WallNs;
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd};
-use crate::{Phases, VmId};
+use crate::{Phases, Size, VmId};
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {
@@ -24,6 +24,8 @@ pub struct Vm {
     pub(super) talk: Talk,
     /// What it said of itself when it was made.
     digest: IdentityDigest,
+    /// What it has by now. Held while it grows.
+    pub(super) size: tokio::sync::Mutex<Size>,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     pub(super) identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -39,6 +41,7 @@ impl Vm {
     ) -> Self {
         Self {
             live,
+            size: tokio::sync::Mutex::new(generation.sizes().least),
             generation,
             phases,
             created_at: Timestamp::now(),
@@ -104,6 +107,12 @@ impl Vm {
     #[must_use]
     pub fn runtime_socket(&self) -> PathBuf {
         self.live.dir().join("runtime.sock")
+    }
+
+    /// Its address on AF_VSOCK, where its template gives it one.
+    #[must_use]
+    pub fn vsock_cid(&self) -> Option<u32> {
+        self.live.vsock_cid
     }
 
     /// The newest part of what its console said.

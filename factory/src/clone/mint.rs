@@ -70,7 +70,7 @@ async fn make(
     role: Role,
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
-    let mut making = Making::begin(generation);
+    let mut making = Making::begin(host, generation);
     let state = checked_state_aside(generation).await;
     let state = state.map_err(|e| making.failed(e))?;
     let live = making.start(host, &order, role, state).await?;
@@ -92,6 +92,8 @@ async fn make(
 /// What is being made, and how far it is.
 struct Making<'a> {
     generation: &'a Arc<Generation>,
+    /// Whether its kernel is told by the board that it is a clone. Where not, the agent alone makes it reseed.
+    expects_reseed: bool,
     phases: Phases,
     phase: Phase,
     since: Instant,
@@ -99,10 +101,13 @@ struct Making<'a> {
 
 impl<'a> Making<'a> {
     /// Begins with the state, which is checked before anything is started: to its user that is a failed load.
-    fn begin(generation: &'a Arc<Generation>) -> Self {
+    fn begin(host: &Host, generation: &'a Arc<Generation>) -> Self {
+        let machine = generation.manifest().recipe.machine;
+        let expects_reseed = host.driver.capabilities(machine).generation_id;
         let (phases, phase, since) = (Phases::default(), Phase::Load, Instant::now());
         Self {
             generation,
+            expects_reseed,
             phases,
             phase,
             since,
@@ -146,6 +151,7 @@ impl<'a> Making<'a> {
         self.enter(Phase::Spawn);
         let spec = self.generation.spec();
         let recipe = &self.generation.manifest().recipe;
+        let vsock = recipe.vsock.then(|| host.cids.open());
         let plan = StartPlan {
             id: order.id.clone(),
             role,
@@ -155,8 +161,13 @@ impl<'a> Making<'a> {
             accel: recipe.accel,
             cpu: recipe.cpu.clone(),
             vcpus: recipe.vcpus,
+            max_vcpus: recipe.max_vcpus,
             memory_mib: recipe.memory_mib,
+            max_memory_mib: recipe.max_memory_mib,
             memory: self.generation.memory(),
+            vsock: vsock
+                .transpose()
+                .map_err(|source| self.failed(CloneFailure::Vsock { source }))?,
             boot: Boot::Clone {
                 kernel_stub: self.generation.kernel_stub(),
             },
@@ -216,7 +227,7 @@ impl<'a> Making<'a> {
         let identity = IdentityOrder {
             identity: Some(Identity::new(order.hostname.clone())),
             clock_step_ns: self.generation.manifest().clock.behind_ns(resumed_at),
-            expect_reseed: true,
+            expect_reseed: self.expects_reseed,
         };
         let proof = live.unless_ended(agent.identify(&identity)).await;
         let proof = proof.map_err(|e| self.guest_failed(live, e))?;

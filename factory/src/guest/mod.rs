@@ -27,6 +27,7 @@ mod exec_report;
 mod helper;
 mod identity;
 mod lively;
+mod online;
 mod stream;
 
 /// Why something is not possible where the guest has the stock agent.

@@ -17,6 +17,7 @@ mod lock;
 mod open;
 mod tmpfs;
 mod user;
+mod vsock;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,8 +30,11 @@ pub use open::OpenError;
 pub(crate) use open::open;
 pub use tmpfs::TmpfsError;
 pub use user::UserError;
+pub use vsock::vsock_refusal;
+pub(crate) use vsock::{Cids, DEVICE as VSOCK_DEVICE, Vsock};
 
 use crate::driver::Driver;
+use crate::size::reachable_memory_mib;
 use crate::sys::Credentials;
 use crate::template::{Recipe, Store};
 use crate::{Accel, MachineType, TemplateSpec};
@@ -40,6 +44,13 @@ use crate::{Accel, MachineType, TemplateSpec};
 const KERNEL_PARAMS: &str = "console=ttyS0 quiet panic=1 reboot=k tsc=reliable no_timer_check \
      rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp \
      cryptomgr.notests net.ifnames=0 pci=lastbus=0";
+/// Room to plug memory in makes the kernel set 64 MiB aside, a quarter of a small guest, for devices that cannot reach
+/// memory above 4 GiB. All of these can.
+const Q35_PARAMS: &str = "swiotlb=noforce";
+/// Without a hypervisor that tells, each CPU that is plugged in counts loops against a clock that stands still while
+/// the host does something else, for a third of a second. The number fits a clock of 2.5 GHz and a tick of 250 Hz; what
+/// hangs on it is how long a driver waits for a device, and emulated devices do not need the wait.
+const TCG_PARAMS: &str = "lpj=10000000";
 
 /// A host that was examined, and the locks on our part of it.
 pub(crate) struct Host {
@@ -51,6 +62,7 @@ pub(crate) struct Host {
     pub(crate) qemu: crate::qemu::Found,
     pub(crate) user: Option<Credentials>,
     pub(crate) cpu_model: String,
+    pub(crate) cids: Cids,
     /// Held, not used: nobody else works in these directories as long as they exist.
     _locks: Vec<lock::Lock>,
 }
@@ -67,6 +79,18 @@ impl Host {
 
     /// What a template would be built with here and now.
     pub(crate) fn recipe_of(&self, spec: &TemplateSpec, kernel: String, initrd: String) -> Recipe {
+        let can = self.driver.capabilities(spec.machine);
+        // What cannot be plugged in has no maximum: a machine without hotplug is not stale because of one.
+        let max_vcpus = if can.cpu_hotplug {
+            spec.max_vcpus
+        } else {
+            spec.vcpus
+        };
+        let max_memory_mib = if can.memory_hotplug {
+            reachable_memory_mib(spec.memory_mib, spec.max_memory_mib)
+        } else {
+            spec.memory_mib
+        };
         Recipe {
             qemu_version: self.qemu.version.to_string(),
             qemu_digest: self.qemu.digest.clone(),
@@ -76,10 +100,13 @@ impl Host {
             devices: crate::qemu::DEVICES,
             cpu: cpu_of(spec, self.accel),
             vcpus: spec.vcpus,
+            max_vcpus,
             memory_mib: spec.memory_mib,
+            max_memory_mib,
+            vsock: spec.vsock,
             kernel,
             initrd,
-            kernel_params: kernel_params(spec),
+            kernel_params: kernel_params(spec, self.accel),
             warmup: spec.warmup.clone(),
             verify: spec.verify.clone(),
         }
@@ -95,13 +122,17 @@ fn cpu_of(spec: &TemplateSpec, accel: Accel) -> String {
     }
 }
 
-fn kernel_params(spec: &TemplateSpec) -> String {
+fn kernel_params(spec: &TemplateSpec, accel: Accel) -> String {
     let board = match spec.machine {
-        MachineType::Q35 | MachineType::Microvm => KERNEL_PARAMS,
+        MachineType::Q35 => Q35_PARAMS,
+        MachineType::Microvm => "",
     };
-    if spec.kernel_params.is_empty() {
-        board.to_owned()
-    } else {
-        format!("{board} {}", spec.kernel_params)
-    }
+    let emulated = match accel {
+        Accel::Tcg => TCG_PARAMS,
+        Accel::Kvm => "",
+    };
+    // The template's own come last: what is said twice is what was said last.
+    let parts = [KERNEL_PARAMS, board, emulated, &spec.kernel_params];
+    let said: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    said.join(" ")
 }

@@ -83,6 +83,7 @@ pub(crate) async fn open(
         qemu: found,
         user,
         cpu_model: cpu_model(),
+        cids: super::Cids::new(),
         _locks: locks,
     };
     let choice = accel::choose(&host, settings.accel, probe_guest).await?;

@@ -35,7 +35,7 @@ impl Qemu {
         // translates little and is one of many. It takes 4 MiB off each (`benches`: `memory`).
         let small_pages = order.accel == Accel::Tcg && matches!(order.boot, Boot::Clone { .. });
         let ends = order.ends;
-        let inherited = vec![
+        let mut inherited = vec![
             ends.monitor,
             ends.agent,
             ends.stream,
@@ -44,6 +44,7 @@ impl Qemu {
             ends.console_log,
             ends.state,
         ];
+        inherited.extend(order.vsock.map(|vsock| vsock.device));
         let program: PathBuf = self.found.path.clone();
         let plan = LaunchPlan {
             program: program.clone(),
@@ -102,6 +103,9 @@ impl Driver for Qemu {
             templates: true,
             read_only_memory: true,
             generation_id: machine == MachineType::Q35 && self.found.has_vmgenid,
+            cpu_hotplug: machine == MachineType::Q35,
+            memory_hotplug: machine == MachineType::Q35,
+            vsock: machine == MachineType::Q35,
         }
     }
 

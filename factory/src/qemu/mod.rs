@@ -6,6 +6,7 @@
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
 //!  ports.rs    what QMP says of the guest's ports
+//!  plug.rs     what is plugged into a machine that runs
 //!  stub.rs     the part of a kernel that a clone has to be given
 //! ```
 
@@ -16,6 +17,9 @@ mod driver;
 mod monitor;
 #[cfg(test)]
 mod monitor_tests;
+mod plug;
+#[cfg(test)]
+mod plug_tests;
 mod ports;
 mod probe;
 mod stub;

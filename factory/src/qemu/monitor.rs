@@ -189,6 +189,14 @@ impl Monitor for Qmp {
         self.agent_losses.clone()
     }
 
+    fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>> {
+        super::plug::vcpus(self, count).boxed()
+    }
+
+    fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>> {
+        super::plug::memory(self, mib).boxed()
+    }
+
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>> {
         async { self.execute(&qapi_qmp::quit {}).await.map(drop) }.boxed()
     }

@@ -16,6 +16,7 @@ use super::owner::{EndRequest, Owner, VmEnd};
 use super::record::{RecordFile, RecordedState, Role, VmRecord};
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
+use crate::host::Vsock;
 use crate::process::{ExitWatch, ProcessStamp};
 use crate::{Accel, GenerationId, MachineType, VmId};
 
@@ -30,8 +31,11 @@ pub(crate) struct StartPlan {
     pub(crate) accel: Accel,
     pub(crate) cpu: String,
     pub(crate) vcpus: u32,
+    pub(crate) max_vcpus: u32,
     pub(crate) memory_mib: u64,
+    pub(crate) max_memory_mib: u64,
     pub(crate) memory: PathBuf,
+    pub(crate) vsock: Option<Vsock>,
     pub(crate) boot: Boot,
     pub(crate) state: OwnedFd,
     pub(crate) console_max_bytes: u64,
@@ -61,6 +65,7 @@ pub(crate) struct LiveVm {
     pub(crate) monitor: Arc<dyn Monitor>,
     pub(crate) console: Console,
     pub(crate) stamp: ProcessStamp,
+    pub(crate) vsock_cid: Option<u32>,
     watch: Arc<ExitWatch>,
     /// From the order to the process, directory and sockets included.
     pub(crate) spawn: Duration,
@@ -89,6 +94,7 @@ impl LiveVm {
         let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
         let console = Console::new(dir.console_log(), plan.console_max_bytes);
         let id = plan.id.clone();
+        let vsock_cid = plan.vsock.as_ref().map(|vsock| vsock.cid);
         let record = draft_record(&plan);
         let order = LaunchOrder {
             id: plan.id,
@@ -96,8 +102,11 @@ impl LiveVm {
             accel: plan.accel,
             cpu: plan.cpu,
             vcpus: plan.vcpus,
+            max_vcpus: plan.max_vcpus,
             memory_mib: plan.memory_mib,
+            max_memory_mib: plan.max_memory_mib,
             memory: plan.memory,
+            vsock: plan.vsock,
             monitor_path: dir.monitor(),
             boot: plan.boot,
             ends: MachineEnds {
@@ -138,6 +147,7 @@ impl LiveVm {
             monitor,
             console,
             stamp,
+            vsock_cid,
             watch,
             spawn: paper + spawn,
             qmp,

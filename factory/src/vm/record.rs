@@ -55,6 +55,12 @@ pub struct LeaseRecord {
     pub expires_at: Option<Timestamp>,
     /// `pool` or `clone`: where it came from.
     pub source: String,
+    /// Virtual CPUs, those included that were plugged in for it. Records of the version before have none.
+    #[serde(default)]
+    pub vcpus: u32,
+    /// Memory, likewise, MiB.
+    #[serde(default)]
+    pub memory_mib: u64,
     /// What the runtime wrote on it.
     pub metadata: BTreeMap<String, String>,
     /// What the request was named by, where it was.
@@ -194,6 +200,8 @@ mod tests {
             leased_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
             source: "pool".into(),
+            vcpus: 1,
+            memory_mib: 256,
             metadata: BTreeMap::from([("k".to_owned(), value)]),
             idempotency: None,
         }

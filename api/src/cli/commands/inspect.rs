@@ -22,6 +22,9 @@ pub(super) fn details(one: &Sandbox) -> String {
     table.field("source", &one.source);
     table.field("vcpus", one.vcpus);
     table.field("memory", format!("{} MiB", one.memory_mib));
+    if let Some(cid) = one.vsock_cid {
+        table.field("vsock cid", cid);
+    }
     table.field("pid", one.pid);
     table.field("hostname", &one.hostname);
     table.field("machine id", &one.machine_id);

@@ -43,7 +43,7 @@ pub(in crate::cli) async fn run(
 
 fn list(sandboxes: &[Sandbox]) -> String {
     let mut table = Table::new(&[
-        "ID", "TEMPLATE", "SOURCE", "HOSTNAME", "PID", "LEASED", "EXPIRES",
+        "ID", "TEMPLATE", "SOURCE", "HOSTNAME", "PID", "VCPUS", "MEMORY", "LEASED", "EXPIRES",
     ]);
     for one in sandboxes {
         table.row([
@@ -52,6 +52,8 @@ fn list(sandboxes: &[Sandbox]) -> String {
             one.source.clone(),
             one.hostname.clone(),
             one.pid.to_string(),
+            one.vcpus.to_string(),
+            format!("{}MiB", one.memory_mib),
             format!("{} ago", since(one.leased_at)),
             or_dash(one.expires_at.map(|then| format!("in {}", until(then)))),
         ]);

@@ -46,6 +46,7 @@ pub(super) fn check(
     check_name(name, &mut section);
     check_reserved(template, &mut section);
     let (vcpus, max_vcpus) = vcpus(template, &mut section);
+    let machine = machine(&template.machine, &mut section);
     let (memory_mib, max_memory_mib) = memory(template, places, &mut section);
     let spec = TemplateSpec {
         name: name.to_owned(),
@@ -64,12 +65,13 @@ pub(super) fn check(
             &mut section,
         ),
         kernel_params: kernel_params(&template.kernel_params, &mut section),
-        machine: machine(&template.machine, &mut section),
+        machine,
         cpu: (!template.cpu.is_empty()).then(|| template.cpu.clone()),
         vcpus,
         max_vcpus,
         memory_mib,
         max_memory_mib,
+        vsock: vsock(template.vsock, machine, places, &mut section),
         ready_timeout: ready_timeout(&template.ready_timeout, &mut section),
         console_max_bytes: section.size(
             "console_max",
@@ -127,28 +129,28 @@ fn check_reserved(template: &Template, section: &mut Section<'_>) {
             mend,
         );
     }
-    if template.vsock {
-        section.tell(
-            "vsock",
-            true,
-            "is not possible yet",
-            "use false, or remove the key",
-        );
-    }
 }
 
 fn machine(text: &str, section: &mut Section<'_>) -> MachineType {
-    if text == "microvm" {
-        let reason = "is not possible yet: it has no VM generation id, so its clones would share their random numbers";
-        section.tell("machine", text, reason, r#"use "q35""#);
-        return MachineType::Q35;
+    let choices = [("q35", MachineType::Q35), ("microvm", MachineType::Microvm)];
+    section.choice("machine", text, &choices, MachineType::Q35)
+}
+
+/// Each clone's own address on AF_VSOCK is the host kernel's to give.
+fn vsock(wanted: bool, machine: MachineType, places: &Places, section: &mut Section<'_>) -> bool {
+    if wanted && machine == MachineType::Microvm {
+        let reason = "is not possible with machine \"microvm\"";
+        section.tell("vsock", true, reason, "use machine \"q35\", or false");
+        return false;
     }
-    section.choice(
-        "machine",
-        text,
-        &[("q35", MachineType::Q35)],
-        MachineType::Q35,
-    )
+    match &places.vsock_refusal {
+        Some(refusal) if wanted => {
+            let mend = "load the module (modprobe vhost_vsock), let the service open the device, or use false";
+            section.tell("vsock", true, refusal.as_str(), mend);
+            false
+        }
+        _ => wanted,
+    }
 }
 
 fn vcpus(template: &Template, section: &mut Section<'_>) -> (u32, u32) {

@@ -28,6 +28,7 @@ impl Host {
             xdg_runtime_dir: Some("/run/user/1000".into()),
             guest_dirs: vec![self.dir.path().into()],
             memory_mib: 4096,
+            vsock_refusal: Some("this host has no /dev/vhost-vsock".to_owned()),
         }
     }
 
@@ -205,21 +206,43 @@ fn sizes_that_no_guest_can_have_are_refused() {
 fn what_only_later_versions_do_is_refused() {
     let text = r#"
         [templates.default]
-        machine = "microvm"
         on_stale = "warn"
         keep_generations = 3
-        vsock = true
     "#;
     insta::assert_snapshot!(Host::new().problems(text), @r#"
-    4 problems in the configuration
+    2 problems in the configuration
       templates.default.on_stale = "warn": is not possible yet
         mend: use "rebuild"
       templates.default.keep_generations = 3: is not possible yet
         mend: use 2, or remove the key
-      templates.default.vsock = true: is not possible yet
-        mend: use false, or remove the key
-      templates.default.machine = "microvm": is not possible yet: it has no VM generation id, so its clones would share their random numbers
-        mend: use "q35"
+    "#);
+}
+
+#[test]
+fn a_microvm_needs_no_other_maxima_although_it_has_no_hotplug() {
+    let text = r#"
+        [templates.default]
+        machine = "microvm"
+    "#;
+    let problems = Host::new().examine(text).problems;
+    assert!(problems.is_empty(), "{problems}");
+}
+
+#[test]
+fn vsock_needs_the_hosts_device_and_a_board_that_has_it() {
+    let text = r#"
+        [templates.a]
+        vsock = true
+        [templates.b]
+        machine = "microvm"
+        vsock = true
+    "#;
+    insta::assert_snapshot!(Host::new().problems(text), @r#"
+    2 problems in the configuration
+      templates.a.vsock = true: this host has no /dev/vhost-vsock
+        mend: load the module (modprobe vhost_vsock), let the service open the device, or use false
+      templates.b.vsock = true: is not possible with machine "microvm"
+        mend: use machine "q35", or false
     "#);
 }
 

@@ -36,11 +36,13 @@ pub(in crate::http) struct CheckoutBody {
     /// The template; `default` when absent.
     #[schema(example = "default")]
     template: Option<String>,
-    /// Virtual CPUs. Reserved: so far only the template's own number is possible.
-    #[schema(example = 1)]
+    /// Virtual CPUs at least: what is above the template's is plugged in, up to its `max_vcpus`. The answer says how
+    /// many there are.
+    #[schema(example = 1, minimum = 1)]
     vcpus: Option<u32>,
-    /// Memory, MiB. Reserved: so far only the template's own size is possible.
-    #[schema(example = 256)]
+    /// Memory at least, MiB: what is above the template's is plugged in, in steps of 128 MiB, up to its `max_memory`.
+    /// The answer says how much there is.
+    #[schema(example = 256, minimum = 1)]
     memory_mib: Option<u64>,
     /// The lease, seconds, fractions too; the pool's default when absent; 0 = until released, where the service has no longest lease.
     #[schema(example = 300)]
@@ -100,17 +102,19 @@ impl CheckoutBody {
     pub(super) fn into_request(self, service: &Service) -> Result<CheckoutRequest, Problem> {
         self.refuse_reserved()?;
         let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
-        let size = service
-            .size(&template)
-            .ok_or_else(|| unknown_template(&template))?;
-        check_size("vcpus", self.vcpus.map(u64::from), u64::from(size.vcpus))?;
-        check_size("memory_mib", self.memory_mib, size.memory_mib)?;
+        if !service.has_template(&template) {
+            return Err(unknown_template(&template));
+        }
+        check_size("vcpus", self.vcpus.map(u64::from))?;
+        check_size("memory_mib", self.memory_mib)?;
         check_metadata(&self.metadata)?;
         Ok(CheckoutRequest {
             template,
             on_empty: self.on_empty.into(),
             wait: self.wait_ms.map_or(Ok(WAIT_DEFAULT), parse_wait)?,
             ttl: self.ttl_s.map(parse_ttl).transpose()?,
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
             binding: Binding {
                 hostname: self.hostname.map(check_hostname).transpose()?,
                 env: check_env(self.env)?,
@@ -174,13 +178,11 @@ pub(super) fn parse_seconds(field: &str, seconds: f64) -> Result<Duration, Probl
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-/// A clone has the size of its template until hotplug works.
-fn check_size(field: &str, asked: Option<u64>, own: u64) -> Result<(), Problem> {
+/// Less than the template has is possible; nothing at all is a mistake.
+fn check_size(field: &str, asked: Option<u64>) -> Result<(), Problem> {
     match asked {
-        Some(asked) if asked != own => Err(Problem::not_possible(format!(
-            "{field} {asked} is not possible yet: a sandbox has those of its template, {own}"
-        ))),
-        _ => Ok(()),
+        Some(0) => Err(Problem::invalid(format!("{field} must be 1 or more"))),
+        Some(_) | None => Ok(()),
     }
 }
 

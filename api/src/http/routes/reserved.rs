@@ -44,7 +44,7 @@ pub(in crate::http) async fn drain() -> Problem {
 }
 
 fn of_template(service: &Service, name: &str, what: &str) -> Problem {
-    if service.size(name).is_some() {
+    if service.has_template(name) {
         Problem::not_yet(what)
     } else {
         unknown_template(name)

@@ -27,12 +27,16 @@ pub struct Sandbox {
     /// `pool`, or `clone` when it was made for the request.
     #[schema(example = "pool", pattern = "^(pool|clone)$")]
     pub source: String,
-    /// Virtual CPUs.
+    /// Virtual CPUs, those included that were plugged in for it.
     #[schema(example = 1)]
     pub vcpus: u32,
-    /// Memory, MiB.
+    /// Memory, MiB, likewise.
     #[schema(example = 256)]
     pub memory_mib: u64,
+    /// Its address on AF_VSOCK; only there where the template has `vsock`.
+    #[schema(example = 70000)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock_cid: Option<u32>,
     /// The hypervisor's process.
     pub pid: u32,
     /// The guest's name.
@@ -110,6 +114,7 @@ impl From<SandboxView> for Sandbox {
             source: view.source.as_str().to_owned(),
             vcpus: view.vcpus,
             memory_mib: view.memory_mib,
+            vsock_cid: view.vsock_cid,
             pid: view.pid,
             hostname: view.hostname,
             machine_id: view.machine_id,

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use vmint_cache::{
     BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ConsoleReader, ExecError,
     ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration,
-    GenerationFacts, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone, LiveGeneration,
-    Mint, RecordState, SocketOwner, StepReport, StreamRequest,
+    GenerationFacts, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
+    LiveGeneration, Mint, RecordState, Size, SizeRange, SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -134,13 +134,17 @@ struct Generation(GenerationFacts);
 
 impl Generation {
     fn made() -> Arc<dyn LiveGeneration> {
+        let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
         Arc::new(Self(GenerationFacts {
             id: GenerationId::new(),
             built_at: Timestamp::now(),
             accel: Accel::Tcg,
             qemu_version: "10.0.2".to_owned(),
-            vcpus: 1,
-            memory_mib: 256,
+            sizes: SizeRange {
+                least: size(1, 256),
+                most: size(4, 2048),
+                fixed: None,
+            },
             boot_phases: Phases {
                 total: Duration::from_secs(5),
                 ..Phases::default()
@@ -265,6 +269,7 @@ impl LiveClone for Machine {
                 uuid: format!("uuid {}", self.id),
             },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
+            vsock_cid: None,
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
     }
@@ -323,6 +328,10 @@ impl LiveClone for Machine {
         };
         let plain = async move |stdin| run(&life, ExecRequest { stdin, ..plain }).await;
         async move { self.guests.exec(request, plain) }.boxed()
+    }
+
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
+        async move { Ok(wanted) }.boxed()
     }
 
     fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {

@@ -26,6 +26,7 @@ pub(crate) fn plan() -> TemplatePlan {
         xdg_runtime_dir: None,
         guest_dirs: Vec::new(),
         memory_mib: 4096,
+        vsock_refusal: None,
     };
     examine_text("", "defaults", &places)
         .unwrap()

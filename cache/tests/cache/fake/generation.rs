@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_cache::{GenerationFacts, LiveGeneration};
+use vmint_cache::{GenerationFacts, LiveGeneration, Size, SizeRange};
 use vmint_factory::{Accel, GenerationId, Phases};
 
 /// What became of a generation.
@@ -23,13 +23,18 @@ pub(super) struct Generation {
 
 impl Generation {
     pub(super) fn new(state: Arc<GenerationState>) -> Self {
+        let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
+        let sizes = SizeRange {
+            least: size(1, 256),
+            most: size(4, 2048),
+            fixed: None,
+        };
         let facts = GenerationFacts {
             id: GenerationId::new(),
             built_at: Timestamp::now(),
             accel: Accel::Tcg,
             qemu_version: "10.0.0".to_owned(),
-            vcpus: 1,
-            memory_mib: 256,
+            sizes,
             boot_phases: Phases::default(),
             build_phases: vec![("booting".to_owned(), Duration::from_secs(2))],
             first_exec: Some(Duration::from_millis(3)),

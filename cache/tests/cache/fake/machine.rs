@@ -14,8 +14,8 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
     BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, FileError, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
-    LaunchOrder, LiveClone, RecordState, SocketOwner, StreamRequest,
+    ExecStream, FileError, FileReader, FileWriter, GrowError, GuestError, Identity, IdentityDigest,
+    LaunchOrder, LiveClone, RecordState, Size, SocketOwner, StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
@@ -36,8 +36,10 @@ pub(crate) struct Clone {
     pub owner: Mutex<Option<SocketOwner>>,
     pub bound: Mutex<Vec<Binding>>,
     ends: bool,
+    pub grown: Mutex<Option<Size>>,
     refuses_hostnames: bool,
     dies_resumed: bool,
+    refuses_to_grow: bool,
     answers: AtomicBool,
     end: watch::Sender<Option<String>>,
 }
@@ -54,8 +56,10 @@ impl Clone {
             owner: Mutex::default(),
             bound: Mutex::default(),
             ends: script.ends,
+            grown: Mutex::default(),
             refuses_hostnames: script.next_refuses_hostnames(),
             dies_resumed: script.next_dies_resumed(),
+            refuses_to_grow: script.next_refuses_to_grow(),
             answers: AtomicBool::new(true),
             end: watch::Sender::new(None),
             order,
@@ -109,6 +113,7 @@ impl LiveClone for Handle {
             phases: Phases::default(),
             digest: self.0.digest.clone(),
             console_socket: PathBuf::from("/run/vmint/console"),
+            vsock_cid: None,
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
     }
@@ -181,6 +186,18 @@ impl LiveClone for Handle {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
+        async move {
+            yield_now().await;
+            if self.0.refuses_to_grow {
+                return Err(GrowError::Guest(GuestError::Closed));
+            }
+            *self.0.grown.lock().unwrap() = Some(wanted);
+            Ok(wanted)
         }
         .boxed()
     }

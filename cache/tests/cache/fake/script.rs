@@ -51,6 +51,8 @@ pub(crate) struct Script {
     pub resumes_deadly: usize,
     /// Machines whose random numbers are those of their template, counted down.
     pub not_reseeded: usize,
+    /// Machines that do not grow, counted down.
+    pub growths_refused: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -66,6 +68,7 @@ impl Default for Script {
             hostnames_refused: 0,
             resumes_deadly: 0,
             not_reseeded: 0,
+            growths_refused: 0,
             ends: true,
         }
     }
@@ -92,6 +95,13 @@ impl Script {
             uuid: format!("uuid {random}"),
             random,
         }
+    }
+
+    /// Whether the next machine does not grow.
+    pub(super) fn next_refuses_to_grow(&mut self) -> bool {
+        let refuses = self.growths_refused > 0;
+        self.growths_refused = self.growths_refused.saturating_sub(1);
+        refuses
     }
 
     /// Whether the next machine takes no hostname.

@@ -60,10 +60,7 @@ fn refuse_unfit(host: &Host, spec: &TemplateSpec) -> Result<(), BuildError> {
     let wanted = [
         (can.templates, "way to save a template"),
         (can.read_only_memory, "read-only memory for clones"),
-        (
-            can.generation_id,
-            "VM generation id, so clones would share their random numbers",
-        ),
+        (can.vsock || !spec.vsock, "vsock: use machine q35"),
     ];
     match wanted.iter().find(|(has, _)| !has) {
         Some(&(_, lacks)) => Err(BuildError::Unfit {

@@ -11,12 +11,13 @@ use super::reserve;
 use super::running::Running;
 use crate::aside::aside;
 use crate::driver::Boot;
-use crate::host::Host;
+use crate::guest::AgentKind;
+use crate::host::{Host, VSOCK_DEVICE};
 use crate::memory;
 use crate::template::store::{GenerationDir, Store};
 use crate::template::{BuildError, BuildProgress, BuildStep, Recipe};
 use crate::vm::{LiveVm, Role, StartPlan};
-use crate::{GenerationId, Phases, TemplateSpec, VmId};
+use crate::{Accel, GenerationId, MachineType, Phases, TemplateSpec, VmId};
 
 /// What every state of a build has.
 pub(super) struct Site {
@@ -118,6 +119,10 @@ impl Reserved {
             .dir
             .create_writable(&state_path)
             .map_err(Site::file_error("create", &state_path))?;
+        let vsock = site.recipe.vsock.then(|| site.host.cids.open());
+        let vsock = vsock
+            .transpose()
+            .map_err(Site::file_error("open", Path::new(VSOCK_DEVICE)))?;
         let plan = StartPlan {
             id: VmId::random(),
             role: Role::Template,
@@ -126,13 +131,16 @@ impl Reserved {
             machine: site.spec.machine,
             accel: site.recipe.accel,
             cpu: site.recipe.cpu.clone(),
-            vcpus: site.spec.vcpus,
-            memory_mib: site.spec.memory_mib,
+            vcpus: site.recipe.vcpus,
+            max_vcpus: site.recipe.max_vcpus,
+            memory_mib: site.recipe.memory_mib,
+            max_memory_mib: site.recipe.max_memory_mib,
             memory: site.dir.memory(),
+            vsock,
             boot: Boot::Template {
                 kernel: kernel.clone(),
                 initrd: initrd.clone(),
-                params: site.recipe.kernel_params.clone(),
+                params: boot_params(&site.recipe).await,
             },
             state: state.into(),
             console_max_bytes: site.spec.console_max_bytes,
@@ -144,6 +152,7 @@ impl Reserved {
             source,
             console: vm.last_console_lines(),
         })?;
+        refuse_unfit_agent(&site, agent.kind())?;
         let agent_took = waiting.elapsed();
         progress.step(BuildStep::Ready);
         for path in [&kernel, &initrd] {
@@ -157,5 +166,33 @@ impl Reserved {
         };
         phases.total = begun.elapsed();
         Running::begin(site, vm, agent, phases).await
+    }
+}
+
+/// The kernel's parameters, and what is known of this host alone: it is not part of the recipe, or every build would
+/// differ from every other.
+async fn boot_params(recipe: &Recipe) -> String {
+    match (recipe.machine, recipe.accel) {
+        // This board has no clock to measure the processor's with but one that stands still when the host is busy. A
+        // kernel that cannot make sense of it hangs. Under KVM the hypervisor tells.
+        (MachineType::Microvm, Accel::Tcg) => match aside(crate::sys::tsc_khz).await {
+            Some(khz) => format!("{} tsc_early_khz={khz}", recipe.kernel_params),
+            None => recipe.kernel_params.clone(),
+        },
+        _ => recipe.kernel_params.clone(),
+    }
+}
+
+/// Without a generation id only our own agent makes a kernel reseed before anything else is started in the clone.
+fn refuse_unfit_agent(site: &Site, agent: AgentKind) -> Result<(), BuildError> {
+    let machine = site.spec.machine;
+    let can = site.host.driver.capabilities(machine);
+    match agent {
+        AgentKind::QemuGa if !can.generation_id => Err(BuildError::Unfit {
+            machine: machine.as_str(),
+            lacks: "VM generation id, and the guest's agent is the stock qemu-ga, which cannot reseed its kernel: three \
+                    clones of such a template gave the same UUID; use vmint-agent, or machine q35",
+        }),
+        AgentKind::QemuGa | AgentKind::VmintAgent => Ok(()),
     }
 }

@@ -2,13 +2,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use support::{LONG, Lab, guest_spec, output, sh};
+use support::{LONG, Lab, guest_spec, order, output, sh};
 use vmint_factory::{
     BindError, Binding, BoundFile, ExecError, ExecRequest, ExecStream, FileError, FilePiece,
-    StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize,
+    Generation, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize,
 };
 
 const FILE_BYTES: usize = 64 << 20;
@@ -27,7 +28,31 @@ async fn streams_files_and_bindings_behave_as_people_expect() -> anyhow::Result<
     what_the_guest_refuses_is_told(&vm).await?;
     an_agent_that_ends_is_noticed_and_the_next_one_serves(&vm).await?;
     vm.end().await;
+    a_warm_clone_begins_as_it_goes_on(&lab, &generation).await?;
     lab.close().await
+}
+
+/// A first command costs a cold clone ten times what the second does.
+async fn a_warm_clone_begins_as_it_goes_on(
+    lab: &Lab,
+    generation: &Arc<Generation>,
+) -> anyhow::Result<()> {
+    let mut firsts = Vec::new();
+    for warm in [false, true] {
+        let mut order = order("first");
+        order.warm = warm;
+        let vm = lab.factory.mint(generation, order).await?;
+        let mut took = Vec::new();
+        for _ in 0..2 {
+            let nothing = ExecRequest::new(vec!["true".into()], LONG);
+            took.push(vm.exec(nothing).await?.elapsed);
+        }
+        eprintln!("warm {warm}: {took:?}, {} MiB", vm.anonymous_bytes()? >> 20);
+        firsts.push(took[0]);
+        vm.end().await;
+    }
+    assert!(firsts[1] < firsts[0] / 2, "{firsts:?}");
+    Ok(())
 }
 
 fn stream(script: &str) -> StreamRequest {

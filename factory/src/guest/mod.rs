@@ -28,6 +28,7 @@ mod helper;
 mod identity;
 mod lively;
 mod stream;
+mod warm;
 
 /// Why something is not possible where the guest has the stock agent.
 pub(crate) const STOCK_AGENT: &str =

@@ -58,6 +58,8 @@ impl Lab {
             id: VmId::random(),
             hostname: "bench".to_owned(),
             on_clone: Vec::new(),
+            // What is measured is a clone in which nothing was run yet.
+            warm: false,
             paused: false,
         };
         Ok(self.factory.mint(generation, order).await?)

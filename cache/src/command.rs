@@ -20,7 +20,7 @@ impl Cache {
     /// See [`SandboxExecError`].
     ///
     /// # Cancel safety
-    /// Dropped, the command may run on until its own deadline.
+    /// Dropped, the command is killed in the guest (with stock `qemu-ga` it runs on until its own deadline).
     pub async fn exec(
         &self,
         id: &str,

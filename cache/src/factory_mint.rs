@@ -107,6 +107,7 @@ impl Mint for Factory {
             id,
             hostname,
             on_clone,
+            warm: true,
             paused,
         };
         async move {

@@ -36,6 +36,9 @@ pub struct CloneOrder {
     pub hostname: String,
     /// Commands run in it before it is ready.
     pub on_clone: Vec<Argv>,
+    /// Whether a command is run in it beforehand, so that its user's first one is as fast as the second. Under
+    /// emulation that takes 80 ms and 7 MiB of the translated code that the first command would take otherwise.
+    pub warm: bool,
     /// Whether it waits paused.
     pub paused: bool,
 }
@@ -242,6 +245,10 @@ impl<'a> Making<'a> {
         order: &CloneOrder,
     ) -> Result<(), CloneError> {
         self.enter(Phase::Warmup);
+        if order.warm {
+            let warmed = live.unless_ended(agent.warm(&order.hostname)).await;
+            warmed.map_err(|e| self.guest_failed(live, e))?;
+        }
         for argv in &order.on_clone {
             let ran = run_on_clone(live, agent, argv).await;
             ran.map_err(|e| self.failed(e))?;

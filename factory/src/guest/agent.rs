@@ -65,9 +65,8 @@ impl Agent {
                 });
             }
             match Self::attempt(socket, kind, &losses, left.min(ATTEMPT)).await {
-                Err(GuestError::Silent { .. }) => {}
-                // The next one will be started.
-                Err(GuestError::Closed) if losses.have_risen() => {}
+                // One that has ended will be started again.
+                Err(GuestError::Silent { .. } | GuestError::AgentEnded) => {}
                 outcome => return outcome,
             }
         }
@@ -199,6 +198,7 @@ fn failed(command: &'static str, error: LinkError) -> GuestError {
     match error {
         LinkError::Deadline { after } => GuestError::Silent { command, after },
         LinkError::Closed => GuestError::Closed,
+        LinkError::Ended => GuestError::AgentEnded,
         LinkError::Refused(reason) => GuestError::Refused { command, reason },
         source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
             GuestError::Channel { command, source }
@@ -222,10 +222,6 @@ impl Losses {
         }
     }
 
-    fn have_risen(&self) -> bool {
-        *self.count.borrow() != self.at_first
-    }
-
     /// Waits for the next one.
     async fn next(mut self) -> LinkError {
         let at_first = self.at_first;
@@ -238,7 +234,7 @@ impl Losses {
             // The monitor is gone: the connection itself will tell.
             std::future::pending::<()>().await;
         }
-        LinkError::Closed
+        LinkError::Ended
     }
 }
 

@@ -245,7 +245,7 @@ async fn an_agent_that_ends_is_noticed_by_those_who_wait_for_it() -> anyhow::Res
     lose.send_replace(1);
     let outcome = running.await?;
     assert!(
-        matches!(outcome, Err(ExecError::Guest(GuestError::Closed))),
+        matches!(outcome, Err(ExecError::Guest(GuestError::AgentEnded))),
         "{outcome:?}"
     );
     assert!(agent.is_lost());

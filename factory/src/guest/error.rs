@@ -18,6 +18,9 @@ pub enum GuestError {
     /// The channel to the agent is closed.
     #[error("the channel to the guest agent is closed")]
     Closed,
+    /// The agent ended; another one may be started in the guest.
+    #[error("the guest's agent ended")]
+    AgentEnded,
     /// The channel to the agent failed.
     #[error("the channel to the guest agent failed during {command}")]
     Channel {

@@ -29,6 +29,7 @@ mod identity;
 mod lively;
 mod online;
 mod stream;
+mod warm;
 
 /// Why something is not possible where the guest has the stock agent.
 pub(crate) const STOCK_AGENT: &str =

@@ -29,6 +29,7 @@ pub(super) async fn verify(
             id: VmId::random(),
             hostname: format!("canary-{number}"),
             on_clone: Vec::new(),
+            warm: false,
             paused: false,
         };
         let minted = mint_canary(host, generation, order).await;

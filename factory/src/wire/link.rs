@@ -27,6 +27,9 @@ pub enum LinkError {
     /// The other side closed the connection.
     #[error("the connection was closed")]
     Closed,
+    /// Whoever answered on the other side is gone, although the connection is not.
+    #[error("the other side ended")]
+    Ended,
     /// The operating system refused.
     #[error("the connection failed: {0}")]
     Io(std::io::ErrorKind),

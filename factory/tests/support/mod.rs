@@ -169,6 +169,7 @@ pub fn order(hostname: &str) -> CloneOrder {
         id: VmId::random(),
         hostname: hostname.to_owned(),
         on_clone: Vec::new(),
+        warm: false,
         paused: false,
     }
 }

@@ -51,6 +51,19 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The key was used for another request.
+    #[error(
+        "this Idempotency-Key was used for another request, and is remembered while its sandbox lives and 10 minutes after: use a new one"
+    )]
+    KeyReused,
+    /// The guest, or its agent, says that it cannot be done: another clone of the template would say the same.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it cannot be.
+        reason: String,
+    },
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -72,7 +85,8 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
-            Self::Ttl(_) => "not_possible",
+            Self::KeyReused => "conflict",
+            Self::Ttl(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",
         }
     }

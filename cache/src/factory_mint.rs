@@ -8,16 +8,17 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    BindError, Binding, BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    Factory, FileError, FileReader, FileWriter, Found, Generation, Identity, LeaseRecord, Phase,
-    RecordedState, StreamRequest, TemplateSpec, Vm,
+    BindError, Binding, BuildProgress, CloneOrder, ConsoleFollower, ExecError, ExecOutcome,
+    ExecRequest, ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation,
+    Identity, LeaseRecord, Phase, RecordedState, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
+    LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
+use crate::request::SocketOwner;
 
 /// A generation and what is known of it, worked out once.
 struct Made {
@@ -134,6 +135,12 @@ fn foreign() -> CloneFailure {
     }
 }
 
+impl ConsoleReader for ConsoleFollower {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Self::read(self)
+    }
+}
+
 /// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.
 struct Machine(Arc<Vm>);
 
@@ -144,6 +151,7 @@ impl LiveClone for Machine {
             pid: self.0.pid(),
             created_at: self.0.created_at(),
             phases: self.0.phases(),
+            digest: self.0.identity_digest().clone(),
             console_socket: self.0.console_socket(),
             runtime_socket: self.0.runtime_socket(),
         }
@@ -189,6 +197,10 @@ impl LiveClone for Machine {
         self.0.write_file(path, mode).boxed()
     }
 
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        self.0.give_sockets(owner.uid, owner.gid)
+    }
+
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
         async move { Ok(self.0.resume().await?) }.boxed()
     }
@@ -203,6 +215,7 @@ impl LiveClone for Machine {
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,
                     source: lease.source.to_owned(),
+                    idempotency: lease.idempotency,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }
@@ -215,6 +228,10 @@ impl LiveClone for Machine {
 
     fn console(&self) -> io::Result<Vec<u8>> {
         self.0.console()
+    }
+
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(self.0.follow_console()?))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {

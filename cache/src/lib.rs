@@ -7,15 +7,18 @@
 //!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
-//!  stream.rs     ... live commands and files
-//!  readiness.rs  can it work?                          node.rs      what all of them share
+//!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
+//!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
+//!  events.rs     what happens, for followers           node.rs      what all of them share
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
 mod backoff;
 mod cache;
 mod command;
+mod console;
 mod error;
+mod events;
 mod factory_mint;
 mod gate;
 mod lease;
@@ -23,6 +26,7 @@ mod mint;
 mod node;
 mod pool;
 mod readiness;
+mod repeats;
 mod request;
 mod sandbox;
 mod show;
@@ -31,19 +35,22 @@ mod stream;
 mod sync;
 mod telemetry;
 mod template;
+mod uniqueness;
 mod view;
 
-pub use cache::Cache;
+pub use cache::{Cache, CheckedOut};
+pub use console::FollowedConsole;
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
     SandboxExecError, SandboxFileError, TtlError,
 };
+pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
-    LiveGeneration, Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
+    LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
-pub use request::{CheckoutRequest, OnEmpty, Resize};
+pub use request::{CheckoutRequest, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
@@ -54,6 +61,6 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, Phase,
+    RequestKey, StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

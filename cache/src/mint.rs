@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
     Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GenerationId, Identity, Phase, Phases, StaleField,
-    StreamRequest, TemplateSpec, VmId,
+    FileError, FileReader, FileWriter, GenerationId, Identity, IdentityDigest, Phase, Phases,
+    RequestKey, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
+use crate::request::SocketOwner;
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -145,10 +146,21 @@ pub struct CloneFacts {
     pub created_at: Timestamp,
     /// Its start, by phase.
     pub phases: Phases,
+    /// What its guest made of its new random numbers: no other living clone may have the same.
+    pub digest: IdentityDigest,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
     /// The socket of the port that belongs to the sandbox's user.
     pub runtime_socket: PathBuf,
+}
+
+/// Reads a console on and on.
+pub trait ConsoleReader: Send + 'static {
+    /// What came since the last call; nothing when nothing came. May block. It works when the clone is gone, too.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn read(&mut self) -> std::io::Result<Vec<u8>>;
 }
 
 /// What the clone's record on disk says of it.
@@ -173,6 +185,8 @@ pub struct LeaseFacts {
     pub metadata: BTreeMap<String, String>,
     /// `pool` or `clone`.
     pub source: &'static str,
+    /// What the request was named by.
+    pub idempotency: Option<RequestKey>,
 }
 
 /// One living clone.
@@ -201,6 +215,12 @@ pub trait LiveClone: Send + Sync + 'static {
         path: &'a str,
         mode: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
+    /// Gives its console's and its runtime's sockets to a user of the host, and to nobody else. Returns whether they
+    /// changed hands: they do not where they are that user's already, or where the service may not give them away.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allows to the service's user otherwise.
+    fn give_sockets(&self, owner: SocketOwner) -> std::io::Result<bool>;
     /// Lets the virtual CPUs run, and sets the guest's clock.
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Writes its record. A small file, written at once.
@@ -215,6 +235,11 @@ pub trait LiveClone: Send + Sync + 'static {
     /// # Errors
     /// When the file cannot be read.
     fn console(&self) -> std::io::Result<Vec<u8>>;
+    /// Follows its console, from the oldest byte that is kept. May block.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    fn follow_console(&self) -> std::io::Result<Box<dyn ConsoleReader>>;
     /// Its private pages, bytes. May block.
     ///
     /// # Errors

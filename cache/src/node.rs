@@ -8,12 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::events::Events;
 use crate::gate::Gate;
 use crate::mint::Mint;
+use crate::repeats::Repeats;
 use crate::sandbox::Sandboxes;
 use crate::spec::CacheSettings;
 use crate::telemetry::Telemetry;
 use crate::template::Builds;
+use crate::uniqueness::Uniqueness;
 
 /// Templates that may be built at the same time. A build boots a machine, warms it and clones it twice: two at once on
 /// a small host would make each other miss their deadlines.
@@ -32,6 +35,12 @@ pub(crate) struct Node {
     pub builds: Builds,
     /// All leased sandboxes.
     pub sandboxes: Sandboxes,
+    /// Checkouts with a key.
+    pub repeats: Repeats,
+    /// What living clones have said of themselves.
+    pub uniqueness: Uniqueness,
+    /// What happens.
+    pub events: Events,
     /// Builds end, and no more begin.
     pub stopping: CancellationToken,
     /// Whatever still runs is dropped.
@@ -53,6 +62,9 @@ impl Node {
             building: Semaphore::new(BUILDS_AT_ONCE),
             builds: Builds::default(),
             sandboxes: Sandboxes::default(),
+            repeats: Repeats::default(),
+            uniqueness: Uniqueness::default(),
+            events: Events::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),

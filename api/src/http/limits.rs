@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-/// A JSON body. The largest useful one, a checkout with all its metadata, has some kilobytes.
+/// A JSON body. The largest useful one has some kilobytes.
 pub const JSON_BODY_MAX_BYTES: usize = 1 << 20;
+/// The body of a checkout, which carries small files in base64: all of [`FILES_MAX_BYTES`], and the rest.
+pub const CHECKOUT_BODY_MAX_BYTES: usize = 8 << 20;
 /// The body of an exec, which carries the command's input in base64.
 pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
 /// How much of a body that is too large is read and thrown away, so that the client sees the refusal and not a
 /// connection that was reset while it wrote.
 pub(crate) const DISCARD_MAX_BYTES: usize = 64 << 20;
+/// A client that has written nothing more of such a body for this long waits for its answer: a local one writes on
+/// within a millisecond.
+pub(crate) const DISCARD_IDLE: Duration = Duration::from_millis(200);
 /// A whole body, from its first to its last byte.
 pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request; also how long a kept connection may be idle.
@@ -31,6 +36,14 @@ pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 pub(crate) const METADATA_MAX_ENTRIES: usize = 64;
 /// All keys and values of a sandbox's metadata: they are kept in memory and in its record.
 pub(crate) const METADATA_MAX_BYTES: usize = 16 << 10;
+/// Variables of a sandbox's environment.
+pub(crate) const ENV_MAX_ENTRIES: usize = 256;
+/// All names and values of a sandbox's environment: the kernel takes a few times as much with every command.
+pub(crate) const ENV_MAX_BYTES: usize = 128 << 10;
+/// Files of a checkout: they go to the guest in one message.
+pub(crate) const FILES_MAX: usize = 64;
+/// All contents of a checkout's files: larger ones have a route of their own.
+pub(crate) const FILES_MAX_BYTES: usize = 4 << 20;
 /// The kernel's own limit of a hostname.
 pub(crate) const HOSTNAME_MAX_BYTES: usize = 64;
 
@@ -49,12 +62,14 @@ pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a file may stand still on its way, in either direction: there is no limit on the whole of it.
 pub(crate) const TRANSFER_STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// The kernel's own limit of a path (`PATH_MAX`, its zero byte included).
+/// Longest path of a file in the guest: the kernel's own limit (`PATH_MAX`) without its final zero byte.
 pub(crate) const PATH_MAX_BYTES: usize = 4095;
 /// The mode of a file that is stored without one.
 pub(crate) const FILE_MODE_DEFAULT: u32 = 0o644;
 /// What is kept of what `tar` says when it fails.
 pub(crate) const TAR_STDERR_MAX_BYTES: usize = 2 << 10;
+/// Longest `Idempotency-Key`.
+pub(crate) const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
 /// Longest request id that is taken over from a client.
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;

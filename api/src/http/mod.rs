@@ -13,6 +13,7 @@ mod body;
 mod code;
 mod failure;
 mod host;
+mod idempotency;
 pub mod limits;
 mod observe;
 mod openapi;
@@ -29,7 +30,7 @@ mod stopping;
 pub mod view;
 
 pub use code::Code;
-pub use origin::Origin;
+pub use origin::{Origin, Peer};
 pub use problem::Problem;
 pub use router::{openapi_document, router};
 pub use seat::Seat;

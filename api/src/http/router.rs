@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, console, document, exec, exec_stream, files, health, metrics, pools, reserved,
+    builds, console, document, events, exec, exec_stream, files, health, metrics, pools, reserved,
     sandboxes, templates,
 };
 use super::service::Service;
@@ -55,5 +55,5 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(exec::exec, exec_stream::exec_stream))
         .routes(routes!(files::read_file, files::write_file))
         .routes(routes!(console::console))
-        .routes(routes!(reserved::events))
+        .routes(routes!(events::events))
 }

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::patience::Patience;
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
-use crate::http::{Origin, Seat};
+use crate::http::{Origin, Peer, Seat};
 
 /// How long a connection may take for its last answer once the service closes.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
-    origin: Origin,
+    (origin, peer): (Origin, Option<Peer>),
     seat: Seat,
     close: CancellationToken,
 ) where
@@ -33,6 +33,9 @@ pub(super) async fn serve_connection<S>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
         request.extensions_mut().insert(seat.clone());
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         router.clone().call(request)
     });
     let connection = http1::Builder::new()

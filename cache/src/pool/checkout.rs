@@ -1,13 +1,14 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> hostname ---> record ---> Lease
-//!   ^            |                  |           |            |            |
-//!   |            | refused          +-----------+-- unfit ---+------------+
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> bind ---> sockets ---> record ---> Lease
+//!   ^            |                  |           |          |          |            |
+//!   |            | refused          +-----------+- unfit --+----------+------------+
 //!   |            v                                    |
 //!   |          error                                  v
 //!   +--------- once more, ahead of all others --- the clone is ended
 //! ```
+//! What the guest itself says no to (a path that is a folder) is said no to at once: another clone would say the same.
 //! The steps after the grant are taken in the caller's task, so the pool goes on meanwhile.
 
 use std::collections::BTreeMap;
@@ -22,16 +23,17 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::Binding;
+use vmint_factory::{BindError, Binding, RequestKey};
 
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
-use crate::mint::{LeaseFacts, RecordState};
-use crate::request::OnEmpty;
+use crate::mint::LiveClone;
+use crate::request::{OnEmpty, SocketOwner};
 use crate::spec::Standby;
 use crate::view::SandboxView;
 
-/// How long a guest may take to be made fit: to be resumed, or to take a hostname. It takes some milliseconds.
+/// How long a guest may take to be made fit: to be resumed, or bound. It takes some milliseconds, and with megabytes of
+/// files some tenths of a second.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
 /// the pool hears of it a moment later than the checkout.
@@ -44,13 +46,16 @@ pub(crate) struct Order {
     pub wait: Duration,
     /// `None` lasts until the release.
     pub ttl: Option<Duration>,
-    pub hostname: Option<String>,
+    pub binding: Binding,
+    pub owner: Option<SocketOwner>,
+    pub idempotency: Option<RequestKey>,
     pub metadata: BTreeMap<String, String>,
 }
 
 /// Why a granted clone cannot be handed over.
 enum Unfit {
     Dead(&'static str),
+    Refused(CheckoutError),
     Unprepared {
         what: &'static str,
         source: BoxError,
@@ -100,6 +105,7 @@ impl Pool {
                     warn!(vm = %grant.vm().facts().id, error = %source, "{what}; another clone is taken");
                     unprepared += 1;
                 }
+                Err(Unfit::Refused(error)) => return Err(error),
                 Err(Unfit::Dead(how)) => {
                     return Err(CheckoutError::Guest {
                         what: "every clone was dead",
@@ -174,14 +180,12 @@ impl Pool {
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
         }
-        if let Some(hostname) = &order.hostname {
+        if order.binding != Binding::default() {
             grant.touch();
-            let binding = Binding {
-                hostname: Some(hostname.clone()),
-                ..Binding::default()
-            };
-            let set = within(vm.bind(&binding)).await;
-            set.map_err(|source| Unfit::unprepared("the guest did not take the hostname", source))?;
+            bind(&*vm, &order.binding).await?;
+        }
+        if let Some(owner) = order.owner {
+            give_sockets(grant, owner)?;
         }
         record(grant, order)
     }
@@ -200,6 +204,7 @@ impl Pool {
             hostname: identity.hostname,
             machine_id: identity.machine_id,
             console_socket: facts.console_socket,
+            runtime_socket: facts.runtime_socket,
             created_at: facts.created_at,
             leased_at: times.leased_at,
             expires_at: times.expires_at,
@@ -211,20 +216,52 @@ impl Pool {
     }
 }
 
+async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
+    const WHAT: &str = "the guest cannot be bound as asked";
+    let failed = |source| Unfit::unprepared("the guest could not be bound", source);
+    match timeout(PREPARE_DEADLINE, vm.bind(binding)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ (BindError::Refused { .. } | BindError::Unsupported { .. }))) => {
+            let reason = error.to_string();
+            Err(Unfit::Refused(CheckoutError::Refused {
+                what: WHAT,
+                reason,
+            }))
+        }
+        Ok(Err(BindError::Guest(error))) => Err(failed(error.into())),
+        Err(_) => Err(failed(too_slow())),
+    }
+}
+
+/// From here on the clone is somebody's: nobody else may get it.
+fn give_sockets(grant: &mut Grant, owner: SocketOwner) -> Result<(), Unfit> {
+    match grant.vm().give_sockets(owner) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            grant.touch();
+            Ok(())
+        }
+        Err(error) => {
+            grant.touch();
+            let what = "its sockets could not be given to the caller";
+            Err(Unfit::unprepared(what, error.into()))
+        }
+    }
+}
+
 fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
     } = grant.times();
-    let metadata = order.metadata.clone();
-    let lease = LeaseFacts {
-        leased_at,
-        expires_at,
-        metadata,
-        source: grant.source().as_str(),
-    };
+    let sandbox = grant.sandbox();
+    if let Some(key) = &order.idempotency {
+        sandbox.named_by(key.clone());
+    }
+    let times = (leased_at, expires_at);
+    let lease = sandbox.lease_record(times, grant.source(), order.metadata.clone());
     grant.recorded();
-    let recorded = grant.vm().record(RecordState::Leased(lease));
+    let recorded = grant.vm().record(lease);
     recorded.map_err(|error| {
         grant.touch();
         Unfit::unprepared("the lease could not be recorded", error.into())
@@ -236,8 +273,12 @@ async fn within<E: Into<BoxError>>(
 ) -> Result<(), BoxError> {
     match timeout(PREPARE_DEADLINE, step).await {
         Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(format!("it took longer than {} s", PREPARE_DEADLINE.as_secs()).into()),
+        Err(_) => Err(too_slow()),
     }
+}
+
+fn too_slow() -> BoxError {
+    format!("it took longer than {} s", PREPARE_DEADLINE.as_secs()).into()
 }
 
 /// A place in the queue. Dropped, it is given up.

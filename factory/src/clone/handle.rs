@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::talk::Talk;
 use crate::clock::WallNs;
-use crate::guest::{Agent, GuestError, Identity, IdentityOrder};
+use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
-use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
+use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd};
 use crate::{Phases, VmId};
 
 /// A live clone. It ends with its last handle.
@@ -22,6 +22,8 @@ pub struct Vm {
     phases: Phases,
     created_at: Timestamp,
     pub(super) talk: Talk,
+    /// What it said of itself when it was made.
+    digest: IdentityDigest,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     pub(super) identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -32,7 +34,7 @@ impl Vm {
         live: LiveVm,
         generation: Arc<Generation>,
         agent: Agent,
-        identity: Identity,
+        (identity, digest): (Identity, IdentityDigest),
         phases: Phases,
     ) -> Self {
         Self {
@@ -41,6 +43,7 @@ impl Vm {
             phases,
             created_at: Timestamp::now(),
             talk: Talk::new(agent),
+            digest,
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
@@ -73,6 +76,12 @@ impl Vm {
             .clone()
     }
 
+    /// What its guest made of its new random numbers.
+    #[must_use]
+    pub fn identity_digest(&self) -> &IdentityDigest {
+        &self.digest
+    }
+
     /// Where the time of its start went.
     #[must_use]
     pub fn phases(&self) -> Phases {
@@ -103,6 +112,14 @@ impl Vm {
     /// When the machine has ended and its files are gone.
     pub fn console(&self) -> io::Result<Vec<u8>> {
         self.live.console.read()
+    }
+
+    /// Follows its console, from the oldest byte that is kept.
+    ///
+    /// # Errors
+    /// When the machine has ended and its files are gone.
+    pub fn follow_console(&self) -> io::Result<ConsoleFollower> {
+        self.live.console.follow()
     }
 
     /// Private memory of its process, bytes: `Anonymous` in `/proc/<pid>/smaps_rollup`. It blocks for a millisecond.
@@ -153,6 +170,20 @@ impl Vm {
         }
         let agent = self.agent().await;
         self.live.unless_ended(agent.ping(deadline)).await
+    }
+
+    /// Gives its console's and its runtime's sockets to a user of the host: theirs alone, mode 0600. Returns whether
+    /// they changed hands. They do not where they are that user's already, or where the service is no root: a plain user
+    /// can give nothing away, so the sockets stay the service's own.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn give_sockets(&self, uid: u32, gid: u32) -> io::Result<bool> {
+        crate::vm::give_sockets(
+            self.live.dir(),
+            &[self.console_socket(), self.runtime_socket()],
+            (uid, gid),
+        )
     }
 
     /// Stops its virtual CPUs.

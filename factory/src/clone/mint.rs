@@ -254,7 +254,7 @@ impl<'a> Making<'a> {
             live,
             Arc::clone(self.generation),
             agent,
-            identity,
+            (identity, proof.digest()),
             self.phases,
         ))
     }

@@ -1,10 +1,12 @@
 //! The handlers, a file for each noun. Each reads its request, asks the cache, and shows what came of it.
 
 mod archive;
+mod binding;
 pub(super) mod builds;
 mod checkout;
 pub(super) mod console;
 pub(super) mod document;
+pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod exec_stream;
 pub(super) mod files;

@@ -43,18 +43,6 @@ pub(in crate::http) async fn drain() -> Problem {
     Problem::not_yet("draining the service")
 }
 
-/// Reserved: builds, clones, checkouts and failures as they happen.
-#[utoipa::path(
-    get,
-    path = "/v1/events",
-    operation_id = "follow_events",
-    tag = "reserved",
-    responses(openapi::NotPossible)
-)]
-pub(in crate::http) async fn events() -> Problem {
-    Problem::not_yet("following events")
-}
-
 fn of_template(service: &Service, name: &str, what: &str) -> Problem {
     if service.size(name).is_some() {
         Problem::not_yet(what)

@@ -2,6 +2,7 @@
 //! the other by accident. The service writes these types, the command line reads them.
 
 mod build;
+mod event;
 mod exec;
 mod file;
 mod pool;
@@ -10,6 +11,7 @@ mod template;
 mod time;
 
 pub use build::{Build, BuildList};
+pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Pool, PoolClone, PoolList};

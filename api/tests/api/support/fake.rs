@@ -12,10 +12,10 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration, GenerationFacts,
-    GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
-    StreamRequest,
+    BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ConsoleReader, ExecError,
+    ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration,
+    GenerationFacts, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone, LiveGeneration,
+    Mint, RecordState, SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
 
@@ -31,6 +31,13 @@ pub(crate) struct FakeFactory {
     pub(crate) builds_fail: AtomicBool,
     /// Whether a generation is on disk at the start.
     pub(crate) on_disk: AtomicBool,
+    /// What was bound last, and to whom sockets were given last.
+    pub(crate) bound: Mutex<Binding>,
+    pub(crate) owner: Mutex<Option<SocketOwner>>,
+    /// What the machines write to their consoles from now on.
+    pub(crate) console: Arc<Mutex<Vec<u8>>>,
+    /// The last record of any machine.
+    pub(crate) recorded: Mutex<Option<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
     /// What the guests do with streams and files.
@@ -44,6 +51,10 @@ impl FakeFactory {
             builds: watch::Sender::new(true),
             builds_fail: AtomicBool::new(false),
             on_disk: AtomicBool::new(true),
+            bound: Mutex::default(),
+            console: Arc::default(),
+            owner: Mutex::default(),
+            recorded: Mutex::default(),
             alive: Arc::default(),
             guests: Guests::new(),
         })
@@ -62,7 +73,10 @@ impl FakeFactory {
         Ok(Generation::made())
     }
 
-    async fn launch(&self, order: LaunchOrder) -> Result<Arc<dyn LiveClone>, CloneFailure> {
+    async fn launch(
+        self: &Arc<Self>,
+        order: LaunchOrder,
+    ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         open(&self.launches).await;
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (id, hostname) = (order.id, Mutex::new(order.hostname));
@@ -74,6 +88,7 @@ impl FakeFactory {
                 alive: self.alive.clone(),
             }),
             guests: self.guests.clone(),
+            factory: Arc::clone(self),
         }))
     }
 }
@@ -155,6 +170,7 @@ struct Machine {
     hostname: Mutex<String>,
     life: Arc<Life>,
     guests: Arc<Guests>,
+    factory: Arc<FakeFactory>,
 }
 
 /// Whether a machine lives, and how it ended.
@@ -244,6 +260,10 @@ impl LiveClone for Machine {
                 total: Duration::from_millis(80),
                 ..Phases::default()
             },
+            digest: IdentityDigest {
+                random: self.id.to_string(),
+                uuid: format!("uuid {}", self.id),
+            },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
@@ -252,7 +272,7 @@ impl LiveClone for Machine {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: format!("{:f<32}", self.id.to_string()),
         }
     }
 
@@ -274,6 +294,12 @@ impl LiveClone for Machine {
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         async move {
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            *self.factory.bound.lock().unwrap() = binding.clone();
             let Some(name) = &binding.hostname else {
                 return Ok(());
             };
@@ -311,11 +337,17 @@ impl LiveClone for Machine {
         async move { Ok(self.guests.write(path, mode)) }.boxed()
     }
 
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        *self.factory.owner.lock().unwrap() = Some(owner);
+        Ok(true)
+    }
+
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
         async { Ok(()) }.boxed()
     }
 
-    fn record(&self, _: RecordState) -> io::Result<()> {
+    fn record(&self, state: RecordState) -> io::Result<()> {
+        *self.factory.recorded.lock().unwrap() = Some(state);
         Ok(())
     }
 
@@ -331,7 +363,20 @@ impl LiveClone for Machine {
         Ok(b"[    0.000000] Linux\n".to_vec())
     }
 
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(Written(Arc::clone(&self.factory.console))))
+    }
+
     fn anonymous_bytes(&self) -> io::Result<u64> {
         Ok(20 << 20)
+    }
+}
+
+/// What a machine has written and nobody has read.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl ConsoleReader for Written {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.0.lock().unwrap()))
     }
 }

@@ -13,13 +13,16 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
-    StreamRequest,
+    BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError, ExecOutcome, ExecRequest,
+    ExecStream, FileError, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
+    LaunchOrder, LiveClone, RecordState, SocketOwner, StreamRequest,
 };
 use vmint_factory::{Phases, VmId};
 
 use super::script::Script;
+
+/// A user that no socket can be given to.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// One machine.
 pub(crate) struct Clone {
@@ -28,6 +31,10 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
+    pub console: Arc<Mutex<Vec<u8>>>,
+    pub digest: IdentityDigest,
+    pub owner: Mutex<Option<SocketOwner>>,
+    pub bound: Mutex<Vec<Binding>>,
     ends: bool,
     refuses_hostnames: bool,
     dies_resumed: bool,
@@ -39,9 +46,13 @@ impl Clone {
     pub(super) fn new(order: LaunchOrder, script: &mut Script) -> Self {
         Self {
             id: order.id.clone(),
+            digest: script.next_digest(&order.id),
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
+            console: Arc::default(),
+            owner: Mutex::default(),
+            bound: Mutex::default(),
             ends: script.ends,
             refuses_hostnames: script.next_refuses_hostnames(),
             dies_resumed: script.next_dies_resumed(),
@@ -96,6 +107,7 @@ impl LiveClone for Handle {
             pid: 1,
             created_at: Timestamp::now(),
             phases: Phases::default(),
+            digest: self.0.digest.clone(),
             console_socket: PathBuf::from("/run/vmint/console"),
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
@@ -104,7 +116,7 @@ impl LiveClone for Handle {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.0.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: self.0.id.to_string(),
         }
     }
 
@@ -159,6 +171,12 @@ impl LiveClone for Handle {
             if self.0.refuses_hostnames {
                 return Err(BindError::Guest(GuestError::Closed));
             }
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            self.0.bound.lock().unwrap().push(binding.clone());
             if let Some(name) = &binding.hostname {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
@@ -181,6 +199,14 @@ impl LiveClone for Handle {
         _: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        if owner.uid == NOBODY {
+            return Err(io::Error::other("not permitted"));
+        }
+        *self.0.owner.lock().unwrap() = Some(owner);
+        Ok(true)
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -219,7 +245,20 @@ impl LiveClone for Handle {
         Ok(b"console".to_vec())
     }
 
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(Written(Arc::clone(&self.0.console))))
+    }
+
     fn anonymous_bytes(&self) -> io::Result<u64> {
         Ok(1000)
+    }
+}
+
+/// What a machine has written and nobody has read.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl ConsoleReader for Written {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.0.lock().unwrap()))
     }
 }

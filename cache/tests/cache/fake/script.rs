@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use vmint_cache::IdentityDigest;
+use vmint_factory::VmId;
+
 /// How the next launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Launch {
@@ -46,6 +49,8 @@ pub(crate) struct Script {
     pub hostnames_refused: usize,
     /// Machines that die in the moment they are resumed, counted down.
     pub resumes_deadly: usize,
+    /// Machines whose random numbers are those of their template, counted down.
+    pub not_reseeded: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -60,6 +65,7 @@ impl Default for Script {
             build: Build::Succeeds,
             hostnames_refused: 0,
             resumes_deadly: 0,
+            not_reseeded: 0,
             ends: true,
         }
     }
@@ -72,6 +78,20 @@ impl Script {
 
     pub(super) fn next_build(&mut self) -> Build {
         self.builds.pop_front().unwrap_or(self.build)
+    }
+
+    /// What the next machine's random numbers come to.
+    pub(super) fn next_digest(&mut self, id: &VmId) -> IdentityDigest {
+        let random = if self.not_reseeded > 0 {
+            "the template's".to_owned()
+        } else {
+            id.to_string()
+        };
+        self.not_reseeded = self.not_reseeded.saturating_sub(1);
+        IdentityDigest {
+            uuid: format!("uuid {random}"),
+            random,
+        }
     }
 
     /// Whether the next machine takes no hostname.

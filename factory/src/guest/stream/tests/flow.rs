@@ -6,7 +6,7 @@ use crate::wire::LinkError;
 
 use super::*;
 
-const FULL: [u8; MAX_PAYLOAD_BYTES] = [b'x'; MAX_PAYLOAD_BYTES];
+static FULL: [u8; MAX_PAYLOAD_BYTES] = [b'x'; MAX_PAYLOAD_BYTES];
 const FRAMES_OF_A_WINDOW: usize = WINDOW_BYTES as usize / MAX_PAYLOAD_BYTES;
 
 /// How a stream ends, after whatever came before.

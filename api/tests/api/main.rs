@@ -1,9 +1,11 @@
 //! The service as its clients meet it, over a scripted factory: no virtual machine is needed.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod checkout;
 mod exec;
 mod files;
+mod follow;
 mod listeners;
 mod metrics;
 mod openapi;
@@ -11,6 +13,7 @@ mod program;
 mod program_cp;
 mod program_exec;
 mod protocol;
+mod repeats;
 mod sandboxes;
 mod streams;
 mod support;

@@ -1,24 +1,19 @@
 //! `vmint exec` while the command runs, from pipes and from a terminal.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::listeners::Listening;
 use crate::program::{at, vmint};
 use crate::support::SOON;
+use crate::support::terminal::Terminal;
 
 fn client(service: &Listening, args: &[&str]) -> Command {
     let mut command = vmint(args);
@@ -171,82 +166,6 @@ async fn arguments_that_do_not_fit_into_a_url_go_as_a_body() {
     assert_eq!((code, out.len()), (0, word.len() + 1), "{err}");
     let (code, _, err) = at(&service, &["exec", "-i", &id, "--", "echo", &word]).await;
     assert!(code == 2 && err.contains("bytes"), "{code} {err}");
-}
-
-/// A terminal, and a program that was started in it.
-struct Terminal {
-    keys: File,
-    end: OwnedFd,
-}
-
-impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
-        let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keys).unwrap();
-        unlockpt(&keys).unwrap();
-        let name = ptsname(&keys, Vec::new()).unwrap();
-        let end = File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        let terminal = Self {
-            keys: File::from(keys),
-            end: end.into(),
-        };
-        terminal.resize(rows, columns);
-        terminal
-    }
-
-    fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&self.keys, size).unwrap();
-    }
-
-    fn end(&self) -> Stdio {
-        self.end.try_clone().unwrap().into()
-    }
-
-    fn start(&self, mut command: Command) -> Child {
-        command
-            .stdin(self.end())
-            .stdout(self.end())
-            .stderr(self.end());
-        command.spawn().unwrap()
-    }
-
-    fn modes(&self) -> Termios {
-        tcgetattr(&self.end).unwrap()
-    }
-
-    fn is_raw(&self) -> bool {
-        !self.modes().local_modes.contains(LocalModes::ICANON)
-    }
-
-    fn press(&mut self, keys: &[u8]) {
-        self.keys.write_all(keys).unwrap();
-    }
-
-    /// Reads what the screen shows until it has this.
-    async fn shows(&self, what: &str) -> String {
-        let mut screen = self.keys.try_clone().unwrap();
-        let wanted = what.to_owned();
-        let reading = spawn_blocking(move || {
-            let (mut all, mut piece) = (String::new(), [0; 4096]);
-            while !all.contains(&wanted) {
-                let got = screen.read(&mut piece).unwrap();
-                all += &String::from_utf8_lossy(&piece[..got]);
-            }
-            all
-        });
-        let shown = timeout(SOON, reading).await;
-        shown.unwrap_or_else(|_| panic!("no {what:?}")).unwrap()
-    }
 }
 
 async fn code(mut child: Child) -> i32 {

@@ -266,17 +266,6 @@ async fn a_panic_is_a_500_and_the_service_goes_on() {
 #[tokio::test]
 async fn names_of_later_versions_are_refused_after_what_does_not_exist() {
     let harness = Harness::start().await;
-    let id = harness.checkout().await;
-    let of_sandbox = [(Method::GET, "console?follow=true")];
-    for (method, tail) in of_sandbox {
-        let call = async |id: &str| {
-            harness
-                .call(method.clone(), &format!("/v1/sandboxes/{id}/{tail}"))
-                .await
-        };
-        call(&id).await.problem(422, "not_possible");
-        call("nope").await.problem(404, "unknown_sandbox");
-    }
     for (there, not_there) in [
         (
             "/v1/templates/default/rollback",

@@ -5,7 +5,10 @@
 mod accel;
 mod faults;
 mod life;
+mod live;
 mod main_job;
 mod plain_user;
 mod prometheus;
 mod service;
+#[path = "../api/support/terminal.rs"]
+mod terminal;

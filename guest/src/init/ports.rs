@@ -1,14 +1,17 @@
 //! virtio-serial ports by name: `/dev/virtio-ports/<name>`, as udev would link them.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::failure::{Doing, Failure};
 
 /// Where `qemu-ga` talks to the host.
 pub(super) const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+/// The sandbox's own: whoever runs in it may read and write it, and nothing of ours does.
+const RUNTIME_PORT: &str = "vmint.runtime.0";
+const RUNTIME_PORT_MODE: u32 = 0o666;
 const LINKS: &str = "/dev/virtio-ports";
 const CLASS: &str = "/sys/class/virtio-ports";
 
@@ -34,10 +37,12 @@ pub(super) fn name_all() -> Result<(), Failure> {
         // A port has no such file until the device has told its name.
         let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
         if let Some(name) = file_name(name.trim()) {
-            link(
-                &Path::new("/dev").join(port.file_name()),
-                &Path::new(LINKS).join(name),
-            )?;
+            let device = Path::new("/dev").join(port.file_name());
+            link(&device, &Path::new(LINKS).join(name))?;
+            if name == RUNTIME_PORT {
+                fs::set_permissions(&device, Permissions::from_mode(RUNTIME_PORT_MODE))
+                    .doing(|| format!("open {} to everybody", device.display()))?;
+            }
         }
     }
     Ok(())

@@ -36,8 +36,8 @@ pub(crate) struct FakeFactory {
     pub(crate) owner: Mutex<Option<SocketOwner>>,
     /// What the machines write to their consoles from now on.
     pub(crate) console: Arc<Mutex<Vec<u8>>>,
-    /// The last record of any machine.
-    pub(crate) recorded: Mutex<Option<RecordState>>,
+    /// Every record of any machine.
+    pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
     /// What the guests do with streams and files.
@@ -54,7 +54,7 @@ impl FakeFactory {
             bound: Mutex::default(),
             console: Arc::default(),
             owner: Mutex::default(),
-            recorded: Mutex::default(),
+            records: Mutex::default(),
             alive: Arc::default(),
             guests: Guests::new(),
         })
@@ -347,7 +347,7 @@ impl LiveClone for Machine {
     }
 
     fn record(&self, state: RecordState) -> io::Result<()> {
-        *self.factory.recorded.lock().unwrap() = Some(state);
+        self.factory.records.lock().unwrap().push(state);
         Ok(())
     }
 

@@ -4,9 +4,10 @@ mod fake;
 mod harness;
 mod reply;
 mod streams;
+pub(crate) mod terminal;
 pub(crate) mod websocket;
 
 pub(crate) use fake::FakeFactory;
-pub(crate) use harness::{Harness, plan};
+pub(crate) use harness::{Harness, plan, request};
 pub(crate) use reply::Reply;
 pub(crate) use streams::{SOON, names_in};

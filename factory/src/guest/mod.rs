@@ -21,6 +21,7 @@ mod agent;
 mod agent_tests;
 mod bind;
 mod cancel;
+mod clock_reading;
 mod error;
 mod exec;
 mod exec_report;

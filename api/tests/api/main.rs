@@ -9,6 +9,7 @@ mod listeners;
 mod metrics;
 mod openapi;
 mod program;
+mod program_sandbox;
 mod protocol;
 mod repeats;
 mod sandboxes;

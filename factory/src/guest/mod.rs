@@ -17,6 +17,7 @@
 mod agent;
 #[cfg(test)]
 mod agent_tests;
+mod clock_reading;
 mod error;
 mod exec;
 mod exec_report;

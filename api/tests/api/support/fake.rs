@@ -80,6 +80,7 @@ impl FakeFactory {
             hostname,
             end: watch::Sender::new(None),
             alive: self.alive.clone(),
+            created_at: Timestamp::now(),
             factory: Arc::clone(self),
         }))
     }
@@ -162,6 +163,7 @@ struct Machine {
     hostname: Mutex<String>,
     end: watch::Sender<Option<String>>,
     alive: Arc<AtomicUsize>,
+    created_at: Timestamp,
     factory: Arc<FakeFactory>,
 }
 
@@ -234,7 +236,7 @@ impl LiveClone for Machine {
         CloneFacts {
             id: self.id.clone(),
             pid: 4242,
-            created_at: Timestamp::now(),
+            created_at: self.created_at,
             phases: Phases {
                 spawn: Duration::from_micros(33_250),
                 total: Duration::from_millis(80),

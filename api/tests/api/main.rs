@@ -12,6 +12,7 @@ mod openapi;
 mod program;
 mod program_cp;
 mod program_exec;
+mod program_sandbox;
 mod protocol;
 mod repeats;
 mod sandboxes;

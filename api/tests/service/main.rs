@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod accel;
+mod caller;
 mod faults;
 mod life;
 mod live;

@@ -88,6 +88,7 @@ impl FakeFactory {
                 alive: self.alive.clone(),
             }),
             guests: self.guests.clone(),
+            created_at: Timestamp::now(),
             factory: Arc::clone(self),
         }))
     }
@@ -174,6 +175,7 @@ struct Machine {
     hostname: Mutex<String>,
     life: Arc<Life>,
     guests: Arc<Guests>,
+    created_at: Timestamp,
     factory: Arc<FakeFactory>,
 }
 
@@ -258,7 +260,7 @@ impl LiveClone for Machine {
         CloneFacts {
             id: self.id.clone(),
             pid: 4242,
-            created_at: Timestamp::now(),
+            created_at: self.created_at,
             phases: Phases {
                 spawn: Duration::from_micros(33_250),
                 total: Duration::from_millis(80),

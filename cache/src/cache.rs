@@ -308,10 +308,10 @@ impl Template {
 
     /// Whether a clone can have the size that is asked for: known before one is taken, where there is a generation.
     fn can_be_this_large(&self, order: &Order) -> Result<(), CheckoutError> {
-        if order.vcpus.is_some() || order.memory_mib.is_some() {
-            if let Some(current) = self.status.snapshot().current {
-                current.facts().sizes.fit(order.vcpus, order.memory_mib)?;
-            }
+        if (order.vcpus.is_some() || order.memory_mib.is_some())
+            && let Some(current) = self.status.snapshot().current
+        {
+            current.facts().sizes.fit(order.vcpus, order.memory_mib)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::device::DiskFormat;
 use crate::process::{Child, ExitKind};
 use crate::{Accel, MachineType, VmId};
 
@@ -96,8 +97,35 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn save(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Reads the device state of a clone from the descriptor in its order.
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Plugs a device into one of the slots that the machine has. What of it is there after a failure is not told.
+    fn plug(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
+}
+
+/// A device to plug.
+#[derive(Debug)]
+pub(crate) struct Plug {
+    /// What it is, for a message.
+    pub(crate) device: String,
+    pub(crate) kind: PlugKind,
+}
+
+/// What kind of device.
+#[derive(Debug)]
+pub(crate) enum PlugKind {
+    /// A network interface at a tap.
+    Tap { fd: OwnedFd, mac: String },
+    /// A network interface at the hypervisor's own network.
+    UserNet { mac: String },
+    /// A disk.
+    Disk {
+        fd: OwnedFd,
+        is_block_device: bool,
+        format: DiskFormat,
+        read_only: bool,
+        serial: String,
+    },
 }
 
 /// Why a monitor did not do what it was told.

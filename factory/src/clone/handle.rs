@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::clock::WallNs;
+use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{
     Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
     FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
@@ -293,6 +294,27 @@ impl Vm {
             what: "writing a file",
             reason: NOT_YET.to_owned(),
         })
+    }
+
+    /// Plugs devices into it, and waits until the guest has drivers for them.
+    ///
+    /// # Errors
+    /// See [`AttachError`]. Unless it is [`AttachError::Unsupported`], part of them may be there: end it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave part of them: end it.
+    pub async fn attach(&self, devices: &OpenDevices) -> Result<Attached, AttachError> {
+        if !devices.disks.is_empty() {
+            self.live.gets_disks();
+        }
+        let agent = self.agent().await;
+        let plugging = attach(self.id(), &*self.live.monitor, &agent, devices);
+        let attached = self.live.unless_ended(plugging).await?;
+        let recorded = self.live.update_record(|record| {
+            record.devices.clone_from(&attached);
+        });
+        recorded.map_err(|source| AttachError::Record { source })?;
+        Ok(attached)
     }
 
     /// Stops its virtual CPUs.

@@ -15,6 +15,7 @@
 //! Nothing here trusts the guest: every reply is bounded in size and time, and what does not parse is an error.
 
 mod agent;
+mod attached;
 #[cfg(test)]
 mod agent_tests;
 mod error;

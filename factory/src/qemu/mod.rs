@@ -15,6 +15,7 @@ mod driver;
 mod monitor;
 #[cfg(test)]
 mod monitor_tests;
+mod plug;
 mod probe;
 mod stub;
 

@@ -7,14 +7,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info_span, warn};
+use vmint_factory::MachineType;
 
+use crate::devices::{DevicesError, Held};
 use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
 use crate::lease::Lease;
 use crate::mint::Mint;
 use crate::node::Node;
 use crate::pool::{Order, Pool};
 use crate::readiness;
-use crate::request::{CheckoutRequest, OnEmpty, Resize};
+use crate::request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
 use crate::telemetry::Telemetry;
 use crate::template::{Status, keep};
@@ -37,6 +39,7 @@ struct Inner {
 pub(crate) struct Template {
     pub status: Arc<Status>,
     pub pool: Pool,
+    machine: MachineType,
 }
 
 impl Cache {
@@ -197,16 +200,35 @@ impl Cache {
         let asked = request
             .ttl
             .unwrap_or_else(|| (!default.is_zero()).then_some(default));
+        let ttl = self.allowed(asked)?;
+        template.can_be_cloned(request.on_empty)?;
+        let devices = match request.devices {
+            Some(order) => Some(self.held(template, order).await?),
+            None => None,
+        };
         let order = Order {
             on_empty: request.on_empty,
             wait: request.wait,
-            ttl: self.allowed(asked)?,
+            ttl,
             hostname: request.hostname,
             metadata: request.metadata,
+            devices,
         };
-        template.can_be_cloned(order.on_empty)?;
         let leased = template.pool.checkout(&order).await;
         leased.map_err(|error| template.with_reason(error))
+    }
+
+    /// Opens devices and claims them, before any clone is taken for them.
+    async fn held(&self, template: &Template, order: DeviceOrder) -> Result<Held, DevicesError> {
+        if template.machine != MachineType::Q35 {
+            return Err(DevicesError::NoHotplug {
+                template: template.status.name().to_owned(),
+                machine: template.machine.as_str(),
+            });
+        }
+        let node = &self.0.node;
+        let open = node.mint.open_devices(order.specs, order.caller).await?;
+        Ok(Held::claim(open, &node.devices)?)
     }
 
     /// Lets a lease begin anew, now; `None` makes it last until the release.
@@ -268,7 +290,7 @@ impl Cache {
 
 impl Template {
     fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
-        let name = plan.spec.name.clone();
+        let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
         let status = Status::new(&name);
         let damaged = Arc::clone(&status);
         let on_damage =
@@ -281,7 +303,11 @@ impl Template {
             pool.clone(),
         );
         node.spawn(keeper.instrument(info_span!("template", name)));
-        Self { status, pool }
+        Self {
+            status,
+            pool,
+            machine,
+        }
     }
 
     /// The pool knows that it has no generation; why that is, the template knows.

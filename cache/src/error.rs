@@ -5,6 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 use vmint_factory::ExecError;
 
+use crate::devices::DevicesError;
+
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -51,6 +53,9 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The devices asked for cannot be had.
+    #[error(transparent)]
+    Devices(#[from] DevicesError),
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -73,6 +78,7 @@ impl CheckoutError {
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
             Self::Ttl(_) => "not_possible",
+            Self::Devices(error) => error.code(),
             Self::Guest { .. } => "guest_error",
         }
     }

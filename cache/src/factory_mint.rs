@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    BindError, Binding, BuildProgress, CloneOrder, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    Factory, FileError, FileReader, FileWriter, Found, Generation, Identity, LeaseRecord, Phase,
-    RecordedState, StreamRequest, TemplateSpec, Vm,
+    AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, DeviceError,
+    DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError, FileReader,
+    FileWriter, Found, Generation, Identity, LeaseRecord, OpenDevices, Phase, RecordedState,
+    StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
@@ -92,6 +93,14 @@ impl Mint for Factory {
         async move { Ok(Made::of(Factory::build(self, spec, progress).await?)) }.boxed()
     }
 
+    fn open_devices(
+        &self,
+        specs: DeviceSpecs,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<OpenDevices, DeviceError>> {
+        Factory::open_devices(self, specs, caller).boxed()
+    }
+
     fn mint<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
@@ -171,6 +180,13 @@ impl LiveClone for Machine {
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         self.0.bind(binding).boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        self.0.attach(devices).boxed()
     }
 
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {

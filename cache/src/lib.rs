@@ -8,12 +8,14 @@
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
 //!  readiness.rs  can it work?                          node.rs      what all of them share
+//!  devices/      who has which disk and tap
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
 mod backoff;
 mod cache;
 mod command;
+mod devices;
 mod error;
 mod factory_mint;
 mod gate;
@@ -32,6 +34,7 @@ mod template;
 mod view;
 
 pub use cache::Cache;
+pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
     SandboxExecError, TtlError,
@@ -41,7 +44,7 @@ pub use mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
     LiveGeneration, Mint, RecordState, StepReport,
 };
-pub use request::{CheckoutRequest, OnEmpty, Resize};
+pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
@@ -50,7 +53,8 @@ pub use view::{
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
-    BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
+    Caller, DeviceError, DeviceSpecs, DiskFormat, DiskSpec, ExecError, ExecOutcome, ExecRequest,
+    ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

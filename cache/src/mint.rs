@@ -11,9 +11,10 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
-    Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GenerationId, Identity, Phase, Phases, StaleField,
-    StreamRequest, TemplateSpec, VmId,
+    Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, DeviceError,
+    DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    FileWriter, GenerationId, Identity, OpenDevices, Phase, Phases, StaleField, StreamRequest,
+    TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -38,6 +39,18 @@ pub trait Mint: Send + Sync + 'static {
         spec: &'a TemplateSpec,
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>>;
+
+    /// Opens devices of the host with the rights of whoever asks for them.
+    ///
+    /// # Cancel safety
+    /// Dropped, what was opened is closed.
+    fn open_devices(
+        &self,
+        specs: DeviceSpecs,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<OpenDevices, DeviceError>> {
+        Box::pin(vmint_factory::open_devices(specs, caller))
+    }
 
     /// Makes one clone: it has answered, with an identity of its own.
     ///
@@ -191,6 +204,14 @@ pub trait LiveClone: Send + Sync + 'static {
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
     /// Binds it to whoever has it now. One round trip to the guest.
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>>;
+    /// Plugs devices into it, and waits until the guest has them.
+    ///
+    /// # Cancel safety
+    /// Dropped, part of them may be there.
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>>;
     /// Runs a command with its streams open. Dropped, the stream kills it.
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
     /// Opens a file of the guest to read it.

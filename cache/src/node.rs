@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::devices::Book;
 use crate::gate::Gate;
 use crate::mint::Mint;
 use crate::sandbox::Sandboxes;
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub builds: Builds,
     /// All leased sandboxes.
     pub sandboxes: Sandboxes,
+    /// What they have of the host's devices.
+    pub devices: Arc<Book>,
     /// Builds end, and no more begin.
     pub stopping: CancellationToken,
     /// Whatever still runs is dropped.
@@ -53,6 +56,7 @@ impl Node {
             building: Semaphore::new(BUILDS_AT_ONCE),
             builds: Builds::default(),
             sandboxes: Sandboxes::default(),
+            devices: Arc::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),

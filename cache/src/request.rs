@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use vmint_factory::{Caller, DeviceSpecs};
+
 /// What a checkout does when no clone is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnEmpty {
@@ -30,6 +32,17 @@ pub struct CheckoutRequest {
     pub hostname: Option<String>,
     /// Kept with the sandbox and shown with it.
     pub metadata: BTreeMap<String, String>,
+    /// Devices to plug.
+    pub devices: Option<DeviceOrder>,
+}
+
+/// Devices of the host that a sandbox is to have.
+#[derive(Clone, Debug)]
+pub struct DeviceOrder {
+    /// Which.
+    pub specs: DeviceSpecs,
+    /// Whose rights open them.
+    pub caller: Caller,
 }
 
 /// New sizes for a pool; what is `None` stays.

@@ -9,6 +9,7 @@ mod cancel;
 mod checkout;
 mod command;
 mod crowd;
+mod devices;
 mod fake;
 mod faults;
 mod lease;

@@ -21,8 +21,7 @@ pub(super) fn open_disk(spec: &DiskSpec) -> Result<OpenDisk, DeviceError> {
     };
     let (file, key) = open_place(&spec.path, spec.read_only).map_err(&refused)?;
     if spec.format == DiskFormat::Qcow2 {
-        let header =
-            read_header(&file).map_err(|e| refused(format!("it cannot be read: {e}")))?;
+        let header = read_header(&file).map_err(|e| refused(format!("it cannot be read: {e}")))?;
         if let Some(why) = qcow2::objection(&header) {
             return Err(refused(why.to_owned()));
         }
@@ -149,7 +148,12 @@ mod tests {
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket"))?;
-        for path in [&fifo, folder.path(), Path::new("/dev/null"), &folder.path().join("socket")] {
+        for path in [
+            &fifo,
+            folder.path(),
+            Path::new("/dev/null"),
+            &folder.path().join("socket"),
+        ] {
             let why = refusal(path, DiskFormat::Raw);
             assert!(why.contains("neither a regular file"), "{why}");
             assert!(why.contains(&path.display().to_string()), "{why}");

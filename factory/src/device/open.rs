@@ -96,9 +96,7 @@ pub struct OpenDevices {
 impl OpenDevices {
     /// Gives every interface another address.
     pub fn renew_macs(&mut self) {
-        self.nics
-            .iter_mut()
-            .for_each(|nic| nic.mac = Mac::random());
+        self.nics.iter_mut().for_each(|nic| nic.mac = Mac::random());
     }
 
     /// The serial of each disk in this machine.
@@ -139,10 +137,7 @@ impl OpenDevices {
 ///
 /// # Cancel safety
 /// A dropped call opens what it had begun to, and closes it again.
-pub async fn open_devices(
-    specs: DeviceSpecs,
-    caller: Caller,
-) -> Result<OpenDevices, DeviceError> {
+pub async fn open_devices(specs: DeviceSpecs, caller: Caller) -> Result<OpenDevices, DeviceError> {
     let count = specs.count();
     if count > MAX_DEVICES {
         return Err(DeviceError::TooMany { count });

@@ -93,10 +93,7 @@ mod tests {
         assert_eq!(objection(&header(|_| {})), None);
         assert_eq!(objection(&header(|h| h[VERSION + 3] = 2)), None);
         // Not closed in order, compressed with zstd, subclusters: all of it QEMU deals with.
-        assert_eq!(
-            objection(&header(|h| h[INCOMPATIBLE + 7] = 0b1_1001)),
-            None
-        );
+        assert_eq!(objection(&header(|h| h[INCOMPATIBLE + 7] = 0b1_1001)), None);
     }
 
     #[test]

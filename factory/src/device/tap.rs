@@ -122,7 +122,18 @@ mod tests {
         for good in ["tap0", "a", "vmint-1.2", "fifteen-letters"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "../x", "tap%d", "a b", "sixteen-letters-", "a:1", "ä"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "../x",
+            "tap%d",
+            "a b",
+            "sixteen-letters-",
+            "a:1",
+            "ä",
+        ] {
             assert!(!is_name(bad), "{bad}");
         }
     }

@@ -15,9 +15,9 @@
 //! Nothing here trusts the guest: every reply is bounded in size and time, and what does not parse is an error.
 
 mod agent;
-mod attached;
 #[cfg(test)]
 mod agent_tests;
+mod attached;
 mod error;
 mod exec;
 mod exec_report;

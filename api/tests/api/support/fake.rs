@@ -12,12 +12,12 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration, GenerationFacts,
-    GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
-    StreamRequest,
+    AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
+    ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter,
+    FoundGeneration, GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration,
+    Mint, RecordState, StepReport, StreamRequest,
 };
-use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
+use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
 /// The script of a factory: what is not changed succeeds at once.
 pub(crate) struct FakeFactory {
@@ -262,6 +262,18 @@ impl LiveClone for Machine {
             }
             name.clone_into(&mut self.hostname.lock().unwrap());
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        async {
+            let names = |kind, count| (0..count).map(|at| format!("{kind}{at}")).collect();
+            let (nics, disks) = (devices.nics.len(), devices.disks.len());
+            Ok(devices.attached(&self.id, names("eth", nics), names("vd", disks)))
         }
         .boxed()
     }

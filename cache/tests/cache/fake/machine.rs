@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder, LiveClone, RecordState,
-    StreamRequest,
+    AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome,
+    ExecRequest, ExecStream, FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder,
+    LiveClone, RecordState, StreamRequest,
 };
-use vmint_factory::{Phases, VmId};
+use vmint_factory::{OpenDevices, Phases, VmId};
 
-use super::script::Script;
+use super::script::{Attach, Script};
 
 /// One machine.
 pub(crate) struct Clone {
@@ -30,6 +30,7 @@ pub(crate) struct Clone {
     pub resumed: AtomicUsize,
     ends: bool,
     refuses_hostnames: bool,
+    attach: Attach,
     answers: AtomicBool,
     end: watch::Sender<Option<String>>,
 }
@@ -43,6 +44,7 @@ impl Clone {
             resumed: AtomicUsize::new(0),
             ends: script.ends,
             refuses_hostnames: script.next_refuses_hostnames(),
+            attach: script.next_attach(),
             answers: AtomicBool::new(true),
             end: watch::Sender::new(None),
             order,
@@ -161,6 +163,30 @@ impl LiveClone for Handle {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        async move {
+            yield_now().await;
+            match self.0.attach {
+                Attach::Succeeds => {}
+                Attach::Fails => return Err(GuestError::Closed.into()),
+                Attach::IsRefused => {
+                    return Err(AttachError::Refused {
+                        device: "the disk /d".to_owned(),
+                        reason: "no".to_owned(),
+                    });
+                }
+                Attach::Hangs => std::future::pending().await,
+            }
+            let names = |kind, count| (0..count).map(|at| format!("{kind}{at}")).collect();
+            let (nics, disks) = (devices.nics.len(), devices.disks.len());
+            Ok(devices.attached(&self.0.id, names("eth", nics), names("vd", disks)))
         }
         .boxed()
     }

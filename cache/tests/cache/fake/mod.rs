@@ -6,4 +6,4 @@ mod machine;
 mod script;
 
 pub(crate) use factory::{FakeFactory, Shared};
-pub(crate) use script::{Build, Launch, OnDisk};
+pub(crate) use script::{Attach, Build, Launch, OnDisk};

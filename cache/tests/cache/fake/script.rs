@@ -35,6 +35,15 @@ pub(crate) enum OnDisk {
     Hangs,
 }
 
+/// How devices go into the next machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attach {
+    Succeeds,
+    Fails,
+    IsRefused,
+    Hangs,
+}
+
 /// The script: each list is used up from the front, then the last word holds.
 pub(crate) struct Script {
     pub on_disk: OnDisk,
@@ -44,6 +53,7 @@ pub(crate) struct Script {
     pub build: Build,
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
+    pub attaches: VecDeque<Attach>,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -57,6 +67,7 @@ impl Default for Script {
             builds: VecDeque::new(),
             build: Build::Succeeds,
             hostnames_refused: 0,
+            attaches: VecDeque::new(),
             ends: true,
         }
     }
@@ -69,6 +80,10 @@ impl Script {
 
     pub(super) fn next_build(&mut self) -> Build {
         self.builds.pop_front().unwrap_or(self.build)
+    }
+
+    pub(super) fn next_attach(&mut self) -> Attach {
+        self.attaches.pop_front().unwrap_or(Attach::Succeeds)
     }
 
     /// Whether the next machine takes no hostname.

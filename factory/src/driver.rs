@@ -22,6 +22,10 @@ pub(crate) struct Capabilities {
     pub(crate) read_only_memory: bool,
     /// Tell the guest's kernel that it is a clone, so that it reseeds its random numbers.
     pub(crate) generation_id: bool,
+    /// Give virtual CPUs to a machine that runs.
+    pub(crate) cpu_hotplug: bool,
+    /// Give memory to a machine that runs.
+    pub(crate) memory_hotplug: bool,
 }
 
 /// One hypervisor.
@@ -69,7 +73,11 @@ pub(crate) struct LaunchOrder {
     pub(crate) accel: Accel,
     pub(crate) cpu: String,
     pub(crate) vcpus: u32,
+    /// Virtual CPUs that can be plugged in later, these included.
+    pub(crate) max_vcpus: u32,
     pub(crate) memory_mib: u64,
+    /// Memory that can be plugged in later, this included, MiB.
+    pub(crate) max_memory_mib: u64,
     pub(crate) memory: PathBuf,
     pub(crate) boot: Boot,
     pub(crate) ends: MachineEnds,
@@ -98,7 +106,11 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     /// Reads the device state of a clone from the descriptor in its order.
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Plugs a device into one of the slots that the machine has. What of it is there after a failure is not told.
-    fn plug(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>>;
+    fn plug_device(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Plugs this many more virtual CPUs into a machine that runs. Its guest still has to bring them online.
+    fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Plugs one module of memory into a machine that runs. Its guest still has to bring it online.
+    fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
 }
@@ -139,6 +151,14 @@ pub enum MonitorError {
         command: &'static str,
         /// Why.
         source: crate::wire::LinkError,
+    },
+    /// There is no room for another virtual CPU.
+    #[error("{free} more virtual CPUs can be plugged in, and {wanted} are wanted")]
+    NoVcpus {
+        /// How many are left.
+        free: usize,
+        /// How many are wanted.
+        wanted: u32,
     },
     /// A save or a load was tried and failed.
     #[error("{action} failed: {reason}")]

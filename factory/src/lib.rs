@@ -32,6 +32,7 @@ mod ms;
 mod phases;
 mod process;
 mod qemu;
+mod size;
 mod spec;
 mod sys;
 mod template;
@@ -39,7 +40,7 @@ mod text;
 mod vm;
 mod wire;
 
-pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
+pub use clone::{CloneError, CloneFailure, CloneOrder, GrowError, Vm};
 pub use device::{
     AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
     DiskKey, DiskSpec, MAX_DEVICES, Mac, NicSpec, OpenDevices, OpenDisk, OpenNic, open_devices,
@@ -59,6 +60,7 @@ pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
 pub use qemu::ProbeError;
+pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,

@@ -17,7 +17,7 @@ use crate::guest::{
 };
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
-use crate::{Phases, VmId};
+use crate::{Phases, Size, VmId};
 
 /// How long a new channel to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -29,12 +29,14 @@ const COMMANDS_AT_ONCE: usize = 60;
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {
-    live: LiveVm,
+    pub(super) live: LiveVm,
     generation: Arc<Generation>,
     phases: Phases,
     created_at: Timestamp,
     agent: tokio::sync::Mutex<Agent>,
     turns: Semaphore,
+    /// What it has by now. Held while it grows.
+    pub(super) size: tokio::sync::Mutex<Size>,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -50,6 +52,7 @@ impl Vm {
     ) -> Self {
         Self {
             live,
+            size: tokio::sync::Mutex::new(generation.sizes().least),
             generation,
             phases,
             created_at: Timestamp::now(),
@@ -196,7 +199,7 @@ impl Vm {
         }
     }
 
-    async fn agent(&self) -> Agent {
+    pub(super) async fn agent(&self) -> Agent {
         self.agent.lock().await.clone()
     }
 

@@ -155,7 +155,9 @@ impl<'a> Making<'a> {
             accel: recipe.accel,
             cpu: recipe.cpu.clone(),
             vcpus: recipe.vcpus,
+            max_vcpus: recipe.max_vcpus,
             memory_mib: recipe.memory_mib,
+            max_memory_mib: recipe.max_memory_mib,
             memory: self.generation.memory(),
             boot: Boot::Clone {
                 kernel_stub: self.generation.kernel_stub(),

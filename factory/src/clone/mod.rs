@@ -10,10 +10,12 @@
 //! has, after the restore.
 
 mod error;
+mod grow;
 mod handle;
 mod mint;
 
 pub use error::{CloneError, CloneFailure};
+pub use grow::GrowError;
 pub use handle::Vm;
 pub use mint::CloneOrder;
 pub(crate) use mint::{mint, mint_canary};

@@ -66,7 +66,7 @@ pub(crate) async fn attach(
     }
     for (slot, plug) in plugs(id, devices)?.into_iter().enumerate() {
         let device = plug.device.clone();
-        let plugged = monitor.plug(slot, plug).await;
+        let plugged = monitor.plug_device(slot, plug).await;
         plugged.map_err(|source| failure(device, source))?;
     }
     let macs = devices.nics.iter().map(|nic| nic.mac.to_string()).collect();

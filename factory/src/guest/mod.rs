@@ -24,6 +24,7 @@ mod exec_report;
 mod helper;
 mod identity;
 mod lively;
+mod online;
 
 pub(crate) use agent::Agent;
 pub use agent::AgentKind;

@@ -184,7 +184,9 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
         accel: Accel::Kvm,
         cpu: cpu_of(guest, Accel::Kvm),
         vcpus: guest.vcpus,
+        max_vcpus: guest.vcpus,
         memory_mib: guest.memory_mib,
+        max_memory_mib: guest.memory_mib,
         memory: trial.0.memory(),
         boot: Boot::Template {
             kernel: trial.path("kernel"),

@@ -31,6 +31,7 @@ pub use tmpfs::TmpfsError;
 pub use user::UserError;
 
 use crate::driver::Driver;
+use crate::size::reachable_memory_mib;
 use crate::sys::Credentials;
 use crate::template::{Recipe, Store};
 use crate::{Accel, MachineType, TemplateSpec};
@@ -67,6 +68,18 @@ impl Host {
 
     /// What a template would be built with here and now.
     pub(crate) fn recipe_of(&self, spec: &TemplateSpec, kernel: String, initrd: String) -> Recipe {
+        let can = self.driver.capabilities(spec.machine);
+        // What cannot be plugged in has no maximum: a machine without hotplug is not stale because of one.
+        let max_vcpus = if can.cpu_hotplug {
+            spec.max_vcpus
+        } else {
+            spec.vcpus
+        };
+        let max_memory_mib = if can.memory_hotplug {
+            reachable_memory_mib(spec.memory_mib, spec.max_memory_mib)
+        } else {
+            spec.memory_mib
+        };
         Recipe {
             qemu_version: self.qemu.version.to_string(),
             qemu_digest: self.qemu.digest.clone(),
@@ -75,7 +88,9 @@ impl Host {
             machine: spec.machine,
             cpu: cpu_of(spec, self.accel),
             vcpus: spec.vcpus,
+            max_vcpus,
             memory_mib: spec.memory_mib,
+            max_memory_mib,
             kernel,
             initrd,
             kernel_params: kernel_params(spec),

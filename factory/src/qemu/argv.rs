@@ -19,6 +19,11 @@ const CONSOLE_SET: u32 = 8;
 const TRANSLATION_MIB: u32 = 64;
 /// System calls that no machine of ours makes once it runs: starting programs, changing users or limits.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// Ports for devices that are plugged in later, `slot0` and on: what is plugged into the root bus itself cannot be
+/// unplugged.
+const HOTPLUG_SLOTS: u32 = 6;
+/// Modules of memory that can be plugged in later: a clone grows once, by one module.
+const MEMORY_SLOTS: u32 = 1;
 /// The agent's port, as stock `qemu-ga` looks for it.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
@@ -66,14 +71,41 @@ fn machine(words: &mut Words, order: &LaunchOrder) {
     };
     words.pair("-accel", accel);
     words.pair("-cpu", order.cpu.as_str());
-    words.pair("-smp", format!("cpus={}", order.vcpus));
+    words.pair(
+        "-smp",
+        format!("cpus={},maxcpus={}", order.vcpus, order.max_vcpus),
+    );
     words.pair("-rtc", "base=utc,clock=host");
+    match order.machine {
+        MachineType::Q35 => pci_express(words),
+        // Virtio 1, as on PCI; the old interface is this board's default.
+        MachineType::Microvm => words.pair("-global", "virtio-mmio.force-legacy=off"),
+    }
+}
+
+/// What only a board with PCI Express has.
+fn pci_express(words: &mut Words) {
     // A new value at every launch: the guest's kernel sees after a restore that it is a clone, and reseeds.
     words.pair("-device", "vmgenid,guid=auto");
+    for slot in 0..HOTPLUG_SLOTS {
+        // A chassis of its own makes a port's number unique.
+        let chassis = slot + 1;
+        words.pair(
+            "-device",
+            format!("pcie-root-port,id=slot{slot},chassis={chassis}"),
+        );
+    }
 }
 
 fn memory(words: &mut Words, order: &LaunchOrder) {
-    words.pair("-m", format!("size={}M", order.memory_mib));
+    let mut size = format!("size={}M", order.memory_mib);
+    if order.max_memory_mib > order.memory_mib {
+        size.push_str(&format!(
+            ",slots={MEMORY_SLOTS},maxmem={}M",
+            order.max_memory_mib
+        ));
+    }
+    words.pair("-m", size);
     let access = match order.boot {
         Boot::Template { .. } => "share=on",
         // `rom=off`: the mapping is private, so the guest can write although the file cannot be written.
@@ -125,7 +157,11 @@ fn channels(words: &mut Words, order: &LaunchOrder) {
         format!("{console},logfile=/dev/fdset/{CONSOLE_SET},logappend=on"),
     );
     words.pair("-serial", "chardev:console");
-    words.pair("-device", "virtio-serial-pci,id=ports,max_ports=8");
+    let bus = match order.machine {
+        MachineType::Q35 => "virtio-serial-pci",
+        MachineType::Microvm => "virtio-serial-device",
+    };
+    words.pair("-device", format!("{bus},id=ports,max_ports=8"));
     words.pair("-chardev", socket("agent", ends.agent.as_raw_fd()));
     words.pair(
         "-device",

@@ -15,7 +15,9 @@ fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
         accel: Accel::Tcg,
         cpu: "max".into(),
         vcpus: 1,
+        max_vcpus: 4,
         memory_mib: 256,
+        max_memory_mib: 2048,
         memory: memory.into(),
         boot,
         ends: MachineEnds {
@@ -66,6 +68,37 @@ fn a_clone_maps_it_privately_and_cannot_write_to_it() -> std::io::Result<()> {
         kernel_stub: "/g/kernel-stub".into(),
     };
     insta::assert_snapshot!(text(&order(boot, "/g/memory")?));
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_cannot_grow_has_no_room_for_it() -> std::io::Result<()> {
+    let boot = Boot::Clone {
+        kernel_stub: "/g/kernel-stub".into(),
+    };
+    let order = order(boot, "/g/memory")?;
+    let words = text(&LaunchOrder {
+        max_vcpus: 1,
+        max_memory_mib: 256,
+        ..order
+    });
+    assert!(words.contains("-smp cpus=1,maxcpus=1\n"), "{words}");
+    assert!(words.contains("-m size=256M\n"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn a_microvm_has_no_pci_and_no_hotplug() -> std::io::Result<()> {
+    let boot = Boot::Clone {
+        kernel_stub: "/g/kernel-stub".into(),
+    };
+    let order = order(boot, "/g/memory")?;
+    insta::assert_snapshot!(text(&LaunchOrder {
+        machine: MachineType::Microvm,
+        max_vcpus: 1,
+        max_memory_mib: 256,
+        ..order
+    }));
     Ok(())
 }
 

@@ -100,6 +100,8 @@ impl Driver for Qemu {
             templates: true,
             read_only_memory: true,
             generation_id: machine == MachineType::Q35 && self.found.has_vmgenid,
+            cpu_hotplug: machine == MachineType::Q35,
+            memory_hotplug: machine == MachineType::Q35,
         }
     }
 

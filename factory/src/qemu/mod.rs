@@ -5,17 +5,22 @@
 //!  argv.rs     a launch order as a command line (pure)
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
+//!  plug.rs     CPUs and memory that are plugged in
+//!  devices.rs  disks and network interfaces that are plugged in
 //!  stub.rs     the part of a kernel that a clone has to be given
 //! ```
 
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod devices;
 mod driver;
 mod monitor;
 #[cfg(test)]
 mod monitor_tests;
 mod plug;
+#[cfg(test)]
+mod plug_tests;
 mod probe;
 mod stub;
 

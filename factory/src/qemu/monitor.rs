@@ -190,8 +190,16 @@ impl Monitor for Qmp {
         self.migrate("loading", command, deadline).boxed()
     }
 
-    fn plug(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>> {
-        self.plug_device(slot, plug).boxed()
+    fn plug_device(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>> {
+        self.plug_into(slot, plug).boxed()
+    }
+
+    fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>> {
+        super::plug::vcpus(self, count).boxed()
+    }
+
+    fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>> {
+        super::plug::memory(self, mib).boxed()
     }
 
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>> {

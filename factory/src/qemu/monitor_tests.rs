@@ -13,18 +13,18 @@ use crate::driver::{Monitor, MonitorError};
 const LONG: Duration = Duration::from_secs(30);
 
 /// What a scripted QEMU does with one command.
-enum Reaction {
+pub(super) enum Reaction {
     /// Says these lines; `ID` stands for the request's id.
     Say(Vec<String>),
     /// Ends.
     Exit,
 }
 
-fn say<const N: usize>(lines: [&str; N]) -> Reaction {
+pub(super) fn say<const N: usize>(lines: [&str; N]) -> Reaction {
     Reaction::Say(lines.map(str::to_owned).into())
 }
 
-const OK: &str = r#"{"return": {}, "id": ID}"#;
+pub(super) const OK: &str = r#"{"return": {}, "id": ID}"#;
 const COMPLETED: &str =
     r#"{"event": "MIGRATION", "data": {"status": "completed"}, "timestamp": {}}"#;
 const ACTIVE: &str = r#"{"event": "MIGRATION", "data": {"status": "active"}, "timestamp": {}}"#;
@@ -64,7 +64,7 @@ fn play(socket: UnixStream, script: Vec<Reaction>) -> JoinHandle<anyhow::Result<
     })
 }
 
-async fn qmp(
+pub(super) async fn qmp(
     script: Vec<Reaction>,
 ) -> anyhow::Result<(Qmp, JoinHandle<anyhow::Result<Vec<String>>>)> {
     let (ours, theirs) = UnixStream::pair()?;

@@ -1,154 +1,92 @@
-//! Plugging devices into a machine that runs.
+//! What is plugged into a machine that runs: virtual CPUs and memory.
 //!
-//! QEMU gets descriptors, one with each command that needs one: it forgets what came before when another comes, so they
-//! are sent one by one, each answered before the next. What is plugged first waits in its slot until the whole is done.
+//! The guest is told by the board (ACPI) and brings it online, or does not: that is asked of the guest afterwards, not
+//! here. What was plugged stays until the machine ends; a machine that could not be given all of it is ended.
 
-use std::os::fd::OwnedFd;
-
-use serde::Deserialize;
-use serde_json::{Value, json};
+use qapi_qmp::{HotpluggableCPU, MemoryBackendProperties, ObjectOptions, device_add};
+use qapi_spec::Dictionary;
 
 use super::monitor::Qmp;
-use crate::device::DiskFormat;
-use crate::driver::{MonitorError, Plug, PlugKind};
-use crate::wire::LinkError;
+use crate::driver::MonitorError;
 
-/// The descriptor set of the disk in the first slot; the machine's own sets are below.
-const FIRST_SET: usize = 16;
+const MIB: u64 = 1024 * 1024;
+/// The module of memory, and what it is made of. There is one: see `MEMORY_SLOTS`.
+const MODULE: &str = "dimm0";
+const BACKEND: &str = "dimm0-mem";
 
-impl Qmp {
-    /// Plugs a device into a root port.
-    pub(super) async fn plug_device(&self, slot: usize, plug: Plug) -> Result<(), MonitorError> {
-        match plug.kind {
-            PlugKind::Disk {
-                fd,
-                is_block_device,
-                format,
-                read_only,
-                serial,
-            } => {
-                let set = FIRST_SET + slot;
-                self.tell_with("add-fd", &json!({ "fdset-id": set }), Some(fd))
-                    .await?;
-                let nodes = Nodes::of(slot);
-                let node = nodes.order(set, is_block_device, format, read_only);
-                self.tell("blockdev-add", &node).await?;
-                self.refuse_other_files(&nodes).await?;
-                let device = json!({
-                    "driver": "virtio-blk-pci", "id": device_id(slot), "bus": bus(slot),
-                    "drive": nodes.image, "serial": serial,
-                });
-                self.tell("device_add", &device).await
-            }
-            PlugKind::Tap { fd, mac } => {
-                let name = format!("tap{slot}");
-                self.tell_with("getfd", &json!({ "fdname": name }), Some(fd))
-                    .await?;
-                self.plug_nic(slot, json!({ "type": "tap", "fd": name }), &mac)
-                    .await
-            }
-            PlugKind::UserNet { mac } => self.plug_nic(slot, json!({ "type": "user" }), &mac).await,
-        }
-    }
-
-    async fn plug_nic(
-        &self,
-        slot: usize,
-        mut backend: Value,
-        mac: &str,
-    ) -> Result<(), MonitorError> {
-        let id = format!("net{slot}");
-        backend["id"] = json!(id);
-        self.tell("netdev_add", &backend).await?;
-        let device = json!({
-            "driver": "virtio-net-pci", "id": device_id(slot), "bus": bus(slot), "netdev": id, "mac": mac,
-            // No boot over the network: its program would be a file, and memory of every clone.
-            "romfile": "",
+/// Plugs this many more virtual CPUs in.
+pub(super) async fn vcpus(qmp: &Qmp, count: u32) -> Result<(), MonitorError> {
+    let slots = qmp.execute(&qapi_qmp::query_hotpluggable_cpus {}).await?;
+    let total = slots.len();
+    let free: Vec<_> = slots
+        .into_iter()
+        .filter(|slot| slot.qom_path.is_none())
+        .collect();
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    if free.len() < wanted {
+        let free = free.len();
+        return Err(MonitorError::NoVcpus {
+            free,
+            wanted: count,
         });
-        self.tell("device_add", &device).await
     }
-
-    /// An image was looked at before it was handed over, but who owns the file could have changed it since: QEMU must
-    /// have opened nothing beside what it was given. Files that it opens of its own accord have names of its own.
-    async fn refuse_other_files(&self, nodes: &Nodes) -> Result<(), MonitorError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        struct Node {
-            node_name: String,
-        }
-        const COMMAND: &str = "query-named-block-nodes";
-        let all: Vec<Node> = self.ask(COMMAND, &json!({ "flat": true }), None).await?;
-        let is_ours = |node: &Node| node.node_name.starts_with(PREFIX);
-        if all.iter().all(is_ours) {
-            return Ok(());
-        }
-        Err(MonitorError::Command {
-            command: "blockdev-add",
-            source: LinkError::Refused(format!("the image {} names other files", nodes.image)),
-        })
+    let first = total - free.len();
+    // QEMU lists the last slot first; the guest numbers its CPUs in the order in which they come.
+    for (nth, slot) in free.into_iter().rev().take(wanted).enumerate() {
+        qmp.execute(&cpu(slot, first + nth)?).await?;
     }
-
-    async fn tell(&self, name: &'static str, arguments: &Value) -> Result<(), MonitorError> {
-        self.tell_with(name, arguments, None).await
-    }
-
-    async fn tell_with(
-        &self,
-        name: &'static str,
-        arguments: &Value,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), MonitorError> {
-        self.ask::<Value>(name, arguments, fd).await.map(drop)
-    }
+    Ok(())
 }
 
-/// What our block nodes are called; QEMU's own names begin with a `#`.
-const PREFIX: &str = "disk";
-
-fn bus(slot: usize) -> String {
-    format!("slot{slot}")
+/// The command that fills a slot: its own place, given back as QEMU told it.
+fn cpu(slot: HotpluggableCPU, number: usize) -> Result<device_add, MonitorError> {
+    let place = serde_json::to_value(&slot.props).and_then(serde_json::from_value::<Dictionary>);
+    let arguments = place.map_err(|error| MonitorError::Command {
+        command: "query-hotpluggable-cpus",
+        source: crate::wire::LinkError::Malformed {
+            reason: error.to_string(),
+        },
+    })?;
+    Ok(device_add {
+        bus: None,
+        id: Some(format!("vcpu{number}")),
+        driver: slot.type_,
+        arguments,
+    })
 }
 
-fn device_id(slot: usize) -> String {
-    format!("plug{slot}")
-}
-
-/// The names of a disk's two block nodes.
-struct Nodes {
-    file: String,
-    image: String,
-}
-
-impl Nodes {
-    fn of(slot: usize) -> Self {
-        Self {
-            file: format!("{PREFIX}{slot}-file"),
-            image: format!("{PREFIX}{slot}"),
-        }
+/// Plugs a module of memory in.
+pub(super) async fn memory(qmp: &Qmp, mib: u64) -> Result<(), MonitorError> {
+    let options = ObjectOptions::memory_backend_ram {
+        id: BACKEND.to_owned(),
+        memory_backend_ram: MemoryBackendProperties {
+            dump: None,
+            host_nodes: None,
+            merge: None,
+            policy: None,
+            prealloc: None,
+            prealloc_context: None,
+            prealloc_threads: None,
+            reserve: None,
+            share: None,
+            x_use_canonical_path_for_ramblock_id: None,
+            size: mib * MIB,
+        },
+    };
+    qmp.execute(&qapi_qmp::object_add(options)).await?;
+    let module = device_add {
+        bus: None,
+        id: Some(MODULE.to_owned()),
+        driver: "pc-dimm".to_owned(),
+        arguments: [("memdev".to_owned(), BACKEND.into())]
+            .into_iter()
+            .collect(),
+    };
+    let plugged = qmp.execute(&module).await;
+    if plugged.is_err() {
+        // Nothing uses it: without this it would stay, and hold its memory. That it may fail too says nothing new.
+        let id = BACKEND.to_owned();
+        drop(qmp.execute(&qapi_qmp::object_del { id }).await);
     }
-
-    fn order(
-        &self,
-        set: usize,
-        is_block_device: bool,
-        format: DiskFormat,
-        read_only: bool,
-    ) -> Value {
-        let driver = if is_block_device {
-            "host_device"
-        } else {
-            "file"
-        };
-        let mut order = json!({
-            "driver": format.as_str(), "node-name": self.image, "read-only": read_only,
-            "file": {
-                "driver": driver, "node-name": self.file, "read-only": read_only,
-                "filename": format!("/dev/fdset/{set}"),
-            },
-        });
-        if format == DiskFormat::Qcow2 {
-            order["backing"] = Value::Null;
-        }
-        order
-    }
+    plugged.map(drop)
 }

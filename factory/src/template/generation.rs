@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::manifest::Manifest;
 use super::store;
-use crate::{GenerationId, TemplateSpec};
+use crate::guest::AgentKind;
+use crate::{GenerationId, MachineType, Size, SizeRange, TemplateSpec};
 
 /// One immutable build of a template. Every clone holds it, so its files stay until the last one has ended.
 #[derive(Debug)]
@@ -51,6 +52,30 @@ impl Generation {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The sizes that its clones can have.
+    #[must_use]
+    pub fn sizes(&self) -> SizeRange {
+        let recipe = &self.manifest.recipe;
+        let fixed = match (recipe.machine, self.manifest.agent) {
+            (MachineType::Microvm, _) => Some("machine type microvm has no hotplug"),
+            (MachineType::Q35, AgentKind::QemuGa) => Some(
+                "the guest's agent is the stock qemu-ga, which vmint cannot have bring anything online: use vmint-agent",
+            ),
+            (MachineType::Q35, AgentKind::VmintAgent) => None,
+        };
+        SizeRange {
+            least: Size {
+                vcpus: recipe.vcpus,
+                memory_mib: recipe.memory_mib,
+            },
+            most: Size {
+                vcpus: recipe.max_vcpus,
+                memory_mib: recipe.max_memory_mib,
+            },
+            fixed,
+        }
     }
 
     /// What the memory file takes of the host's memory, bytes: once, however many clones map it.

@@ -69,8 +69,12 @@ pub struct Recipe {
     pub cpu: String,
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// Virtual CPUs that hotplug can reach: as many as `vcpus` where the board has no hotplug.
+    pub max_vcpus: u32,
     /// Guest memory, MiB.
     pub memory_mib: u64,
+    /// Memory that hotplug can reach, MiB: as much as `memory_mib` where the board has no hotplug.
+    pub max_memory_mib: u64,
     /// Digest of the kernel.
     pub kernel: String,
     /// Digest of the initial RAM disk.
@@ -148,7 +152,7 @@ pub struct CanaryReport {
 
 impl Manifest {
     /// The format that this program writes, and the only one that it reads.
-    pub(crate) const FORMAT: u32 = 1;
+    pub(crate) const FORMAT: u32 = 2;
 
     /// Writes the manifest: the last act of a build. It is there whole or not at all.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {

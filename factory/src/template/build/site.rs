@@ -126,8 +126,10 @@ impl Reserved {
             machine: site.spec.machine,
             accel: site.recipe.accel,
             cpu: site.recipe.cpu.clone(),
-            vcpus: site.spec.vcpus,
-            memory_mib: site.spec.memory_mib,
+            vcpus: site.recipe.vcpus,
+            max_vcpus: site.recipe.max_vcpus,
+            memory_mib: site.recipe.memory_mib,
+            max_memory_mib: site.recipe.max_memory_mib,
             memory: site.dir.memory(),
             boot: Boot::Template {
                 kernel: kernel.clone(),

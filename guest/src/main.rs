@@ -19,6 +19,7 @@ mod agent;
 mod base64;
 mod command;
 mod failure;
+mod file;
 mod hex;
 mod hwclock;
 mod identity;

@@ -2,10 +2,11 @@
 # Kernel modules of the guest: found with what they depend on, put in the order of loading, and listed for its init
 # (guest/src/init/modules.rs reads the list).
 
-# Loaded at every boot: the bus, and the port that qemu-ga talks through.
-BOOT_MODULES=(virtio_pci virtio_console)
+# Loaded at every boot: the buses (the second is microvm's), the port that the agent talks through, and the drivers of what
+# is plugged into a clone: they are in the template then, and no clone waits for them.
+BOOT_MODULES=(virtio_pci virtio_mmio virtio_console virtio_net virtio_blk)
 # Loaded when such a device is plugged in. Each is small; file systems are left to a custom initrd.
-DEVICE_MODULES=(virtio_net virtio_blk virtio_balloon virtio-rng vmw_vsock_virtio_transport)
+DEVICE_MODULES=(virtio_balloon virtio-rng vmw_vsock_virtio_transport)
 
 # Set by modules_find_release.
 KERNEL_RELEASE=

@@ -1,11 +1,13 @@
 //! Which command is which. Those that are answered at once are answered here.
 
+use super::bind;
 use super::errors::CallError;
 use super::identity;
 use super::jobs::Jobs;
 use super::orders;
 use super::outbox::Outbox;
 use super::request::{Id, Request};
+use super::waits::Waits;
 use crate::failure::Doing as _;
 use crate::identity::Sources;
 use crate::json::{Object, push_number};
@@ -17,7 +19,7 @@ const NOT_FOUND: &str = "CommandNotFound";
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 15] = [
     "guest-sync-delimited",
     "guest-sync",
     "guest-ping",
@@ -29,10 +31,21 @@ const COMMANDS: [&str; 11] = [
     "vmint-identity",
     "vmint-prepare",
     "vmint-exec",
+    "vmint-cancel",
+    "vmint-bind",
+    "vmint-online",
+    "vmint-attached",
 ];
 
+/// What requests are about.
+pub(super) struct Parts {
+    pub(super) jobs: Jobs,
+    pub(super) waits: Waits,
+    pub(super) sources: Sources,
+}
+
 /// Answers one line, now or when its command has ended.
-pub(super) fn serve(line: &[u8], jobs: &mut Jobs, sources: &mut Sources, outbox: &mut Outbox) {
+pub(super) fn serve(line: &[u8], parts: &mut Parts, outbox: &mut Outbox) {
     if line.trim_ascii().is_empty() {
         return;
     }
@@ -42,7 +55,7 @@ pub(super) fn serve(line: &[u8], jobs: &mut Jobs, sources: &mut Sources, outbox:
             return outbox.error(&Id::none(), GENERIC, &format!("not a request: {wrong}"));
         }
     };
-    match answer(&request, jobs, sources, outbox) {
+    match answer(&request, parts, outbox) {
         Ok(Some(value)) => outbox.reply(&request.id, &value),
         Ok(None) => {}
         Err(CallError::NotFound) => outbox.error(
@@ -57,12 +70,20 @@ pub(super) fn serve(line: &[u8], jobs: &mut Jobs, sources: &mut Sources, outbox:
 /// The value to return; `None` when the answer was given, or will be.
 fn answer(
     request: &Request<'_>,
-    jobs: &mut Jobs,
-    sources: &mut Sources,
+    parts: &mut Parts,
     outbox: &mut Outbox,
 ) -> Result<Option<String>, CallError> {
+    let Parts {
+        jobs,
+        waits,
+        sources,
+    } = parts;
     let value = match request.execute.as_ref() {
         "vmint-exec" => return vmint_exec(request, jobs, outbox).map(|()| None),
+        "vmint-cancel" => cancel(request, jobs)?,
+        "vmint-bind" => bind::bind(request, jobs)?,
+        "vmint-online" => return waits.online(request, outbox).map(|()| None),
+        "vmint-attached" => return waits.attached(request, outbox).map(|()| None),
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
         "vmint-identity" => identity::renew(request, sources)?,
         "vmint-prepare" => prepare::prepare(sources)?,
@@ -87,8 +108,25 @@ fn vmint_exec(
     jobs: &mut Jobs,
     outbox: &mut Outbox,
 ) -> Result<(), CallError> {
-    let order = orders::vmint_exec(request, jobs.environment())?;
+    let order = orders::vmint_exec(request, jobs.environment(), jobs.bound())?;
     jobs.start_and_reply(order, request.id.clone(), outbox)
+}
+
+fn cancel(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
+    let mut id = None;
+    request.arguments(&mut |key, value| {
+        if key != "request" {
+            return value.skip();
+        }
+        let wrong = value.wrong("a short id");
+        id = Some(Id::from_json(value.raw()?).ok_or(wrong)?);
+        Ok(())
+    })?;
+    let id = id.ok_or(CallError::Argument {
+        name: "request",
+        needs: "a value",
+    })?;
+    Ok(Object::new().flag("found", jobs.cancel(&id)).end())
 }
 
 fn guest_exec(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {

@@ -20,6 +20,9 @@ pub(super) enum CallError {
     TooManyCommands {
         limit: usize,
     },
+    TooManyWaiting {
+        limit: usize,
+    },
     NoSuchCommand {
         pid: i64,
     },
@@ -35,6 +38,7 @@ impl fmt::Display for CallError {
             Self::Argument { name, needs } => write!(f, "argument {name} needs {needs}"),
             Self::Identity(wrong) => write!(f, "{wrong}"),
             Self::TooManyCommands { limit } => write!(f, "{limit} commands run already"),
+            Self::TooManyWaiting { limit } => write!(f, "{limit} requests wait already"),
             Self::NoSuchCommand { pid } => write!(f, "no command has process id {pid}"),
             Self::CannotStart(reason) => write!(f, "{reason}"),
             Self::Failed(failure) => write!(f, "{failure}"),

@@ -1,22 +1,13 @@
-//! One command: its process, its streams, its deadline.
-//!
-//! ```text
-//! running ──ends──────────────────► ended
-//!    └──deadline──► killed ──ends─► ended (timed out)
-//!                     └──patience─► given up: answered, and waited for without anybody asking
-//! ```
+//! One command that is answered at its end: its process, and what it has written.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::kin;
+use super::process::{Process, poll_entry};
 use crate::command::{Buffer, Program, Relay, SpawnError, Streams};
 use crate::sys::{self, Ended};
-
-/// A killed process is gone in microseconds, unless it hangs in the kernel; then it is answered for all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Descriptors that a command may have to be polled for: its end, stdout, stderr, stdin.
 pub(super) const ENTRIES: usize = 4;
@@ -53,16 +44,17 @@ pub(super) struct Outcome {
     pub(super) stderr_truncated: bool,
 }
 
+impl Outcome {
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+}
+
 pub(super) struct Job {
-    pid: libc::pid_t,
-    /// Readable once the process has ended.
-    end: OwnedFd,
+    process: Process,
     stdout: Relay<Vec<u8>>,
     stderr: Relay<Vec<u8>>,
     stdin: Option<Feed>,
-    /// The time to kill it, and once that was done, the time to give up on it.
-    deadline: Option<Instant>,
-    timed_out: bool,
 }
 
 impl Job {
@@ -88,36 +80,37 @@ impl Job {
             stdout: stdout_fd,
             stderr: stderr_fd,
         };
-        let (pid, end) = order.program.start(&streams)?;
         Ok(Self {
-            pid,
-            end,
+            process: Process::start(order.program, &streams, order.timeout)?,
             stdout: Relay::new(stdout, Vec::new(), order.max_output_bytes),
             stderr: Relay::new(stderr, Vec::new(), order.max_output_bytes),
             stdin,
-            deadline: order
-                .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout)),
-            timed_out: false,
         })
     }
 
     pub(super) fn pid(&self) -> libc::pid_t {
-        self.pid
+        self.process.pid()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.process.deadline()
+    }
+
+    /// Bytes that are kept until it has ended.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.stdout.sink().len() + self.stderr.sink().len()
+    }
+
+    /// Kills it; its end is told as any other.
+    pub(super) fn cancel(&mut self, now: Instant) {
+        self.process.kill(now);
     }
 
     pub(super) fn poll_entries(&self) -> [libc::pollfd; ENTRIES] {
-        let entry = |fd: Option<BorrowedFd<'_>>, events| libc::pollfd {
-            fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
-            events,
-            revents: 0,
-        };
+        let entry =
+            |fd: Option<BorrowedFd<'_>>, events| poll_entry(fd.map(|fd| fd.as_raw_fd()), events);
         [
-            entry(Some(self.end.as_fd()), libc::POLLIN),
+            self.process.poll_entry(),
             entry(self.stdout.fd(), libc::POLLIN),
             entry(self.stderr.fd(), libc::POLLIN),
             entry(self.stdin.as_ref().map(Feed::fd), libc::POLLOUT),
@@ -132,7 +125,7 @@ impl Job {
     ) -> Option<Outcome> {
         let ready = |place: usize| entries[place].revents != 0;
         if ready(0) {
-            if let Some(ended) = sys::reap_child(self.pid) {
+            if let Some(ended) = self.process.reap() {
                 // Only what is there: whoever else holds the streams may write for ever.
                 let _ = (self.stdout.drain(buffer), self.stderr.drain(buffer));
                 return Some(self.outcome(Some(ended)));
@@ -152,23 +145,13 @@ impl Job {
 
     /// Kills it at its deadline. The outcome, when that did not help in time.
     pub(super) fn look_at_clock(&mut self, now: Instant) -> Option<Outcome> {
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return None;
-        }
-        if self.timed_out {
-            self.deadline = None;
-            return Some(self.outcome(None));
-        }
-        kin::kill_with_descendants(self.pid);
-        self.timed_out = true;
-        self.deadline = now.checked_add(PATIENCE);
-        None
+        self.process.look_at_clock(now).then(|| self.outcome(None))
     }
 
     fn outcome(&mut self, ended: Option<Ended>) -> Outcome {
         Outcome {
             ended,
-            timed_out: self.timed_out,
+            timed_out: self.process.timed_out(),
             stdout_truncated: self.stdout.truncated(),
             stderr_truncated: self.stderr.truncated(),
             stdout: self.stdout.take_sink(),

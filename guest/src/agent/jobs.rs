@@ -10,12 +10,18 @@ use super::outbox::Outbox;
 use super::request::Id;
 use crate::command::{Buffer, Environment, SpawnError};
 use crate::json::Object;
-use crate::sys::Ended;
+use crate::sys::{self, Ended};
 
 /// Commands that run at once: enough for any host that waits for its answers, few enough for any guest.
 const RUNNING_MAX: usize = 64;
 /// Outcomes kept for `guest-exec-status`. The oldest go, where nobody asks.
 const KEPT_MAX: usize = 64;
+
+/// What all commands together may keep in any guest.
+const KEPT_ALWAYS_BYTES: usize = 4 * 1024 * 1024;
+/// What they may keep in a big one; in others it is a part of its memory.
+const KEPT_MOST_BYTES: u64 = 64 * 1024 * 1024;
+const KEPT_PART_OF_MEMORY: u64 = 4;
 
 /// Who wants to know.
 enum Asked {
@@ -37,6 +43,8 @@ pub(super) struct Jobs {
     kept: VecDeque<(libc::pid_t, Outcome)>,
     buffer: Buffer,
     environment: Environment,
+    /// What a checkout has bound to this machine.
+    bound: Environment,
     /// Opened once, at the first command.
     nowhere: Option<File>,
 }
@@ -48,6 +56,7 @@ impl Jobs {
             kept: VecDeque::new(),
             buffer: Buffer::new(),
             environment: Environment::own(),
+            bound: Environment::default(),
             nowhere: None,
         }
     }
@@ -55,6 +64,25 @@ impl Jobs {
     /// What every command starts from.
     pub(super) fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// What `vmint-exec` and streams set on top of it.
+    pub(super) fn bound(&self) -> &Environment {
+        &self.bound
+    }
+
+    pub(super) fn bind(&mut self, env: &Environment) {
+        self.bound.merge(env);
+    }
+
+    /// Kills the command whose request had this id; it is answered when it has ended. False: there is none.
+    pub(super) fn cancel(&mut self, id: &Id) -> bool {
+        let asked =
+            |running: &&mut Running| matches!(&running.asked, Asked::Reply(other) if other == id);
+        let found = self.running.iter_mut().find(asked);
+        found
+            .map(|running| running.job.cancel(Instant::now()))
+            .is_some()
     }
 
     /// Answers when the command has ended, or now when it cannot be started.
@@ -132,6 +160,10 @@ impl Jobs {
     /// Looks after the commands. The entries are those of [`Self::poll_entries`]; commands that were started since have
     /// none yet.
     pub(super) fn attend(&mut self, entries: &[libc::pollfd], outbox: &mut Outbox) {
+        if entries.iter().any(|entry| entry.revents != 0) {
+            let left_bytes = self.kept_limit_bytes(outbox);
+            self.buffer.limit(left_bytes);
+        }
         let Self {
             running,
             kept,
@@ -175,6 +207,21 @@ impl Jobs {
                 }
             }
         }
+    }
+
+    /// How much more may be kept of what the commands write, with what was kept and is not told yet.
+    fn kept_limit_bytes(&self, outbox: &Outbox) -> usize {
+        let running = self.running.iter().map(|running| running.job.kept_bytes());
+        let ended = self.kept.iter().map(|(_, outcome)| outcome.kept_bytes());
+        let kept = running.chain(ended).sum::<usize>() + outbox.held_bytes();
+        if kept <= KEPT_ALWAYS_BYTES / 2 {
+            return KEPT_ALWAYS_BYTES / 2;
+        }
+        // Asked for only now, because most commands write little, and anew, because a machine may grow.
+        let memory_bytes = sys::memory_bytes().unwrap_or(0);
+        let limit = (memory_bytes / KEPT_PART_OF_MEMORY).min(KEPT_MOST_BYTES);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        limit.max(KEPT_ALWAYS_BYTES).saturating_sub(kept)
     }
 
     fn start(&mut self, order: Order) -> Result<Result<Job, SpawnError>, CallError> {

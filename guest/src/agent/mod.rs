@@ -12,6 +12,7 @@
 //!   a request does not need is not run.
 //! - The host may go and come back at any time; a command that runs then keeps its deadline.
 
+mod bind;
 mod calls;
 mod errors;
 mod identity;
@@ -22,10 +23,12 @@ mod kin;
 mod orders;
 mod outbox;
 mod port;
+mod process;
 mod request;
 mod server;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::ffi::OsString;
 
@@ -45,6 +48,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
         _ => return usage("agent takes --port and a path, or nothing"),
     };
     sys::return_big_allocations();
+    sys::notice_protection();
     let failure = match port::Port::open(&path) {
         Ok(port) => server::Server::new(port).run(),
         Err(failure) => failure,

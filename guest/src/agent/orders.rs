@@ -24,7 +24,10 @@ const ENV_NEEDS: CallError = CallError::Argument {
 struct Draft {
     argv: Vec<CString>,
     env: Environment,
+    /// Set on top, whatever the user brings.
+    asked: Environment,
     env_is_right: bool,
+    user: Option<String>,
     cwd: Option<CString>,
     stdin: Option<Vec<u8>>,
     timeout_ms: u64,
@@ -37,7 +40,9 @@ impl Draft {
         Self {
             argv: Vec::new(),
             env,
+            asked: Environment::default(),
             env_is_right: true,
+            user: None,
             cwd: None,
             stdin: None,
             timeout_ms: 0,
@@ -47,7 +52,7 @@ impl Draft {
     }
 
     fn set_env(&mut self, key: &str, value: &str) {
-        self.env_is_right &= self.env.set(key.into(), value.as_bytes()).is_some();
+        self.env_is_right &= self.asked.set(key.into(), value.as_bytes()).is_some();
     }
 
     fn into_order(self) -> Result<Order, CallError> {
@@ -59,7 +64,7 @@ impl Draft {
             needs: "a program",
         })?;
         Ok(Order {
-            program,
+            program: program.run_by(self.user).asking_for(self.asked),
             stdin: self.stdin.unwrap_or_default(),
             timeout: (self.timeout_ms > 0).then(|| Duration::from_millis(self.timeout_ms)),
             max_output_bytes: self.max_output_bytes.min(MAX_OUTPUT_BYTES),
@@ -68,15 +73,21 @@ impl Draft {
     }
 }
 
-/// `{argv, env, cwd, stdin, timeout-ms, max-output}`
-pub(super) fn vmint_exec(request: &Request<'_>, own: &Environment) -> Result<Order, CallError> {
+/// `{argv, env, cwd, user, stdin, timeout-ms, max-output}`
+pub(super) fn vmint_exec(
+    request: &Request<'_>,
+    own: &Environment,
+    bound: &Environment,
+) -> Result<Order, CallError> {
     let mut draft = Draft::new(own.clone());
+    draft.env.merge(bound);
     request.arguments(&mut |key, value| {
         match key {
             "argv" => value.list(&mut |item| c_string(item).map(|word| draft.argv.push(word)))?,
             "env" => value
                 .object(&mut |key, value| value.string().map(|value| draft.set_env(key, &value)))?,
             "cwd" => draft.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/"),
+            "user" => draft.user = user(value)?,
             "stdin" => draft.stdin = Some(bytes(value)?),
             "timeout-ms" => draft.timeout_ms = value.unsigned()?,
             "max-output" => draft.max_output_bytes = value.unsigned()?,
@@ -144,6 +155,15 @@ fn c_string(value: &mut Reader<'_>) -> Result<CString, Wrong> {
     CString::new(value.string()?.into_owned()).map_err(|_| wrong)
 }
 
+/// A name or a number; an empty name is as none.
+fn user(value: &mut Reader<'_>) -> Result<Option<String>, Wrong> {
+    let name = match value.is_string() {
+        true => value.string()?.into_owned(),
+        false => value.unsigned()?.to_string(),
+    };
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
 fn bytes(value: &mut Reader<'_>) -> Result<Vec<u8>, Wrong> {
     let wrong = value.wrong("base64");
     base64::decode(&value.string()?).ok_or(wrong)
@@ -154,7 +174,7 @@ mod tests {
     use super::*;
 
     fn error(
-        exec: fn(&Request<'_>, &Environment) -> Result<Order, CallError>,
+        exec: impl Fn(&Request<'_>, &Environment) -> Result<Order, CallError>,
         arguments: &str,
     ) -> String {
         let line = format!("{{\"execute\":\"x\",\"arguments\":{arguments}}}");
@@ -164,9 +184,13 @@ mod tests {
             .map_or_else(|| "taken".to_owned(), |error| error.to_string())
     }
 
+    fn vmint_exec(request: &Request<'_>, own: &Environment) -> Result<Order, CallError> {
+        super::vmint_exec(request, own, own)
+    }
+
     #[test]
     fn takes_what_the_protocol_has() {
-        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
+        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","user":"root","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
         assert_eq!(error(vmint_exec, all), "taken");
         assert_eq!(
             error(

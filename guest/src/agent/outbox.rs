@@ -39,6 +39,15 @@ impl Outbox {
         self.ready.is_empty() && self.later.is_empty()
     }
 
+    /// What commands have written, and the host has not taken yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        let pieces = self.later.iter().map(|piece| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Base64 { bytes, .. } => bytes.len(),
+        });
+        pieces.sum()
+    }
+
     /// Forgets what is not written yet.
     pub(super) fn clear(&mut self) {
         self.ready.clear();

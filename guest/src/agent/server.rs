@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
-use super::calls;
+use super::calls::{self, Parts};
 use super::inbox::{Inbox, Line};
 use super::jobs::Jobs;
 use super::outbox::Outbox;
 use super::port::{Heard, Port};
 use super::request::Id;
+use super::waits::Waits;
 use crate::failure::{Doing as _, Failure};
 use crate::identity::Sources;
 use crate::sys;
@@ -17,8 +18,7 @@ pub(super) struct Server<R, W> {
     port: Port<R, W>,
     inbox: Inbox,
     outbox: Outbox,
-    jobs: Jobs,
-    sources: Sources,
+    parts: Parts,
     /// The port's, then those of the commands; kept for its memory.
     entries: Vec<libc::pollfd>,
 }
@@ -29,8 +29,11 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
             port,
             inbox: Inbox::new(),
             outbox: Outbox::new(),
-            jobs: Jobs::new(),
-            sources: Sources::default(),
+            parts: Parts {
+                jobs: Jobs::new(),
+                waits: Waits::new(),
+                sources: Sources::default(),
+            },
             entries: Vec::new(),
         }
     }
@@ -45,14 +48,19 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
     }
 
     fn turn(&mut self) -> Result<(), Failure> {
+        let Parts { jobs, waits, .. } = &mut self.parts;
         self.entries.clear();
         self.entries.push(self.port.poll_entry(&self.outbox));
-        self.jobs.poll_entries(&mut self.entries);
-        sys::poll(&mut self.entries, self.jobs.time_left()).doing(|| "poll".to_owned())?;
+        self.entries.push(waits.poll_entry());
+        jobs.poll_entries(&mut self.entries);
+        let time_left = [jobs.time_left(), waits.time_left()].into_iter().flatten();
+        sys::poll(&mut self.entries, time_left.min()).doing(|| "poll".to_owned())?;
         if self.entries[0].revents != 0 {
             self.hear()?;
         }
-        self.jobs.attend(&self.entries[1..], &mut self.outbox);
+        let Parts { jobs, waits, .. } = &mut self.parts;
+        waits.attend(&self.entries[1], &mut self.outbox);
+        jobs.attend(&self.entries[2..], &mut self.outbox);
         if !self.outbox.is_empty() {
             self.port.say(&mut self.outbox)?;
         }
@@ -69,9 +77,7 @@ impl<R: Read + AsFd, W: Write> Server<R, W> {
             Heard::Something => {
                 while let Some(line) = self.inbox.next_line() {
                     match line {
-                        Line::Whole(line) => {
-                            calls::serve(line, &mut self.jobs, &mut self.sources, &mut self.outbox)
-                        }
+                        Line::Whole(line) => calls::serve(line, &mut self.parts, &mut self.outbox),
                         Line::TooLong => self.outbox.error(
                             &Id::none(),
                             calls::GENERIC,

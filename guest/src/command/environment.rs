@@ -35,10 +35,24 @@ impl Environment {
         }
         let mut pair = key;
         pair.push(b'=');
-        let name_size = pair.len();
+        let name_bytes = pair.len();
         pair.extend_from_slice(value);
-        let pair = CString::new(pair).ok()?;
-        let name = &pair.to_bytes()[..name_size];
+        self.put(CString::new(pair).ok()?, name_bytes);
+        Some(())
+    }
+
+    /// Sets all that the other one has.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for pair in &other.0 {
+            let name = pair.to_bytes().iter().take_while(|byte| **byte != b'=');
+            let name_bytes = name.count() + 1;
+            self.put(pair.clone(), name_bytes);
+        }
+    }
+
+    /// The first `name_bytes` are the name and its `=`.
+    fn put(&mut self, pair: CString, name_bytes: usize) {
+        let name = &pair.to_bytes()[..name_bytes];
         match self
             .0
             .iter()
@@ -47,7 +61,6 @@ impl Environment {
             Some(place) => self.0[place] = pair,
             None => self.0.push(pair),
         }
-        Some(())
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
@@ -91,6 +104,17 @@ mod tests {
                 "{key:?}={value:?}"
             );
         }
+    }
+
+    #[test]
+    fn merging_replaces_and_adds() {
+        let mut environment = Environment::default();
+        environment.set("A".into(), b"1").expect("right");
+        let mut other = Environment::default();
+        other.set("B".into(), b"2=2").expect("right");
+        other.set("A".into(), b"").expect("right");
+        environment.merge(&other);
+        assert_eq!(environment.pairs().collect::<Vec<_>>(), [c"A=", c"B=2=2"]);
     }
 
     #[test]

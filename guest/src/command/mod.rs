@@ -3,6 +3,7 @@
 mod environment;
 mod relay;
 mod spawn;
+mod user;
 
 pub(crate) use environment::Environment;
 pub(crate) use relay::{Buffer, Relay};

@@ -1,4 +1,4 @@
-//! One stream of the command, passed on up to a cap.
+//! One stream of the command, passed on up to a cap of its own, and one that it shares with others.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -37,6 +37,11 @@ impl<W: Write> Relay<W> {
         std::mem::take(&mut self.sink)
     }
 
+    /// What has passed so far.
+    pub(crate) fn sink(&self) -> &W {
+        &self.sink
+    }
+
     /// What to poll, while there is something to come.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
@@ -48,7 +53,7 @@ impl<W: Write> Relay<W> {
 
     /// Passes on what one read gives. Call it when the pipe is readable.
     pub(crate) fn pass(&mut self, buffer: &mut Buffer) -> io::Result<()> {
-        self.pass_at_most(&mut buffer.0).map(drop)
+        self.pass_at_most(buffer, BUFFER_BYTES).map(drop)
     }
 
     /// As [`Self::pass`]; a stream that cannot be read any more is closed.
@@ -66,7 +71,7 @@ impl<W: Write> Relay<W> {
         let mut held_bytes = sys::readable_bytes(pipe)?;
         while held_bytes > 0 {
             let size = held_bytes.min(BUFFER_BYTES);
-            match self.pass_at_most(&mut buffer.0[..size])? {
+            match self.pass_at_most(buffer, size)? {
                 0 => break,
                 passed => held_bytes -= passed,
             }
@@ -74,11 +79,11 @@ impl<W: Write> Relay<W> {
         Ok(())
     }
 
-    fn pass_at_most(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn pass_at_most(&mut self, buffer: &mut Buffer, size: usize) -> io::Result<usize> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(0);
         };
-        let got = match pipe.read(buffer) {
+        let got = match pipe.read(&mut buffer.bytes[..size]) {
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
             Err(error) => return Err(error),
@@ -89,20 +94,33 @@ impl<W: Write> Relay<W> {
         }
         let kept = usize::try_from(self.left_bytes)
             .unwrap_or(usize::MAX)
+            .min(buffer.left_bytes)
             .min(got);
-        self.sink.write_all(&buffer[..kept])?;
+        self.sink.write_all(&buffer.bytes[..kept])?;
         self.left_bytes -= kept as u64;
+        buffer.left_bytes -= kept;
         self.truncated |= kept < got;
         Ok(got)
     }
 }
 
-/// One buffer for both streams.
-pub(crate) struct Buffer(Vec<u8>);
+/// One buffer for all streams, and how much all of them together may still pass.
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    left_bytes: usize,
+}
 
 impl Buffer {
     pub(crate) fn new() -> Self {
-        Self(vec![0; BUFFER_BYTES])
+        Self {
+            bytes: vec![0; BUFFER_BYTES],
+            left_bytes: usize::MAX,
+        }
+    }
+
+    /// From now on only so much more passes.
+    pub(crate) fn limit(&mut self, left_bytes: usize) {
+        self.left_bytes = left_bytes;
     }
 }
 
@@ -126,6 +144,21 @@ mod tests {
         relay.pass(&mut buffer).expect("end of file");
         assert!(relay.fd().is_none());
         assert_eq!(kept, b"abcde");
+    }
+
+    #[test]
+    fn streams_share_a_limit() {
+        let mut buffer = Buffer::new();
+        buffer.limit(4);
+        let mut kept = Vec::new();
+        for text in [b"abc", b"def"] {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            let mut relay = Relay::new(Some(reader.into()), &mut kept, 9);
+            writer.write_all(text).expect("room in the pipe");
+            relay.drain(&mut buffer).expect("readable");
+            assert_eq!(relay.truncated(), text == b"def");
+        }
+        assert_eq!(kept, b"abcd");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::Environment;
+use super::{Environment, user};
 use crate::sys::{self, SpawnFailure};
 
 /// The program could not be executed.
@@ -30,6 +30,11 @@ pub(crate) struct Program {
     env: Environment,
     /// `None`: the directory of this process.
     cwd: Option<CString>,
+    /// `None`: this process's own.
+    user: Option<String>,
+    /// Set last, over what the user brings.
+    asked: Environment,
+    terminal: bool,
 }
 
 /// What the new process gets as its standard streams.
@@ -43,15 +48,56 @@ impl Program {
     /// `None` without a program.
     pub(crate) fn new(argv: Vec<CString>, env: Environment, cwd: Option<CString>) -> Option<Self> {
         let named = argv.first().is_some_and(|program| !program.is_empty());
-        named.then_some(Self { argv, env, cwd })
+        named.then_some(Self {
+            argv,
+            env,
+            cwd,
+            user: None,
+            asked: Environment::default(),
+            terminal: false,
+        })
+    }
+
+    /// As this user, whose HOME, USER and LOGNAME it gets.
+    pub(crate) fn run_by(mut self, user: Option<String>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// With these variables, whoever it runs as.
+    pub(crate) fn asking_for(mut self, env: Environment) -> Self {
+        self.asked = env;
+        self
+    }
+
+    /// Standard output is a terminal, and is to control the new session.
+    pub(crate) fn on_a_terminal(mut self) -> Self {
+        self.terminal = true;
+        self
     }
 
     /// Starts it in a session of its own, whose id is the process id. The second descriptor tells its end by becoming
     /// readable.
     pub(crate) fn start(
-        &self,
+        mut self,
         streams: &Streams<'_>,
     ) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
+        let user = self.user.as_deref().map(user::find).transpose()?;
+        if let Some(user) = &user {
+            for (key, value) in [
+                ("HOME", &user.home),
+                ("USER", &user.name),
+                ("LOGNAME", &user.name),
+            ] {
+                // A line of a text file has no NUL byte, or the variable stays as it was.
+                let _ = self.env.set(key.into(), value);
+            }
+            if self.terminal {
+                // Programs open their terminal by its name. One that they may not open is told of by them.
+                let _ = sys::give_to(&streams.stdout, user.credentials.uid);
+            }
+        }
+        self.env.merge(&self.asked);
         let argv: Vec<&CStr> = self.argv.iter().map(CString::as_c_str).collect();
         let env: Vec<&CStr> = self.env.pairs().collect();
         let plan = sys::SpawnPlan {
@@ -60,9 +106,15 @@ impl Program {
             env: &env,
             cwd: self.cwd.as_deref(),
             streams: [streams.stdin, streams.stdout, streams.stderr],
+            user: user.as_ref().map(|user| &user.credentials),
+            terminal: self.terminal,
         };
         sys::spawn(&plan).map_err(|failure| match failure {
             SpawnFailure::Process(error) => SpawnError::new("start a process: ", &error),
+            SpawnFailure::User(error) => {
+                let user = self.user.as_deref().unwrap_or_default();
+                SpawnError::new(&format!("user {user}: "), &error)
+            }
             SpawnFailure::Directory(error) => {
                 let cwd = self.cwd.as_deref().unwrap_or_default().to_string_lossy();
                 SpawnError::new(&format!("cwd {cwd}: "), &error)

@@ -18,6 +18,7 @@ mod sources;
 
 use std::io::{self, Read as _};
 
+pub(crate) use names::set_hostname;
 pub(crate) use request::{Identity, Wrong};
 pub(crate) use sources::Sources;
 

@@ -13,7 +13,7 @@ const HOSTS: &str = "/etc/hosts";
 /// The address that Debian gives to a host's own name where it has no fixed one.
 const OWN_ADDRESS: &str = "127.0.1.1";
 
-pub(super) fn set_hostname(name: &str) -> Result<(), Failure> {
+pub(crate) fn set_hostname(name: &str) -> Result<(), Failure> {
     sys::set_hostname(name).doing(|| format!("set the hostname to {name}"))?;
     rewrite(HOSTNAME, |_| [name, "\n"].concat().into_bytes())?;
     rewrite(HOSTS, |hosts| with_own_name(hosts, name.as_bytes()))

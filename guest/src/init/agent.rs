@@ -116,7 +116,11 @@ fn chosen(command_line: &str) -> &'static str {
 /// The agent's environment is what every command in the guest starts from.
 fn spawn(program: &str) -> io::Result<Child> {
     let mut command = Command::new(program);
-    if program == STOCK {
+    if program == OWN {
+        // It inherits this, and takes it from its commands. Process 1 is never ended anyway.
+        let protected = sys::protect_from_oom();
+        tell(protected.doing(|| "protect the agent from running out of memory".to_owned()));
+    } else {
         command
             .args(["--method=virtio-serial", "--statedir=/run"])
             .arg(format!("--path={}", ports::agent_port()));

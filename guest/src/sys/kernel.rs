@@ -127,6 +127,15 @@ pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
 }
 
+/// The memory that the kernel has for everything but itself.
+pub(crate) fn memory_bytes() -> io::Result<u64> {
+    // SAFETY: sysinfo is plain numbers; zeros are valid.
+    let mut info: libc::sysinfo = unsafe { zeroed() };
+    // SAFETY: `info` is a valid sysinfo for the call to fill.
+    check(unsafe { libc::sysinfo(&mut info) })?;
+    Ok(info.totalram.saturating_mul(u64::from(info.mem_unit)))
+}
+
 pub(crate) fn sync() {
     // SAFETY: no arguments.
     unsafe { libc::sync() }

@@ -9,6 +9,7 @@ pub(crate) mod entry;
 mod kernel;
 mod process;
 mod spawn;
+mod terminal;
 mod wait;
 
 use std::io;
@@ -19,14 +20,17 @@ pub(crate) use clock::{
 };
 pub(crate) use devices::{UeventSocket, loopback_up};
 pub(crate) use kernel::{
-    ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, hostname, load_module, mount,
-    power, random_bytes, reseed, seek_data, set_hostname, sync,
+    ENTROPY_MAX_BYTES, Power, add_entropy, clear_kernel_log_mark, hostname, load_module,
+    memory_bytes, mount, power, random_bytes, reseed, seek_data, set_hostname, sync,
 };
 pub(crate) use process::{
     Ended, Reap, become_subreaper, kill_child, kill_group, reap_any, reap_child,
     return_big_allocations, signal,
 };
-pub(crate) use spawn::{SpawnFailure, SpawnPlan, spawn};
+pub(crate) use spawn::{
+    Credentials, SpawnFailure, SpawnPlan, notice_protection, protect_from_oom, spawn,
+};
+pub(crate) use terminal::give_to;
 pub(crate) use wait::{
     ChangeWatch, SignalFd, pipe, poll, poll_readable, readable_bytes, set_nonblocking,
 };

@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr::null;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::check;
 use super::wait::signal_set;
@@ -26,12 +27,25 @@ pub(crate) struct SpawnPlan<'a> {
     pub(crate) cwd: Option<&'a CStr>,
     /// stdin, stdout and stderr.
     pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// `None`: this process's own.
+    pub(crate) user: Option<&'a Credentials>,
+    /// stdout is a terminal that is to control the new session.
+    pub(crate) terminal: bool,
+}
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) uid: libc::uid_t,
+    pub(crate) gid: libc::gid_t,
+    pub(crate) groups: Vec<libc::gid_t>,
 }
 
 /// Which step failed.
 #[derive(Debug)]
 pub(crate) enum SpawnFailure {
     Process(io::Error),
+    User(io::Error),
     Directory(io::Error),
     Program(io::Error),
 }
@@ -74,6 +88,7 @@ pub(crate) fn spawn(plan: &SpawnPlan<'_>) -> Result<(libc::pid_t, OwnedFd), Spaw
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
             let error = |errno| io::Error::from_raw_os_error(errno);
             Err(match failed {
+                Failed::User(errno) => SpawnFailure::User(error(errno)),
                 Failed::Directory(errno) => SpawnFailure::Directory(error(errno)),
                 Failed::Program(errno) => SpawnFailure::Program(error(errno)),
                 Failed::Stream(errno) => SpawnFailure::Process(error(errno)),
@@ -100,6 +115,7 @@ struct Child<'a> {
 
 enum Failed {
     Stream(c_int),
+    User(c_int),
     Directory(c_int),
     Program(c_int),
 }
@@ -123,9 +139,23 @@ impl Child<'_> {
                 return Failed::Stream(errno());
             }
         }
+        if self.plan.terminal {
+            // SAFETY: plain arguments; the new session has no terminal yet, and this one no session.
+            if unsafe { libc::ioctl(1, libc::TIOCSCTTY, 0) } == -1 {
+                return Failed::Stream(errno());
+            }
+        }
+        if PROTECTED.load(Ordering::Relaxed) {
+            become_ordinary();
+        }
         let none = signal_set(&[]);
         // SAFETY: `none` is valid; no old set is asked for.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) };
+        if let Some(user) = self.plan.user {
+            if !become_user(user) {
+                return Failed::User(errno());
+            }
+        }
         if let Some(cwd) = self.plan.cwd {
             // SAFETY: the string ends with a zero byte.
             if unsafe { libc::chdir(cwd.as_ptr()) } == -1 {
@@ -155,6 +185,47 @@ impl Child<'_> {
             }
         }
         reason
+    }
+}
+
+/// Whether this process is one that the kernel never ends for want of memory. Its children are not.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// Looks whether this process is protected, so that [`spawn`] need not.
+pub(crate) fn notice_protection() {
+    let score = std::fs::read(OOM_SCORE_ADJ).unwrap_or_default();
+    PROTECTED.store(score.starts_with(b"-"), Ordering::Relaxed);
+}
+
+/// Protects this process, and what it starts by other means than [`spawn`], from being ended for want of memory.
+pub(crate) fn protect_from_oom() -> io::Result<()> {
+    std::fs::write(OOM_SCORE_ADJ, "-1000")
+}
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
+/// The kernel may end the command when memory runs out. This cannot fail but without /proc, and then it was not
+/// protected either.
+fn become_ordinary() {
+    // SAFETY: the strings end with zero bytes, the size is that of the text, and the descriptor is ours alone. The write
+    // concerns the child only, although it borrows its parent's memory: the kernel makes that exception for vfork.
+    unsafe {
+        let file = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        libc::write(file, c"0".as_ptr().cast(), 1);
+        libc::close(file);
+    }
+}
+
+/// By the system calls themselves: the C library would take all threads of the process along, which are our parent's.
+fn become_user(user: &Credentials) -> bool {
+    // SAFETY: the pointer and the count describe the groups; the other arguments are plain numbers.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid) == 0
+            && libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid) == 0
     }
 }
 

@@ -1,0 +1,178 @@
+//! Requests that wait for the kernel: for CPUs, memory and devices that were plugged in.
+//!
+//! Nothing blocks: a request that is not fulfilled yet is looked at again when the kernel announces something, and every
+//! now and then, because not every change is announced. It is answered at its end of patience at the latest.
+
+mod attached;
+mod online;
+mod sysfs;
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::time::{Duration, Instant};
+
+use super::calls::GENERIC;
+use super::errors::CallError;
+use super::outbox::Outbox;
+use super::process::poll_entry;
+use super::request::{Id, Request};
+use crate::json::{Reader, Wrong};
+use crate::sys::UeventSocket;
+use attached::Attached;
+use online::Online;
+use sysfs::Sysfs;
+
+/// Requests that wait at once: hosts have one or two.
+const WAITING_MAX: usize = 16;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Whatever is asked for: nobody waits for longer.
+const WAIT_MAX_MS: u64 = 600_000;
+/// The kernel's limit for a uevent is 2 KiB of variables behind a path.
+const UEVENT_MAX_BYTES: usize = 8 * 1024;
+
+/// What is waited for. Each look does what can be done about it: the answer, or what is still missing.
+trait Goal {
+    fn look(&mut self, sysfs: &Sysfs) -> Result<String, String>;
+}
+
+struct Waiting {
+    id: Id,
+    goal: Box<dyn Goal>,
+    wait_ms: u64,
+    until: Instant,
+}
+
+pub(super) struct Waits {
+    waiting: Vec<Waiting>,
+    sysfs: Sysfs,
+    /// Open while somebody waits, and the kernel lets us.
+    events: Option<UeventSocket>,
+}
+
+impl Waits {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Vec::new(),
+            sysfs: Sysfs::default(),
+            events: None,
+        }
+    }
+
+    /// `vmint-online`
+    pub(super) fn online(
+        &mut self,
+        request: &Request<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), CallError> {
+        let (mut wanted, mut wait_ms) = (Online::default(), 0);
+        request.arguments(&mut |key, value| match key {
+            "wait-ms" => take_wait(&mut wait_ms, value),
+            _ => wanted.take(key, value),
+        })?;
+        self.begin(Box::new(wanted), wait_ms, request.id.clone(), outbox)
+    }
+
+    /// `vmint-attached`
+    pub(super) fn attached(
+        &mut self,
+        request: &Request<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<(), CallError> {
+        let (mut wanted, mut wait_ms) = (Attached::default(), 0);
+        request.arguments(&mut |key, value| match key {
+            "wait-ms" => take_wait(&mut wait_ms, value),
+            _ => wanted.take(key, value),
+        })?;
+        self.begin(Box::new(wanted), wait_ms, request.id.clone(), outbox)
+    }
+
+    fn begin(
+        &mut self,
+        goal: Box<dyn Goal>,
+        wait_ms: u64,
+        id: Id,
+        outbox: &mut Outbox,
+    ) -> Result<(), CallError> {
+        if self.waiting.len() >= WAITING_MAX {
+            return Err(CallError::TooManyWaiting { limit: WAITING_MAX });
+        }
+        if self.events.is_none() {
+            // Before the first look, so that nothing is missed. Without it there are the looks every now and then.
+            self.events = UeventSocket::open().ok();
+        }
+        let now = Instant::now();
+        self.waiting.push(Waiting {
+            id,
+            goal,
+            wait_ms,
+            until: now + Duration::from_millis(wait_ms),
+        });
+        let newest = self.waiting.len() - 1;
+        self.look_from(newest, now, outbox);
+        Ok(())
+    }
+
+    pub(super) fn poll_entry(&self) -> libc::pollfd {
+        let events = self
+            .events
+            .as_ref()
+            .map(|events| events.as_fd().as_raw_fd());
+        poll_entry(events, libc::POLLIN)
+    }
+
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then_some(LOOK_AGAIN)
+    }
+
+    /// Call it after every poll.
+    pub(super) fn attend(&mut self, entry: &libc::pollfd, outbox: &mut Outbox) {
+        if entry.revents != 0 {
+            self.drain_events();
+        }
+        if !self.waiting.is_empty() {
+            self.look_from(0, Instant::now(), outbox);
+        }
+    }
+
+    /// What the announcements say is not read: whoever waits looks for himself.
+    fn drain_events(&mut self) {
+        let mut buffer = [0; UEVENT_MAX_BYTES];
+        while let Some(events) = &self.events {
+            match events.next(&mut buffer) {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                // Some were lost, and the look that follows makes up for it.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOBUFS)
+                        || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.events = None,
+            }
+        }
+    }
+
+    fn look_from(&mut self, first: usize, now: Instant, outbox: &mut Outbox) {
+        let mut place = first;
+        while let Some(waiting) = self.waiting.get_mut(place) {
+            match waiting.goal.look(&self.sysfs) {
+                Ok(answer) => outbox.reply(&waiting.id, &answer),
+                Err(_) if now < waiting.until => {
+                    place += 1;
+                    continue;
+                }
+                Err(missing) => {
+                    let error = format!("{missing} after {} ms", waiting.wait_ms);
+                    outbox.error(&waiting.id, GENERIC, &error);
+                }
+            }
+            self.waiting.remove(place);
+        }
+        if self.waiting.is_empty() {
+            self.events = None;
+        }
+    }
+}
+
+fn take_wait(wait_ms: &mut u64, value: &mut Reader<'_>) -> Result<(), Wrong> {
+    *wait_ms = value.unsigned()?.min(WAIT_MAX_MS);
+    Ok(())
+}

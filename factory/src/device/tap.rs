@@ -38,14 +38,16 @@ pub(super) fn open_tap(name: &str, caller: &Caller) -> Result<OwnedFd, DeviceErr
         .map_err(|e| refused(format!("/dev/net/tun cannot be opened: {}", describe(&e))))?;
     sys::connect_tap(&tun, name).map_err(|e| refused(describe(&e)))?;
     // It may have gone since, and the kernel have made another in its place, which goes with the descriptor.
-    if Seen::look(name) != Ok(seen) {
+    let is_the_same = Seen::look(name)
+        .is_ok_and(|now| (now.index, now.owner) == (seen.index, seen.owner));
+    if !is_the_same {
         return Err(refused("it has changed meanwhile".to_owned()));
     }
     Ok(File::into(tun))
 }
 
 /// What the kernel says of an interface.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Seen {
     index: u32,
     flags: u32,
@@ -150,6 +152,33 @@ mod tests {
         assert!(!Path::new("/sys/class/net/vmint-none0").exists());
         assert!(why("lo").contains("no tap"));
         assert!(why("tap%d").contains("no name"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_tap_is_opened_by_one_at_a_time_and_by_its_owner() -> io::Result<()> {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("only root can make a tap");
+            return Ok(());
+        }
+        let name = format!("vmu{}", std::process::id());
+        let ip = |words: &[&str]| std::process::Command::new("ip").args(words).status();
+        let made = ip(&["tuntap", "add", "dev", &name, "mode", "tap", "user", "4001"])?;
+        assert!(made.success(), "ip tuntap add");
+        let root = Caller::this_process()?;
+        let first = open_tap(&name, &root).map(drop);
+        let held = open_tap(&name, &root);
+        let busy = open_tap(&name, &root).map(drop).map_err(|e| e.to_string());
+        drop(held);
+        let foreign = open_tap(&name, &Caller::test(4002, &[]));
+        let owner = open_tap(&name, &Caller::test(4001, &[]));
+        let is_owners = owner.is_ok();
+        drop(owner);
+        ip(&["link", "del", &name])?;
+        assert!(first.is_ok(), "{first:?}");
+        assert!(busy.is_err_and(|why| why.ends_with("it is in use")));
+        assert!(foreign.is_err_and(|e| e.to_string().contains("does not belong to uid 4002")));
+        assert!(is_owners);
         Ok(())
     }
 

@@ -11,11 +11,13 @@ use vmint_factory::MachineType;
 
 use crate::devices::{DevicesError, Held};
 use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
+use crate::events::{Follower, Happening};
 use crate::lease::Lease;
 use crate::mint::Mint;
 use crate::node::Node;
 use crate::pool::{Order, Pool};
 use crate::readiness;
+use crate::repeats::Begun;
 use crate::request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
 use crate::telemetry::Telemetry;
@@ -33,6 +35,14 @@ struct Inner {
     node: Arc<Node>,
     templates: Vec<Template>,
     stops: AtomicBool,
+}
+
+/// What came of a checkout with a key.
+pub enum CheckedOut {
+    /// A sandbox that was not handed over yet.
+    New(Lease),
+    /// What the same request got before. The sandbox may have ended since.
+    Again(Box<SandboxView>),
 }
 
 /// A template and its pool.
@@ -179,13 +189,56 @@ impl Cache {
         let result = self.checkout_from(template, request).await;
         let (source, outcome) = match &result {
             Ok(lease) => (Some(lease.view().source), "ok"),
-            Err(error) => (None, error.code()),
+            Err(error) => {
+                let (code, what) = (error.code(), |code| Happening::CheckoutFailed { code });
+                self.0
+                    .node
+                    .events
+                    .tell(template.pool.template(), what(code));
+                (None, code)
+            }
         };
         self.0
             .node
             .telemetry
             .checkout(template.pool.template(), source, outcome, begun.elapsed());
-        result
+        result.map(|lease| lease.told_to(&self.0.node.events))
+    }
+
+    /// Checks a sandbox out, once: the same request with the same key gets the answer that the first one got, until ten
+    /// minutes after that sandbox has ended. Of several at once the first does it, and the others wait for it; when it
+    /// fails, the next one tries. A request without a key is done in any case.
+    ///
+    /// # Errors
+    /// See [`CheckoutError`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::checkout`]; one that waits for another leaves it alone.
+    pub async fn checkout_once(
+        &self,
+        request: CheckoutRequest,
+    ) -> Result<CheckedOut, CheckoutError> {
+        let Some(key) = request.idempotency.clone() else {
+            return self.checkout(request).await.map(CheckedOut::New);
+        };
+        loop {
+            match self.0.node.repeats.begin(&key) {
+                Begun::First(claim) => {
+                    let lease = self.checkout(request).await?;
+                    return Ok(CheckedOut::New(lease.named_by(claim)));
+                }
+                // It ends by its own deadline, which is that of this request too.
+                Begun::InProgress(over) => over.cancelled().await,
+                Begun::Again(view) => return Ok(CheckedOut::Again(view)),
+                Begun::Other => return Err(CheckoutError::KeyReused),
+            }
+        }
+    }
+
+    /// Follows what happens from now on, or what came after the event with this number.
+    #[must_use]
+    pub fn follow(&self, after: Option<u64>) -> Follower {
+        self.0.node.events.follow(after)
     }
 
     async fn checkout_from(
@@ -210,7 +263,9 @@ impl Cache {
             on_empty: request.on_empty,
             wait: request.wait,
             ttl,
-            hostname: request.hostname,
+            binding: request.binding,
+            owner: request.owner,
+            idempotency: request.idempotency,
             metadata: request.metadata,
             devices,
         };

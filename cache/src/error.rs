@@ -56,6 +56,19 @@ pub enum CheckoutError {
     /// The devices asked for cannot be had.
     #[error(transparent)]
     Devices(#[from] DevicesError),
+    /// The key was used for another request.
+    #[error(
+        "this Idempotency-Key was used for another request, and is remembered while its sandbox lives and 10 minutes after: use a new one"
+    )]
+    KeyReused,
+    /// The guest, or its agent, says that it cannot be done: another clone of the template would say the same.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it cannot be.
+        reason: String,
+    },
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -77,8 +90,9 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
-            Self::Ttl(_) => "not_possible",
             Self::Devices(error) => error.code(),
+            Self::KeyReused => "conflict",
+            Self::Ttl(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",
         }
     }

@@ -19,6 +19,7 @@ use crate::mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
     LiveGeneration, Mint, RecordState, StepReport,
 };
+use crate::request::SocketOwner;
 
 /// A generation and what is known of it, worked out once.
 struct Made {
@@ -153,6 +154,7 @@ impl LiveClone for Machine {
             pid: self.0.pid(),
             created_at: self.0.created_at(),
             phases: self.0.phases(),
+            digest: self.0.identity_digest().clone(),
             console_socket: self.0.console_socket(),
             runtime_socket: self.0.runtime_socket(),
         }
@@ -205,6 +207,10 @@ impl LiveClone for Machine {
         self.0.write_file(path, mode).boxed()
     }
 
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        self.0.give_sockets(owner.uid, owner.gid)
+    }
+
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
         async move { Ok(self.0.resume().await?) }.boxed()
     }
@@ -219,6 +225,7 @@ impl LiveClone for Machine {
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,
                     source: lease.source.to_owned(),
+                    idempotency: lease.idempotency,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

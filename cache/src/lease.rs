@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use crate::events::{Events, Happening};
 use crate::pool::Grant;
+use crate::repeats::Claim;
 use crate::view::SandboxView;
 
 /// A sandbox that was checked out, but not yet handed over: nobody can find it by its id.
@@ -13,11 +15,30 @@ use crate::view::SandboxView;
 pub struct Lease {
     view: SandboxView,
     grant: Grant,
+    claim: Option<Claim>,
+    events: Option<Events>,
 }
 
 impl Lease {
     pub(crate) fn new(view: SandboxView, grant: Grant) -> Self {
-        Self { view, grant }
+        Self {
+            view,
+            grant,
+            claim: None,
+            events: None,
+        }
+    }
+
+    /// The key of the request that it is for: once it is handed over, the same request gets the same answer.
+    pub(crate) fn named_by(self, claim: Claim) -> Self {
+        let claim = Some(claim);
+        Self { claim, ..self }
+    }
+
+    /// Who is told when it is handed over.
+    pub(crate) fn told_to(self, events: &Events) -> Self {
+        let events = Some(events.clone());
+        Self { events, ..self }
     }
 
     /// The sandbox.
@@ -28,8 +49,30 @@ impl Lease {
 
     /// Hands it over: from now on only a release, the end of the lease or its death ends it.
     pub fn commit(self) -> SandboxView {
-        self.grant.commit(self.view.clone());
-        self.view
+        let Self {
+            view,
+            grant,
+            claim,
+            events,
+        } = self;
+        // The key before the hand-over: a sandbox that ends from then on finds it.
+        let sandbox = grant.sandbox();
+        if let Some(claim) = claim {
+            let repeats = claim.keep(view.clone());
+            if sandbox.is_over() {
+                repeats.ended(&view.id);
+            }
+        }
+        grant.commit(view.clone());
+        if let Some(events) = events {
+            let what = Happening::Checkout {
+                sandbox: view.id.clone(),
+                source: view.source,
+                took: view.checkout,
+            };
+            events.tell(&view.template, what);
+        }
+        view
     }
 }
 

@@ -7,8 +7,9 @@
 //!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
-//!  readiness.rs  can it work?                          node.rs      what all of them share
-//!  devices/      who has which disk and tap
+//!  readiness.rs  can it work?                          repeats.rs   checkouts that come twice
+//!  events.rs     what happens, for followers           uniqueness.rs  no two clones are the same
+//!  devices/      who has which disk and tap            node.rs      what all of them share
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
@@ -17,6 +18,7 @@ mod cache;
 mod command;
 mod devices;
 mod error;
+mod events;
 mod factory_mint;
 mod gate;
 mod lease;
@@ -24,6 +26,7 @@ mod mint;
 mod node;
 mod pool;
 mod readiness;
+mod repeats;
 mod request;
 mod sandbox;
 mod show;
@@ -31,20 +34,22 @@ mod spec;
 mod sync;
 mod telemetry;
 mod template;
+mod uniqueness;
 mod view;
 
-pub use cache::Cache;
+pub use cache::{Cache, CheckedOut};
 pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
     SandboxExecError, TtlError,
 };
+pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
     CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
     LiveGeneration, Mint, RecordState, StepReport,
 };
-pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
+pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
@@ -55,6 +60,6 @@ pub use view::{
 pub use vmint_factory::{
     AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
     Caller, DeviceError, DeviceSpecs, DiskFormat, DiskSpec, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StaleField,
-    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
+    ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
+    Phase, RequestKey, StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

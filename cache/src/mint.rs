@@ -13,11 +13,12 @@ use thiserror::Error;
 use vmint_factory::{
     Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, DeviceError,
     DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
-    FileWriter, GenerationId, Identity, OpenDevices, Phase, Phases, StaleField, StreamRequest,
-    TemplateSpec, VmId,
+    FileWriter, GenerationId, Identity, IdentityDigest, OpenDevices, Phase, Phases, RequestKey,
+    StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
+use crate::request::SocketOwner;
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -158,6 +159,8 @@ pub struct CloneFacts {
     pub created_at: Timestamp,
     /// Its start, by phase.
     pub phases: Phases,
+    /// What its guest made of its new random numbers: no other living clone may have the same.
+    pub digest: IdentityDigest,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
     /// The socket of the port that belongs to the sandbox's user.
@@ -186,6 +189,8 @@ pub struct LeaseFacts {
     pub metadata: BTreeMap<String, String>,
     /// `pool` or `clone`.
     pub source: &'static str,
+    /// What the request was named by.
+    pub idempotency: Option<RequestKey>,
 }
 
 /// One living clone.
@@ -222,6 +227,12 @@ pub trait LiveClone: Send + Sync + 'static {
         path: &'a str,
         mode: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
+    /// Gives its console's and its runtime's sockets to a user of the host, and to nobody else. Returns whether they
+    /// changed hands: they do not where they are that user's already, or where the service may not give them away.
+    ///
+    /// # Errors
+    /// When the kernel refuses what it allows to the service's user otherwise.
+    fn give_sockets(&self, owner: SocketOwner) -> std::io::Result<bool>;
     /// Lets the virtual CPUs run, and sets the guest's clock.
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Writes its record. A small file, written at once.

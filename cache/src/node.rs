@@ -9,12 +9,15 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::devices::Book;
+use crate::events::Events;
 use crate::gate::Gate;
 use crate::mint::Mint;
+use crate::repeats::Repeats;
 use crate::sandbox::Sandboxes;
 use crate::spec::CacheSettings;
 use crate::telemetry::Telemetry;
 use crate::template::Builds;
+use crate::uniqueness::Uniqueness;
 
 /// Templates that may be built at the same time. A build boots a machine, warms it and clones it twice: two at once on
 /// a small host would make each other miss their deadlines.
@@ -35,6 +38,12 @@ pub(crate) struct Node {
     pub sandboxes: Sandboxes,
     /// What they have of the host's devices.
     pub devices: Arc<Book>,
+    /// Checkouts with a key.
+    pub repeats: Repeats,
+    /// What living clones have said of themselves.
+    pub uniqueness: Uniqueness,
+    /// What happens.
+    pub events: Events,
     /// Builds end, and no more begin.
     pub stopping: CancellationToken,
     /// Whatever still runs is dropped.
@@ -57,6 +66,9 @@ impl Node {
             builds: Builds::default(),
             sandboxes: Sandboxes::default(),
             devices: Arc::default(),
+            repeats: Repeats::default(),
+            uniqueness: Uniqueness::default(),
+            events: Events::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vmint_factory::{Caller, DeviceSpecs};
+use vmint_factory::{Binding, Caller, DeviceSpecs, RequestKey};
 
 /// What a checkout does when no clone is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +28,12 @@ pub struct CheckoutRequest {
     pub wait: Duration,
     /// The lease: `None` is the pool's default, `Some(None)` lasts until the release.
     pub ttl: Option<Option<Duration>>,
-    /// A hostname to set; `None` leaves the one that the clone got when it was made.
-    pub hostname: Option<String>,
+    /// What the guest is bound to before it is handed over; without a hostname it keeps the one it was made with.
+    pub binding: Binding,
+    /// Who gets the sandbox's sockets; `None` leaves them to the service.
+    pub owner: Option<SocketOwner>,
+    /// What the request is named by: see [`crate::Cache::checkout_once`].
+    pub idempotency: Option<RequestKey>,
     /// Kept with the sandbox and shown with it.
     pub metadata: BTreeMap<String, String>,
     /// Devices to plug.
@@ -43,6 +47,15 @@ pub struct DeviceOrder {
     pub specs: DeviceSpecs,
     /// Whose rights open them.
     pub caller: Caller,
+}
+
+/// A user of the host, as the kernel named the one who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOwner {
+    /// The user.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
 }
 
 /// New sizes for a pool; what is `None` stays.

@@ -3,17 +3,18 @@
 //! The pool's actor enters a clone here when it grants it, and takes it out when its lease ends, however it ends. In
 //! between it can be found from the moment on when the [`crate::Lease`] was committed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use vmint_factory::RequestKey;
 
 use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::pool::{CloneKey, Pool};
 use crate::sync::lock;
-use crate::view::SandboxView;
+use crate::view::{SandboxView, Source};
 
 /// One leased clone.
 pub(crate) struct Sandbox {
@@ -22,6 +23,7 @@ pub(crate) struct Sandbox {
     vm: Arc<dyn LiveClone>,
     view: Mutex<Option<SandboxView>>,
     was_commanded: AtomicBool,
+    key: OnceLock<RequestKey>,
     fate: OnceLock<&'static str>,
     over: CancellationToken,
 }
@@ -35,6 +37,7 @@ impl Sandbox {
             vm,
             view: Mutex::new(None),
             was_commanded: AtomicBool::new(false),
+            key: OnceLock::new(),
             fate: OnceLock::new(),
             over: CancellationToken::new(),
         })
@@ -80,6 +83,34 @@ impl Sandbox {
         self.over.cancel();
     }
 
+    /// Whether its lease has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Its lease, as its record keeps it.
+    pub(crate) fn lease_record(
+        &self,
+        times: (Timestamp, Option<Timestamp>),
+        source: Source,
+        metadata: BTreeMap<String, String>,
+    ) -> RecordState {
+        let (leased_at, expires_at) = times;
+        RecordState::Leased(LeaseFacts {
+            leased_at,
+            expires_at,
+            metadata,
+            source: source.as_str(),
+            idempotency: self.key.get().cloned(),
+        })
+    }
+
+    /// The request that it is for has a name.
+    pub(crate) fn named_by(&self, key: RequestKey) {
+        // A clone is granted once.
+        let _ = self.key.set(key);
+    }
+
     /// Waits for the end of its lease, and says why it ended.
     ///
     /// # Cancel safety
@@ -88,16 +119,6 @@ impl Sandbox {
         self.over.cancelled().await;
         self.fate.get().copied().unwrap_or_default()
     }
-}
-
-/// The lease of a sandbox, as its record keeps it.
-pub(crate) fn lease_record(view: &SandboxView) -> RecordState {
-    RecordState::Leased(LeaseFacts {
-        leased_at: view.leased_at,
-        expires_at: view.expires_at,
-        metadata: view.metadata.clone(),
-        source: view.source.as_str(),
-    })
 }
 
 /// A sandbox and its pool.

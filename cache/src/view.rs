@@ -52,6 +52,8 @@ pub struct SandboxView {
     pub machine_id: String,
     /// The socket of its serial console.
     pub console_socket: PathBuf,
+    /// The socket of the port that belongs to whoever has it.
+    pub runtime_socket: PathBuf,
     /// When the clone was made.
     pub created_at: Timestamp,
     /// When it was leased.

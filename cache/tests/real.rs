@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby, StartPath,
-    Telemetry, TemplatePlan, TemplateState,
+    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby,
+    StartPath, Telemetry, TemplatePlan, TemplateState,
 };
 use vmint_factory::{AccelChoice, Factory, HostSettings, MachineType, Phase, Phases, TemplateSpec};
 
@@ -159,7 +159,10 @@ async fn sandboxes_of_real_machines_running_and_paused() {
     is_full(&cache).await;
     assert!(cache.readiness().ready, "{:?}", cache.readiness());
     let named = CheckoutRequest {
-        hostname: Some("job-17".to_owned()),
+        binding: Binding {
+            hostname: Some("job-17".to_owned()),
+            ..Binding::default()
+        },
         ..request()
     };
     let one = cache.checkout(named).await.unwrap().commit();

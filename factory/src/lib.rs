@@ -49,8 +49,8 @@ pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guest::{
     AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StreamEnd, StreamInput,
-    StreamOutput, StreamRequest, WindowSize,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, StreamEnd,
+    StreamInput, StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
@@ -66,5 +66,5 @@ pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
     Generation, Manifest, Recipe, RoomError, StaleField, VerifyReport,
 };
-pub use vm::{LeaseRecord, RecordedState, StartError, VmEnd};
+pub use vm::{LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

@@ -54,12 +54,13 @@ impl From<Failure> for Problem {
             | Failure::Resize(ResizeError::ShuttingDown)
             | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
 
-            Failure::Checkout(CheckoutError::Ttl(_))
+            Failure::Checkout(CheckoutError::Ttl(_) | CheckoutError::Refused { .. })
             | Failure::Renew(RenewError::Ttl(_))
             | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
                 problem(Code::NotPossible)
             }
-            Failure::Rebuild(RebuildError::AlreadyRunning { .. }) => problem(Code::Conflict),
+            Failure::Rebuild(RebuildError::AlreadyRunning { .. })
+            | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
 
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)

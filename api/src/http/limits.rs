@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// A JSON body. The largest useful one, a checkout with all its metadata, has some kilobytes.
+/// A JSON body. The largest useful one has some kilobytes.
 pub const JSON_BODY_MAX_BYTES: usize = 1 << 20;
+/// The body of a checkout, which carries small files in base64: all of [`FILES_MAX_BYTES`], and the rest.
+pub const CHECKOUT_BODY_MAX_BYTES: usize = 8 << 20;
 /// The body of an exec, which carries the command's input in base64.
 pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
 /// How much of a body that is too large is read and thrown away, so that the client sees the refusal and not a
@@ -31,6 +33,16 @@ pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 pub(crate) const METADATA_MAX_ENTRIES: usize = 64;
 /// All keys and values of a sandbox's metadata: they are kept in memory and in its record.
 pub(crate) const METADATA_MAX_BYTES: usize = 16 << 10;
+/// Variables of a sandbox's environment.
+pub(crate) const ENV_MAX_ENTRIES: usize = 256;
+/// All names and values of a sandbox's environment: the kernel takes a few times as much with every command.
+pub(crate) const ENV_MAX_BYTES: usize = 128 << 10;
+/// Files of a checkout: they go to the guest in one message.
+pub(crate) const FILES_MAX: usize = 64;
+/// All contents of a checkout's files: larger ones have a route of their own.
+pub(crate) const FILES_MAX_BYTES: usize = 4 << 20;
+/// The kernel's own limit of a path, its final zero byte included.
+pub(crate) const PATH_MAX_BYTES: usize = 4096;
 /// The kernel's own limit of a hostname.
 pub(crate) const HOSTNAME_MAX_BYTES: usize = 64;
 

@@ -27,7 +27,7 @@ mod stopping;
 pub mod view;
 
 pub use code::Code;
-pub use origin::Origin;
+pub use origin::{Origin, Peer};
 pub use problem::Problem;
 pub use router::{openapi_document, router};
 pub use service::Service;

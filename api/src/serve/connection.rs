@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::debug;
 
-use crate::http::Origin;
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
+use crate::http::{Origin, Peer};
 
 /// How long a connection may take for its last answer once the service closes.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,13 +23,16 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
-    origin: Origin,
+    (origin, peer): (Origin, Option<Peer>),
     close: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         router.clone().call(request)
     });
     let mut stream = Box::pin(TimeoutStream::new(stream));

@@ -15,8 +15,8 @@ use tracing::warn;
 use super::connection::serve_connection;
 use super::files::connections_max;
 use super::listen::{Listeners, SocketFile};
-use crate::http::Origin;
 use crate::http::limits::CONNECTIONS_MAX;
+use crate::http::{Origin, Peer};
 
 /// How long to wait when a connection cannot be accepted: files are short, and one must be closed first.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -103,11 +103,11 @@ impl Acceptor {
                 return;
             };
             match listener.accept().await {
-                Ok(stream) => {
+                Ok((stream, peer)) => {
                     let served = serve_connection(
                         stream,
                         self.router.clone(),
-                        L::ORIGIN,
+                        (L::ORIGIN, peer),
                         self.close.clone(),
                     );
                     self.tasks.spawn(async move {
@@ -128,18 +128,19 @@ impl Acceptor {
 trait Listener: Send + Sync + 'static {
     const ORIGIN: Origin;
     type Stream: AsyncRead + AsyncWrite + Send + 'static;
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next connection, and who is at its other end, where that is known.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 }
 
 impl Listener for TcpListener {
     const ORIGIN: Origin = Origin::Tcp;
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
+    async fn accept(&self) -> io::Result<(TcpStream, Option<Peer>)> {
         let (stream, _) = Self::accept(self).await?;
         // An answer is one small write: it must not wait for more.
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok((stream, None))
     }
 }
 
@@ -147,7 +148,13 @@ impl Listener for UnixListener {
     const ORIGIN: Origin = Origin::Unix;
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(Self::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+        let (stream, _) = Self::accept(self).await?;
+        // Who connected and was gone at once may be unknown: no reason to serve no one else.
+        let peer = stream.peer_cred().ok().map(|peer| Peer {
+            uid: peer.uid(),
+            gid: peer.gid(),
+        });
+        Ok((stream, peer))
     }
 }

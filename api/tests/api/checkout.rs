@@ -27,11 +27,11 @@ async fn a_checkout_answers_with_everything_about_the_sandbox() {
         ("memory_mib", json!(256)),
         ("pid", json!(4242)),
         ("hostname", json!("job-17")),
-        ("machine_id", json!("f".repeat(32))),
+        ("machine_id", json!(format!("{id:f<32}"))),
         ("metadata", json!({"k": "v"})),
         (
             "sockets",
-            json!({"console": "/run/vmint/vm/x/console.sock"}),
+            json!({"console": "/run/vmint/vm/x/console.sock", "runtime": "/run/vmint/vm/x/runtime.sock"}),
         ),
     ] {
         assert_eq!(sandbox[field], value, "{field}");
@@ -115,11 +115,6 @@ async fn what_is_not_possible_is_refused_with_its_name() {
     for (field, value) in [
         ("vcpus", json!(2)),
         ("memory_mib", json!(512)),
-        ("env", json!({"A": "b"})),
-        (
-            "files",
-            json!([{"path": "/x", "content_b64": "", "mode": "0644"}]),
-        ),
         ("nics", json!([{"user": true}])),
         ("disks", json!([{"path": "/x"}])),
         ("wait_ms", json!(1e9)),

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Method, Request};
 use serde_json::json;
 use vmint_api::http::Origin;
-use vmint_api::http::limits::JSON_BODY_MAX_BYTES;
+use vmint_api::http::limits::CHECKOUT_BODY_MAX_BYTES;
 
 use crate::support::Harness;
 
@@ -144,7 +144,7 @@ async fn unknown_fields_and_parameters_are_refused_by_name() {
 #[tokio::test]
 async fn a_body_above_its_limit_is_refused_whether_it_says_its_size_or_not() {
     let harness = Harness::start().await;
-    let large = "x".repeat(JSON_BODY_MAX_BYTES + 1);
+    let large = "x".repeat(CHECKOUT_BODY_MAX_BYTES + 1);
     let declared = Request::post("/v1/sandboxes")
         .extension(Origin::Unix)
         .header("content-type", "application/json")

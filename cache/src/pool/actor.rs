@@ -25,9 +25,10 @@ use super::message::{Ask, LeaseTimes, Message, Outbox, Refused, Sizes};
 use super::tasks;
 use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::node::Node;
-use crate::sandbox::{Sandbox, lease_record};
+use crate::sandbox::Sandbox;
 use crate::spec::PoolSpec;
 use crate::sync::lock;
+use crate::uniqueness::Unique;
 use crate::view::SandboxView;
 
 /// Is told that clones cannot be made from a generation.
@@ -101,7 +102,7 @@ impl Actor {
     fn take(&mut self, message: Message) {
         match message {
             Message::Checkout { ticket, ask, reply } => self.checkout(ticket, ask, reply),
-            Message::Launched { clone, vm } => self.launched(clone, vm),
+            Message::Launched { clone, vm, unique } => self.launched(clone, vm, unique),
             Message::LaunchFailed { clone, failure } => self.launch_failed(clone, &failure),
             Message::Happened(event) => self.happened(event),
             Message::Renew { clone, ttl, reply } => drop(reply.send(self.renew(clone, ttl))),
@@ -132,10 +133,11 @@ impl Actor {
         self.happened(Event::Checkout { ticket, terms });
     }
 
-    fn launched(&mut self, clone: CloneKey, vm: Arc<dyn LiveClone>) {
+    fn launched(&mut self, clone: CloneKey, vm: Arc<dyn LiveClone>, unique: Unique) {
         self.work.launches.remove(&clone);
         if let Some(entry) = lock(&self.ledger).entries.get_mut(&clone) {
             entry.vm = Some(Arc::clone(&vm));
+            entry.unique = Some(unique);
         }
         self.node
             .spawn(tasks::watch(clone, vm, self.outbox.clone()));
@@ -157,7 +159,9 @@ impl Actor {
         self.happened(Event::Renewed { clone, ttl });
         let sandbox = self.sandbox(clone)?;
         let view = sandbox.renew(LeaseTimes::begin(ttl).expires_at)?;
-        if let Err(error) = sandbox.vm().record(lease_record(&view)) {
+        let times = (view.leased_at, view.expires_at);
+        let record = sandbox.lease_record(times, view.source, view.metadata.clone());
+        if let Err(error) = sandbox.vm().record(record) {
             warn!(id = view.id, %error, "the renewed lease was not recorded");
         }
         Some(view)

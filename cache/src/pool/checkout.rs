@@ -1,13 +1,14 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> hostname ---> devices ---> record ---> Lease
-//!   ^            |                  |           |            |            |
-//!   |            | refused          +-----------+-- unfit ---+------------+
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> bind ---> sockets ---> devices ---> record ---> Lease
+//!   ^            |                  |           |          |          |            |            |
+//!   |            | refused          +-----------+- unfit --+----------+------------+------------+
 //!   |            v                                    |
 //!   |          error                                  v
 //!   +--------- once more, ahead of all others --- the clone is ended
 //! ```
+//! What the guest itself says no to (a path that is a folder) is said no to at once: another clone would say the same.
 //! The steps after the grant are taken in the caller's task, so the pool goes on meanwhile.
 
 use std::collections::BTreeMap;
@@ -22,17 +23,18 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{AttachError, Binding};
+use vmint_factory::{AttachError, BindError, Binding, RequestKey};
 
 use crate::devices::{DevicesError, Held};
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
-use crate::mint::{LeaseFacts, RecordState};
-use crate::request::OnEmpty;
+use crate::mint::LiveClone;
+use crate::request::{OnEmpty, SocketOwner};
 use crate::spec::Standby;
 use crate::view::SandboxView;
 
-/// How long a guest may take to be made fit: to be resumed, or to take a hostname. It takes some milliseconds.
+/// How long a guest may take to be made fit: to be resumed, or bound. It takes some milliseconds, and with megabytes of
+/// files some tenths of a second.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long devices may take to be plugged and seen; what they wait for has deadlines of its own, in all shorter. Also how
 /// long a clone that was not given them may take to be gone.
@@ -48,7 +50,9 @@ pub(crate) struct Order {
     pub wait: Duration,
     /// `None` lasts until the release.
     pub ttl: Option<Duration>,
-    pub hostname: Option<String>,
+    pub binding: Binding,
+    pub owner: Option<SocketOwner>,
+    pub idempotency: Option<RequestKey>,
     pub metadata: BTreeMap<String, String>,
     /// Open, and claimed.
     pub devices: Option<Held>,
@@ -189,14 +193,12 @@ impl Pool {
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
         }
-        if let Some(hostname) = &order.hostname {
+        if order.binding != Binding::default() {
             grant.touch();
-            let binding = Binding {
-                hostname: Some(hostname.clone()),
-                ..Binding::default()
-            };
-            let set = within(vm.bind(&binding)).await;
-            set.map_err(|source| Unfit::unprepared("the guest did not take the hostname", source))?;
+            bind(&*vm, &order.binding).await?;
+        }
+        if let Some(owner) = order.owner {
+            give_sockets(grant, owner)?;
         }
         if let Some(devices) = &order.devices {
             self.attach(grant, devices).await?;
@@ -241,6 +243,7 @@ impl Pool {
             hostname: identity.hostname,
             machine_id: identity.machine_id,
             console_socket: facts.console_socket,
+            runtime_socket: facts.runtime_socket,
             created_at: facts.created_at,
             leased_at: times.leased_at,
             expires_at: times.expires_at,
@@ -257,20 +260,52 @@ impl Pool {
     }
 }
 
+async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
+    const WHAT: &str = "the guest cannot be bound as asked";
+    let failed = |source| Unfit::unprepared("the guest could not be bound", source);
+    match timeout(PREPARE_DEADLINE, vm.bind(binding)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ (BindError::Refused { .. } | BindError::Unsupported { .. }))) => {
+            let reason = error.to_string();
+            Err(Unfit::Refused(CheckoutError::Refused {
+                what: WHAT,
+                reason,
+            }))
+        }
+        Ok(Err(BindError::Guest(error))) => Err(failed(error.into())),
+        Err(_) => Err(failed(too_slow(PREPARE_DEADLINE))),
+    }
+}
+
+/// From here on the clone is somebody's: nobody else may get it.
+fn give_sockets(grant: &mut Grant, owner: SocketOwner) -> Result<(), Unfit> {
+    match grant.vm().give_sockets(owner) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            grant.touch();
+            Ok(())
+        }
+        Err(error) => {
+            grant.touch();
+            let what = "its sockets could not be given to the caller";
+            Err(Unfit::unprepared(what, error.into()))
+        }
+    }
+}
+
 fn record(grant: &mut Grant, order: &Order) -> Result<(), Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
     } = grant.times();
-    let metadata = order.metadata.clone();
-    let lease = LeaseFacts {
-        leased_at,
-        expires_at,
-        metadata,
-        source: grant.source().as_str(),
-    };
+    let sandbox = grant.sandbox();
+    if let Some(key) = &order.idempotency {
+        sandbox.named_by(key.clone());
+    }
+    let times = (leased_at, expires_at);
+    let lease = sandbox.lease_record(times, grant.source(), order.metadata.clone());
     grant.recorded();
-    let recorded = grant.vm().record(RecordState::Leased(lease));
+    let recorded = grant.vm().record(lease);
     recorded.map_err(|error| {
         grant.touch();
         Unfit::unprepared("the lease could not be recorded", error.into())

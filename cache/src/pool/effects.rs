@@ -13,6 +13,7 @@ use super::grant::Grant;
 use super::ledger::Entry;
 use super::message::{LeaseTimes, Refused};
 use super::tasks::{self, Launch};
+use crate::events::Happening;
 use crate::mint::{LaunchOrder, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::spec::Standby;
@@ -98,6 +99,7 @@ impl Actor {
                 id,
                 epoch,
                 vm: None,
+                unique: None,
                 sandbox: None,
             },
         );
@@ -154,6 +156,12 @@ impl Actor {
         self.end_sandbox(clone, why.as_str());
         if let Some(vm) = self.machine(clone) {
             let id = vm.facts().id;
+            let (clone_id, reason) = (id.to_string(), why.as_str());
+            let what = Happening::CloneEnded {
+                clone: clone_id,
+                reason,
+            };
+            self.node.events.tell(self.pool.template(), what);
             match why {
                 EndReason::Died => {
                     let how = vm.ended().now_or_never().unwrap_or_default();
@@ -175,6 +183,12 @@ impl Actor {
         if let Some(sandbox) = sandbox {
             self.node.sandboxes.leave(&sandbox);
             sandbox.end(why);
+            if let Some(view) = sandbox.view() {
+                self.node.repeats.ended(&view.id);
+                let (sandbox, reason) = (view.id, why);
+                let what = Happening::Release { sandbox, reason };
+                self.node.events.tell(self.pool.template(), what);
+            }
         }
     }
 

@@ -64,6 +64,11 @@ impl Grant {
         self.sandbox.vm()
     }
 
+    /// The sandbox that it becomes.
+    pub(crate) fn sandbox(&self) -> Arc<Sandbox> {
+        Arc::clone(&self.sandbox)
+    }
+
     /// Its generation.
     pub(super) fn generation(&self) -> &GenerationFacts {
         self.generation.facts()

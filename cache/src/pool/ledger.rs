@@ -11,6 +11,7 @@ use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, State};
 use super::message::Refused;
 use crate::mint::{LiveClone, LiveGeneration};
 use crate::sandbox::Sandbox;
+use crate::uniqueness::Unique;
 use crate::view::{CloneState, CloneView, PoolView};
 
 /// What a clone's number stands for.
@@ -19,6 +20,8 @@ pub(super) struct Entry {
     pub epoch: Epoch,
     /// Known once it was made.
     pub vm: Option<Arc<dyn LiveClone>>,
+    /// Its marks, from when it was made until it is gone.
+    pub unique: Option<Unique>,
     /// While it is leased.
     pub sandbox: Option<Arc<Sandbox>>,
 }

@@ -13,6 +13,7 @@ use super::core::{CloneKey, Event, Ticket};
 use super::grant::Grant;
 use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::request::OnEmpty;
+use crate::uniqueness::Unique;
 use crate::view::SandboxView;
 
 /// Messages that may wait for the actor. It takes some microseconds for each, so a full channel is a burst, and the
@@ -31,6 +32,7 @@ pub(super) enum Message {
     Launched {
         clone: CloneKey,
         vm: Arc<dyn LiveClone>,
+        unique: Unique,
     },
     /// A clone could not be made.
     LaunchFailed {

@@ -13,9 +13,12 @@ use vmint_factory::Phase;
 
 use super::core::{CloneKey, Event};
 use super::message::{Message, Outbox};
+use crate::error::BoxError;
+use crate::events::Happening;
 use crate::mint::{CloneFailure, LaunchOrder, LiveClone, LiveGeneration, RecordState};
 use crate::node::Node;
 use crate::telemetry::StartPath;
+use crate::uniqueness::{Duplicate, Unique};
 
 /// The longest that a launch may take. Each of its steps has a deadline of its own, much shorter; this one is for the
 /// sum of them, commands of `on_clone` included.
@@ -71,7 +74,7 @@ pub(super) struct Launch {
 
 /// How a launch ended.
 enum Launched {
-    Up(Arc<dyn LiveClone>),
+    Up(Arc<dyn LiveClone>, Unique),
     Failed(CloneFailure),
     Abandoned,
 }
@@ -90,14 +93,26 @@ pub(super) async fn launch(node: Arc<Node>, launch: Launch, outbox: Outbox) {
         },
     );
     let message = match make(&node, &launch).await {
-        Launched::Up(vm) => {
+        Launched::Up(vm, unique) => {
+            let facts = vm.facts();
             node.telemetry
-                .startup(&launch.template, StartPath::Clone, &vm.facts().phases);
-            Message::Launched { clone, vm }
+                .startup(&launch.template, StartPath::Clone, &facts.phases);
+            let what = Happening::CloneReady {
+                clone: facts.id.to_string(),
+                took: facts.phases.total,
+            };
+            node.events.tell(&launch.template, what);
+            Message::Launched { clone, vm, unique }
         }
         Launched::Failed(failure) => {
             warn!(vm = %launch.order.id, phase = failure.phase.as_str(), error = %failure, "a clone could not be made");
             node.telemetry.clone_failed(&launch.template, failure.phase);
+            let what = Happening::CloneFailed {
+                clone: launch.order.id.to_string(),
+                phase: failure.phase,
+                reason: Happening::reason_of(&failure.to_string()),
+            };
+            node.events.tell(&launch.template, what);
             Message::LaunchFailed { clone, failure }
         }
         Launched::Abandoned => Message::Happened(Event::Ended { clone }),
@@ -130,24 +145,37 @@ async fn make(node: &Node, launch: &Launch) -> Launched {
             vm.end().await;
             Launched::Abandoned
         }
-        Ok(vm) => recorded(vm).await,
+        Ok(vm) => match unique(node, &*vm) {
+            Ok(unique) => recorded(vm, unique).await,
+            Err(duplicate) => unmade(vm, Phase::Identity, duplicate.into()).await,
+        },
         Err(failure) => Launched::Failed(failure),
     }
 }
 
 /// A clone counts as made when its record says that it is ready.
-async fn recorded(vm: Arc<dyn LiveClone>) -> Launched {
+async fn recorded(vm: Arc<dyn LiveClone>, unique: Unique) -> Launched {
     match vm.record(RecordState::Ready) {
-        Ok(()) => Launched::Up(vm),
-        Err(error) => {
-            vm.end().await;
-            Launched::Failed(CloneFailure {
-                phase: Phase::Total,
-                damage: false,
-                source: Box::new(error),
-            })
-        }
+        Ok(()) => Launched::Up(vm, unique),
+        Err(error) => unmade(vm, Phase::Total, error.into()).await,
     }
+}
+
+/// No two living clones of the node may be the same.
+fn unique(node: &Node, vm: &dyn LiveClone) -> Result<Unique, Duplicate> {
+    let facts = vm.facts();
+    node.uniqueness
+        .enter(&facts.id, &vm.identity(), &facts.digest)
+}
+
+/// Ends a clone that was made, and is none.
+async fn unmade(vm: Arc<dyn LiveClone>, phase: Phase, source: BoxError) -> Launched {
+    vm.end().await;
+    Launched::Failed(CloneFailure {
+        phase,
+        damage: false,
+        source,
+    })
 }
 
 async fn abandoned_for_long(launch: &Launch) {

@@ -15,6 +15,7 @@ use super::builds::Build;
 use super::status::{Status, Work};
 use crate::backoff::Backoff;
 use crate::error::BoxError;
+use crate::events::Happening;
 use crate::mint::{FoundGeneration, LiveGeneration, StepReport};
 use crate::node::Node;
 use crate::pool::Pool;
@@ -108,7 +109,9 @@ impl Keeper {
         let Ok(_turn) = node.building.acquire().await else {
             return;
         };
-        info!(build = build.view().id, "the build begins");
+        let id = build.view().id;
+        info!(build = id, "the build begins");
+        self.tell(Happening::BuildStarted { build: id });
         let begun = Instant::now();
         let progress = Arc::clone(build);
         let report: StepReport = Arc::new(move |step| {
@@ -134,6 +137,11 @@ impl Keeper {
         self.take(generation).await;
         self.status.build_ended();
         build.succeed(&facts);
+        self.tell(Happening::BuildSucceeded {
+            build: build.view().id,
+            generation: facts.id.to_string(),
+            took,
+        });
     }
 
     fn failed(&mut self, build: &Build, why: &BoxError, took: Duration) {
@@ -150,7 +158,15 @@ impl Keeper {
             "when asked".to_owned()
         };
         error!(error = why, next, "the build has failed");
+        self.tell(Happening::BuildFailed {
+            build: build.view().id,
+            reason: Happening::reason_of(&why),
+        });
         build.fail(why);
+    }
+
+    fn tell(&self, what: Happening) {
+        self.node.events.tell(&self.spec.name, what);
     }
 
     /// Makes a generation the current one, and lets go of the one before it.

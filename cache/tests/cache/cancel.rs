@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures::future::poll_immediate;
 use tokio::task::yield_now;
-use vmint_cache::{CheckoutError, CheckoutRequest, Lease, OnEmpty};
+use vmint_cache::{Binding, CheckoutError, CheckoutRequest, Lease, OnEmpty};
 
 use crate::bench::{Bench, pool_spec, request};
 use crate::fake::Launch;
@@ -53,7 +53,10 @@ async fn a_thousand_combinations(target: u32) {
             } else {
                 OnEmpty::Wait
             },
-            hostname: (nth == 1 && combination % 2 == 0).then(|| "job".to_owned()),
+            binding: Binding {
+                hostname: (nth == 1 && combination % 2 == 0).then(|| "job".to_owned()),
+                ..Binding::default()
+            },
             ..request()
         };
         let checkouts = (0..3).map(|nth| {

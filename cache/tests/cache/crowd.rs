@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::timeout;
-use vmint_cache::{Cache, CheckoutRequest, OnEmpty, PoolSpec};
+use vmint_cache::{Binding, Cache, CheckoutRequest, OnEmpty, PoolSpec};
 
 use crate::bench::{Bench, pool_spec, request};
 use crate::fake::{FakeFactory, Launch};
@@ -26,7 +26,10 @@ async fn one_client(seed: u64, cache: Cache, factory: Arc<FakeFactory>, held: He
         let patience = Duration::from_micros(rng.random_range(0..3_000));
         let ask = CheckoutRequest {
             on_empty,
-            hostname,
+            binding: Binding {
+                hostname,
+                ..Binding::default()
+            },
             ..request()
         };
         let Ok(Ok(lease)) = timeout(patience, cache.checkout(ask)).await else {

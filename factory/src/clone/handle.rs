@@ -13,7 +13,7 @@ use crate::clock::WallNs;
 use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{
     Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
+    FileReader, FileWriter, GuestError, Identity, IdentityDigest, IdentityOrder, StreamRequest,
 };
 use crate::template::Generation;
 use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
@@ -37,6 +37,8 @@ pub struct Vm {
     turns: Semaphore,
     /// What it has by now. Held while it grows.
     pub(super) size: tokio::sync::Mutex<Size>,
+    /// What it said of itself when it was made.
+    digest: IdentityDigest,
     /// Changed in one assignment each: a reader sees the old value or the new one.
     identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
@@ -47,7 +49,7 @@ impl Vm {
         live: LiveVm,
         generation: Arc<Generation>,
         agent: Agent,
-        identity: Identity,
+        (identity, digest): (Identity, IdentityDigest),
         phases: Phases,
     ) -> Self {
         Self {
@@ -58,6 +60,7 @@ impl Vm {
             created_at: Timestamp::now(),
             agent: tokio::sync::Mutex::new(agent),
             turns: Semaphore::new(COMMANDS_AT_ONCE),
+            digest,
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
@@ -88,6 +91,12 @@ impl Vm {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What its guest made of its new random numbers.
+    #[must_use]
+    pub fn identity_digest(&self) -> &IdentityDigest {
+        &self.digest
     }
 
     /// Where the time of its start went.
@@ -318,6 +327,20 @@ impl Vm {
         });
         recorded.map_err(|source| AttachError::Record { source })?;
         Ok(attached)
+    }
+
+    /// Gives its console's and its runtime's sockets to a user of the host: theirs alone, mode 0600. Returns whether
+    /// they changed hands. They do not where they are that user's already, or where the service is no root: a plain user
+    /// can give nothing away, so the sockets stay the service's own.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn give_sockets(&self, uid: u32, gid: u32) -> io::Result<bool> {
+        crate::vm::give_sockets(
+            self.live.dir(),
+            &[self.console_socket(), self.runtime_socket()],
+            (uid, gid),
+        )
     }
 
     /// Stops its virtual CPUs.

@@ -256,7 +256,7 @@ impl<'a> Making<'a> {
             live,
             Arc::clone(self.generation),
             agent,
-            identity,
+            (identity, proof.digest()),
             self.phases,
         ))
     }

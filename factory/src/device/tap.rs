@@ -38,8 +38,8 @@ pub(super) fn open_tap(name: &str, caller: &Caller) -> Result<OwnedFd, DeviceErr
         .map_err(|e| refused(format!("/dev/net/tun cannot be opened: {}", describe(&e))))?;
     sys::connect_tap(&tun, name).map_err(|e| refused(describe(&e)))?;
     // It may have gone since, and the kernel have made another in its place, which goes with the descriptor.
-    let is_the_same = Seen::look(name)
-        .is_ok_and(|now| (now.index, now.owner) == (seen.index, seen.owner));
+    let is_the_same =
+        Seen::look(name).is_ok_and(|now| (now.index, now.owner) == (seen.index, seen.owner));
     if !is_the_same {
         return Err(refused("it has changed meanwhile".to_owned()));
     }

@@ -30,7 +30,7 @@ pub(crate) use agent::Agent;
 pub use agent::AgentKind;
 pub use error::GuestError;
 pub use exec::{ExecError, ExecOutcome, ExecRequest};
-pub use identity::Identity;
+pub use identity::{Identity, IdentityDigest};
 pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use lively::{
     BindError, Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter,

@@ -1,9 +1,9 @@
 //! The directory of one virtual machine.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -33,20 +33,20 @@ impl VmDir {
         run_dir.join(VMS)
     }
 
-    /// Makes the directory of a new machine: nobody but us can enter it. The machine gets its sockets as open
-    /// descriptors, so it needs no right to the directory.
+    /// Makes the directory of a new machine: nobody but us can enter it, and nobody but us could use what is in it. The
+    /// machine gets its sockets as open descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
         let path = Self::all(run_dir).join(id.as_str());
         DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(0o711)
             .create(Self::all(run_dir))?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let dir = Self { path };
         let ends = DirEnds {
-            monitor: UnixListener::bind(dir.monitor())?.into(),
-            agent: UnixListener::bind(dir.agent())?.into(),
-            console: UnixListener::bind(dir.console())?.into(),
+            monitor: own_socket(&dir.monitor())?,
+            agent: own_socket(&dir.agent())?,
+            console: own_socket(&dir.console())?,
             console_log: dir.open_console_log()?.into(),
         };
         Ok((dir, ends))
@@ -79,6 +79,14 @@ impl VmDir {
     pub(crate) fn console_log(&self) -> PathBuf {
         self.path.join("console.log")
     }
+}
+
+/// A listening socket that nobody but us can connect to, whatever our umask: others may pass through the directory
+/// once a socket in it was given away.
+fn own_socket(path: &Path) -> io::Result<OwnedFd> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener.into())
 }
 
 impl Drop for VmDir {

@@ -17,12 +17,14 @@ mod console;
 mod dir;
 mod live;
 mod owner;
+mod ownership;
 mod record;
 mod sweep;
 
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
 pub use owner::VmEnd;
+pub(crate) use ownership::give_sockets;
 pub(crate) use record::Role;
-pub use record::{LeaseRecord, RecordedState};
+pub use record::{LeaseRecord, RecordedState, RequestKey};
 pub(crate) use sweep::sweep;

@@ -1,9 +1,9 @@
 //! `vm.json`: what there is to know about a machine when the service that made it is gone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -58,6 +58,20 @@ pub struct LeaseRecord {
     pub source: String,
     /// What the runtime wrote on it.
     pub metadata: BTreeMap<String, String>,
+    /// What the request was named by, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<RequestKey>,
+}
+
+/// What a checkout was named by, so that the same one is not done twice: digests alone, since the request may have
+/// secrets in it. That of the body is keyed with the name itself, which is kept nowhere, so it can be neither looked up
+/// nor guessed from what is here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// Of the name.
+    pub key: String,
+    /// Of the request's body.
+    pub body: String,
 }
 
 /// The content of `vm.json`.
@@ -142,10 +156,15 @@ fn padded(record: &VmRecord) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a new file in the place of an old one.
+/// Puts a new file in the place of an old one: the service's alone, since it has what runtimes wrote on it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let fresh = path.with_extension("json.new");
-    let file = File::create(&fresh)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all_at(bytes, 0)?;
     fs::rename(fresh, path)?;
     Ok(file)
@@ -181,6 +200,7 @@ mod tests {
             expires_at: None,
             source: "pool".into(),
             metadata: BTreeMap::from([("k".to_owned(), value)]),
+            idempotency: None,
         }
     }
 

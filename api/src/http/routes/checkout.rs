@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use vmint_cache::{CheckoutRequest, OnEmpty};
+use vmint_cache::{Binding, CheckoutRequest, OnEmpty};
 
+use super::binding::{FileBody, check_env, check_files, check_hostname, quiet_env, quiet_files};
 use super::unknown_template;
 use crate::http::body::Payload;
 use crate::http::limits::{
-    HOSTNAME_MAX_BYTES, METADATA_MAX_BYTES, METADATA_MAX_ENTRIES, TTL_MAX, WAIT_DEFAULT, WAIT_MAX,
+    CHECKOUT_BODY_MAX_BYTES, METADATA_MAX_BYTES, METADATA_MAX_ENTRIES, TTL_MAX, WAIT_DEFAULT,
+    WAIT_MAX,
 };
 use crate::http::problem::Problem;
 use crate::http::service::Service;
@@ -49,19 +51,20 @@ pub(in crate::http) struct CheckoutBody {
     /// What to do when none is ready.
     #[serde(deserialize_with = "null_is_absent")]
     on_empty: OnEmptyBody,
-    /// A name for the guest.
+    /// A name for the guest: labels of letters, digits and inner dashes, with dots between them, at most 64 bytes.
     #[schema(example = "job-17")]
     hostname: Option<String>,
     /// Kept with the sandbox and shown with it.
     #[schema(example = json!({"k": "v"}))]
     #[serde(deserialize_with = "null_is_absent")]
     metadata: BTreeMap<String, String>,
-    /// Reserved: not possible yet.
-    #[serde(deserialize_with = "null_is_absent")]
+    /// The environment of every command, kept in the guest alone: at most 256 variables and 128 KiB.
+    #[schema(example = json!({"K": "v"}))]
+    #[serde(deserialize_with = "quiet_env")]
     env: BTreeMap<String, String>,
-    /// Reserved: not possible yet.
-    #[schema(value_type = Vec<Object>)]
-    #[serde(deserialize_with = "null_is_absent")]
+    /// Small files, written before the answer: at most 64, and 4 MiB in all.
+    #[schema(value_type = Vec<FileBody>)]
+    #[serde(deserialize_with = "quiet_files")]
     files: Vec<Map<String, Value>>,
     /// Reserved: not possible yet.
     #[schema(value_type = Vec<Object>)]
@@ -88,6 +91,7 @@ pub(in crate::http) enum OnEmptyBody {
 }
 
 impl Payload for CheckoutBody {
+    const MAX_BYTES: usize = CHECKOUT_BODY_MAX_BYTES;
     const EMPTY: Option<fn() -> Self> = Some(Self::default);
 }
 
@@ -107,15 +111,18 @@ impl CheckoutBody {
             on_empty: self.on_empty.into(),
             wait: self.wait_ms.map_or(Ok(WAIT_DEFAULT), parse_wait)?,
             ttl: self.ttl_s.map(parse_ttl).transpose()?,
-            hostname: self.hostname.map(check_hostname).transpose()?,
+            binding: Binding {
+                hostname: self.hostname.map(check_hostname).transpose()?,
+                env: check_env(self.env)?,
+                files: check_files(self.files)?,
+            },
             metadata: self.metadata,
+            ..CheckoutRequest::default()
         })
     }
 
     fn refuse_reserved(&self) -> Result<(), Problem> {
         let reserved = [
-            ("env", self.env.is_empty()),
-            ("files", self.files.is_empty()),
             ("nics", self.nics.is_empty()),
             ("disks", self.disks.is_empty()),
         ];
@@ -177,24 +184,6 @@ fn check_size(field: &str, asked: Option<u64>, own: u64) -> Result<(), Problem> 
     }
 }
 
-/// The letters of host names, in labels of at most 63.
-fn check_hostname(name: String) -> Result<String, Problem> {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if name.len() <= HOSTNAME_MAX_BYTES && name.split('.').all(is_label) {
-        return Ok(name);
-    }
-    Err(Problem::invalid(format!(
-        "hostname must be letters, digits, dashes and dots, at most {HOSTNAME_MAX_BYTES} bytes"
-    )))
-}
-
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem> {
     let bytes: usize = metadata
         .iter()
@@ -240,26 +229,6 @@ mod tests {
             parse_wait(1e9).expect_err("too long").code(),
             Code::NotPossible
         );
-    }
-
-    #[test]
-    fn hostnames_have_the_letters_of_hostnames() {
-        for good in ["job-17", "a", "a.b.c", "UPPER"] {
-            assert!(check_hostname(good.to_owned()).is_ok(), "{good:?}");
-        }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "a..b",
-            "a b",
-            "a\n",
-            "ä",
-            &"a".repeat(64),
-            &"a.".repeat(33),
-        ] {
-            assert!(check_hostname(bad.to_owned()).is_err(), "{bad:?}");
-        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The handlers, a file for each noun. Each reads its request, asks the cache, and shows what came of it.
 
+mod binding;
 pub(super) mod builds;
 mod checkout;
 pub(super) mod console;

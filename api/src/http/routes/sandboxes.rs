@@ -1,17 +1,20 @@
 //! Sandboxes: checkout, list, show, renew, release.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use vmint_cache::SocketOwner;
 
 use super::checkout::{CheckoutBody, parse_ttl};
 use super::unknown_sandbox;
 use crate::http::body::{Json, Payload};
 use crate::http::failure::Failure;
 use crate::http::openapi;
+use crate::http::origin::Peer;
 use crate::http::params::{Name, NoParams, Params};
 use crate::http::problem::Problem;
 use crate::http::service::Service;
@@ -67,13 +70,15 @@ pub(in crate::http) async fn list(
 pub(in crate::http) async fn checkout(
     State(service): State<Service>,
     _: NoParams,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Json(body): Json<CheckoutBody>,
 ) -> Result<Response, Problem> {
     if headers.contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::not_yet("the Idempotency-Key header"));
     }
-    let request = body.into_request(&service)?;
+    let mut request = body.into_request(&service)?;
+    request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let lease = service
         .cache()

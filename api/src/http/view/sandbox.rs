@@ -61,12 +61,15 @@ pub struct Sandbox {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Sockets of a sandbox.
+/// Sockets of a sandbox. They belong to the user who checked it out over the Unix socket, else to the service.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sockets {
     /// Its serial console.
     #[schema(example = "/run/vmint/vm/bcdfghjkmnpq/console.sock")]
     pub console: String,
+    /// The port `vmint.runtime.0` of the guest.
+    #[schema(example = "/run/vmint/vm/bcdfghjkmnpq/runtime.sock")]
+    pub runtime: String,
 }
 
 /// A start by phase, milliseconds; a phase that did not happen is 0.
@@ -112,6 +115,7 @@ impl From<SandboxView> for Sandbox {
             machine_id: view.machine_id,
             sockets: Sockets {
                 console: view.console_socket.display().to_string(),
+                runtime: view.runtime_socket.display().to_string(),
             },
             created_at: shown(view.created_at),
             leased_at: shown(view.leased_at),

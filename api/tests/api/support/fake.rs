@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
     ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter,
-    FoundGeneration, GenerationFacts, GuestError, Identity, LaunchOrder, LiveClone, LiveGeneration,
-    Mint, RecordState, StepReport, StreamRequest,
+    FoundGeneration, GenerationFacts, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
+    LiveGeneration, Mint, RecordState, SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
@@ -29,6 +29,11 @@ pub(crate) struct FakeFactory {
     pub(crate) builds_fail: AtomicBool,
     /// Whether a generation is on disk at the start.
     pub(crate) on_disk: AtomicBool,
+    /// What was bound last, and to whom sockets were given last.
+    pub(crate) bound: Mutex<Binding>,
+    pub(crate) owner: Mutex<Option<SocketOwner>>,
+    /// The last record of any machine.
+    pub(crate) recorded: Mutex<Option<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
 }
@@ -40,6 +45,9 @@ impl FakeFactory {
             builds: watch::Sender::new(true),
             builds_fail: AtomicBool::new(false),
             on_disk: AtomicBool::new(true),
+            bound: Mutex::default(),
+            owner: Mutex::default(),
+            recorded: Mutex::default(),
             alive: Arc::default(),
         })
     }
@@ -57,7 +65,10 @@ impl FakeFactory {
         Ok(Generation::made())
     }
 
-    async fn launch(&self, order: LaunchOrder) -> Result<Arc<dyn LiveClone>, CloneFailure> {
+    async fn launch(
+        self: &Arc<Self>,
+        order: LaunchOrder,
+    ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         open(&self.launches).await;
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (id, hostname) = (order.id, Mutex::new(order.hostname));
@@ -66,6 +77,7 @@ impl FakeFactory {
             hostname,
             end: watch::Sender::new(None),
             alive: self.alive.clone(),
+            factory: Arc::clone(self),
         }))
     }
 }
@@ -147,6 +159,7 @@ struct Machine {
     hostname: Mutex<String>,
     end: watch::Sender<Option<String>>,
     alive: Arc<AtomicUsize>,
+    factory: Arc<FakeFactory>,
 }
 
 impl Machine {
@@ -224,6 +237,10 @@ impl LiveClone for Machine {
                 total: Duration::from_millis(80),
                 ..Phases::default()
             },
+            digest: IdentityDigest {
+                random: self.id.to_string(),
+                uuid: format!("uuid {}", self.id),
+            },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
@@ -232,7 +249,7 @@ impl LiveClone for Machine {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: format!("{:f<32}", self.id.to_string()),
         }
     }
 
@@ -254,6 +271,12 @@ impl LiveClone for Machine {
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
         async move {
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            *self.factory.bound.lock().unwrap() = binding.clone();
             let Some(name) = &binding.hostname else {
                 return Ok(());
             };
@@ -294,11 +317,17 @@ impl LiveClone for Machine {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
     }
 
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        *self.factory.owner.lock().unwrap() = Some(owner);
+        Ok(true)
+    }
+
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
         async { Ok(()) }.boxed()
     }
 
-    fn record(&self, _: RecordState) -> io::Result<()> {
+    fn record(&self, state: RecordState) -> io::Result<()> {
+        *self.factory.recorded.lock().unwrap() = Some(state);
         Ok(())
     }
 

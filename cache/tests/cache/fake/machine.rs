@@ -14,12 +14,15 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, FileError, FileReader, FileWriter, GuestError, Identity, LaunchOrder,
-    LiveClone, RecordState, StreamRequest,
+    ExecRequest, ExecStream, FileError, FileReader, FileWriter, GuestError, Identity,
+    IdentityDigest, LaunchOrder, LiveClone, RecordState, SocketOwner, StreamRequest,
 };
 use vmint_factory::{OpenDevices, Phases, VmId};
 
 use super::script::{Attach, Script};
+
+/// A user that no socket can be given to.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// One machine.
 pub(crate) struct Clone {
@@ -28,6 +31,9 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
+    pub digest: IdentityDigest,
+    pub owner: Mutex<Option<SocketOwner>>,
+    pub bound: Mutex<Vec<Binding>>,
     ends: bool,
     refuses_hostnames: bool,
     attach: Attach,
@@ -39,9 +45,12 @@ impl Clone {
     pub(super) fn new(order: LaunchOrder, script: &mut Script) -> Self {
         Self {
             id: order.id.clone(),
+            digest: script.next_digest(&order.id),
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
+            owner: Mutex::default(),
+            bound: Mutex::default(),
             ends: script.ends,
             refuses_hostnames: script.next_refuses_hostnames(),
             attach: script.next_attach(),
@@ -96,6 +105,7 @@ impl LiveClone for Handle {
             pid: 1,
             created_at: Timestamp::now(),
             phases: Phases::default(),
+            digest: self.0.digest.clone(),
             console_socket: PathBuf::from("/run/vmint/console"),
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
@@ -104,7 +114,7 @@ impl LiveClone for Handle {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.0.hostname.lock().unwrap().clone(),
-            machine_id: "f".repeat(32),
+            machine_id: self.0.id.to_string(),
         }
     }
 
@@ -159,6 +169,12 @@ impl LiveClone for Handle {
             if self.0.refuses_hostnames {
                 return Err(BindError::Guest(GuestError::Closed));
             }
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            self.0.bound.lock().unwrap().push(binding.clone());
             if let Some(name) = &binding.hostname {
                 name.clone_into(&mut self.0.hostname.lock().unwrap());
             }
@@ -205,6 +221,14 @@ impl LiveClone for Handle {
         _: u32,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
+    }
+
+    fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
+        if owner.uid == NOBODY {
+            return Err(io::Error::other("not permitted"));
+        }
+        *self.0.owner.lock().unwrap() = Some(owner);
+        Ok(true)
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

@@ -6,4 +6,5 @@ mod machine;
 mod script;
 
 pub(crate) use factory::{FakeFactory, Shared};
+pub(crate) use machine::NOBODY;
 pub(crate) use script::{Attach, Build, Launch, OnDisk};

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use vmint_cache::IdentityDigest;
+use vmint_factory::VmId;
+
 /// How the next launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Launch {
@@ -54,6 +57,8 @@ pub(crate) struct Script {
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
     pub attaches: VecDeque<Attach>,
+    /// Machines whose random numbers are those of their template, counted down.
+    pub not_reseeded: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
 }
@@ -68,6 +73,7 @@ impl Default for Script {
             build: Build::Succeeds,
             hostnames_refused: 0,
             attaches: VecDeque::new(),
+            not_reseeded: 0,
             ends: true,
         }
     }
@@ -84,6 +90,20 @@ impl Script {
 
     pub(super) fn next_attach(&mut self) -> Attach {
         self.attaches.pop_front().unwrap_or(Attach::Succeeds)
+    }
+
+    /// What the next machine's random numbers come to.
+    pub(super) fn next_digest(&mut self, id: &VmId) -> IdentityDigest {
+        let random = if self.not_reseeded > 0 {
+            "the template's".to_owned()
+        } else {
+            id.to_string()
+        };
+        self.not_reseeded = self.not_reseeded.saturating_sub(1);
+        IdentityDigest {
+            uuid: format!("uuid {random}"),
+            random,
+        }
     }
 
     /// Whether the next machine takes no hostname.

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::os::unix::fs::FileExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -139,36 +140,47 @@ async fn disks_and_interfaces_are_in_the_guest_and_what_it_writes_is_kept() -> a
     assert_eq!(&read, b"two");
     run("qemu-img", &["check", "-q", &image_text])?;
 
-    // All of it is free again, the tap too: another clone has it.
-    let devices = open(nics, disks).await?;
-    let vm = lab.mint(&generation, "next").await?;
-    vm.attach(&devices).await?;
-    vm.end().await;
+    // All of it is free again, the tap too.
+    drop(open(nics, disks).await?);
     refused_by_the_hypervisor(&lab, &generation, &image).await?;
     lab.close().await
 }
 
-/// An image whose header is right and whose rest is not, and one that changed after it was looked at.
+/// An image that was right when it was looked at, and has another when it is plugged: its owner may do that at any moment.
 async fn refused_by_the_hypervisor(
     lab: &Lab,
     generation: &std::sync::Arc<vmint_factory::Generation>,
     image: &Path,
 ) -> anyhow::Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).open(image)?;
+    // The hypervisor's user could read this one, and must not: it was not opened for it.
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let (data, other) = (folder.path().join("data"), folder.path().join("other"));
+    let option = format!("data_file={}", data.display());
+    let words = ["create", "-q", "-f", "qcow2", "-o", &option];
+    run(
+        "qemu-img",
+        &[&words[..], &[&other.display().to_string(), "64M"]].concat(),
+    )?;
+    std::fs::set_permissions(&data, Permissions::from_mode(0o666))?;
+
+    let devices = open(Vec::new(), vec![disk(image, DiskFormat::Qcow2, false)]).await?;
+    std::fs::write(image, std::fs::read(&other)?)?;
     let vm = lab.mint(generation, "other").await?;
-    let devices = open(Vec::new(), vec![disk(image, DiskFormat::Qcow2, false)]).await?;
-    // Incompatible feature: the data is in another file. Its owner may do that at any moment.
-    file.write_all_at(&[0b100], 79)?;
     let refused = vm.attach(&devices).await;
-    assert!(
-        matches!(refused, Err(AttachError::Refused { .. })),
-        "{refused:?}"
-    );
+    let Err(AttachError::Refused { reason, .. }) = refused else {
+        anyhow::bail!("{refused:?}");
+    };
+    assert!(reason.contains("names other files"), "{reason}");
     vm.end().await;
-    file.write_all_at(&[0], 79)?;
-    file.set_len(3000)?;
-    let vm = lab.mint(generation, "cut").await?;
+
+    let mut header = std::fs::read(image)?;
+    // No table of clusters where it says that it is.
+    header[79] = 0;
+    header[47] = 1;
+    std::fs::write(image, &header)?;
     let devices = open(Vec::new(), vec![disk(image, DiskFormat::Qcow2, false)]).await?;
+    let vm = lab.mint(generation, "damaged").await?;
     let refused = vm.attach(&devices).await;
     assert!(
         matches!(refused, Err(AttachError::Refused { .. })),

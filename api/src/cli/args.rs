@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::disk::{DiskArg, disk};
 use crate::config::{parse_duration, parse_size};
 use crate::telemetry::LogFormat;
 
@@ -215,6 +216,12 @@ pub(crate) struct CheckoutArgs {
     /// An environment variable of every command (not possible yet)
     #[arg(long, value_name = "K=V", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// A network interface: a tap of the host by name, or `user` for a network of the hypervisor's own
+    #[arg(long, value_name = "TAP|user")]
+    pub(crate) nic: Vec<String>,
+    /// A disk: a file or block device of the host; `:ro` for one that is only read, `:qcow2` for that format
+    #[arg(long, value_name = "PATH[:ro][:qcow2]", value_parser = disk)]
+    pub(crate) disk: Vec<DiskArg>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

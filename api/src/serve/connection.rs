@@ -12,6 +12,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::debug;
+use vmint_cache::Caller;
 
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
 use crate::http::{Origin, Peer};
@@ -23,15 +24,16 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
-    (origin, peer): (Origin, Option<Peer>),
+    (origin, peer): (Origin, Option<(Peer, Caller)>),
     close: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
-        if let Some(peer) = peer {
+        if let Some((peer, caller)) = peer.clone() {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(caller);
         }
         router.clone().call(request)
     });

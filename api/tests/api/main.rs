@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod checkout;
+mod devices;
 mod exec;
 mod listeners;
 mod metrics;

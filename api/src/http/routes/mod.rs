@@ -4,6 +4,7 @@ mod binding;
 pub(super) mod builds;
 mod checkout;
 pub(super) mod console;
+mod devices;
 pub(super) mod document;
 pub(super) mod exec;
 pub(super) mod health;

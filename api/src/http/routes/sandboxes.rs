@@ -7,7 +7,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use vmint_cache::SocketOwner;
+use vmint_cache::{Caller, SocketOwner};
 
 use super::checkout::{CheckoutBody, parse_ttl};
 use super::unknown_sandbox;
@@ -71,13 +71,14 @@ pub(in crate::http) async fn checkout(
     State(service): State<Service>,
     _: NoParams,
     peer: Option<Extension<Peer>>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
     Json(body): Json<CheckoutBody>,
 ) -> Result<Response, Problem> {
     if headers.contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::not_yet("the Idempotency-Key header"));
     }
-    let mut request = body.into_request(&service)?;
+    let mut request = body.into_request(&service, caller.map(|Extension(caller)| caller))?;
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let lease = service

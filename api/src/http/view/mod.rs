@@ -11,5 +11,5 @@ mod time;
 pub use build::{Build, BuildList};
 pub use exec::ExecResult;
 pub use pool::{Pool, PoolClone, PoolList};
-pub use sandbox::{Sandbox, SandboxList, Sockets, StartupMs};
+pub use sandbox::{Sandbox, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs};
 pub use template::{Generation, StaleField, Template, TemplateList};

@@ -8,16 +8,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, DeviceError,
-    DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError, FileReader,
-    FileWriter, Found, Generation, Identity, LeaseRecord, OpenDevices, Phase, RecordedState,
-    StreamRequest, TemplateSpec, Vm,
+    AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, ConsoleFollower,
+    DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError,
+    FileReader, FileWriter, Found, Generation, Identity, LeaseRecord, OpenDevices, Phase,
+    RecordedState, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
+    LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
 use crate::request::SocketOwner;
 
@@ -144,6 +144,12 @@ fn foreign() -> CloneFailure {
     }
 }
 
+impl ConsoleReader for ConsoleFollower {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Self::read(self)
+    }
+}
+
 /// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.
 struct Machine(Arc<Vm>);
 
@@ -238,6 +244,10 @@ impl LiveClone for Machine {
 
     fn console(&self) -> io::Result<Vec<u8>> {
         self.0.console()
+    }
+
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(self.0.follow_console()?))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {

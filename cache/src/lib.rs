@@ -16,6 +16,7 @@
 mod backoff;
 mod cache;
 mod command;
+mod console;
 mod devices;
 mod error;
 mod events;
@@ -38,6 +39,7 @@ mod uniqueness;
 mod view;
 
 pub use cache::{Cache, CheckedOut};
+pub use console::FollowedConsole;
 pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
@@ -46,8 +48,8 @@ pub use error::{
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    CloneFacts, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone,
-    LiveGeneration, Mint, RecordState, StepReport,
+    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
+    LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};

@@ -167,6 +167,15 @@ pub struct CloneFacts {
     pub runtime_socket: PathBuf,
 }
 
+/// Reads a console on and on.
+pub trait ConsoleReader: Send + 'static {
+    /// What came since the last call; nothing when nothing came. May block. It works when the clone is gone, too.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn read(&mut self) -> std::io::Result<Vec<u8>>;
+}
+
 /// What the clone's record on disk says of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordState {
@@ -247,6 +256,11 @@ pub trait LiveClone: Send + Sync + 'static {
     /// # Errors
     /// When the file cannot be read.
     fn console(&self) -> std::io::Result<Vec<u8>>;
+    /// Follows its console, from the oldest byte that is kept. May block.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    fn follow_console(&self) -> std::io::Result<Box<dyn ConsoleReader>>;
     /// Its private pages, bytes. May block.
     ///
     /// # Errors

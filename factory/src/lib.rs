@@ -66,5 +66,5 @@ pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
     Generation, Manifest, Recipe, RoomError, StaleField, VerifyReport,
 };
-pub use vm::{LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
+pub use vm::{ConsoleFollower, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::code::Code;
-use super::limits::{BODY_READ_TIMEOUT, DISCARD_MAX_BYTES, JSON_BODY_MAX_BYTES};
+use super::limits::{BODY_READ_TIMEOUT, DISCARD_IDLE, DISCARD_MAX_BYTES, JSON_BODY_MAX_BYTES};
 use super::problem::Problem;
 
 /// What can come as a body.
@@ -27,20 +27,29 @@ pub(super) struct Json<T>(pub(super) T);
 impl<T: Payload, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let whole = Whole::from_request(request, state).await?;
+        Ok(Self(whole.value))
+    }
+}
+
+/// A body, read, together with its bytes.
+pub(super) struct Whole<T> {
+    pub(super) value: T,
+    pub(super) bytes: Bytes,
+}
+
+impl<T: Payload, S: Sync> FromRequest<S> for Whole<T> {
+    type Rejection = Problem;
+
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
-        let bytes = timeout(BODY_READ_TIMEOUT, read(&head.headers, body, T::MAX_BYTES))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Problem::invalid(format!(
-                    "the body did not arrive within {} s",
-                    BODY_READ_TIMEOUT.as_secs()
-                )))
-            })?;
-        match T::EMPTY {
-            Some(empty) if bytes.is_empty() => Ok(Self(empty())),
-            _ => parse(&head.headers, &bytes).map(Self),
-        }
+        let bytes = read(&head.headers, body, T::MAX_BYTES).await?;
+        let value = match T::EMPTY {
+            Some(empty) if bytes.is_empty() => empty(),
+            _ => parse(&head.headers, &bytes)?,
+        };
+        Ok(Self { value, bytes })
     }
 }
 
@@ -94,15 +103,36 @@ async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, 
         }
         return Err(too_large());
     }
-    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
-    while let Some(data) = next(&mut body).await? {
-        if bytes.len() + data.len() > max {
+    let collected = timeout(BODY_READ_TIMEOUT, collect(&mut body, max, declared)).await;
+    let collected = collected.unwrap_or_else(|_| {
+        Err(Problem::invalid(format!(
+            "the body did not arrive within {} s",
+            BODY_READ_TIMEOUT.as_secs()
+        )))
+    })?;
+    match collected {
+        Some(bytes) => Ok(bytes),
+        None => {
             discard(body).await;
-            return Err(too_large());
+            Err(too_large())
+        }
+    }
+}
+
+/// The whole body; none when it is larger than it may be.
+async fn collect(
+    body: &mut Body,
+    max: usize,
+    declared: Option<usize>,
+) -> Result<Option<Bytes>, Problem> {
+    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
+    while let Some(data) = next(body).await? {
+        if bytes.len() + data.len() > max {
+            return Ok(None);
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.freeze())
+    Ok(Some(bytes.freeze()))
 }
 
 /// The next piece of a body.
@@ -114,13 +144,18 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-/// Reads on for a while, so that the client gets to reading the answer.
+/// Reads on while the client writes, so that it gets to reading the answer. One that only said how much it would write
+/// is answered at once.
 async fn discard(mut body: Body) {
-    let mut left = DISCARD_MAX_BYTES;
-    while let Ok(Some(data)) = next(&mut body).await {
-        match left.checked_sub(data.len()) {
-            Some(rest) => left = rest,
-            None => return,
+    let reading = async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Ok(Ok(Some(data))) = timeout(DISCARD_IDLE, next(&mut body)).await {
+            match left.checked_sub(data.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
         }
-    }
+    };
+    // The refusal comes in any case.
+    let _ = timeout(BODY_READ_TIMEOUT, reading).await;
 }

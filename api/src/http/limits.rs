@@ -11,6 +11,9 @@ pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
 /// How much of a body that is too large is read and thrown away, so that the client sees the refusal and not a
 /// connection that was reset while it wrote.
 pub(crate) const DISCARD_MAX_BYTES: usize = 64 << 20;
+/// A client that has written nothing more of such a body for this long waits for its answer: a local one writes on
+/// within a millisecond.
+pub(crate) const DISCARD_IDLE: Duration = Duration::from_millis(200);
 /// A whole body, from its first to its last byte.
 pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request; also how long a kept connection may be idle.
@@ -52,6 +55,9 @@ pub(crate) const EXEC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 pub const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is kept of each of a command's streams; the guest's agent cannot carry 16 MiB.
 pub(crate) const EXEC_OUTPUT_MAX_BYTES: u64 = 8 << 20;
+
+/// Longest `Idempotency-Key`.
+pub(crate) const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
 /// Longest request id that is taken over from a client.
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;

@@ -13,6 +13,7 @@ mod body;
 mod code;
 mod failure;
 mod host;
+mod idempotency;
 pub mod limits;
 mod observe;
 mod openapi;

@@ -36,10 +36,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// Refuses every parameter that is not one of these, and each that comes twice.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        self.only_or(known, None)
+    }
+
+    /// The same, but for those that begin with a prefix and have more behind it.
+    pub(super) fn only_or(&self, known: &[&str], prefix: Option<&str>) -> Result<(), Problem> {
+        let has_prefix = |name: &str| {
+            prefix.is_some_and(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
+        };
         let mut seen = Vec::with_capacity(known.len());
         for (name, _) in &self.0 {
-            if !known.contains(&name.as_str()) {
-                return Err(unknown(name, known));
+            if !known.contains(&name.as_str()) && !has_prefix(name) {
+                let prefix = prefix.map(|prefix| format!("{prefix}NAME"));
+                let known: Vec<&str> = known.iter().copied().chain(prefix.as_deref()).collect();
+                return Err(unknown(name, &known));
             }
             if seen.contains(&name) {
                 return Err(Problem::invalid(format!(
@@ -70,9 +80,12 @@ impl Params {
         }
     }
 
-    /// Whether any parameter begins so.
-    pub(super) fn any_with_prefix(&self, prefix: &str) -> bool {
-        self.0.iter().any(|(name, _)| name.starts_with(prefix))
+    /// The parameters that begin with a prefix: what comes after it, and the value.
+    pub(super) fn with_prefix(&self, prefix: &str) -> Vec<(&str, &str)> {
+        let pairs = self.0.iter();
+        pairs
+            .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+            .collect()
     }
 }
 

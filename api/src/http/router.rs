@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, console, document, exec, health, metrics, pools, reserved, sandboxes, templates,
+    builds, console, document, events, exec, health, metrics, pools, reserved, sandboxes, templates,
 };
 use super::service::Service;
 
@@ -54,5 +54,5 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(exec::exec, reserved::exec_stream))
         .routes(routes!(reserved::read_file, reserved::write_file))
         .routes(routes!(console::console))
-        .routes(routes!(reserved::events))
+        .routes(routes!(events::events))
 }

@@ -132,14 +132,6 @@ async fn what_is_not_possible_is_refused_with_its_name() {
             .problem(422, "not_possible");
         assert!(detail.contains(limit), "{detail}");
     }
-    let keyed = Request::post("/v1/sandboxes")
-        .extension(Origin::Unix)
-        .header("Idempotency-Key", "k");
-    let detail = harness
-        .send(keyed.body(Body::empty()).unwrap())
-        .await
-        .problem(422, "not_possible");
-    assert!(detail.contains("Idempotency-Key"), "{detail}");
 }
 
 #[tokio::test]

@@ -282,9 +282,4 @@ async fn names_of_later_versions_are_refused_after_what_does_not_exist() {
         .call(Method::POST, "/v1/drain")
         .await
         .problem(422, "not_possible");
-    harness.get("/v1/events").await.problem(422, "not_possible");
-    harness
-        .get("/v1/sandboxes?metadata.k=v")
-        .await
-        .problem(422, "not_possible");
 }

@@ -16,7 +16,7 @@ use crate::guest::{
     FileReader, FileWriter, GuestError, Identity, IdentityDigest, IdentityOrder, StreamRequest,
 };
 use crate::template::Generation;
-use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
+use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd};
 use crate::{Phases, Size, VmId};
 
 /// How long a new channel to the agent may take to be made.
@@ -129,6 +129,14 @@ impl Vm {
     /// When the machine has ended and its files are gone.
     pub fn console(&self) -> io::Result<Vec<u8>> {
         self.live.console.read()
+    }
+
+    /// Follows its console, from the oldest byte that is kept.
+    ///
+    /// # Errors
+    /// When the machine has ended and its files are gone.
+    pub fn follow_console(&self) -> io::Result<ConsoleFollower> {
+        self.live.console.follow()
     }
 
     /// Private memory of its process, bytes: `Anonymous` in `/proc/<pid>/smaps_rollup`. It blocks for a millisecond.

@@ -4,14 +4,21 @@
 //! kept, its content moves to `console.old` and it is made empty again: the two together hold the newest part and
 //! never more than the limit, plus what comes within one [`CHECK_EVERY`]. Bytes written between the copy and the
 //! cut are lost; nobody could keep up with such a flood anyway.
+//!
+//! Who follows a console counts its bytes: what was ever written is what was cut off and what is in the log. The log is
+//! opened once, so its last bytes can be read when the machine and its directory are gone.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a console is looked at. A machine under emulation writes about a megabyte in that time at most.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// What a follower reads at once from the log; what was cut off comes on top, and is no more than half of what is kept.
+const FOLLOW_MAX_BYTES: usize = 64 << 10;
 /// What of a console is part of an error message.
 const TAIL_LINES: usize = 40;
 
@@ -21,6 +28,8 @@ pub(crate) struct Console {
     log: PathBuf,
     old: PathBuf,
     max_bytes: u64,
+    /// Bytes that were ever cut off the log. Held while it is cut, so that nobody reads in between.
+    cut_bytes: Arc<Mutex<u64>>,
 }
 
 impl Console {
@@ -30,21 +39,39 @@ impl Console {
             log,
             old,
             max_bytes,
+            cut_bytes: Arc::default(),
         }
     }
 
     /// Moves the older part away when there is too much.
     pub(super) fn trim(&self) -> io::Result<()> {
         let half = self.max_bytes / 2;
+        let mut cut_bytes = self
+            .cut_bytes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if fs::metadata(&self.log)?.len() <= half {
             return Ok(());
         }
         let newest = tail(&self.log, half)?;
         let fresh = self.old.with_extension("new");
-        fs::write(&fresh, newest)?;
+        write_own(&fresh, &newest)?;
         fs::rename(&fresh, &self.old)?;
+        let log = OpenOptions::new().write(true).open(&self.log)?;
+        let length = log.metadata()?.len();
         // The machine appends, so its next byte comes at the new end.
-        OpenOptions::new().write(true).open(&self.log)?.set_len(0)
+        log.set_len(0)?;
+        *cut_bytes += length;
+        Ok(())
+    }
+
+    /// Follows it, from the oldest byte that is kept.
+    pub(crate) fn follow(&self) -> io::Result<ConsoleFollower> {
+        Ok(ConsoleFollower {
+            log: fs::File::open(&self.log)?,
+            console: self.clone(),
+            read_bytes: 0,
+        })
     }
 
     /// What is kept, the newest bytes last.
@@ -75,6 +102,51 @@ impl Console {
     }
 }
 
+/// Reads a console on and on.
+#[derive(Debug)]
+pub struct ConsoleFollower {
+    log: fs::File,
+    console: Console,
+    /// How much of what was ever written has been read, or missed.
+    read_bytes: u64,
+}
+
+impl ConsoleFollower {
+    /// What came since the last call, at most [`FOLLOW_MAX_BYTES`]; nothing when nothing came. What was cut off before it
+    /// was read is missed. It blocks for the reading of a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read. That the machine is gone is no such reason.
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
+        let cut_bytes = self.console.cut_bytes.lock();
+        let cut_bytes = cut_bytes.unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = Vec::new();
+        if self.read_bytes < *cut_bytes {
+            // The end of what was cut off is still there; with the machine it goes.
+            let missed = *cut_bytes - self.read_bytes;
+            bytes = tail(&self.console.old, missed).unwrap_or_default();
+            self.read_bytes = *cut_bytes;
+        }
+        let room = FOLLOW_MAX_BYTES.saturating_sub(bytes.len());
+        let mut piece = vec![0; room];
+        let count = self.log.read_at(&mut piece, self.read_bytes - *cut_bytes)?;
+        self.read_bytes += count as u64;
+        bytes.extend_from_slice(&piece[..count]);
+        Ok(bytes)
+    }
+}
+
+/// Writes a file that nobody but us can read.
+fn write_own(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
 /// The last bytes of a file.
 fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     use std::io::Seek;
@@ -89,7 +161,6 @@ fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn the_newest_part_is_kept_and_no_more() -> io::Result<()> {
@@ -115,6 +186,56 @@ mod tests {
         }
         assert!(console.read()?.len() as u64 >= MAX / 2);
         assert!(console.last_lines().ends_with("line 499"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_follower_reads_every_byte_and_the_last_ones_after_the_end() -> io::Result<()> {
+        const MAX: u64 = 1000;
+        let folder = tempfile::tempdir()?;
+        let console = Console::new(folder.path().join("console.log"), MAX);
+        let mut machine = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&console.log)?;
+        let mut written = b"before\r\n".to_vec();
+        machine.write_all(&written)?;
+        let mut follower = console.follow()?;
+        let mut read = follower.read()?;
+        for line in 0..500 {
+            let line = format!("line {line}\r\n");
+            machine.write_all(line.as_bytes())?;
+            written.extend(line.into_bytes());
+            console.trim()?;
+            // Every few lines: some are cut off before they are read.
+            if written.len() % 3 == 0 {
+                read.extend(follower.read()?);
+            }
+        }
+        read.extend(follower.read()?);
+        assert!(follower.read()?.is_empty());
+        machine.write_all(b"the end")?;
+        folder.close()?;
+        read.extend(follower.read()?);
+        written.extend(b"the end");
+        assert_eq!(read, written);
+        Ok(())
+    }
+
+    #[test]
+    fn a_follower_that_is_too_slow_misses_the_oldest() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let console = Console::new(folder.path().join("console.log"), 100);
+        fs::write(&console.log, b"")?;
+        let mut follower = console.follow()?;
+        let mut machine = OpenOptions::new().append(true).open(&console.log)?;
+        for byte in b'a'..=b'z' {
+            machine.write_all(&[byte; 60])?;
+            console.trim()?;
+        }
+        machine.write_all(b"now")?;
+        let read = String::from_utf8_lossy(&follower.read()?).into_owned();
+        assert_eq!(read, format!("{}now", "z".repeat(50)));
         Ok(())
     }
 }

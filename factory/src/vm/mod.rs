@@ -21,6 +21,7 @@ mod ownership;
 mod record;
 mod sweep;
 
+pub use console::ConsoleFollower;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
 pub use owner::VmEnd;

@@ -6,6 +6,7 @@ mod checkout;
 pub(super) mod console;
 mod devices;
 pub(super) mod document;
+pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod health;
 pub(super) mod metrics;

@@ -76,18 +76,6 @@ pub(in crate::http) async fn write_file(State(service): State<Service>, Name(id)
     of_sandbox(&service, &id, "writing files of the guest")
 }
 
-/// Reserved: builds, clones, checkouts and failures as they happen.
-#[utoipa::path(
-    get,
-    path = "/v1/events",
-    operation_id = "follow_events",
-    tag = "reserved",
-    responses(openapi::NotPossible)
-)]
-pub(in crate::http) async fn events() -> Problem {
-    Problem::not_yet("following events")
-}
-
 fn of_template(service: &Service, name: &str, what: &str) -> Problem {
     if service.size(name).is_some() {
         Problem::not_yet(what)

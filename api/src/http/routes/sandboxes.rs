@@ -7,12 +7,13 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use vmint_cache::{Caller, SocketOwner};
+use vmint_cache::{Caller, CheckedOut, SandboxView, SocketOwner};
 
 use super::checkout::{CheckoutBody, parse_ttl};
 use super::unknown_sandbox;
-use crate::http::body::{Json, Payload};
+use crate::http::body::{Json, Payload, Whole};
 use crate::http::failure::Failure;
+use crate::http::idempotency;
 use crate::http::openapi;
 use crate::http::origin::Peer;
 use crate::http::params::{Name, NoParams, Params};
@@ -20,8 +21,8 @@ use crate::http::problem::Problem;
 use crate::http::service::Service;
 use crate::http::view::{Sandbox, SandboxList};
 
-/// Reserved: the same key would give the same sandbox again.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Parameters of the list that name what a sandbox's metadata must have.
+const METADATA: &str = "metadata.";
 
 /// A new lease, counted from now.
 #[derive(Deserialize, ToSchema)]
@@ -37,21 +38,31 @@ impl Payload for Renewal {}
 /// Leased sandboxes.
 #[utoipa::path(
     get, path = "/v1/sandboxes", operation_id = "list_sandboxes", tag = "sandboxes",
-    params(("template" = Option<String>, Query, description = "Only those of this template")),
-    responses((status = 200, body = SandboxList), openapi::Invalid, openapi::NotPossible)
+    params(
+        ("template" = Option<String>, Query, description = "Only those of this template"),
+        (
+            "metadata.NAME" = Option<String>, Query,
+            description = "Only those whose metadata has this value under NAME; several must all match"
+        )
+    ),
+    responses((status = 200, body = SandboxList), openapi::Invalid)
 )]
 pub(in crate::http) async fn list(
     State(service): State<Service>,
     params: Params,
 ) -> Result<axum::Json<SandboxList>, Problem> {
-    if params.any_with_prefix("metadata.") {
-        return Err(Problem::not_yet("filtering by metadata"));
-    }
-    params.only(&["template"])?;
+    params.only_or(&["template"], Some(METADATA))?;
+    let wanted = params.with_prefix(METADATA);
+    let matches = |view: &SandboxView| {
+        let has =
+            |(name, value): &(&str, &str)| view.metadata.get(*name).is_some_and(|v| v == value);
+        wanted.iter().all(has)
+    };
     let sandboxes = service
         .cache()
         .sandboxes(params.get("template"))
         .into_iter()
+        .filter(matches)
         .map(Sandbox::from)
         .collect();
     Ok(axum::Json(SandboxList { sandboxes }))
@@ -60,11 +71,16 @@ pub(in crate::http) async fn list(
 /// Leases a sandbox: a ready one out of the pool, or one that is made meanwhile.
 #[utoipa::path(
     post, path = "/v1/sandboxes", operation_id = "checkout_sandbox", tag = "sandboxes",
+    params((
+        "Idempotency-Key" = Option<String>, Header,
+        description = "The same key with the same body gives the same answer again, while the sandbox lives and 10 minutes \
+            after; 1 to 255 printable ASCII characters"
+    )),
     request_body(content = Option<CheckoutBody>, description = "Every field is optional, and so is the body"),
     responses(
         (status = 201, body = Sandbox, headers(("location" = String, description = "The sandbox"))),
-        openapi::Invalid, openapi::UnknownTemplate, openapi::TooLarge, openapi::NotJson, openapi::NotPossible,
-        openapi::QueueFull, openapi::GuestFailed, openapi::NoSandbox
+        openapi::Invalid, openapi::UnknownTemplate, openapi::KeyReused, openapi::TooLarge, openapi::NotJson,
+        openapi::NotPossible, openapi::QueueFull, openapi::GuestFailed, openapi::NoSandbox
     )
 )]
 pub(in crate::http) async fn checkout(
@@ -73,29 +89,29 @@ pub(in crate::http) async fn checkout(
     peer: Option<Extension<Peer>>,
     caller: Option<Extension<Caller>>,
     headers: HeaderMap,
-    Json(body): Json<CheckoutBody>,
+    Whole { value, bytes }: Whole<CheckoutBody>,
 ) -> Result<Response, Problem> {
-    if headers.contains_key(IDEMPOTENCY_KEY) {
-        return Err(Problem::not_yet("the Idempotency-Key header"));
-    }
-    let mut request = body.into_request(&service, caller.map(|Extension(caller)| caller))?;
+    let caller = caller.map(|Extension(caller)| caller);
+    let mut request = value.into_request(&service, caller)?;
+    request.idempotency = idempotency::of(&headers, &bytes)?;
+    drop(bytes);
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
-    let lease = service
-        .cache()
-        .checkout(request)
-        .await
-        .map_err(Failure::from)?;
-    let location = format!("/v1/sandboxes/{}", lease.view().id);
-    let sandbox = Sandbox::from(lease.view().clone());
-    let response = (
-        StatusCode::CREATED,
-        [(LOCATION, location)],
-        axum::Json(sandbox),
-    )
-        .into_response();
-    let _ = lease.commit();
-    Ok(response)
+    let checked_out = service.cache().checkout_once(request);
+    match checked_out.await.map_err(Failure::from)? {
+        CheckedOut::New(lease) => {
+            let response = created(lease.view().clone());
+            let _ = lease.commit();
+            Ok(response)
+        }
+        CheckedOut::Again(view) => Ok(created(*view)),
+    }
+}
+
+fn created(view: SandboxView) -> Response {
+    let location = format!("/v1/sandboxes/{}", view.id);
+    let sandbox = axum::Json(Sandbox::from(view));
+    (StatusCode::CREATED, [(LOCATION, location)], sandbox).into_response()
 }
 
 /// One leased sandbox.

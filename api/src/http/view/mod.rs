@@ -2,6 +2,7 @@
 //! the other by accident. The service writes these types, the command line reads them.
 
 mod build;
+mod event;
 mod exec;
 mod pool;
 mod sandbox;
@@ -9,6 +10,7 @@ mod template;
 mod time;
 
 pub use build::{Build, BuildList};
+pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub use pool::{Pool, PoolClone, PoolList};
 pub use sandbox::{Sandbox, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs};

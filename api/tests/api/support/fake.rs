@@ -13,9 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
-    ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter,
-    FoundGeneration, GenerationFacts, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, SocketOwner, StepReport, StreamRequest,
+    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    FileWriter, FoundGeneration, GenerationFacts, GuestError, Identity, IdentityDigest,
+    LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, SocketOwner, StepReport,
+    StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
@@ -32,6 +33,8 @@ pub(crate) struct FakeFactory {
     /// What was bound last, and to whom sockets were given last.
     pub(crate) bound: Mutex<Binding>,
     pub(crate) owner: Mutex<Option<SocketOwner>>,
+    /// What the machines write to their consoles from now on.
+    pub(crate) console: Arc<Mutex<Vec<u8>>>,
     /// The last record of any machine.
     pub(crate) recorded: Mutex<Option<RecordState>>,
     /// Machines that live.
@@ -46,6 +49,7 @@ impl FakeFactory {
             builds_fail: AtomicBool::new(false),
             on_disk: AtomicBool::new(true),
             bound: Mutex::default(),
+            console: Arc::default(),
             owner: Mutex::default(),
             recorded: Mutex::default(),
             alive: Arc::default(),
@@ -343,7 +347,20 @@ impl LiveClone for Machine {
         Ok(b"[    0.000000] Linux\n".to_vec())
     }
 
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(Written(Arc::clone(&self.factory.console))))
+    }
+
     fn anonymous_bytes(&self) -> io::Result<u64> {
         Ok(20 << 20)
+    }
+}
+
+/// What a machine has written and nobody has read.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl ConsoleReader for Written {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.0.lock().unwrap()))
     }
 }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, FileError, FileReader, FileWriter, GuestError, Identity,
+    AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError,
+    ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, GuestError, Identity,
     IdentityDigest, LaunchOrder, LiveClone, RecordState, SocketOwner, StreamRequest,
 };
 use vmint_factory::{OpenDevices, Phases, VmId};
@@ -31,6 +31,7 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
+    pub console: Arc<Mutex<Vec<u8>>>,
     pub digest: IdentityDigest,
     pub owner: Mutex<Option<SocketOwner>>,
     pub bound: Mutex<Vec<Binding>>,
@@ -49,6 +50,7 @@ impl Clone {
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
+            console: Arc::default(),
             owner: Mutex::default(),
             bound: Mutex::default(),
             ends: script.ends,
@@ -263,7 +265,20 @@ impl LiveClone for Handle {
         Ok(b"console".to_vec())
     }
 
+    fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
+        Ok(Box::new(Written(Arc::clone(&self.0.console))))
+    }
+
     fn anonymous_bytes(&self) -> io::Result<u64> {
         Ok(1000)
+    }
+}
+
+/// What a machine has written and nobody has read.
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl ConsoleReader for Written {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.0.lock().unwrap()))
     }
 }

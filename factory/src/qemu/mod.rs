@@ -14,6 +14,8 @@ mod argv;
 #[cfg(test)]
 mod argv_tests;
 mod devices;
+#[cfg(test)]
+mod devices_tests;
 mod driver;
 mod monitor;
 #[cfg(test)]

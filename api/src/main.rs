@@ -14,7 +14,7 @@ const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let logs = cli.logs();
+    let (logs, is_json) = (cli.logs(), cli.is_json());
     if let Err(error) = start_logs(logs.log_format, &logs.log_level) {
         return fail(
             &format!("--log-level {:?}: {error}", logs.log_level),
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.is_silent() => ExitCode::from(error.exit_code()),
+        Err(error) if is_json => {
+            eprintln!("{}", error.json());
+            ExitCode::from(error.exit_code())
+        }
         Err(error) => fail(&error.to_string(), error.exit_code()),
     }
 }

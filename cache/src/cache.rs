@@ -40,7 +40,7 @@ struct Inner {
 /// What came of a checkout with a key.
 pub enum CheckedOut {
     /// A sandbox that was not handed over yet.
-    New(Lease),
+    New(Box<Lease>),
     /// What the same request got before. The sandbox may have ended since.
     Again(Box<SandboxView>),
 }
@@ -219,13 +219,14 @@ impl Cache {
         request: CheckoutRequest,
     ) -> Result<CheckedOut, CheckoutError> {
         let Some(key) = request.idempotency.clone() else {
-            return self.checkout(request).await.map(CheckedOut::New);
+            let lease = self.checkout(request).await?;
+            return Ok(CheckedOut::New(Box::new(lease)));
         };
         loop {
             match self.0.node.repeats.begin(&key) {
                 Begun::First(claim) => {
                     let lease = self.checkout(request).await?;
-                    return Ok(CheckedOut::New(lease.named_by(claim)));
+                    return Ok(CheckedOut::New(Box::new(lease.named_by(claim))));
                 }
                 // It ends by its own deadline, which is that of this request too.
                 Begun::InProgress(over) => over.cancelled().await,

@@ -25,6 +25,12 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// Whether errors are JSON, as everything else.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.options.json
+    }
+
     /// How the logs of this command look, where it has any.
     #[must_use]
     pub fn logs(&self) -> &LogArgs {
@@ -213,9 +219,12 @@ pub(crate) struct CheckoutArgs {
     /// Something to keep with the sandbox
     #[arg(long, value_name = "K=V", value_parser = key_value)]
     pub(crate) metadata: Vec<(String, String)>,
-    /// An environment variable of every command (not possible yet)
-    #[arg(long, value_name = "K=V", value_parser = key_value)]
-    pub(crate) env: Vec<(String, String)>,
+    /// An environment variable of every command; without a value, it is that of this environment
+    #[arg(short, long, value_name = "K[=V]")]
+    pub(crate) env: Vec<String>,
+    /// A small file to put into the guest, as SRC:/PATH or SRC:/PATH:MODE (MODE: octal digits)
+    #[arg(long, value_name = "SRC:/PATH[:MODE]")]
+    pub(crate) file: Vec<String>,
     /// A network interface: a tap of the host by name, or `user` for a network of the hypervisor's own
     #[arg(long, value_name = "TAP|user")]
     pub(crate) nic: Vec<String>,
@@ -239,6 +248,9 @@ pub(crate) struct PsArgs {
     /// Only sandboxes of this template
     #[arg(long, value_name = "NAME")]
     pub(crate) template: Option<String>,
+    /// Only sandboxes that were checked out with this metadata; several must all match
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) metadata: Vec<(String, String)>,
     /// Print ids alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -283,7 +295,7 @@ pub(crate) struct CpArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConsoleArgs {
-    /// Follow it (not possible yet)
+    /// Go on with what comes, until the machine has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// The sandbox

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -88,6 +89,12 @@ impl Answer {
     }
 }
 
+/// An answer whose body has not come yet, and the connection that it comes through.
+struct Begun {
+    response: Response<Incoming>,
+    _connection: AbortOnDropHandle<hyper::Result<()>>,
+}
+
 /// Speaks to one service.
 pub(super) struct Client {
     endpoint: Endpoint,
@@ -110,36 +117,80 @@ impl Client {
         body: Option<Value>,
         deadline: Duration,
     ) -> Result<Answer, ClientError> {
-        let endpoint = self.endpoint.to_string();
-        let silent = |after| ClientError::Silent {
-            endpoint: endpoint.clone(),
-            after,
-        };
         let exchange = async {
-            match &self.endpoint {
-                Endpoint::Tcp(authority) => {
-                    let stream = self.connected(TcpStream::connect(authority)).await?;
-                    self.exchange(stream, authority, method, path, body).await
-                }
-                Endpoint::Unix(socket) => {
-                    let stream = self.connected(UnixStream::connect(socket)).await?;
-                    self.exchange(stream, "localhost", method, path, body).await
-                }
-            }
+            let begun = self.begin(method, path, body).await?;
+            self.collect(begun).await
         };
-        let (status, body) = timeout(deadline, exchange)
+        let answer = timeout(deadline, exchange)
             .await
-            .map_err(|_| silent(deadline))??;
-        let answer = Answer {
-            endpoint,
-            status,
-            body,
-        };
+            .map_err(|_| self.silent(deadline))??;
+        let status = answer.status;
         if status.is_success() {
             Ok(answer)
         } else {
             Err(refused(&answer))
         }
+    }
+
+    /// A GET whose answer never ends by itself: `each` gets its pieces as they come. Waiting for the next one has no
+    /// deadline, since the service says when there is nothing more to come.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let begun = timeout(ANSWER_TIMEOUT, self.begin(Method::GET, path, None)).await;
+        let mut begun = begun.map_err(|_| self.silent(ANSWER_TIMEOUT))??;
+        if !begun.response.status().is_success() {
+            return Err(refused(&self.collect(begun).await?).into());
+        }
+        let endpoint = self.endpoint.to_string();
+        while let Some(frame) = begun.response.frame().await {
+            let frame = frame.map_err(|error| broken(&endpoint, error))?;
+            if let Some(bytes) = frame.data_ref() {
+                each(bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn silent(&self, after: Duration) -> ClientError {
+        ClientError::Silent {
+            endpoint: self.endpoint.to_string(),
+            after,
+        }
+    }
+
+    /// Connects and sends a request; answered when the head of the answer has come.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Begun, ClientError> {
+        match &self.endpoint {
+            Endpoint::Tcp(authority) => {
+                let stream = self.connected(TcpStream::connect(authority)).await?;
+                self.exchange(stream, authority, method, path, body).await
+            }
+            Endpoint::Unix(socket) => {
+                let stream = self.connected(UnixStream::connect(socket)).await?;
+                self.exchange(stream, "localhost", method, path, body).await
+            }
+        }
+    }
+
+    /// The rest of an answer.
+    async fn collect(&self, begun: Begun) -> Result<Answer, ClientError> {
+        let endpoint = self.endpoint.to_string();
+        let status = begun.response.status();
+        let body = begun.response.into_body().collect().await;
+        let body = body.map_err(|error| broken(&endpoint, error))?.to_bytes();
+        Ok(Answer {
+            endpoint,
+            status,
+            body,
+        })
     }
 
     async fn connected<S>(
@@ -162,7 +213,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Value>,
-    ) -> Result<(StatusCode, Bytes), ClientError>
+    ) -> Result<Begun, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -185,16 +236,12 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(failed)?;
-        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        let connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let response = sender.send_request(request).await.map_err(failed)?;
-        let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(failed)?
-            .to_bytes();
-        Ok((status, body))
+        Ok(Begun {
+            response,
+            _connection: connection,
+        })
     }
 }
 

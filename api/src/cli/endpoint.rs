@@ -59,9 +59,9 @@ pub(super) fn of(options: &Options) -> Result<Endpoint, CliError> {
             .parse()
             .map_err(|reason| CliError::Usage(format!("--url {url:?}: {reason}"))),
         None => {
-            // Mistakes elsewhere in the file are no reason not to find the socket.
-            let examined = config::examine(options.config.as_deref(), &Places::of_this_host())?;
-            Ok(Endpoint::Unix(examined.config.server.socket))
+            let config =
+                config::load_for_client(options.config.as_deref(), &Places::of_this_host())?;
+            Ok(Endpoint::Unix(config.server.socket))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::client::ClientError;
@@ -45,6 +46,28 @@ impl CliError {
         Self::Stream {
             what: "cannot write to standard output",
             source,
+        }
+    }
+
+    /// The error as `--json` prints it: what the service said, or a code of the program's own.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let own = |code: &str| json!({ "code": code, "detail": self.to_string() });
+        match self {
+            Self::Told(error) => error.json(),
+            Self::Client(ClientError::Refused(refusal)) => {
+                let mut json = json!({ "code": refusal.code, "title": refusal.title, "detail": refusal.detail });
+                if let Some(errno) = refusal.errno {
+                    json["errno"] = json!(errno);
+                }
+                json
+            }
+            Self::Usage(_) => own("usage"),
+            Self::Config(_) => own("configuration"),
+            Self::Client(_) => own("unreachable"),
+            Self::Serve(_) => own("serve"),
+            Self::Clean(_) => own("clean"),
+            Self::Stream { .. } => own("stream"),
         }
     }
 

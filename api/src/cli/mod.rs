@@ -34,7 +34,7 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
     match command {
         Command::Serve(args) => commands::serve::run(&options, &args).await,
         Command::Doctor => doctor::run(&options, output).await,
-        Command::Clean => clean::run(&options).await,
+        Command::Clean => clean::run(&options, output).await,
         Command::Config(command) => config::run(&options, &command),
         Command::Template(command) => template::run(&client()?, output, command).await,
         Command::Pool(command) => pool::run(&client()?, output, command).await,
@@ -42,9 +42,9 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Ps(args) => ps::run(&client()?, output, args).await,
         Command::Inspect { id } => inspect::run(&client()?, output, &id).await,
         Command::Exec(args) => exec::run(&client()?, output, args).await,
-        Command::Console(args) => console::run(&client()?, args).await,
+        Command::Console(args) => console::run(&client()?, output, args).await,
         Command::Renew { id, ttl } => sandbox::renew(&client()?, output, &id, ttl).await,
-        Command::Release { ids } => sandbox::release(&client()?, &ids).await,
+        Command::Release { ids } => sandbox::release(&client()?, output, &ids).await,
         Command::Cp(_) => Err(reserved("vmint cp")),
     }
 }

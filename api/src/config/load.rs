@@ -78,6 +78,26 @@ pub fn load(file: Option<&Path>, places: &Places) -> Result<Config, LoadError> {
     }
 }
 
+/// The same for a client of the service, which needs no guest: that this host has none is no mistake of the file.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_for_client(file: Option<&Path>, places: &Places) -> Result<Config, LoadError> {
+    let Examined {
+        place,
+        config,
+        mut problems,
+        ..
+    } = examine(file, places)?;
+    let is_guest = |key: &str| key.ends_with(".kernel") || key.ends_with(".initrd");
+    problems.retain(|problem| !is_guest(&problem.key));
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(LoadError::Problems { place, problems })
+    }
+}
+
 /// Reads a configuration and keeps its mistakes beside it.
 ///
 /// # Errors
@@ -90,10 +110,20 @@ pub fn examine(file: Option<&Path>, places: &Places) -> Result<Examined, LoadErr
         })
     };
     let system = Path::new(SYSTEM_FILE);
+    let place = place_of(file);
     match file {
-        Some(path) => examine_text(&read(path)?, &path.display().to_string(), places),
-        None if system.exists() => examine_text(&read(system)?, SYSTEM_FILE, places),
-        None => examine_text("", "the default configuration", places),
+        Some(path) => examine_text(&read(path)?, &place, places),
+        None if system.exists() => examine_text(&read(system)?, &place, places),
+        None => examine_text("", &place, places),
+    }
+}
+
+/// Where a configuration comes from, in words.
+pub(super) fn place_of(file: Option<&Path>) -> String {
+    match file {
+        Some(path) => path.display().to_string(),
+        None if Path::new(SYSTEM_FILE).exists() => SYSTEM_FILE.to_owned(),
+        None => "the default configuration".to_owned(),
     }
 }
 

@@ -14,14 +14,18 @@ mod document;
 mod effective;
 mod load;
 mod places;
+mod presence;
 mod problem;
 mod requested;
 mod units;
 mod validated;
 
 pub use effective::show_effective;
-pub use load::{DEFAULT_FILE, Examined, LoadError, SYSTEM_FILE, examine, examine_text, load};
+pub use load::{
+    DEFAULT_FILE, Examined, LoadError, SYSTEM_FILE, examine, examine_text, load, load_for_client,
+};
 pub use places::Places;
+pub use presence::check_presence;
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size};
 pub use validated::{Config, Server};

@@ -46,6 +46,11 @@ impl Problems {
         });
     }
 
+    /// Forgets those that do not matter.
+    pub(crate) fn retain(&mut self, matters: impl FnMut(&Problem) -> bool) {
+        self.0.retain(matters);
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -34,6 +34,14 @@ async fn an_outcome_has_the_code_the_streams_and_the_time() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_null_is_as_good_as_absent() {
+    let harness = Harness::start().await;
+    let id = harness.checkout().await;
+    let body = json!({"argv": ["echo"], "env": null, "cwd": null, "user": null, "stdin_b64": null, "timeout_ms": null});
+    exec(&harness, &id, body).await.ok(200);
+}
+
+#[tokio::test]
 async fn streams_that_are_no_text_come_as_base64_alone() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;

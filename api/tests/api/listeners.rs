@@ -115,6 +115,38 @@ async fn both_listeners_answer_and_keep_connections() {
 }
 
 #[tokio::test]
+async fn a_body_that_would_be_too_large_is_refused_before_it_comes() {
+    let service = Listening::start().await;
+    for path in ["/v1/sandboxes", "/v1/sandboxes/x/exec"] {
+        let mut stream = UnixStream::connect(&service.socket).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = timeout(Duration::from_secs(5), read_answer(&mut stream)).await;
+        let answer = answer.expect("at once, and not after the body's own time");
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_its_checkout_waits_is_noticed() {
+    let service = Listening::start().await;
+    let harness = &service.harness;
+    harness.factory.launches.send_replace(false);
+    let (_first, _second) = (harness.checkout().await, harness.checkout().await);
+    let waiters = || harness.cache.pool("default").unwrap().waiters;
+    let body = r#"{"wait_ms": 600000}"#;
+    let head = format!(
+        "POST /v1/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = UnixStream::connect(&service.socket).await.unwrap();
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    harness.until("it waits", || waiters() == 1).await;
+    drop(stream);
+    harness.until("it is gone", || waiters() == 0).await;
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_refused_and_closed() {
     let service = Listening::start().await;
     let huge = [

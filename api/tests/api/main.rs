@@ -1,14 +1,18 @@
 //! The service as its clients meet it, over a scripted factory: no virtual machine is needed.
 #![allow(clippy::unwrap_used)]
 
+mod binding;
 mod checkout;
 mod devices;
 mod exec;
+mod follow;
 mod listeners;
 mod metrics;
 mod openapi;
 mod program;
+mod program_sandbox;
 mod protocol;
+mod repeats;
 mod sandboxes;
 mod support;
 mod templates;

@@ -30,7 +30,7 @@ const ROUTES: [(&str, &str, &str); 27] = [
     ("put", "/v1/sandboxes/{id}/files", "422"),
     ("get", "/v1/sandboxes/{id}/files", "422"),
     ("get", "/v1/sandboxes/{id}/console", "200"),
-    ("get", "/v1/events", "422"),
+    ("get", "/v1/events", "200"),
     ("get", "/openapi.json", "200"),
     ("post", "/v1/sandboxes", "503"),
 ];
@@ -130,6 +130,28 @@ async fn the_schemas_are_those_of_the_answers() {
         keys(&answer("/v1/pools/default").await),
         keys(&schema("Pool"))
     );
+}
+
+#[tokio::test]
+async fn what_is_always_in_an_answer_is_required_even_where_it_may_be_null() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    for (schema, fields) in [
+        ("Sandbox", ["expires_at"].as_slice()),
+        ("Template", &["current", "build", "last_error"]),
+        ("Build", &["step", "generation", "error", "ended_at"]),
+        ("Pool", &["degraded"]),
+        ("ExecResult", &["exit_code", "signal"]),
+    ] {
+        let required = document["components"]["schemas"][schema]["required"].clone();
+        let required = required.as_array().unwrap();
+        for field in fields {
+            assert!(required.contains(&(*field).into()), "{schema}.{field}");
+        }
+        assert!(!required.contains(&"stdout_b64".into()));
+    }
+    let checkout = &document["components"]["schemas"]["Checkout"];
+    assert!(checkout["required"].is_null(), "every field is optional");
 }
 
 fn collect(value: &Value, references: &mut Vec<String>) {

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::listeners::Listening;
 
 /// The program, apart from whatever this machine has configured.
-fn vmint(args: &[&str]) -> Command {
+pub(crate) fn vmint(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmint"));
     command
         .args(args)
@@ -20,7 +20,7 @@ fn vmint(args: &[&str]) -> Command {
     command
 }
 
-async fn run(args: &[&str]) -> (i32, String, String) {
+pub(crate) async fn run(args: &[&str]) -> (i32, String, String) {
     ended(vmint(args).output().await.unwrap())
 }
 
@@ -34,7 +34,7 @@ fn ended(output: Output) -> (i32, String, String) {
 }
 
 /// A client command to a service.
-async fn at(service: &Listening, args: &[&str]) -> (i32, String, String) {
+pub(crate) async fn at(service: &Listening, args: &[&str]) -> (i32, String, String) {
     let url = format!("unix:{}", service.socket.display());
     ended(vmint(args).env("VMINT_URL", url).output().await.unwrap())
 }
@@ -72,9 +72,7 @@ async fn names_of_later_versions_are_2_with_clear_words() {
         &["serve", "--drain-on-exit"],
         &["template", "rollback", "default"],
         &["pool", "drain", "default"],
-        &["checkout", "--env", "A=b"],
         &["exec", "-t", "id", "--", "sh"],
-        &["console", "-f", "id"],
     ] {
         let (code, _, err) = run(args).await;
         assert_eq!(code, 2, "{args:?}: {err}");
@@ -121,6 +119,53 @@ async fn a_wrong_configuration_is_64_with_every_problem() {
     assert_eq!(code, 64, "{err}");
     let (code, _, err) = run(&["config", "check", "--config", "/nonexistent.toml"]).await;
     assert_eq!(code, 64, "{err}");
+}
+
+#[tokio::test]
+async fn what_the_configuration_names_and_nobody_has_is_64() {
+    let dir = tempfile::tempdir().unwrap();
+    for guest in ["vmlinuz", "initrd.img"] {
+        std::fs::write(dir.path().join(guest), "x").unwrap();
+    }
+    let host = |lines: &str| configuration(dir.path(), &format!("[host]\n{lines}\n"));
+    let check = async |file: &str| {
+        let mut command = vmint(&["config", "check", "--config", file]);
+        ended(
+            command
+                .env("VMINT_GUEST_DIR", dir.path())
+                .output()
+                .await
+                .unwrap(),
+        )
+    };
+    let (code, _, err) = check(&host("qemu = \"/nonexistent/qemu\"")).await;
+    assert!(code == 64 && err.contains("host.qemu"), "{err}");
+    let (code, _, err) = check(&host("run_dir = \"/x\"\ntemplate_path = \"/x\"")).await;
+    assert!(code == 64 && err.contains("host.template_path"), "{err}");
+    if nix::unistd::geteuid().is_root() {
+        let (code, _, err) = check(&host("qemu_user = \"vmint-no-such-user\"")).await;
+        assert!(code == 64 && err.contains("host.qemu_user"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_does_not_guess_past_a_wrong_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "colour = 1");
+    let (code, _, err) = run(&["ps", "--config", &file]).await;
+    assert!(code == 64 && err.contains("colour"), "{err}");
+    // With the service named there is nothing to read.
+    let args = [
+        "ps",
+        "--config",
+        &file,
+        "--url",
+        "unix:/nonexistent/api.sock",
+    ];
+    assert_eq!(run(&args).await.0, 69);
+    // A host that has no guest can still be a client.
+    let good = configuration(dir.path(), "[host]\nrun_dir = \"/nonexistent\"");
+    assert_eq!(run(&["ps", "--config", &good]).await.0, 69);
 }
 
 #[tokio::test]

@@ -251,7 +251,6 @@ async fn names_of_later_versions_are_refused_after_what_does_not_exist() {
         (Method::GET, "exec"),
         (Method::GET, "files?path=/etc/hostname"),
         (Method::PUT, "files?path=/tmp/x&mode=0644"),
-        (Method::GET, "console?follow=true"),
     ];
     for (method, tail) in of_sandbox {
         let call = async |id: &str| {

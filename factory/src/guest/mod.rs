@@ -18,6 +18,7 @@ mod agent;
 #[cfg(test)]
 mod agent_tests;
 mod attached;
+mod clock_reading;
 mod error;
 mod exec;
 mod exec_report;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{accel, tmpfs, user};
 use crate::qemu;
 use crate::sys::Credentials;
-use crate::{HostSettings, TemplateSpec, text};
+use crate::{AccelChoice, HostSettings, TemplateSpec, text};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,7 +54,7 @@ pub async fn doctor(settings: &HostSettings, guest: &TemplateSpec) -> Vec<Check>
         check_qemu(settings, credentials.clone()).await,
         check_guest("guest kernel", &guest.kernel),
         check_guest("guest initrd", &guest.initrd),
-        check_kvm(credentials.as_ref()),
+        check_kvm(settings.accel, credentials.as_ref()),
         check_templates(settings, guest),
         check_memory(guest),
         check_cores(),
@@ -122,18 +122,29 @@ fn check_guest(name: &str, path: &Path) -> Check {
     }
 }
 
-fn check_kvm(credentials: Option<&Credentials>) -> Check {
-    match accel::device_refusal(credentials) {
+fn check_kvm(wanted: AccelChoice, credentials: Option<&Credentials>) -> Check {
+    judge_kvm(wanted, accel::device_refusal(credentials))
+}
+
+fn judge_kvm(wanted: AccelChoice, refusal: Option<String>) -> Check {
+    const MEND: &str =
+        "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm vmint";
+    match refusal {
         None => {
             let detail = "/dev/kvm opens; whether it runs a guest is proved by a boot when the service starts";
             Check::new("kvm", Verdict::Ok, detail, None)
+        }
+        Some(why) if wanted == AccelChoice::Kvm => {
+            let detail = format!(
+                "host.accel is \"kvm\", and /dev/kvm cannot be used ({why}): the service would not start"
+            );
+            Check::new("kvm", Verdict::Fail, detail, Some(MEND))
         }
         Some(why) => {
             let detail = format!(
                 "/dev/kvm cannot be used ({why}): guests are emulated (TCG), which is slower"
             );
-            let mend = "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm vmint";
-            Check::new("kvm", Verdict::Warn, detail, Some(mend))
+            Check::new("kvm", Verdict::Warn, detail, Some(MEND))
         }
     }
 }
@@ -216,4 +227,19 @@ fn check_cores() -> Check {
         format!("{cores}: as many clones are made at once at most"),
         None,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_that_is_demanded_and_cannot_be_used_is_a_failure() {
+        let verdict =
+            |wanted, refusal: Option<&str>| judge_kvm(wanted, refusal.map(str::to_owned)).verdict;
+        assert_eq!(verdict(AccelChoice::Kvm, Some("no")), Verdict::Fail);
+        assert_eq!(verdict(AccelChoice::Auto, Some("no")), Verdict::Warn);
+        assert_eq!(verdict(AccelChoice::Tcg, Some("no")), Verdict::Warn);
+        assert_eq!(verdict(AccelChoice::Kvm, None), Verdict::Ok);
+    }
 }

@@ -208,7 +208,7 @@ mod tests {
             written.extend(line.into_bytes());
             console.trim()?;
             // Every few lines: some are cut off before they are read.
-            if written.len() % 3 == 0 {
+            if written.len().is_multiple_of(3) {
                 read.extend(follower.read()?);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{inspect, reserved};
+use super::{binding, inspect};
 use crate::cli::args::{CheckoutArgs, OnEmptyArg};
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::error::CliError;
@@ -18,16 +18,14 @@ pub(in crate::cli) async fn run(
     output: Output,
     args: CheckoutArgs,
 ) -> Result<u8, CliError> {
-    if !args.env.is_empty() {
-        return Err(reserved("checkout --env"));
-    }
     let quiet = args.quiet && !output.json;
     let deadline = args
         .wait
         .unwrap_or(WAIT_DEFAULT)
         .saturating_add(ANSWER_TIMEOUT);
+    let body = body(args)?;
     let answer = client
-        .call(Method::POST, "/v1/sandboxes", Some(body(args)), deadline)
+        .call(Method::POST, "/v1/sandboxes", Some(body), deadline)
         .await?;
     if quiet {
         print(&answer.read::<Sandbox>()?.id)?;
@@ -38,7 +36,7 @@ pub(in crate::cli) async fn run(
 }
 
 /// Only what was asked for: the service knows the rest.
-fn body(args: CheckoutArgs) -> Value {
+fn body(args: CheckoutArgs) -> Result<Value, CliError> {
     let on_empty = args.on_empty.map(|what| match what {
         OnEmptyArg::Wait => "wait",
         OnEmptyArg::Clone => "clone",
@@ -78,12 +76,13 @@ fn body(args: CheckoutArgs) -> Value {
             "metadata",
             (!metadata.is_empty()).then_some(Value::Object(metadata)),
         ),
+        ("env", binding::env(&args.env)?),
+        ("files", binding::files(&args.file)?),
     ];
-    fields
+    let asked = fields
         .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect::<Map<_, _>>()
-        .into()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Ok(Value::Object(asked.collect()))
 }
 
 fn milliseconds(duration: Duration) -> Value {

@@ -10,7 +10,8 @@ pub(in crate::cli) fn run(options: &Options, command: &ConfigCommand) -> Result<
     let file = options.config.as_deref();
     match command {
         ConfigCommand::Check => {
-            config::load(file, &Places::of_this_host())?;
+            let config = config::load(file, &Places::of_this_host())?;
+            config::check_presence(&config, file)?;
             print("ok")?;
         }
         ConfigCommand::Show if file.is_none() => print(DEFAULT_FILE)?,

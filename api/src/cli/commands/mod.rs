@@ -1,5 +1,6 @@
 //! The commands, a file for each noun.
 
+mod binding;
 pub(super) mod checkout;
 pub(super) mod clean;
 pub(super) mod config;

@@ -13,11 +13,18 @@ pub(in crate::cli) async fn run(
     output: Output,
     args: PsArgs,
 ) -> Result<u8, CliError> {
-    let query = args
-        .template
-        .map(|name| path_with("?template=", &name, ""))
-        .unwrap_or_default();
-    let answer = client.get(&format!("/v1/sandboxes{query}")).await?;
+    let template = args.template.map(|name| path_with("template=", &name, ""));
+    let metadata = args.metadata.iter().map(|(key, value)| {
+        let key = path_with("metadata.", key, "=");
+        path_with(&key, value, "")
+    });
+    let query: Vec<String> = template.into_iter().chain(metadata).collect();
+    let path = if query.is_empty() {
+        "/v1/sandboxes".to_owned()
+    } else {
+        format!("/v1/sandboxes?{}", query.join("&"))
+    };
+    let answer = client.get(&path).await?;
     if args.quiet && !output.json {
         let ids: Vec<String> = answer
             .read::<SandboxList>()?

@@ -33,20 +33,34 @@ pub(in crate::cli) async fn renew(
 }
 
 /// Releases all of them, whatever happens to one; the first error is the command's.
-pub(in crate::cli) async fn release(client: &Client, ids: &[String]) -> Result<u8, CliError> {
+pub(in crate::cli) async fn release(
+    client: &Client,
+    output: Output,
+    ids: &[String],
+) -> Result<u8, CliError> {
     let mut first_error = None;
+    let (mut released, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
         let path = path_with("/v1/sandboxes/", id, "");
         match client
             .call(Method::DELETE, &path, None, ANSWER_TIMEOUT)
             .await
         {
+            Ok(_) if output.json => released.push(id),
             Ok(_) => print(id)?,
             Err(error) => {
-                eprintln!("vmint: {id}: {error}");
+                let error = CliError::from(error);
+                if output.json {
+                    errors.push(json!({ "id": id, "error": error.json() }));
+                } else {
+                    eprintln!("vmint: {id}: {error}");
+                }
                 first_error.get_or_insert(error);
             }
         }
     }
-    first_error.map_or(Ok(0), |error| Err(CliError::Told(Box::new(error.into()))))
+    if output.json {
+        print(&json!({ "released": released, "errors": errors }).to_string())?;
+    }
+    first_error.map_or(Ok(0), |error| Err(CliError::Told(Box::new(error))))
 }

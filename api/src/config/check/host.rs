@@ -30,6 +30,15 @@ pub(super) fn check(
     let template_path = section.absolute("template_path", &host.template_path, || {
         places.template_path(&run_dir)
     });
+    if template_path == run_dir {
+        let mend = "name a folder of its own, such as one in run_dir, or leave it empty";
+        section.tell(
+            "template_path",
+            path_text(&template_path),
+            "is run_dir itself: machines and generations would share one folder",
+            mend,
+        );
+    }
     let choices = [
         ("auto", AccelChoice::Auto),
         ("kvm", AccelChoice::Kvm),

@@ -245,7 +245,7 @@ mod tests {
             json!([{"path": "/a", "content_b64": secret, "owner": "root"}]),
             json!([{"path": "/a", "content_b64": secret}, {"path": "/a", "content_b64": secret}]),
         ] {
-            let problem = files(bad.clone()).err().expect("it is refused");
+            let problem = files(bad.clone()).expect_err("it is refused");
             assert_eq!(problem.code(), Code::InvalidRequest, "{bad}");
             assert!(problem.detail().contains("files"), "{}", problem.detail());
             assert!(!problem.detail().contains(secret), "{}", problem.detail());
@@ -280,12 +280,12 @@ mod tests {
             json!({"A=B": "secret"}),
             json!({"A": "secret\u{0}"}),
         ] {
-            let problem = env(bad).err().expect("it is refused");
+            let problem = env(bad).expect_err("it is refused");
             assert_eq!(problem.code(), Code::InvalidRequest);
             assert!(!problem.detail().contains("secret"), "{}", problem.detail());
         }
         for bad in [json!("secret"), json!({"A": ["secret"]}), json!(["secret"])] {
-            let error = quiet_env(bad).err().expect("no environment");
+            let error = quiet_env(bad).expect_err("no environment");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

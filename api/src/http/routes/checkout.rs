@@ -23,7 +23,7 @@ use crate::http::service::Service;
 const DEFAULT_TEMPLATE: &str = "default";
 
 /// A field that is null is as good as one that is not there.
-fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -43,7 +43,7 @@ pub(in crate::http) struct CheckoutBody {
     /// Memory, MiB. Reserved: so far only the template's own size is possible.
     #[schema(example = 256)]
     memory_mib: Option<u64>,
-    /// The lease, seconds; the pool's default when absent; 0 = until released, where the service has no longest lease.
+    /// The lease, seconds, fractions too; the pool's default when absent; 0 = until released, where the service has no longest lease.
     #[schema(example = 300)]
     ttl_s: Option<f64>,
     /// How long to wait for a sandbox, milliseconds; 5000 when absent.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use vmint_cache::ExecRequest;
 
-use super::checkout::parse_seconds;
+use super::checkout::{null_is_absent, parse_seconds};
 use crate::http::body::{Json, Payload};
 use crate::http::failure::Failure;
 use crate::http::limits::{
@@ -31,19 +31,19 @@ pub(in crate::http) struct ExecBody {
     #[schema(example = json!(["echo", "hello"]))]
     argv: Vec<String>,
     /// Added to the guest's own environment.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(example = json!({"K": "v"}))]
     env: BTreeMap<String, String>,
     /// The working directory; the guest's own when empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(example = "/tmp")]
     cwd: String,
     /// Reserved: only empty is possible yet.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(example = "")]
     user: String,
     /// What the command reads, base64.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(example = "aGVsbG8=")]
     stdin_b64: String,
     /// When the command is killed, milliseconds; 60000 when absent.

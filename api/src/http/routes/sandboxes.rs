@@ -28,7 +28,7 @@ const METADATA: &str = "metadata.";
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Renewal {
-    /// Seconds from now; 0 = until released, where the service has no longest lease.
+    /// Seconds from now, fractions too; 0 = until released, where the service has no longest lease.
     #[schema(example = 300)]
     ttl_s: f64,
 }

@@ -21,11 +21,13 @@ pub struct Build {
     #[schema(example = "running", pattern = "^(running|succeeded|failed)$")]
     pub state: String,
     /// The step it is in, or ended in; null while it waits for its turn.
-    #[schema(example = "booting")]
+    #[schema(required = true, example = "booting")]
     pub step: Option<String>,
     /// What it made.
+    #[schema(required = true)]
     pub generation: Option<String>,
     /// Why it failed.
+    #[schema(required = true)]
     pub error: Option<String>,
     /// How long each phase took, milliseconds.
     pub phases_ms: BTreeMap<String, f64>,
@@ -33,7 +35,7 @@ pub struct Build {
     #[schema(value_type = String, format = DateTime)]
     pub started_at: jiff::Timestamp,
     /// When it ended, RFC 3339.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required = true, value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<jiff::Timestamp>,
 }
 

@@ -12,9 +12,10 @@ use super::time::ms;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ExecResult {
     /// Its exit code; null after a signal.
-    #[schema(example = 0)]
+    #[schema(required = true, example = 0)]
     pub exit_code: Option<i32>,
     /// The signal that ended it; null when it exited.
+    #[schema(required = true)]
     pub signal: Option<i32>,
     /// What it wrote, where that is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -33,6 +33,7 @@ pub struct Pool {
     /// Checkouts that found none.
     pub misses: u64,
     /// Why clones cannot be made at present; null when they can.
+    #[schema(required = true)]
     pub degraded: Option<String>,
     /// Every living clone, oldest first.
     pub clones: Vec<PoolClone>,
@@ -48,6 +49,7 @@ pub struct PoolClone {
     #[schema(example = "ready", pattern = "^(launching|ready|leased|releasing)$")]
     pub state: String,
     /// The generation it was made from.
+    #[schema(required = true)]
     pub generation: Option<String>,
     /// Its age, seconds.
     #[schema(example = 12.5)]

@@ -50,7 +50,7 @@ pub struct Sandbox {
     #[schema(value_type = String, format = DateTime)]
     pub leased_at: jiff::Timestamp,
     /// When the lease ends and the sandbox with it, RFC 3339; null = not before its release.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required = true, value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<jiff::Timestamp>,
     /// How long the checkout took in the service, milliseconds.
     #[schema(example = 0.042)]

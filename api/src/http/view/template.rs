@@ -18,18 +18,19 @@ pub struct Template {
     #[schema(example = "ready", pattern = "^(ready|building|failed)$")]
     pub state: String,
     /// The generation that new clones are made from.
-    #[schema(example = "20250102-030405-bcdf")]
+    #[schema(required = true, example = "20250102-030405-bcdf")]
     pub current: Option<String>,
     /// The current generation, then older ones that still have clones.
     pub generations: Vec<Generation>,
     /// The build that runs.
-    #[schema(example = "b1")]
+    #[schema(required = true, example = "b1")]
     pub build: Option<String>,
     /// Whether what is on disk no longer matches the configuration.
     pub stale: bool,
     /// In which fields.
     pub stale_fields: Vec<StaleField>,
     /// Why the last build failed; null after a success.
+    #[schema(required = true)]
     pub last_error: Option<String>,
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct FakeFactory {
     pub(crate) owner: Mutex<Option<SocketOwner>>,
     /// What the machines write to their consoles from now on.
     pub(crate) console: Arc<Mutex<Vec<u8>>>,
-    /// The last record of any machine.
-    pub(crate) recorded: Mutex<Option<RecordState>>,
+    /// Every record of any machine.
+    pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
 }
@@ -51,7 +51,7 @@ impl FakeFactory {
             bound: Mutex::default(),
             console: Arc::default(),
             owner: Mutex::default(),
-            recorded: Mutex::default(),
+            records: Mutex::default(),
             alive: Arc::default(),
         })
     }
@@ -81,6 +81,7 @@ impl FakeFactory {
             hostname,
             end: watch::Sender::new(None),
             alive: self.alive.clone(),
+            created_at: Timestamp::now(),
             factory: Arc::clone(self),
         }))
     }
@@ -163,6 +164,7 @@ struct Machine {
     hostname: Mutex<String>,
     end: watch::Sender<Option<String>>,
     alive: Arc<AtomicUsize>,
+    created_at: Timestamp,
     factory: Arc<FakeFactory>,
 }
 
@@ -235,7 +237,7 @@ impl LiveClone for Machine {
         CloneFacts {
             id: self.id.clone(),
             pid: 4242,
-            created_at: Timestamp::now(),
+            created_at: self.created_at,
             phases: Phases {
                 spawn: Duration::from_micros(33_250),
                 total: Duration::from_millis(80),
@@ -331,7 +333,7 @@ impl LiveClone for Machine {
     }
 
     fn record(&self, state: RecordState) -> io::Result<()> {
-        *self.factory.recorded.lock().unwrap() = Some(state);
+        self.factory.records.lock().unwrap().push(state);
         Ok(())
     }
 

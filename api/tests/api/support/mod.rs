@@ -5,5 +5,5 @@ mod harness;
 mod reply;
 
 pub(crate) use fake::FakeFactory;
-pub(crate) use harness::{Harness, plan};
+pub(crate) use harness::{Harness, plan, request};
 pub(crate) use reply::Reply;

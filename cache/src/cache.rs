@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info_span, warn};
+use vmint_factory::MachineType;
 
+use crate::devices::{DevicesError, Held};
 use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
@@ -16,7 +18,7 @@ use crate::node::Node;
 use crate::pool::{Order, Pool};
 use crate::readiness;
 use crate::repeats::Begun;
-use crate::request::{CheckoutRequest, OnEmpty, Resize};
+use crate::request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
 use crate::telemetry::Telemetry;
 use crate::template::{Status, keep};
@@ -48,6 +50,7 @@ pub enum CheckedOut {
 pub(crate) struct Template {
     pub status: Arc<Status>,
     pub pool: Pool,
+    machine: MachineType,
 }
 
 impl Cache {
@@ -252,21 +255,40 @@ impl Cache {
         let asked = request
             .ttl
             .unwrap_or_else(|| (!default.is_zero()).then_some(default));
+        let ttl = self.allowed(asked)?;
+        template.can_be_cloned(request.on_empty)?;
+        template.can_be_this_large(request.vcpus, request.memory_mib)?;
+        let devices = match request.devices {
+            Some(order) => Some(self.held(template, order).await?),
+            None => None,
+        };
         let order = Order {
             on_empty: request.on_empty,
             wait: request.wait,
-            ttl: self.allowed(asked)?,
+            ttl,
             vcpus: request.vcpus,
             memory_mib: request.memory_mib,
             binding: request.binding,
             owner: request.owner,
             idempotency: request.idempotency,
             metadata: request.metadata,
+            devices,
         };
-        template.can_be_cloned(order.on_empty)?;
-        template.can_be_this_large(&order)?;
         let leased = template.pool.checkout(&order).await;
         leased.map_err(|error| template.with_reason(error))
+    }
+
+    /// Opens devices and claims them, before any clone is taken for them.
+    async fn held(&self, template: &Template, order: DeviceOrder) -> Result<Held, DevicesError> {
+        if template.machine != MachineType::Q35 {
+            return Err(DevicesError::NoHotplug {
+                template: template.status.name().to_owned(),
+                machine: template.machine.as_str(),
+            });
+        }
+        let node = &self.0.node;
+        let open = node.mint.open_devices(order.specs, order.caller).await?;
+        Ok(Held::claim(open, &node.devices)?)
     }
 
     /// Lets a lease begin anew, now; `None` makes it last until the release.
@@ -328,7 +350,7 @@ impl Cache {
 
 impl Template {
     fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
-        let name = plan.spec.name.clone();
+        let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
         let status = Status::new(&name);
         let damaged = Arc::clone(&status);
         let on_damage =
@@ -341,7 +363,11 @@ impl Template {
             pool.clone(),
         );
         node.spawn(keeper.instrument(info_span!("template", name)));
-        Self { status, pool }
+        Self {
+            status,
+            pool,
+            machine,
+        }
     }
 
     /// The pool knows that it has no generation; why that is, the template knows.
@@ -364,11 +390,15 @@ impl Template {
     }
 
     /// Whether a clone can have the size that is asked for: known before one is taken, where there is a generation.
-    fn can_be_this_large(&self, order: &Order) -> Result<(), CheckoutError> {
-        if (order.vcpus.is_some() || order.memory_mib.is_some())
+    fn can_be_this_large(
+        &self,
+        vcpus: Option<u32>,
+        memory_mib: Option<u64>,
+    ) -> Result<(), CheckoutError> {
+        if (vcpus.is_some() || memory_mib.is_some())
             && let Some(current) = self.status.snapshot().current
         {
-            current.facts().sizes.fit(order.vcpus, order.memory_mib)?;
+            current.facts().sizes.fit(vcpus, memory_mib)?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 use vmint_factory::{ExecError, FileError, SizeError};
 
+use crate::devices::DevicesError;
+
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -51,6 +53,9 @@ pub enum CheckoutError {
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
+    /// The devices asked for cannot be had.
+    #[error(transparent)]
+    Devices(#[from] DevicesError),
     /// The key was used for another request.
     #[error(
         "this Idempotency-Key was used for another request, and is remembered while its sandbox lives and 10 minutes after: use a new one"
@@ -88,6 +93,7 @@ impl CheckoutError {
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
+            Self::Devices(error) => error.code(),
             Self::KeyReused => "conflict",
             Self::Ttl(_) | Self::Size(_) | Self::Refused { .. } => "not_possible",
             Self::Guest { .. } => "guest_error",

@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_factory::{
-    BindError, Binding, BuildProgress, CloneOrder, ConsoleFollower, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation,
-    GrowError, Identity, LeaseRecord, Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
+    AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, ConsoleFollower,
+    DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError,
+    FileReader, FileWriter, Found, Generation, GrowError, Identity, LeaseRecord, OpenDevices,
+    Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
@@ -90,6 +91,14 @@ impl Mint for Factory {
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
         let progress = BuildProgress::new(move |step| report(step));
         async move { Ok(Made::of(Factory::build(self, spec, progress).await?)) }.boxed()
+    }
+
+    fn open_devices(
+        &self,
+        specs: DeviceSpecs,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<OpenDevices, DeviceError>> {
+        Factory::open_devices(self, specs, caller).boxed()
     }
 
     fn mint<'a>(
@@ -184,6 +193,13 @@ impl LiveClone for Machine {
 
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
         self.0.grow(wanted).boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        self.0.attach(devices).boxed()
     }
 
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {

@@ -13,7 +13,8 @@ use crate::view::SandboxView;
 /// or the clone stood by paused and was resumed).
 #[must_use = "a dropped lease gives the clone back"]
 pub struct Lease {
-    view: SandboxView,
+    /// In a box: what is large is moved often on its way to the answer.
+    view: Box<SandboxView>,
     grant: Grant,
     claim: Option<Claim>,
     events: Option<Events>,
@@ -22,7 +23,7 @@ pub struct Lease {
 impl Lease {
     pub(crate) fn new(view: SandboxView, grant: Grant) -> Self {
         Self {
-            view,
+            view: Box::new(view),
             grant,
             claim: None,
             events: None,
@@ -55,6 +56,7 @@ impl Lease {
             claim,
             events,
         } = self;
+        let view = *view;
         // The key before the hand-over: a sandbox that ends from then on finds it.
         let sandbox = grant.sandbox();
         if let Some(claim) = claim {

@@ -10,6 +10,7 @@
 //!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
 //!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
 //!  events.rs     what happens, for followers           node.rs      what all of them share
+//!  devices/      who has which disk and tap
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
@@ -17,6 +18,7 @@ mod backoff;
 mod cache;
 mod command;
 mod console;
+mod devices;
 mod error;
 mod events;
 mod factory_mint;
@@ -40,6 +42,7 @@ mod view;
 
 pub use cache::{Cache, CheckedOut};
 pub use console::FollowedConsole;
+pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
     SandboxExecError, SandboxFileError, TtlError,
@@ -50,7 +53,7 @@ pub use mint::{
     CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
     LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
 };
-pub use request::{CheckoutRequest, OnEmpty, Resize, SocketOwner};
+pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
@@ -60,8 +63,9 @@ pub use view::{
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
-    BindError, Binding, BoundFile, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError, Identity, IdentityDigest,
-    Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd, StreamInput,
-    StreamOutput, StreamRequest, WindowSize,
+    AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
+    Caller, DeviceError, DeviceSpecs, DiskFormat, DiskSpec, ExecError, ExecOutcome, ExecRequest,
+    ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError, Identity,
+    IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd,
+    StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

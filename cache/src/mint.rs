@@ -11,9 +11,10 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
-    Accel, Argv, BindError, Binding, BuildStep, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, Phase,
-    Phases, RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
+    Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, DeviceError,
+    DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase, Phases,
+    RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -39,6 +40,18 @@ pub trait Mint: Send + Sync + 'static {
         spec: &'a TemplateSpec,
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>>;
+
+    /// Opens devices of the host with the rights of whoever asks for them.
+    ///
+    /// # Cancel safety
+    /// Dropped, what was opened is closed.
+    fn open_devices(
+        &self,
+        specs: DeviceSpecs,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<OpenDevices, DeviceError>> {
+        Box::pin(vmint_factory::open_devices(specs, caller))
+    }
 
     /// Makes one clone: it has answered, with an identity of its own.
     ///
@@ -209,6 +222,14 @@ pub trait LiveClone: Send + Sync + 'static {
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>>;
     /// Gives it at least this size; answers the one that its guest then has. After an error it is fit for nothing.
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>>;
+    /// Plugs devices into it, and waits until the guest has them.
+    ///
+    /// # Cancel safety
+    /// Dropped, part of them may be there.
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>>;
     /// Runs a command with its streams open. Dropped, the stream kills it.
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
     /// Opens a file of the guest to read it.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::devices::Book;
 use crate::events::Events;
 use crate::gate::Gate;
 use crate::mint::Mint;
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub builds: Builds,
     /// All leased sandboxes.
     pub sandboxes: Sandboxes,
+    /// What they have of the host's devices.
+    pub devices: Arc<Book>,
     /// Checkouts with a key.
     pub repeats: Repeats,
     /// What living clones have said of themselves.
@@ -62,6 +65,7 @@ impl Node {
             building: Semaphore::new(BUILDS_AT_ONCE),
             builds: Builds::default(),
             sandboxes: Sandboxes::default(),
+            devices: Arc::default(),
             repeats: Repeats::default(),
             uniqueness: Uniqueness::default(),
             events: Events::default(),

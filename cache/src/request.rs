@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vmint_factory::{Binding, RequestKey};
+use vmint_factory::{Binding, Caller, DeviceSpecs, RequestKey};
 
 /// What a checkout does when no clone is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,17 @@ pub struct CheckoutRequest {
     pub idempotency: Option<RequestKey>,
     /// Kept with the sandbox and shown with it.
     pub metadata: BTreeMap<String, String>,
+    /// Devices to plug.
+    pub devices: Option<DeviceOrder>,
+}
+
+/// Devices of the host that a sandbox is to have.
+#[derive(Clone, Debug)]
+pub struct DeviceOrder {
+    /// Which.
+    pub specs: DeviceSpecs,
+    /// Whose rights open them.
+    pub caller: Caller,
 }
 
 /// A user of the host, as the kernel named the one who asked.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_factory::{Accel, BuildStep, Phases, StaleField};
+use vmint_factory::{Accel, Attached, BuildStep, Phases, StaleField};
 
 /// Where a sandbox came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,8 @@ pub struct SandboxView {
     pub startup: Phases,
     /// What came with the request.
     pub metadata: BTreeMap<String, String>,
+    /// Devices of the host that it has.
+    pub devices: Attached,
 }
 
 /// Where a clone is in its life.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::device::DiskFormat;
 use crate::host::Vsock;
 use crate::process::{Child, ExitKind};
 use crate::{Accel, MachineType, VmId};
@@ -116,12 +117,39 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// How often the guest has closed the agent's port: each time, whoever served it is gone.
     fn agent_losses(&self) -> watch::Receiver<u64>;
+    /// Plugs a device into one of the slots that the machine has. What of it is there after a failure is not told.
+    fn plug_device(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Plugs this many more virtual CPUs into a machine that runs. Its guest still has to bring them online.
     fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Plugs one module of memory into a machine that runs. Its guest still has to bring it online.
     fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
+}
+
+/// A device to plug.
+#[derive(Debug)]
+pub(crate) struct Plug {
+    /// What it is, for a message.
+    pub(crate) device: String,
+    pub(crate) kind: PlugKind,
+}
+
+/// What kind of device.
+#[derive(Debug)]
+pub(crate) enum PlugKind {
+    /// A network interface at a tap.
+    Tap { fd: OwnedFd, mac: String },
+    /// A network interface at the hypervisor's own network.
+    UserNet { mac: String },
+    /// A disk.
+    Disk {
+        fd: OwnedFd,
+        is_block_device: bool,
+        format: DiskFormat,
+        read_only: bool,
+        serial: String,
+    },
 }
 
 /// Why a monitor did not do what it was told.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::aside::aside;
 use crate::clone::{self, CloneError, CloneOrder, Vm};
+use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open_devices};
 use crate::host::{self, Host, OpenError};
 use crate::template::{self, BuildError, BuildProgress, FindError, Found, Generation};
 use crate::{Accel, HostSettings, TemplateSpec};
@@ -98,6 +99,24 @@ impl Factory {
         template::build(&self.host, spec, &progress)
             .await
             .map(Arc::new)
+    }
+
+    /// Opens devices of the host that a clone is to have, with the rights of whoever asks for them.
+    ///
+    /// # Errors
+    /// See [`DeviceError`]; nothing stays open.
+    ///
+    /// # Cancel safety
+    /// A dropped call opens what it had begun to, and closes it again.
+    pub async fn open_devices(
+        &self,
+        specs: DeviceSpecs,
+        caller: Caller,
+    ) -> Result<OpenDevices, DeviceError> {
+        if specs.nics.contains(&NicSpec::User) && !self.host.qemu.has_user_network {
+            return Err(DeviceError::NoUserNetwork);
+        }
+        open_devices(specs, caller).await
     }
 
     /// Makes a clone that can be handed out: its guest has answered and has an identity of its own.

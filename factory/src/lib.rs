@@ -10,6 +10,7 @@
 //!   factory.rs                the front: everything that another crate can ask for
 //!   template/   clone/        the two pipelines
 //!   vm/                       one machine: directory, record, owner, handle
+//!   device/                   disks and network interfaces that a clone gets when it is handed out
 //!   guest/      driver.rs     what is said to the guest; what is wanted of a hypervisor
 //!   qemu/                     the one hypervisor that there is
 //!   process/    wire/         processes; JSON lines over a socket
@@ -20,6 +21,7 @@
 mod aside;
 mod clock;
 mod clone;
+mod device;
 mod driver;
 mod factory;
 mod guest;
@@ -39,6 +41,10 @@ mod vm;
 mod wire;
 
 pub use clone::{CloneError, CloneFailure, CloneOrder, GrowError, Vm};
+pub use device::{
+    AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
+    DiskKey, DiskSpec, MAX_DEVICES, Mac, NicSpec, OpenDevices, OpenDisk, OpenNic, open_devices,
+};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guest::{

@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid};
 use tokio::process::Command;
@@ -60,6 +62,87 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
     // SAFETY: the hook runs in the forked child. It makes system calls only, on data that was allocated before the
     // fork; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(hook) };
+}
+
+/// The calling thread, and no other, has the file system rights of `whose` from now on: what it opens, it opens as them.
+/// The library's own `setgroups` would change every thread.
+///
+/// # Errors
+/// When the kernel does not let it; the thread may have part of those rights then, and must end.
+pub(crate) fn take_on_file_rights(whose: &Credentials) -> io::Result<()> {
+    let groups: Vec<libc::gid_t> = whose.groups.iter().map(|gid| gid.as_raw()).collect();
+    // SAFETY: the call reads as many numbers as it is told of, from a list that has them.
+    let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    Errno::result(set)?;
+    // These two answer what was before, whether they succeed or not: what is now shows it.
+    nix::unistd::setfsgid(whose.gid);
+    nix::unistd::setfsuid(whose.uid);
+    let none = u32::MAX;
+    let gid_now = nix::unistd::setfsgid(Gid::from_raw(none));
+    let uid_now = nix::unistd::setfsuid(Uid::from_raw(none));
+    if (uid_now, gid_now) == (whose.uid, whose.gid) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM.into())
+    }
+}
+
+/// The supplementary groups that the peer of a Unix socket had when it connected.
+///
+/// # Errors
+/// When it is no connected Unix socket.
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<Gid>> {
+    /// Most users have fewer; the kernel says how many there are when it is not enough.
+    const USUAL_GROUPS: usize = 64;
+    let mut groups: Vec<libc::gid_t> = vec![0; USUAL_GROUPS];
+    loop {
+        let bytes = std::mem::size_of_val(groups.as_slice());
+        let mut length = libc::socklen_t::try_from(bytes).map_err(io::Error::other)?;
+        // SAFETY: the kernel writes at most `length` bytes into the list, which has as many.
+        let got = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / size_of::<libc::gid_t>();
+        match Errno::result(got) {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups.into_iter().map(Gid::from_raw).collect());
+            }
+            Err(Errno::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Connects an open `/dev/net/tun` to the interface `name`, of one queue, whose packets come with a header for
+/// checksums. The kernel makes the interface when there is none.
+///
+/// # Errors
+/// Whatever the kernel says: `EPERM` when it belongs to somebody else, `EBUSY` when it is in use.
+pub(crate) fn connect_tap(tun: &File, name: &str) -> io::Result<()> {
+    // Two numbers of 16 bits at most: they fit.
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: all zeroes is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: the kernel reads a string.
+    let room = request.ifr_name.len() - 1;
+    if name.len() > room {
+        return Err(Errno::ENODEV.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: the kernel reads and writes this one structure, which lives until the call returns.
+    let connected = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw const request) };
+    Errno::result(connected)?;
+    Ok(())
 }
 
 /// Maps a whole file for reading.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::disk::{DiskArg, disk};
 use crate::config::{parse_duration, parse_size};
 use crate::telemetry::LogFormat;
 
@@ -224,6 +225,12 @@ pub(crate) struct CheckoutArgs {
     /// A small file to put into the guest, as SRC:/PATH or SRC:/PATH:MODE (MODE: octal digits)
     #[arg(long, value_name = "SRC:/PATH[:MODE]")]
     pub(crate) file: Vec<String>,
+    /// A network interface: a tap of the host by name, or `user` for a network of the hypervisor's own
+    #[arg(long, value_name = "TAP|user")]
+    pub(crate) nic: Vec<String>,
+    /// A disk: a file or block device of the host; `:ro` for one that is only read, `:qcow2` for that format
+    #[arg(long, value_name = "PATH[:ro][:qcow2]", value_parser = disk)]
+    pub(crate) disk: Vec<DiskArg>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod commands;
+mod disk;
 mod endpoint;
 mod error;
 mod open;

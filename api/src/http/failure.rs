@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use vmint_cache::{
-    CheckoutError, ConsoleError, ExecError, FileError, RebuildError, ReleaseError, RenewError,
-    ResizeError, SandboxExecError, SandboxFileError,
+    CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
+    RenewError, ResizeError, SandboxExecError, SandboxFileError,
 };
 
 use super::code::Code;
@@ -58,6 +58,13 @@ impl From<Failure> for Problem {
             Failure::Checkout(CheckoutError::ShuttingDown)
             | Failure::Resize(ResizeError::ShuttingDown)
             | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
+
+            Failure::Checkout(CheckoutError::Devices(DevicesError::InUse(_))) => {
+                problem(Code::Conflict)
+            }
+            Failure::Checkout(CheckoutError::Devices(
+                DevicesError::Open(_) | DevicesError::NoHotplug { .. } | DevicesError::Refused(_),
+            )) => problem(Code::NotPossible),
 
             Failure::Checkout(
                 CheckoutError::Ttl(_) | CheckoutError::Size(_) | CheckoutError::Refused { .. },

@@ -97,7 +97,7 @@ problem_responses! {
     UnknownSandbox = "404" "`unknown_sandbox`";
     NoSuchFile = "404" "`unknown_sandbox`; `not_found`: there is no such file in the guest";
     UnknownBuild = "404" "`unknown_build`";
-    KeyReused = "409" "`conflict`: the Idempotency-Key was used for another request";
+    KeyReused = "409" "`conflict`: the Idempotency-Key was used for another request, or a disk or tap is in use";
     Conflict = "409" "`conflict`: a build of this template runs already";
     TooLarge = "413" "`too_large`: the body is larger than it may be";
     NotJson = "415" "`unsupported_media_type`: a body needs `Content-Type: application/json`";

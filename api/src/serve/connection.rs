@@ -11,6 +11,7 @@ use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::debug;
+use vmint_cache::Caller;
 
 use super::patience::Patience;
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
@@ -23,7 +24,7 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
-    (origin, peer): (Origin, Option<Peer>),
+    (origin, peer): (Origin, Option<(Peer, Caller)>),
     seat: Seat,
     close: CancellationToken,
 ) where
@@ -33,8 +34,9 @@ pub(super) async fn serve_connection<S>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
         request.extensions_mut().insert(seat.clone());
-        if let Some(peer) = peer {
+        if let Some((peer, caller)) = peer.clone() {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(caller);
         }
         router.clone().call(request)
     });

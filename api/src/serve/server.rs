@@ -11,6 +11,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
+use vmint_cache::Caller;
 
 use super::connection::serve_connection;
 use super::files::connections_max;
@@ -122,19 +123,22 @@ impl Acceptor {
     }
 }
 
+/// Who is at the other end of a Unix socket: whom its sandboxes' sockets belong to, and whose rights open devices.
+type Known = (Peer, Caller);
+
 /// What TCP and Unix sockets have in common.
 trait Listener: Send + Sync + 'static {
     const ORIGIN: Origin;
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The next connection, and who is at its other end, where that is known.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Known>)>> + Send;
 }
 
 impl Listener for TcpListener {
     const ORIGIN: Origin = Origin::Tcp;
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Option<Peer>)> {
+    async fn accept(&self) -> io::Result<(TcpStream, Option<Known>)> {
         let (stream, _) = Self::accept(self).await?;
         // An answer is one small write: it must not wait for more.
         stream.set_nodelay(true)?;
@@ -146,12 +150,12 @@ impl Listener for UnixListener {
     const ORIGIN: Origin = Origin::Unix;
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Known>)> {
         let (stream, _) = Self::accept(self).await?;
         // Who connected and was gone at once may be unknown: no reason to serve no one else.
-        let peer = stream.peer_cred().ok().map(|peer| Peer {
-            uid: peer.uid(),
-            gid: peer.gid(),
+        let peer = Caller::of_peer(&stream).ok().map(|caller| {
+            let (uid, gid) = (caller.uid(), caller.gid());
+            (Peer { uid, gid }, caller)
         });
         Ok((stream, peer))
     }

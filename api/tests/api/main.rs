@@ -3,6 +3,7 @@
 
 mod binding;
 mod checkout;
+mod devices;
 mod exec;
 mod files;
 mod follow;

@@ -1,9 +1,9 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> grow ---> bind ---> sockets ---> record ---> Lease
-//!   ^            |                  |           |         |         |          |            |
-//!   |            | refused          +-----------+- unfit -+---------+----------+------------+
+//!  ask ---> wait for a grant ---> alive? ---> resume ---> grow ---> bind ---> sockets ---> devices ---> record ---> Lease
+//!   ^            |                  |           |         |         |          |            |            |
+//!   |            | refused          +-----------+- unfit -+---------+----------+------------+------------+
 //!   |            v                                    |
 //!   |          error                                  v
 //!   +--------- once more, ahead of all others --- the clone is ended
@@ -23,8 +23,9 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{BindError, Binding, RequestKey, Size};
+use vmint_factory::{AttachError, BindError, Binding, RequestKey, Size};
 
+use crate::devices::{DevicesError, Held};
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
 use crate::mint::LiveClone;
@@ -35,12 +36,15 @@ use crate::view::SandboxView;
 /// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
 /// hundred to grow, and with megabytes of files some tenths of a second.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long devices may take to be plugged and seen; what they wait for has deadlines of its own, in all shorter. Also how
+/// long a clone that was not given them may take to be gone.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(60);
 /// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
 /// the pool hears of it a moment later than the checkout.
 const DEAD_CLONES_MAX: u32 = 32;
 
 /// A checkout from one pool.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Order {
     pub on_empty: OnEmpty,
     pub wait: Duration,
@@ -53,12 +57,19 @@ pub(crate) struct Order {
     pub owner: Option<SocketOwner>,
     pub idempotency: Option<RequestKey>,
     pub metadata: BTreeMap<String, String>,
+    /// Open, and claimed.
+    pub devices: Option<Held>,
 }
 
 /// Why a granted clone cannot be handed over.
 enum Unfit {
     Dead(&'static str),
     Refused(CheckoutError),
+    /// It was ended for it already.
+    Ended {
+        what: &'static str,
+        source: BoxError,
+    },
     Unprepared {
         what: &'static str,
         source: BoxError,
@@ -104,7 +115,9 @@ impl Pool {
                     warn!(vm = %grant.vm().facts().id, "a clone died when it was granted; another is taken");
                     dead += 1;
                 }
-                Err(Unfit::Unprepared { what, source }) if unprepared == 0 => {
+                Err(Unfit::Unprepared { what, source } | Unfit::Ended { what, source })
+                    if unprepared == 0 =>
+                {
                     warn!(vm = %grant.vm().facts().id, error = %source, "{what}; another clone is taken");
                     unprepared += 1;
                 }
@@ -115,7 +128,7 @@ impl Pool {
                         source: how.into(),
                     });
                 }
-                Err(Unfit::Unprepared { what, source }) => {
+                Err(Unfit::Unprepared { what, source } | Unfit::Ended { what, source }) => {
                     return Err(CheckoutError::Guest { what, source });
                 }
             }
@@ -200,8 +213,34 @@ impl Pool {
         if let Some(owner) = order.owner {
             give_sockets(grant, owner)?;
         }
+        if let Some(devices) = &order.devices {
+            self.attach(grant, devices).await?;
+        }
         record(grant, order, size)?;
         Ok(size)
+    }
+
+    /// Plugs devices. A clone that could not be given them is gone before another is: they belong to one at a time.
+    async fn attach(&self, grant: &mut Grant, devices: &Held) -> Result<(), Unfit> {
+        const WHAT: &str = "the devices could not be plugged";
+        grant.touch();
+        let vm = grant.vm().clone();
+        let attached = timeout(ATTACH_DEADLINE, devices.attach(&vm, self.node())).await;
+        let source = match attached {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error @ (AttachError::Refused { .. } | AttachError::Unsupported { .. }))) => {
+                return Err(Unfit::Refused(DevicesError::Refused(error).into()));
+            }
+            Ok(Err(error)) => error.into(),
+            Err(_) => too_slow(ATTACH_DEADLINE),
+        };
+        match timeout(ATTACH_DEADLINE, vm.end()).await {
+            Ok(_) => Err(Unfit::Ended { what: WHAT, source }),
+            Err(_) => Err(Unfit::Refused(CheckoutError::Guest {
+                what: "the devices are still in a clone that does not end",
+                source: too_slow(ATTACH_DEADLINE),
+            })),
+        }
     }
 
     fn lease(&self, grant: Grant, order: &Order, size: Size, begun: Instant) -> Lease {
@@ -226,6 +265,11 @@ impl Pool {
             checkout: begun.elapsed(),
             startup: facts.phases,
             metadata: order.metadata.clone(),
+            devices: order
+                .devices
+                .as_ref()
+                .map(Held::attached)
+                .unwrap_or_default(),
         };
         Lease::new(view, grant)
     }
@@ -244,7 +288,7 @@ async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
             }))
         }
         Ok(Err(BindError::Guest(error))) => Err(failed(error.into())),
-        Err(_) => Err(failed(too_slow())),
+        Err(_) => Err(failed(too_slow(PREPARE_DEADLINE))),
     }
 }
 
@@ -288,12 +332,12 @@ async fn within<T, E: Into<BoxError>>(
 ) -> Result<T, BoxError> {
     match timeout(PREPARE_DEADLINE, step).await {
         Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(too_slow()),
+        Err(_) => Err(too_slow(PREPARE_DEADLINE)),
     }
 }
 
-fn too_slow() -> BoxError {
-    format!("it took longer than {} s", PREPARE_DEADLINE.as_secs()).into()
+fn too_slow(deadline: Duration) -> BoxError {
+    format!("it took longer than {} s", deadline.as_secs()).into()
 }
 
 /// A place in the queue. Dropped, it is given up.

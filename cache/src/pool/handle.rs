@@ -28,6 +28,7 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
+    node: Arc<Node>,
     template: String,
     spec: PoolSpec,
     ledger: Arc<Mutex<Ledger>>,
@@ -46,6 +47,7 @@ impl Pool {
         let ledger = Arc::new(Mutex::new(Ledger::new(limits(&spec), rand::random())));
         let (outbox, inbox) = Outbox::new();
         let pool = Self(Arc::new(Inner {
+            node: Arc::clone(node),
             template: template.to_owned(),
             spec: spec.clone(),
             ledger: Arc::clone(&ledger),
@@ -71,6 +73,10 @@ impl Pool {
     /// Its settings, as they were at the start.
     pub(crate) fn spec(&self) -> &PoolSpec {
         &self.0.spec
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
     }
 
     pub(super) fn outbox(&self) -> &Outbox {

@@ -10,6 +10,7 @@ mod cancel;
 mod checkout;
 mod command;
 mod crowd;
+mod devices;
 mod events;
 mod fake;
 mod faults;

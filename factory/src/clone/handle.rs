@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::talk::Talk;
 use crate::clock::WallNs;
+use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd};
@@ -179,6 +180,27 @@ impl Vm {
         }
         let agent = self.agent().await;
         self.live.unless_ended(agent.ping(deadline)).await
+    }
+
+    /// Plugs devices into it, and waits until the guest has drivers for them.
+    ///
+    /// # Errors
+    /// See [`AttachError`]. Unless it is [`AttachError::Unsupported`], part of them may be there: end it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave part of them: end it.
+    pub async fn attach(&self, devices: &OpenDevices) -> Result<Attached, AttachError> {
+        if !devices.disks.is_empty() {
+            self.live.gets_disks();
+        }
+        let agent = self.agent().await;
+        let plugging = attach(self.id(), &*self.live.monitor, &agent, devices);
+        let attached = self.live.unless_ended(plugging).await?;
+        let recorded = self.live.update_record(|record| {
+            record.devices.clone_from(&attached);
+        });
+        recorded.map_err(|source| AttachError::Record { source })?;
+        Ok(attached)
     }
 
     /// Gives its console's and its runtime's sockets to a user of the host: theirs alone, mode 0600. Returns whether

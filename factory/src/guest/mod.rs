@@ -19,6 +19,7 @@
 mod agent;
 #[cfg(test)]
 mod agent_tests;
+mod attached;
 mod bind;
 mod cancel;
 mod clock_reading;

@@ -6,13 +6,17 @@
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
 //!  ports.rs    what QMP says of the guest's ports
-//!  plug.rs     what is plugged into a machine that runs
+//!  plug.rs     CPUs and memory that are plugged in
+//!  devices.rs  disks and network interfaces that are plugged in
 //!  stub.rs     the part of a kernel that a clone has to be given
 //! ```
 
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod devices;
+#[cfg(test)]
+mod devices_tests;
 mod driver;
 mod monitor;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! On the incoming side a failed load may end the process before it can say `failed`: the end of the connection is
 //! the failure then.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::argv::{AGENT_ID, STATE_SET};
 use super::ports::PortWatch;
-use crate::driver::{Monitor, MonitorError};
+use crate::driver::{Monitor, MonitorError, Plug};
 use crate::wire::{Call, Event, Link, LinkError, LinkSettings};
 
 /// Longest line taken: `query-machines` answers with some 100 KiB.
@@ -98,6 +99,18 @@ impl Qmp {
             command: C::NAME,
             source,
         })
+    }
+
+    /// Runs one command that has no generated type, and hands a descriptor over with it.
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: &serde_json::Value,
+        fd: Option<OwnedFd>,
+    ) -> Result<T, MonitorError> {
+        let call = Call::named(command, arguments);
+        let outcome = self.link.command_with(&call, fd, COMMAND_DEADLINE).await;
+        outcome.map_err(|source| MonitorError::Command { command, source })
     }
 
     /// Leaves the guest's memory out of the state (it is in the shared file), and asks for events.
@@ -187,6 +200,10 @@ impl Monitor for Qmp {
 
     fn agent_losses(&self) -> watch::Receiver<u64> {
         self.agent_losses.clone()
+    }
+
+    fn plug_device(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>> {
+        self.plug_into(slot, plug).boxed()
     }
 
     fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>> {

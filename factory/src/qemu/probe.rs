@@ -53,6 +53,8 @@ pub(crate) struct Found {
     /// Digest of the program: a package's rebuild may change the state's format without a new version.
     pub(crate) digest: String,
     pub(crate) has_vmgenid: bool,
+    /// Whether it was built with a network of its own (libslirp).
+    pub(crate) has_user_network: bool,
 }
 
 /// Why this host's QEMU cannot be used.
@@ -128,6 +130,7 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
         version: answers.version,
         digest,
         has_vmgenid: answers.has_vmgenid,
+        has_user_network: answers.has_user_network,
     })
 }
 
@@ -175,6 +178,7 @@ struct Answers {
     has_q35: bool,
     has_ignore_shared: bool,
     has_vmgenid: bool,
+    has_user_network: bool,
 }
 
 async fn ask(qmp: &Qmp) -> Result<Answers, MonitorError> {
@@ -203,11 +207,18 @@ async fn ask(qmp: &Qmp) -> Result<Answers, MonitorError> {
         .execute(&qapi_qmp::device_list_properties { typename })
         .await
         .is_ok();
+    // Tried, and thrown away with the process: it makes nothing outside of it.
+    let network = serde_json::json!({ "type": "user", "id": "probe" });
+    let has_user_network = qmp
+        .ask::<serde_json::Value>("netdev_add", &network, None)
+        .await
+        .is_ok();
     Ok(Answers {
         version,
         has_q35,
         has_ignore_shared,
         has_vmgenid,
+        has_user_network,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::console::Console;
 use super::dir::VmDir;
 use super::owner::{EndRequest, Owner, VmEnd};
 use super::record::{RecordFile, RecordedState, Role, VmRecord};
+use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::host::Vsock;
@@ -73,6 +75,7 @@ pub(crate) struct LiveVm {
     dir: PathBuf,
     record: Arc<Mutex<RecordFile>>,
     requests: mpsc::Sender<EndRequest>,
+    has_disks: Arc<AtomicBool>,
     ended: watch::Receiver<Option<VmEnd>>,
 }
 
@@ -132,7 +135,9 @@ impl LiveVm {
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
         let path = dir.path().to_owned();
+        let has_disks = Arc::new(AtomicBool::new(false));
         let owner = Owner {
+            has_disks: Arc::clone(&has_disks),
             child,
             monitor: Arc::clone(&monitor),
             dir,
@@ -154,8 +159,14 @@ impl LiveVm {
             dir: path,
             record,
             requests,
+            has_disks,
             ended,
         })
+    }
+
+    /// It is about to get a disk: from now on it is given the time to write what it still holds before it is killed.
+    pub(crate) fn gets_disks(&self) {
+        self.has_disks.store(true, Ordering::Relaxed);
     }
 
     /// Changes the machine's record, in memory and on disk.
@@ -282,5 +293,6 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp) -> VmRecord + use
         state: RecordedState::Launching,
         identity: None,
         lease: None,
+        devices: Attached::default(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,8 @@ use crate::process::Child;
 
 /// How long a machine may take to end once its monitor was told.
 const QUIT_GRACE: Duration = Duration::from_secs(3);
+/// The same for a machine with disks, which writes what it holds of them before it ends: a slow disk must not cost data.
+const FLUSH_GRACE: Duration = Duration::from_secs(60);
 /// How long it may take after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,7 @@ pub(super) struct Owner {
     pub(super) dir: VmDir,
     pub(super) console: Console,
     pub(super) requests: mpsc::Receiver<EndRequest>,
+    pub(super) has_disks: Arc<AtomicBool>,
     pub(super) ended: watch::Sender<Option<VmEnd>>,
 }
 
@@ -92,7 +96,12 @@ impl Owner {
             drop(monitor.quit().await);
             self.child.wait().await
         };
-        let exit = match tokio::time::timeout(QUIT_GRACE, polite).await {
+        let grace = if self.has_disks.load(Ordering::Relaxed) {
+            FLUSH_GRACE
+        } else {
+            QUIT_GRACE
+        };
+        let exit = match tokio::time::timeout(grace, polite).await {
             Ok(exit) => exit,
             Err(_) => self.child.end(TERM_GRACE).await,
         };

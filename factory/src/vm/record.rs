@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Attached;
 use crate::guest::Identity;
 use crate::process::ProcessStamp;
 use crate::{Accel, GenerationId, VmId};
@@ -93,6 +94,9 @@ pub(crate) struct VmRecord {
     pub(crate) state: RecordedState,
     pub(crate) identity: Option<Identity>,
     pub(crate) lease: Option<LeaseRecord>,
+    /// What was plugged into it when it was handed out.
+    #[serde(default, skip_serializing_if = "Attached::is_empty")]
+    pub(crate) devices: Attached,
 }
 
 impl VmRecord {
@@ -192,6 +196,7 @@ mod tests {
             state: RecordedState::Launching,
             identity: None,
             lease: None,
+            devices: Attached::default(),
         }
     }
 

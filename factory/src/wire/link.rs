@@ -1,13 +1,16 @@
 //! The actor that owns a socket, and the handles to it.
 
 use std::collections::HashMap;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -79,6 +82,8 @@ pub(crate) struct LinkSettings {
 
 struct Request {
     line: Vec<u8>,
+    /// Goes with the first byte of the line.
+    fd: Option<OwnedFd>,
     id: u64,
     reply: oneshot::Sender<Vec<u8>>,
 }
@@ -120,6 +125,7 @@ impl Link {
             on_event,
             strict: settings.strict,
             outgoing: Vec::new(),
+            passing: None,
             pending: HashMap::new(),
         };
         tokio::spawn(async move {
@@ -156,6 +162,16 @@ impl Link {
         command: &Call<'_, A>,
         after: Duration,
     ) -> Result<T, LinkError> {
+        self.command_with(command, None, after).await
+    }
+
+    /// The same, and hands a descriptor over with it. It is closed here once it was sent.
+    pub(crate) async fn command_with<A: Serialize, T: DeserializeOwned>(
+        &self,
+        command: &Call<'_, A>,
+        fd: Option<OwnedFd>,
+        after: Duration,
+    ) -> Result<T, LinkError> {
         let id = command.id.unwrap_or_else(|| self.take_id());
         let mut line = Vec::new();
         if command.delimited {
@@ -169,12 +185,13 @@ impl Link {
         line.push(b'\n');
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            if self
-                .requests
-                .send(Request { line, id, reply })
-                .await
-                .is_err()
-            {
+            let request = Request {
+                line,
+                fd,
+                id,
+                reply,
+            };
+            if self.requests.send(request).await.is_err() {
                 return Err(self.why_dead().await);
             }
             match answer.await {
@@ -212,6 +229,8 @@ struct Actor {
     strict: bool,
     /// What is not written yet of the request whose turn it is.
     outgoing: Vec<u8>,
+    /// What goes with the next byte of it.
+    passing: Option<OwnedFd>,
     /// Who waits for which reply.
     pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
 }
@@ -229,9 +248,10 @@ impl Actor {
                     }
                     None => return LinkError::Closed,
                 },
-                count = self.write.write(&self.outgoing), if !self.outgoing.is_empty() => match count {
+                count = write(&self.write, &self.outgoing, self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
                     Ok(count) => {
                         self.outgoing.drain(..count);
+                        self.passing = None;
                         Ok(())
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
@@ -249,6 +269,7 @@ impl Actor {
         self.pending.retain(|_, reply| !reply.is_closed());
         self.pending.insert(request.id, request.reply);
         self.outgoing = request.line;
+        self.passing = request.fd;
     }
 
     fn take(&mut self, mut line: Vec<u8>) -> Result<(), LinkError> {
@@ -269,6 +290,30 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+/// Writes what there is room for; a descriptor goes with the first byte.
+async fn write(
+    socket: &OwnedWriteHalf,
+    bytes: &[u8],
+    fd: Option<&OwnedFd>,
+) -> std::io::Result<usize> {
+    let socket: &UnixStream = socket.as_ref();
+    let fds: Vec<_> = fd.map(AsRawFd::as_raw_fd).into_iter().collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &[][..] } else { &rights };
+    let send = || {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let bytes = [IoSlice::new(bytes)];
+        Ok(sendmsg::<()>(
+            socket.as_raw_fd(),
+            &bytes,
+            rights,
+            flags,
+            None,
+        )?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await
 }
 
 enum Kind {

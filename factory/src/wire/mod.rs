@@ -17,6 +17,8 @@ mod call;
 mod line;
 mod link;
 #[cfg(test)]
+mod passing_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use call::Call;

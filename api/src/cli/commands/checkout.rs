@@ -47,7 +47,24 @@ fn body(args: CheckoutArgs) -> Result<Value, CliError> {
         .into_iter()
         .map(|(key, value)| (key, value.into()))
         .collect();
+    let nics: Vec<Value> = args
+        .nic
+        .into_iter()
+        .map(|nic| match nic.as_str() {
+            "user" => json!({ "user": true }),
+            tap => json!({ "tap": tap }),
+        })
+        .collect();
+    let disks: Vec<Value> = args
+        .disk
+        .into_iter()
+        .map(
+            |disk| json!({ "path": disk.path, "format": disk.format, "read_only": disk.read_only }),
+        )
+        .collect();
     let fields = [
+        ("nics", (!nics.is_empty()).then_some(Value::Array(nics))),
+        ("disks", (!disks.is_empty()).then_some(Value::Array(disks))),
         ("template", args.template.map(Value::from)),
         ("vcpus", args.vcpus.map(Value::from)),
         ("memory_mib", args.memory.map(Value::from)),

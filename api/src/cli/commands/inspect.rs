@@ -5,7 +5,7 @@ use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::table::{Table, or_dash};
-use crate::http::view::Sandbox;
+use crate::http::view::{Sandbox, SandboxDisk};
 
 pub(in crate::cli) async fn run(client: &Client, output: Output, id: &str) -> Result<u8, CliError> {
     let answer = client.get(&path_with("/v1/sandboxes/", id, "")).await?;
@@ -50,6 +50,21 @@ pub(super) fn details(one: &Sandbox) -> String {
     table.field("startup ms", startup);
     for (key, value) in &one.metadata {
         table.field("metadata", format!("{key}={value}"));
+    }
+    for nic in &one.nics {
+        let at = nic.tap.as_deref().unwrap_or("user");
+        table.field("nic", format!("{} {} at {at}", nic.name, nic.mac));
+    }
+    for disk in &one.disks {
+        let access = if disk.read_only { "ro" } else { "rw" };
+        let SandboxDisk {
+            name,
+            path,
+            format,
+            serial,
+            ..
+        } = disk;
+        table.field("disk", format!("{name} {path} {format} {access} {serial}"));
     }
     table.render()
 }

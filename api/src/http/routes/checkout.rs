@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use vmint_cache::{Binding, CheckoutRequest, OnEmpty};
+use vmint_cache::{Binding, Caller, CheckoutRequest, OnEmpty};
 
 use super::binding::{FileBody, check_env, check_files, check_hostname, quiet_env, quiet_files};
+use super::devices::{DiskBody, NicBody, device_order};
 use super::unknown_template;
 use crate::http::body::Payload;
 use crate::http::limits::{
@@ -68,14 +69,12 @@ pub(in crate::http) struct CheckoutBody {
     #[schema(value_type = Vec<FileBody>)]
     #[serde(deserialize_with = "quiet_files")]
     files: Vec<Map<String, Value>>,
-    /// Reserved: not possible yet.
-    #[schema(value_type = Vec<Object>)]
+    /// Network interfaces, each with an address of its own. Over the Unix socket only; with `disks` at most 6.
     #[serde(deserialize_with = "null_is_absent")]
-    nics: Vec<Map<String, Value>>,
-    /// Reserved: not possible yet.
-    #[schema(value_type = Vec<Object>)]
+    nics: Vec<NicBody>,
+    /// Disks, opened with the caller's rights. Over the Unix socket only; with `nics` at most 6.
     #[serde(deserialize_with = "null_is_absent")]
-    disks: Vec<Map<String, Value>>,
+    disks: Vec<DiskBody>,
 }
 
 /// What a checkout does when no sandbox is ready.
@@ -99,8 +98,11 @@ impl Payload for CheckoutBody {
 
 impl CheckoutBody {
     /// The cache's request, or why there is none.
-    pub(super) fn into_request(self, service: &Service) -> Result<CheckoutRequest, Problem> {
-        self.refuse_reserved()?;
+    pub(super) fn into_request(
+        self,
+        service: &Service,
+        caller: Option<Caller>,
+    ) -> Result<CheckoutRequest, Problem> {
         let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
         if !service.has_template(&template) {
             return Err(unknown_template(&template));
@@ -121,19 +123,9 @@ impl CheckoutBody {
                 files: check_files(self.files)?,
             },
             metadata: self.metadata,
+            devices: device_order(self.nics, self.disks, caller)?,
             ..CheckoutRequest::default()
         })
-    }
-
-    fn refuse_reserved(&self) -> Result<(), Problem> {
-        let reserved = [
-            ("nics", self.nics.is_empty()),
-            ("disks", self.disks.is_empty()),
-        ];
-        match reserved.into_iter().find(|(_, absent)| !absent) {
-            Some((field, _)) => Err(Problem::not_yet(field)),
-            None => Ok(()),
-        }
     }
 }
 

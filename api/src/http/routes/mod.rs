@@ -5,6 +5,7 @@ mod binding;
 pub(super) mod builds;
 mod checkout;
 pub(super) mod console;
+mod devices;
 pub(super) mod document;
 pub(super) mod events;
 pub(super) mod exec;

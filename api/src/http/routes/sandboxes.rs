@@ -7,7 +7,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use vmint_cache::{CheckedOut, SandboxView, SocketOwner};
+use vmint_cache::{Caller, CheckedOut, SandboxView, SocketOwner};
 
 use super::checkout::{CheckoutBody, parse_ttl};
 use super::unknown_sandbox;
@@ -87,10 +87,12 @@ pub(in crate::http) async fn checkout(
     State(service): State<Service>,
     _: NoParams,
     peer: Option<Extension<Peer>>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
     Whole { value, bytes }: Whole<CheckoutBody>,
 ) -> Result<Response, Problem> {
-    let mut request = value.into_request(&service)?;
+    let caller = caller.map(|Extension(caller)| caller);
+    let mut request = value.into_request(&service, caller)?;
     request.idempotency = idempotency::of(&headers, &bytes)?;
     drop(bytes);
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });

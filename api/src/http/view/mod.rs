@@ -15,5 +15,5 @@ pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Pool, PoolClone, PoolList};
-pub use sandbox::{Sandbox, SandboxList, Sockets, StartupMs};
+pub use sandbox::{Sandbox, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs};
 pub use template::{Generation, StaleField, Template, TemplateList};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vmint_cache::SandboxView;
-use vmint_factory::Phases;
+use vmint_cache::{AttachedDisk, AttachedNic, SandboxView};
+use vmint_factory::{NicSpec, Phases};
 
 use super::time::{ms, shown};
 
@@ -63,6 +63,47 @@ pub struct Sandbox {
     pub startup_ms: StartupMs,
     /// What came with the checkout.
     pub metadata: BTreeMap<String, String>,
+    /// The network interfaces that it was given, in the order of the checkout.
+    pub nics: Vec<SandboxNic>,
+    /// The disks that it was given, in the order of the checkout.
+    pub disks: Vec<SandboxDisk>,
+}
+
+/// A network interface of a sandbox: at a tap, or at the hypervisor's own network.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxNic {
+    /// Its address.
+    #[schema(example = "02:1f:7c:00:5a:91")]
+    pub mac: String,
+    /// The tap of the host, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "tap0")]
+    pub tap: Option<String>,
+    /// `true` where it is the hypervisor's own network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<bool>,
+    /// Its name in the guest.
+    #[schema(example = "eth0")]
+    pub name: String,
+}
+
+/// A disk of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxDisk {
+    /// Its serial in the guest.
+    #[schema(example = "bcdfghjkmnpq-0")]
+    pub serial: String,
+    /// The file or block device of the host.
+    #[schema(example = "/var/lib/images/data.img")]
+    pub path: String,
+    /// How its content is read.
+    #[schema(example = "raw", pattern = "^(raw|qcow2)$")]
+    pub format: String,
+    /// Whether the guest cannot write to it.
+    pub read_only: bool,
+    /// Its name in the guest, without `/dev/`.
+    #[schema(example = "vda")]
+    pub name: String,
 }
 
 /// Sockets of a sandbox. They belong to the user who checked it out over the Unix socket, else to the service.
@@ -128,6 +169,45 @@ impl From<SandboxView> for Sandbox {
             checkout_ms: ms(view.checkout),
             startup_ms: StartupMs::from(view.startup),
             metadata: view.metadata,
+            nics: view
+                .devices
+                .nics
+                .into_iter()
+                .map(SandboxNic::from)
+                .collect(),
+            disks: view
+                .devices
+                .disks
+                .into_iter()
+                .map(SandboxDisk::from)
+                .collect(),
+        }
+    }
+}
+
+impl From<AttachedNic> for SandboxNic {
+    fn from(nic: AttachedNic) -> Self {
+        let (tap, user) = match nic.spec {
+            NicSpec::Tap(name) => (Some(name), None),
+            NicSpec::User => (None, Some(true)),
+        };
+        Self {
+            mac: nic.mac,
+            tap,
+            user,
+            name: nic.name,
+        }
+    }
+}
+
+impl From<AttachedDisk> for SandboxDisk {
+    fn from(disk: AttachedDisk) -> Self {
+        Self {
+            serial: disk.serial,
+            path: disk.spec.path.display().to_string(),
+            format: disk.spec.format.as_str().to_owned(),
+            read_only: disk.spec.read_only,
+            name: disk.name,
         }
     }
 }

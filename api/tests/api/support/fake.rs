@@ -12,12 +12,13 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure, ConsoleReader, ExecError,
-    ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, FoundGeneration,
-    GenerationFacts, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, Size, SizeRange, SocketOwner, StepReport, StreamRequest,
+    AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
+    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    FileWriter, FoundGeneration, GenerationFacts, GrowError, GuestError, Identity, IdentityDigest,
+    LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, Size, SizeRange, SocketOwner,
+    StepReport, StreamRequest,
 };
-use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec, VmId};
+use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
 use super::streams::Guests;
 
@@ -315,6 +316,18 @@ impl LiveClone for Machine {
             }
             name.clone_into(&mut self.hostname.lock().unwrap());
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        async {
+            let names = |kind, count| (0..count).map(|at| format!("{kind}{at}")).collect();
+            let (nics, disks) = (devices.nics.len(), devices.disks.len());
+            Ok(devices.attached(&self.id, names("eth", nics), names("vd", disks)))
         }
         .boxed()
     }

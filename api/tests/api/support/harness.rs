@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use vmint_api::config::{Places, examine_text};
 use vmint_api::http::{Origin, Service, Stopping, router};
 use vmint_api::telemetry::Metrics;
-use vmint_cache::{Cache, CacheSettings, TemplatePlan};
+use vmint_cache::{Cache, CacheSettings, Caller, TemplatePlan};
 
 use super::{FakeFactory, Reply};
 
@@ -128,4 +128,5 @@ pub(crate) fn request(method: Method, path: &str) -> http::request::Builder {
         .method(method)
         .uri(path)
         .extension(Origin::Unix)
+        .extension(Caller::this_process().unwrap())
 }

@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, FileError, FileReader, FileWriter, GrowError, GuestError, Identity, IdentityDigest,
-    LaunchOrder, LiveClone, RecordState, Size, SocketOwner, StreamRequest,
+    AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError,
+    ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, GrowError, GuestError,
+    Identity, IdentityDigest, LaunchOrder, LiveClone, RecordState, Size, SocketOwner,
+    StreamRequest,
 };
-use vmint_factory::{Phases, VmId};
+use vmint_factory::{OpenDevices, Phases, VmId};
 
-use super::script::Script;
+use super::script::{Attach, Script};
 
 /// A user that no socket can be given to.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -40,6 +41,7 @@ pub(crate) struct Clone {
     refuses_hostnames: bool,
     dies_resumed: bool,
     refuses_to_grow: bool,
+    attach: Attach,
     answers: AtomicBool,
     end: watch::Sender<Option<String>>,
 }
@@ -60,6 +62,7 @@ impl Clone {
             refuses_hostnames: script.next_refuses_hostnames(),
             dies_resumed: script.next_dies_resumed(),
             refuses_to_grow: script.next_refuses_to_grow(),
+            attach: script.next_attach(),
             answers: AtomicBool::new(true),
             end: watch::Sender::new(None),
             order,
@@ -198,6 +201,30 @@ impl LiveClone for Handle {
             }
             *self.0.grown.lock().unwrap() = Some(wanted);
             Ok(wanted)
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        devices: &'a OpenDevices,
+    ) -> BoxFuture<'a, Result<Attached, AttachError>> {
+        async move {
+            yield_now().await;
+            match self.0.attach {
+                Attach::Succeeds => {}
+                Attach::Fails => return Err(GuestError::Closed.into()),
+                Attach::IsRefused => {
+                    return Err(AttachError::Refused {
+                        device: "the disk /d".to_owned(),
+                        reason: "no".to_owned(),
+                    });
+                }
+                Attach::Hangs => std::future::pending().await,
+            }
+            let names = |kind, count| (0..count).map(|at| format!("{kind}{at}")).collect();
+            let (nics, disks) = (devices.nics.len(), devices.disks.len());
+            Ok(devices.attached(&self.0.id, names("eth", nics), names("vd", disks)))
         }
         .boxed()
     }

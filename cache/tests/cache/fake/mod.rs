@@ -7,4 +7,4 @@ mod script;
 
 pub(crate) use factory::{FakeFactory, Shared};
 pub(crate) use machine::NOBODY;
-pub(crate) use script::{Build, Launch, OnDisk};
+pub(crate) use script::{Attach, Build, Launch, OnDisk};

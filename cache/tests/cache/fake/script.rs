@@ -38,6 +38,15 @@ pub(crate) enum OnDisk {
     Hangs,
 }
 
+/// How devices go into the next machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attach {
+    Succeeds,
+    Fails,
+    IsRefused,
+    Hangs,
+}
+
 /// The script: each list is used up from the front, then the last word holds.
 pub(crate) struct Script {
     pub on_disk: OnDisk,
@@ -49,6 +58,7 @@ pub(crate) struct Script {
     pub hostnames_refused: usize,
     /// Machines that die in the moment they are resumed, counted down.
     pub resumes_deadly: usize,
+    pub attaches: VecDeque<Attach>,
     /// Machines whose random numbers are those of their template, counted down.
     pub not_reseeded: usize,
     /// Machines that do not grow, counted down.
@@ -67,6 +77,7 @@ impl Default for Script {
             build: Build::Succeeds,
             hostnames_refused: 0,
             resumes_deadly: 0,
+            attaches: VecDeque::new(),
             not_reseeded: 0,
             growths_refused: 0,
             ends: true,
@@ -81,6 +92,10 @@ impl Script {
 
     pub(super) fn next_build(&mut self) -> Build {
         self.builds.pop_front().unwrap_or(self.build)
+    }
+
+    pub(super) fn next_attach(&mut self) -> Attach {
+        self.attaches.pop_front().unwrap_or(Attach::Succeeds)
     }
 
     /// What the next machine's random numbers come to.

@@ -1,0 +1,93 @@
+//! What one checkout holds.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use vmint_factory::{AttachError, Attached, OpenDevices};
+
+use super::book::{Book, Claimed};
+use super::ledger::{Claim, Conflict};
+use crate::mint::LiveClone;
+use crate::node::Node;
+use crate::sync::lock;
+
+/// How often addresses are drawn until all of them are new. There are 2^46: once is enough.
+const DRAWS_MAX: u32 = 8;
+
+/// Open devices, and the right to use them. Dropped, the descriptors are closed here; a machine keeps its own.
+pub(crate) struct Held {
+    open: OpenDevices,
+    claimed: Claimed,
+    attached: Mutex<Attached>,
+}
+
+impl Held {
+    /// Claims what was opened.
+    ///
+    /// # Errors
+    /// Somebody has it.
+    pub(crate) fn claim(mut open: OpenDevices, book: &Arc<Book>) -> Result<Self, Conflict> {
+        let mut draws = 1;
+        let claimed = loop {
+            match book.claim(claims(&open)) {
+                Err(Conflict::Mac { .. }) if draws < DRAWS_MAX => {
+                    open.renew_macs();
+                    draws += 1;
+                }
+                claimed => break claimed?,
+            }
+        };
+        Ok(Self {
+            open,
+            claimed,
+            attached: Mutex::default(),
+        })
+    }
+
+    /// Plugs them into a machine. It has them from now on, plugged or not, until it has ended.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may leave part of them in the machine: end it.
+    pub(crate) async fn attach(
+        &self,
+        vm: &Arc<dyn LiveClone>,
+        node: &Node,
+    ) -> Result<(), AttachError> {
+        self.claimed.goes_into(vm, node);
+        let attached = vm.attach(&self.open).await?;
+        *lock(&self.attached) = attached;
+        Ok(())
+    }
+
+    /// What the last machine has that they were plugged into.
+    pub(crate) fn attached(&self) -> Attached {
+        lock(&self.attached).clone()
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+fn claims(open: &OpenDevices) -> Vec<Claim> {
+    let disks = open.disks.iter().map(|disk| Claim::Disk {
+        key: disk.key,
+        writable: !disk.spec.read_only,
+        path: disk.spec.path.display().to_string(),
+    });
+    let nics = open.nics.iter().flat_map(|nic| {
+        let tap = match &nic.spec {
+            vmint_factory::NicSpec::Tap(name) => Some(Claim::Tap(name.clone())),
+            vmint_factory::NicSpec::User => None,
+        };
+        tap.into_iter().chain([Claim::Mac(nic.mac)])
+    });
+    disks.chain(nics).collect()
+}

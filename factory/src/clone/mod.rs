@@ -1,13 +1,13 @@
 //! Clones: machines restored from a generation.
 //!
 //! ```text
-//!  check state -> spawn -> monitor -> load -> resume -> agent answers -> identity proved -> on_clone -> ready
-//!      |___________|__________|_________|________|____________|_______________|_____________|
+//!  check state -> spawn -> monitor -> load -> resume -> agent answers -> identity proved -> warmed -> on_clone -> ready
+//!      |___________|__________|_________|________|____________|_______________|_________|_________|
 //!                     a failure or a dropped future: the process is killed, nothing is left
 //! ```
 //!
 //! What always holds: whoever gets a [`Vm`] gets a guest that has answered, with an identity that no other clone
-//! has, after the restore.
+//! has, after the restore. What is said to it from then on is in `talk.rs`.
 
 mod error;
 mod grow;

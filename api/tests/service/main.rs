@@ -2,6 +2,7 @@
 //! again. Real machines; `scripts/test` prepares what they need.
 #![allow(unreachable_pub)]
 
+mod examples;
 mod faults;
 mod life;
 mod main_job;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small runtime: runs one command in a fresh sandbox, over plain HTTP and with nothing but the standard library.
 
-    docs/examples/runtime.py [--url http://127.0.0.1:7070] -- python3 -c 'print(6 * 7)'
+    docs/examples/runtime.py [--url http://127.0.0.1:7070] sh -c 'hostname; echo $((6 * 7))'
 
 What a runtime has to get right, and where it is done here:
 
@@ -81,7 +81,7 @@ def output(result, name):
 def main():
     parser = argparse.ArgumentParser(description="Runs one command in a fresh sandbox.")
     parser.add_argument("--url", default="http://127.0.0.1:7070")
-    parser.add_argument("argv", nargs="+")
+    parser.add_argument("argv", nargs=argparse.REMAINDER, help="the command")
     args = parser.parse_args()
     note = base64.b64encode(b"written at checkout\n").decode()
     wanted = {

@@ -22,6 +22,7 @@ async fn sandboxes_are_handed_out_used_and_given_back() -> anyhow::Result<()> {
     from_the_command_line(&service).await?;
     a_lease_runs_out(&mut service).await?;
     a_crowd_is_served(&mut service).await?;
+    crate::examples::run(&mut service).await?;
     a_rebuild_replaces_the_clones(&mut service).await?;
     crate::prometheus::scrapes(&mut service).await?;
     service.stop().await?;

@@ -9,14 +9,15 @@ use tokio::process::Command;
 use crate::service::{LONG, Service};
 
 /// What is run in the sandbox: all that the examples bind at checkout is there, and the command's own end comes back.
-const SCRIPT: &str = "hostname; echo $JOB; cat /run/job/note; stat -c %a /run/job/note; echo no >&2; exit 3";
+const SCRIPT: &str =
+    "hostname; echo $JOB; cat /run/job/note; stat -c %a /run/job/note; echo no >&2; exit 3";
 
 /// Both runtimes do their job and leave nothing.
 pub async fn run(service: &mut Service<'_>) -> anyhow::Result<()> {
     let programs = Path::new(env!("CARGO_BIN_EXE_vmint"))
         .parent()
         .context("the program is in a folder")?;
-    // Cargo builds the examples of a package with its tests.
+    build_in_rust(programs).await?;
     let in_rust = programs.join("examples/runtime");
     let in_python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/runtime.py");
     let url = format!("http://127.0.0.1:{}", service.place.port);
@@ -38,5 +39,22 @@ pub async fn run(service: &mut Service<'_>) -> anyhow::Result<()> {
         let left = service.get("/v1/sandboxes").await?;
         assert_eq!(left, json!({"sandboxes": []}), "{}", example.display());
     }
+    Ok(())
+}
+
+/// Cargo builds a package's examples with its tests only when all of them are asked for.
+async fn build_in_rust(programs: &Path) -> anyhow::Result<()> {
+    let target = programs.parent().context("a profile is in a folder")?;
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--locked", "--quiet", "--example", "runtime"]);
+    command
+        .args([
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ])
+        .arg("--target-dir")
+        .arg(target);
+    let built = command.kill_on_drop(true).status().await?;
+    anyhow::ensure!(built.success(), "the example does not build: {built}");
     Ok(())
 }

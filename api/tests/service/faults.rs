@@ -112,7 +112,11 @@ async fn requests_that_cannot_be_served(service: &Service<'_>) -> anyhow::Result
         (json!({"colour": "red"}), 400, "invalid_request"),
         (json!({"ttl_s": 1e9}), 422, "not_possible"),
         (json!({"memory_mib": 4096}), 422, "not_possible"),
-        (json!({"disks": [{"path": "/nonexistent"}]}), 422, "not_possible"),
+        (
+            json!({"disks": [{"path": "/nonexistent"}]}),
+            422,
+            "not_possible",
+        ),
     ] {
         let (got, error) = service.checkout(body.clone()).await?;
         assert_eq!(

@@ -22,6 +22,7 @@ async fn sandboxes_are_handed_out_used_and_given_back() -> anyhow::Result<()> {
     from_the_command_line(&service).await?;
     a_lease_runs_out(&mut service).await?;
     a_crowd_is_served(&mut service).await?;
+    a_larger_one_with_a_disk(&service).await?;
     crate::examples::run(&mut service).await?;
     a_rebuild_replaces_the_clones(&mut service).await?;
     crate::prometheus::scrapes(&mut service).await?;
@@ -44,6 +45,36 @@ async fn before_it_is_ready(service: &mut Service<'_>) -> anyhow::Result<()> {
         !body["reasons"].as_array().is_none_or(Vec::is_empty),
         "{body}"
     );
+    Ok(())
+}
+
+/// What is asked for beyond the template is there when the answer comes, and a disk has one writer.
+async fn a_larger_one_with_a_disk(service: &Service<'_>) -> anyhow::Result<()> {
+    const DISK_BYTES: usize = 1 << 20;
+    let disk = service.place.folder.join("disk.raw");
+    std::fs::write(&disk, vec![0; DISK_BYTES])?;
+    let request = json!({
+        "vcpus": 2, "memory_mib": 500, "wait_ms": 60_000, "env": {"JOB": "larger"},
+        "disks": [{"path": disk, "format": "raw"}], "nics": [{"user": true}],
+    });
+    let (status, sandbox) = service.checkout(request.clone()).await?;
+    assert_eq!(status, 201, "{sandbox}");
+    assert_eq!(
+        (&sandbox["vcpus"], &sandbox["memory_mib"]),
+        (&json!(2), &json!(512))
+    );
+    let (status, conflict) = service.checkout(request).await?;
+    assert_eq!((status, &conflict["code"]), (409, &json!("conflict")));
+    let id = id(&sandbox);
+    let name = sandbox["disks"][0]["name"].as_str().unwrap_or_default();
+    let mac = sandbox["nics"][0]["mac"].as_str().unwrap_or_default();
+    let script = format!(
+        "nproc; echo $JOB; cat /sys/class/net/eth0/address; printf written > /dev/{name}; sync"
+    );
+    let (_, end) = service.exec(&id, &script).await?;
+    assert_eq!(end["stdout"], format!("2\nlarger\n{mac}\n"), "{end}");
+    assert_eq!(service.release(&id).await?, 204);
+    assert!(std::fs::read(&disk)?.starts_with(b"written"));
     Ok(())
 }
 

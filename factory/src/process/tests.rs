@@ -99,3 +99,19 @@ async fn a_program_that_is_not_there_is_an_error() {
     let error = Child::spawn(plan).expect_err("there is no such program");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn what_our_own_parent_left_open_is_not_passed_on() -> anyhow::Result<()> {
+    let stray = std::fs::File::open("/dev/null")?;
+    let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+    nix::fcntl::fcntl(&stray, keep)?;
+    let mut child = shell(
+        "for fd in /proc/self/fd/*; do [ \"$(readlink $fd)\" != /dev/null ] || echo $fd >&2; done",
+    )?;
+    child.wait().await;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&stray);
+    let passed_on = format!("/proc/self/fd/{number}");
+    let lines = child.stderr().text();
+    assert!(lines.lines().all(|line| line != passed_on), "{lines}");
+    Ok(())
+}

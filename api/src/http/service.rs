@@ -17,6 +17,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     stopping: Stopping,
     templates: HashSet<String>,
+    /// Whether a machine of ours could be told apart from other clients if it came to the TCP listener.
+    knows_machines: bool,
 }
 
 impl Service {
@@ -34,7 +36,21 @@ impl Service {
             metrics,
             stopping,
             templates,
+            knows_machines: true,
         }))
+    }
+
+    /// The same, where QEMU runs as the very user that may use the service over TCP: its `user` networks would let guests in.
+    #[must_use]
+    pub fn without_user_networks(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.knows_machines = false;
+        }
+        self
+    }
+
+    pub(super) fn knows_machines(&self) -> bool {
+        self.0.knows_machines
     }
 
     pub(super) fn cache(&self) -> &Cache {

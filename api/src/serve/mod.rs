@@ -12,6 +12,7 @@
 
 mod backend;
 mod connection;
+mod door;
 mod files;
 mod listen;
 mod patience;

@@ -14,6 +14,7 @@ use tracing::warn;
 use vmint_cache::Caller;
 
 use super::connection::serve_connection;
+use super::door::Door;
 use super::files::connections_max;
 use super::listen::{Listeners, SocketFile};
 use crate::http::limits::CONNECTIONS_MAX;
@@ -32,9 +33,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the router on every listener. `files` is the limit of open files.
+    /// Serves the router on every listener. `files` is the limit of open files; `qemu_uid` the user of the machines, who
+    /// is not served over TCP.
     #[must_use]
-    pub fn start(listeners: Listeners, router: &Router, files: u64) -> Self {
+    pub fn start(listeners: Listeners, router: &Router, files: u64, qemu_uid: Option<u32>) -> Self {
         let Listeners { tcp, unix, socket } = listeners;
         let server = Self {
             close: CancellationToken::new(),
@@ -45,16 +47,17 @@ impl Server {
         if let Some(tcp) = tcp {
             server
                 .tasks
-                .spawn(server.acceptor(router, connections).run(tcp));
+                .spawn(server.acceptor(router, connections, qemu_uid).run(tcp));
         }
         server
             .tasks
-            .spawn(server.acceptor(router, connections).run(unix));
+            .spawn(server.acceptor(router, connections, qemu_uid).run(unix));
         server
     }
 
-    fn acceptor(&self, router: &Router, connections: usize) -> Acceptor {
+    fn acceptor(&self, router: &Router, connections: usize, qemu_uid: Option<u32>) -> Acceptor {
         Acceptor {
+            door: Door::new(qemu_uid),
             router: router.clone(),
             room: Arc::new(Semaphore::new(connections)),
             close: self.close.clone(),
@@ -85,6 +88,7 @@ impl Drop for Server {
 
 /// Accepts the connections of one listener.
 struct Acceptor {
+    door: Door,
     router: Router,
     room: Arc<Semaphore>,
     close: CancellationToken,
@@ -104,6 +108,7 @@ impl Acceptor {
                 return;
             };
             match listener.accept().await {
+                Ok((stream, _)) if !L::may_enter(&stream, &self.door) => drop(stream),
                 Ok((stream, peer)) => {
                     let served = serve_connection(
                         stream,
@@ -132,6 +137,8 @@ trait Listener: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The next connection, and who is at its other end, where that is known.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Known>)>> + Send;
+    /// Whether whoever has connected is served at all.
+    fn may_enter(stream: &Self::Stream, door: &Door) -> bool;
 }
 
 impl Listener for TcpListener {
@@ -143,6 +150,10 @@ impl Listener for TcpListener {
         // An answer is one small write: it must not wait for more.
         stream.set_nodelay(true)?;
         Ok((stream, None))
+    }
+
+    fn may_enter(stream: &TcpStream, door: &Door) -> bool {
+        door.lets_in(stream)
     }
 }
 
@@ -158,5 +169,10 @@ impl Listener for UnixListener {
             (Peer { uid, gid }, caller)
         });
         Ok((stream, peer))
+    }
+
+    /// The socket's mode has decided.
+    fn may_enter(_: &UnixStream, _: &Door) -> bool {
+        true
     }
 }

@@ -61,7 +61,7 @@ async fn serve_with(
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
     let (service, cache, stopping, metrics) = assemble(&config, backend);
-    let server = Server::start(listeners, &router(service), files);
+    let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     info!("listening on {urls}");
 
@@ -104,7 +104,18 @@ fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc
         stopping.clone(),
         &config.templates,
     );
+    let service = match (config.server.listen, &config.host.qemu_user) {
+        (Some(_), None) => service.without_user_networks(),
+        (Some(_), Some(_)) | (None, _) => service,
+    };
     (service, cache, stopping, metrics)
+}
+
+/// The user that QEMU runs as, where it is another one than ours. The factory has opened, so there is one of this name.
+fn qemu_uid(config: &Config) -> Option<u32> {
+    let name = config.host.qemu_user.as_deref()?;
+    let user = nix::unistd::User::from_name(name).ok().flatten()?;
+    Some(user.uid.as_raw())
 }
 
 async fn sum_up(metrics: Arc<Metrics>) {

@@ -123,7 +123,7 @@ impl CheckoutBody {
                 files: check_files(self.files)?,
             },
             metadata: self.metadata,
-            devices: device_order(self.nics, self.disks, caller)?,
+            devices: device_order(self.nics, self.disks, caller, service.knows_machines())?,
             ..CheckoutRequest::default()
         })
     }

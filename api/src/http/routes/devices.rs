@@ -53,6 +53,7 @@ pub(super) fn device_order(
     nics: Vec<NicBody>,
     disks: Vec<DiskBody>,
     caller: Option<Caller>,
+    has_user_networks: bool,
 ) -> Result<Option<DeviceOrder>, Problem> {
     let specs = DeviceSpecs {
         nics: nics.into_iter().map(nic).collect::<Result<_, _>>()?,
@@ -72,6 +73,12 @@ pub(super) fn device_order(
             "nics and disks name things of the host: they are possible over the Unix socket only",
         ));
     };
+    if !has_user_networks && specs.nics.iter().any(|nic| matches!(nic, NicSpec::User)) {
+        return Err(Problem::not_possible(
+            "a guest with {\"user\": true} could reach this service over TCP, as the service and QEMU have the same user: \
+             set server.listen = \"\", or give it a tap",
+        ));
+    }
     Ok(Some(DeviceOrder { specs, caller }))
 }
 
@@ -101,4 +108,33 @@ fn disk(body: DiskBody) -> Result<DiskSpec, Problem> {
         format,
         read_only: body.read_only.unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_user_network_is_refused_where_its_guest_could_not_be_kept_out() -> std::io::Result<()>
+    {
+        let (ours, _theirs) = tokio::net::UnixStream::pair()?;
+        let caller = Caller::of_peer(&ours)?;
+        let user = || {
+            let (tap, user) = (None, Some(true));
+            vec![NicBody { tap, user }]
+        };
+        let tap = vec![NicBody {
+            tap: Some("tap0".to_owned()),
+            user: None,
+        }];
+        let order = |nics, has| device_order(nics, Vec::new(), Some(caller.clone()), has);
+        assert!(order(user(), true).is_ok());
+        assert!(order(tap, false).is_ok());
+        let problem = order(user(), false).err().map(|it| it.detail().to_owned());
+        assert!(
+            problem.is_some_and(|detail| detail.contains("server.listen = \"\"")),
+            "the reason and the mend"
+        );
+        Ok(())
+    }
 }

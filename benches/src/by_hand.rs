@@ -15,6 +15,9 @@ use vmint_factory::{Accel, AgentKind, Generation};
 
 use crate::lab::{DEADLINE, Lab, MEMORY_MIB};
 
+/// As many ports for devices as the state was saved with.
+const HOTPLUG_SLOTS: u32 = 6;
+
 /// What a clone by hand is made from.
 pub(crate) struct Recipe {
     files: PathBuf,
@@ -136,18 +139,16 @@ impl Recipe {
             "-cpu",
             self.cpu,
             "-smp",
-            "cpus=1",
+            "cpus=1,maxcpus=1",
             "-rtc",
             "base=utc,clock=host",
         ]);
-        command.args([
-            "-device",
-            "vmgenid,guid=auto",
-            "-m",
-            &format!("size={MEMORY_MIB}M"),
-            "-object",
-            &memory,
-        ]);
+        command.args(["-device", "vmgenid,guid=auto"]);
+        for slot in 0..HOTPLUG_SLOTS {
+            let port = format!("pcie-root-port,id=slot{slot},chassis={}", slot + 1);
+            command.args(["-device", &port]);
+        }
+        command.args(["-m", &format!("size={MEMORY_MIB}M"), "-object", &memory]);
         command
             .arg("-kernel")
             .arg(self.files.join("kernel-stub"))
@@ -165,10 +166,19 @@ impl Recipe {
             "-chardev",
             &socket("agent", agent),
         ]);
-        command.args([
-            "-device",
-            "virtserialport,bus=ports.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0",
-        ]);
+        let ports = [
+            ("agent", "org.qemu.guest_agent.0"),
+            ("stream", "vmint.stream.0"),
+            ("runtime", "vmint.runtime.0"),
+        ];
+        for (nr, (id, name)) in (1..).zip(ports) {
+            if id != "agent" {
+                command.args(["-chardev", &format!("null,id={id}")]);
+            }
+            let port =
+                format!("virtserialport,bus=ports.0,nr={nr},id={id},chardev={id},name={name}");
+            command.args(["-device", &port]);
+        }
         command.stdin(std::process::Stdio::null());
         for fd in [qmp, agent] {
             // Inherited under its own number.

@@ -46,34 +46,37 @@ pub(in crate::http) struct CheckoutBody {
     #[schema(example = 256, minimum = 1)]
     memory_mib: Option<u64>,
     /// The lease, seconds, fractions too; the pool's default when absent; 0 = until released, where the service has no longest lease.
-    #[schema(example = 300)]
+    #[schema(example = 300, minimum = 0)]
     ttl_s: Option<f64>,
     /// How long to wait for a sandbox, milliseconds; 5000 when absent.
-    #[schema(example = 5000)]
+    #[schema(example = 5000, minimum = 0)]
     wait_ms: Option<f64>,
     /// What to do when none is ready.
     #[serde(deserialize_with = "null_is_absent")]
+    #[schema(nullable)]
     on_empty: OnEmptyBody,
     /// A name for the guest: labels of letters, digits and inner dashes, with dots between them, at most 64 bytes.
     #[schema(example = "job-17")]
     hostname: Option<String>,
     /// Kept with the sandbox and shown with it.
-    #[schema(example = json!({"k": "v"}))]
+    #[schema(nullable, example = json!({"k": "v"}))]
     #[serde(deserialize_with = "null_is_absent")]
     metadata: BTreeMap<String, String>,
     /// The environment of every command, kept in the guest alone: at most 256 variables and 128 KiB.
-    #[schema(example = json!({"K": "v"}))]
+    #[schema(nullable, example = json!({"K": "v"}))]
     #[serde(deserialize_with = "quiet_env")]
     env: BTreeMap<String, String>,
     /// Small files, written before the answer: at most 64, and 4 MiB in all.
-    #[schema(value_type = Vec<FileBody>)]
+    #[schema(nullable, value_type = Vec<FileBody>)]
     #[serde(deserialize_with = "quiet_files")]
     files: Vec<Map<String, Value>>,
     /// Network interfaces, each with an address of its own. Over the Unix socket only; with `disks` at most 6.
     #[serde(deserialize_with = "null_is_absent")]
+    #[schema(nullable)]
     nics: Vec<NicBody>,
     /// Disks, opened with the caller's rights. Over the Unix socket only; with `nics` at most 6.
     #[serde(deserialize_with = "null_is_absent")]
+    #[schema(nullable)]
     disks: Vec<DiskBody>,
 }
 

@@ -32,22 +32,22 @@ pub(in crate::http) struct ExecBody {
     argv: Vec<String>,
     /// Added to the guest's own environment.
     #[serde(default, deserialize_with = "null_is_absent")]
-    #[schema(example = json!({"K": "v"}))]
+    #[schema(nullable, example = json!({"K": "v"}))]
     env: BTreeMap<String, String>,
     /// The working directory; the guest's own when empty.
     #[serde(default, deserialize_with = "null_is_absent")]
-    #[schema(example = "/tmp")]
+    #[schema(nullable, example = "/tmp")]
     cwd: String,
     /// The guest's user it runs as, a name or a number; the agent's own, root, when empty.
     #[serde(default, deserialize_with = "null_is_absent")]
-    #[schema(example = "")]
+    #[schema(nullable, example = "")]
     user: String,
     /// What the command reads, base64.
     #[serde(default, deserialize_with = "null_is_absent")]
-    #[schema(example = "aGVsbG8=")]
+    #[schema(nullable, example = "aGVsbG8=")]
     stdin_b64: String,
     /// When the command is killed, milliseconds; 60000 when absent.
-    #[schema(example = 10_000)]
+    #[schema(example = 10_000, minimum = 1)]
     timeout_ms: Option<f64>,
 }
 

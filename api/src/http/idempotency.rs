@@ -16,8 +16,13 @@ const HEADER: &str = "idempotency-key";
 const KEY_CONTEXT: &str = "vmint 2026-01 name of an idempotent checkout";
 const BODY_CONTEXT: &str = "vmint 2026-01 body of an idempotent checkout";
 
-/// What a request is named by; `None` when it has no such header.
-pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Result<Option<RequestKey>, Problem> {
+/// What a request is named by; `None` when it has no such header. `uid` is whose it is, where the kernel has said so: a user
+/// who happens on another's key gets a sandbox of their own.
+pub(super) fn of(
+    headers: &HeaderMap,
+    body: &[u8],
+    uid: Option<u32>,
+) -> Result<Option<RequestKey>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -29,8 +34,11 @@ pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Result<Option<RequestKey>,
         ))
     })?;
     let body_key = blake3::derive_key(BODY_CONTEXT, key);
+    let whose = uid.map_or_else(|| "tcp".to_owned(), |uid| uid.to_string());
+    // A key has no zero byte in it.
+    let name = [whose.as_bytes(), b"\0", key].concat();
     Ok(Some(RequestKey {
-        key: hex(blake3::derive_key(KEY_CONTEXT, key)),
+        key: hex(blake3::derive_key(KEY_CONTEXT, &name)),
         body: hex(*blake3::keyed_hash(&body_key, &canonical(body)).as_bytes()),
     }))
 }
@@ -80,7 +88,7 @@ mod tests {
             HEADER.parse().expect("a name"),
             key.parse().expect("a value"),
         )];
-        of(&headers.into_iter().collect(), body.as_bytes())
+        of(&headers.into_iter().collect(), body.as_bytes(), None)
             .expect("valid")
             .expect("a key")
     }
@@ -110,6 +118,7 @@ mod tests {
                     .into_iter()
                     .collect(),
                 b"",
+                None,
             )
         };
         assert!(matches!(of_value("~ x".as_bytes()), Ok(Some(_))));
@@ -120,7 +129,25 @@ mod tests {
         let mut twice = HeaderMap::new();
         twice.append(HEADER, HeaderValue::from_static("a"));
         twice.append(HEADER, HeaderValue::from_static("b"));
-        assert!(of(&twice, b"").is_err());
-        assert!(matches!(of(&HeaderMap::new(), b""), Ok(None)));
+        assert!(of(&twice, b"", None).is_err());
+        assert!(matches!(of(&HeaderMap::new(), b"", None), Ok(None)));
+    }
+
+    #[test]
+    fn another_users_key_is_another_key() {
+        let headers: HeaderMap = [(
+            HEADER.parse().expect("a name"),
+            "k".parse().expect("a value"),
+        )]
+        .into_iter()
+        .collect();
+        let name = |uid| {
+            of(&headers, b"", uid)
+                .map(|named| named.map(|it| it.key))
+                .ok()
+        };
+        let names = [name(None), name(Some(0)), name(Some(1000))];
+        assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
+        assert_eq!(name(Some(1000)), names[2]);
     }
 }

@@ -93,7 +93,8 @@ pub(in crate::http) async fn checkout(
 ) -> Result<Response, Problem> {
     let caller = caller.map(|Extension(caller)| caller);
     let mut request = value.into_request(&service, caller)?;
-    request.idempotency = idempotency::of(&headers, &bytes)?;
+    let uid = peer.as_ref().map(|Extension(Peer { uid, .. })| *uid);
+    request.idempotency = idempotency::of(&headers, &bytes, uid)?;
     drop(bytes);
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.

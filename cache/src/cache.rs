@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, info_span, warn};
+use tracing::warn;
 use vmint_factory::MachineType;
 
 use crate::devices::{DevicesError, Held};
+use crate::entry::Template;
 use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
 use crate::mint::Mint;
 use crate::node::Node;
-use crate::pool::{Order, Pool};
+use crate::pool::Order;
 use crate::readiness;
 use crate::repeats::Begun;
-use crate::request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize};
+use crate::request::{CheckoutRequest, DeviceOrder, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
 use crate::telemetry::Telemetry;
-use crate::template::{Status, keep};
-use crate::view::{BuildView, PoolView, Readiness, SandboxView, TemplateState};
+use crate::view::{BuildView, PoolView, Readiness, SandboxView};
 
 /// How long machines that did not end within the stop's deadline may take to be killed.
 const KILL_GRACE: Duration = Duration::from_secs(4);
@@ -44,13 +44,6 @@ pub enum CheckedOut {
     New(Box<Lease>),
     /// What the same request got before. The sandbox may have ended since.
     Again(Box<SandboxView>),
-}
-
-/// A template and its pool.
-pub(crate) struct Template {
-    pub status: Arc<Status>,
-    pub pool: Pool,
-    machine: MachineType,
 }
 
 impl Cache {
@@ -345,79 +338,5 @@ impl Cache {
             .templates
             .iter()
             .find(|template| template.status.name() == name)
-    }
-}
-
-impl Template {
-    fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
-        let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
-        let status = Status::new(&name);
-        let damaged = Arc::clone(&status);
-        let on_damage =
-            Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
-        let pool = Pool::start(node, &name, plan.pool, on_damage);
-        let keeper = keep(
-            Arc::clone(node),
-            plan.spec,
-            Arc::clone(&status),
-            pool.clone(),
-        );
-        node.spawn(keeper.instrument(info_span!("template", name)));
-        Self {
-            status,
-            pool,
-            machine,
-        }
-    }
-
-    /// The pool knows that it has no generation; why that is, the template knows.
-    fn with_reason(&self, error: CheckoutError) -> CheckoutError {
-        match error {
-            CheckoutError::TemplateUnavailable { name, reason, .. } => {
-                let snapshot = self.status.snapshot();
-                let (reason, retry_after) = (
-                    snapshot.unavailable().unwrap_or(reason),
-                    snapshot.retry_after(),
-                );
-                CheckoutError::TemplateUnavailable {
-                    name,
-                    reason,
-                    retry_after,
-                }
-            }
-            error => error,
-        }
-    }
-
-    /// Whether a clone can have the size that is asked for: known before one is taken, where there is a generation.
-    fn can_be_this_large(
-        &self,
-        vcpus: Option<u32>,
-        memory_mib: Option<u64>,
-    ) -> Result<(), CheckoutError> {
-        if (vcpus.is_some() || memory_mib.is_some())
-            && let Some(current) = self.status.snapshot().current
-        {
-            current.facts().sizes.fit(vcpus, memory_mib)?;
-        }
-        Ok(())
-    }
-
-    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.
-    fn can_be_cloned(&self, on_empty: OnEmpty) -> Result<(), CheckoutError> {
-        let snapshot = self.status.snapshot();
-        match snapshot.unavailable() {
-            Some(reason)
-                if snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail =>
-            {
-                let (name, retry_after) = (self.status.name().to_owned(), snapshot.retry_after());
-                Err(CheckoutError::TemplateUnavailable {
-                    name,
-                    reason,
-                    retry_after,
-                })
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 }

@@ -19,6 +19,7 @@ mod cache;
 mod command;
 mod console;
 mod devices;
+mod entry;
 mod error;
 mod events;
 mod factory_mint;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use vmint_factory::Phase;
 
-use crate::cache::{Cache, Template};
+use crate::cache::Cache;
+use crate::entry::Template;
 use crate::mint::{GenerationFacts, LiveGeneration};
 use crate::view::{BuildView, GenerationView, PoolView, SandboxView, TemplateMemory, TemplateView};
 

@@ -71,9 +71,9 @@ impl Mint for Factory {
         async move {
             Ok(match Factory::find(self, spec).await? {
                 Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
-                Found::Stale { generation, fields } => {
-                    FoundGeneration::Stale { generation, fields }
-                }
+                Found::Stale {
+                    generation, fields, ..
+                } => FoundGeneration::Stale { generation, fields },
                 Found::Damaged { generation, reason } => {
                     FoundGeneration::Damaged { generation, reason }
                 }
@@ -203,6 +203,7 @@ impl LiveClone for Machine {
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,
                     source: lease.source.to_owned(),
+                    notes: serde_json::Value::Null,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

@@ -37,7 +37,7 @@ mod text;
 mod vm;
 mod wire;
 
-pub use clone::{CloneError, CloneFailure, CloneOrder, Vm};
+pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guest::{
@@ -46,8 +46,8 @@ pub use guest::{
     StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
-    AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
-    Verdict, clean, doctor,
+    AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, TmpfsError,
+    UserError, Verdict, clean, doctor,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
@@ -56,7 +56,8 @@ pub use qemu::ProbeError;
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
-    Generation, Manifest, Recipe, RoomError, StaleField, VerifyReport,
+    Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField, Validity,
+    VerifyReport,
 };
 pub use vm::{LeaseRecord, RecordedState, StartError, VmEnd};
 pub use wire::LinkError;

@@ -3,11 +3,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// The user that a child process becomes.
@@ -69,4 +72,25 @@ pub(crate) fn map_file(file: &File) -> io::Result<memmap2::Mmap> {
     // SAFETY: the mapping is only read, byte by byte. Files that are mapped here are generations' memory files: they
     // are written by one process before they are published, are never made shorter, and belong to us.
     unsafe { memmap2::Mmap::map(file) }
+}
+
+/// A descriptor that several may hold.
+#[derive(Debug)]
+pub(crate) struct SharedFd(Arc<OwnedFd>);
+
+impl AsRawFd for SharedFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Watches a descriptor until it can be read.
+///
+/// # Errors
+/// When the runtime cannot watch it.
+pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<SharedFd>> {
+    // SAFETY: the value owns a share of the descriptor, which cannot be taken out of it: it stays open, under the same
+    // number, for as long as the value lives.
+    unsafe { AsyncFd::register_with_interest(SharedFd(fd), Interest::READABLE) }
+        .map_err(io::Error::from)
 }

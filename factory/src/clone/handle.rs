@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::guest::{
     FileReader, FileWriter, GuestError, Identity, IdentityOrder, StreamRequest,
 };
 use crate::template::Generation;
-use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd};
+use crate::vm::{LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
 use crate::{Phases, VmId};
 
 /// How long a new channel to the agent may take to be made.
@@ -37,6 +38,8 @@ pub struct Vm {
     /// Changed in one assignment each: a reader sees the old value or the new one.
     identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
+    /// Whether the agent was never spoken to: an adopted guest may be paused, so it is dialled when it is needed.
+    is_unheard: AtomicBool,
 }
 
 impl Vm {
@@ -56,7 +59,20 @@ impl Vm {
             turns: Semaphore::new(COMMANDS_AT_ONCE),
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
+            is_unheard: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over a machine that an earlier service has made, as its record describes it.
+    pub(super) fn adopted(live: LiveVm, generation: Arc<Generation>, record: &VmRecord) -> Self {
+        let agent = Agent::unheard(generation.manifest().agent);
+        let identity = record.identity.clone().unwrap_or_default();
+        let phases = record.phases.unwrap_or_default();
+        let mut vm = Self::new(live, generation, agent, identity, phases);
+        vm.created_at = record.created_at;
+        vm.paused_at = Mutex::new(record.paused_at);
+        vm.is_unheard = AtomicBool::new(true);
+        vm
     }
 
     /// Its name.
@@ -196,12 +212,20 @@ impl Vm {
     }
 
     async fn agent(&self) -> Agent {
-        self.agent.lock().await.clone()
+        let mut agent = self.agent.lock().await;
+        if self.is_unheard.load(Ordering::Relaxed) {
+            self.renew(&mut agent).await;
+        }
+        agent.clone()
     }
 
     /// Makes a new channel. Answers the machine's end when that is why the old one is dead.
     async fn reconnect(&self) -> Option<GuestError> {
         let mut agent = self.agent.lock().await;
+        self.renew(&mut agent).await
+    }
+
+    async fn renew(&self, agent: &mut Agent) -> Option<GuestError> {
         match self
             .live
             .agent(agent.kind(), Instant::now() + RECONNECT_DEADLINE)
@@ -209,6 +233,7 @@ impl Vm {
         {
             Ok(fresh) => {
                 *agent = fresh;
+                self.is_unheard.store(false, Ordering::Relaxed);
                 None
             }
             Err(ended @ GuestError::Ended { .. }) => Some(ended),
@@ -308,7 +333,7 @@ impl Vm {
             .paused_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
-        Ok(())
+        self.record_pause(Some(paused_at))
     }
 
     /// Lets its virtual CPUs run again and sets its clock; nothing happens when it is running.
@@ -342,7 +367,28 @@ impl Vm {
         self.live
             .unless_ended(agent.identify(&order))
             .await
-            .map(drop)
+            .map(drop)?;
+        // Only now: a record that says paused, of a guest that runs, says that its clock may be behind.
+        self.record_pause(None)
+    }
+
+    fn record_pause(&self, paused_at: Option<WallNs>) -> Result<(), GuestError> {
+        let recorded = self
+            .live
+            .update_record(|record| record.paused_at = paused_at);
+        recorded.map_err(|e| GuestError::Monitor {
+            action: "pause or resume",
+            reason: format!("its record cannot be written: {e}"),
+        })
+    }
+
+    /// Leaves it running without an owner, for the service that comes next: [`crate::Factory::adopt`] takes it up
+    /// there. It ends as usual when it is ending already.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves it to be left.
+    pub async fn leave(&self) -> VmEnd {
+        self.live.leave().await
     }
 
     async fn monitor_does(

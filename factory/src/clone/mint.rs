@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::{CloneError, CloneFailure};
@@ -16,7 +17,7 @@ use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
 use crate::host::Host;
 use crate::memory;
-use crate::template::Generation;
+use crate::template::{Generation, refuse_foreign};
 use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
 use crate::{Argv, Phase, Phases, VmId};
 
@@ -71,6 +72,8 @@ async fn make(
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
     let mut making = Making::begin(generation);
+    refuse_foreign(&generation.manifest().recipe, &host.platform())
+        .map_err(|reason| making.failed(CloneFailure::Foreign { reason }))?;
     let state = checked_state_aside(generation).await;
     let state = state.map_err(|e| making.failed(e))?;
     let live = making.start(host, &order, role, state).await?;
@@ -247,6 +250,9 @@ impl<'a> Making<'a> {
         };
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());
+            record.created_at = Timestamp::now();
+            record.agent = Some(agent.kind());
+            record.phases = Some(self.phases);
             record.state = RecordedState::Ready;
         });
         recorded.map_err(|source| self.failed(CloneFailure::Record { source }))?;
@@ -285,6 +291,7 @@ fn checked_state(generation: &Generation) -> Result<File, CloneFailure> {
     if found == *wanted {
         Ok(file)
     } else {
+        generation.found_damaged();
         Err(CloneFailure::StateDamaged {
             path,
             found,

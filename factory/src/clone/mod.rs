@@ -9,10 +9,13 @@
 //! What always holds: whoever gets a [`Vm`] gets a guest that has answered, with an identity that no other clone
 //! has, after the restore.
 
+mod adopt;
 mod error;
 mod handle;
 mod mint;
 
+pub use adopt::Adopted;
+pub(crate) use adopt::adopt;
 pub use error::{CloneError, CloneFailure};
 pub use handle::Vm;
 pub use mint::CloneOrder;

@@ -34,7 +34,7 @@ const CLOCK_TOLERANCE_NS: i64 = 50_000_000;
 const ENTROPY_BYTES: usize = 64;
 
 /// Who a clone is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its host name.
     pub hostname: String,

@@ -177,6 +177,10 @@ impl Monitor for Qmp {
         self.migrate("loading", command, deadline).boxed()
     }
 
+    fn is_running(&self) -> BoxFuture<'_, Result<bool, MonitorError>> {
+        async { Ok(self.execute(&qapi_qmp::query_status {}).await?.running) }.boxed()
+    }
+
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>> {
         async { self.execute(&qapi_qmp::quit {}).await.map(drop) }.boxed()
     }

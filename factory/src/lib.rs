@@ -22,6 +22,7 @@ mod clock;
 mod clone;
 mod driver;
 mod factory;
+mod guard;
 mod guest;
 mod host;
 mod id;
@@ -40,6 +41,7 @@ mod wire;
 pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, Vm};
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
+pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
     AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, StreamEnd, StreamInput,

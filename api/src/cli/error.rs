@@ -29,6 +29,9 @@ pub enum CliError {
     /// Something is left after `clean`.
     #[error(transparent)]
     Clean(#[from] vmint_factory::CleanError),
+    /// Leases are not guarded.
+    #[error(transparent)]
+    Guard(#[from] vmint_factory::GuardError),
     /// Standard input or output.
     #[error("{what}: {source}")]
     Stream {
@@ -63,6 +66,7 @@ impl CliError {
             Self::Client(ClientError::Refused(_))
             | Self::Serve(_)
             | Self::Clean(_)
+            | Self::Guard(_)
             | Self::Stream { .. } => 1,
         }
     }
@@ -77,7 +81,8 @@ impl CliError {
             | Self::Config(_)
             | Self::Client(_)
             | Self::Serve(_)
-            | Self::Clean(_) => false,
+            | Self::Clean(_)
+            | Self::Guard(_) => false,
         }
     }
 }

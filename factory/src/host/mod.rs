@@ -28,6 +28,7 @@ pub use clean::{CleanError, CleanReport, clean};
 pub use cpu::HostCpu;
 pub use doctor::{Check, Verdict, doctor};
 pub use lock::LockError;
+pub(crate) use lock::holder_of;
 pub use open::OpenError;
 pub(crate) use open::open;
 pub use tmpfs::TmpfsError;

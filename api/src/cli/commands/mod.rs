@@ -6,6 +6,7 @@ pub(super) mod config;
 pub(super) mod console;
 pub(super) mod doctor;
 pub(super) mod exec;
+pub(super) mod guard;
 pub(super) mod inspect;
 pub(super) mod pool;
 pub(super) mod ps;

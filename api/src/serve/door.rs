@@ -51,13 +51,16 @@ impl Door {
     }
 }
 
-/// Whose socket is at this end of a connection; none when the kernel does not list it.
+/// Whose socket is at this end of a connection; none when the kernel does not list it. One that was closed by its owner has
+/// no inode any more, and the kernel says user 0 of it, whoever that was: it is as good as not listed.
 fn uid_of(end: SocketAddr, other: SocketAddr) -> Result<Option<u32>, ProcError> {
     let entries = match end {
         SocketAddr::V4(_) => procfs::net::tcp()?,
         SocketAddr::V6(_) => procfs::net::tcp6()?,
     };
-    let is_it = |entry: &TcpNetEntry| entry.local_address == end && entry.remote_address == other;
+    let is_it = |entry: &TcpNetEntry| {
+        entry.local_address == end && entry.remote_address == other && entry.inode != 0
+    };
     Ok(entries.into_iter().find(is_it).map(|entry| entry.uid))
 }
 
@@ -86,6 +89,19 @@ mod tests {
             "QEMU has no user of its own"
         );
         drop(client);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_writes_and_closes_at_once_is_not_taken_for_root() -> std::io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let client = TcpStream::connect(listener.local_addr()?).await?;
+        client.writable().await?;
+        client.try_write(b"POST /v1/drain HTTP/1.0\r\n\r\n")?;
+        drop(client);
+        let (served, _) = listener.accept().await?;
+        let somebody = nix::unistd::Uid::effective().as_raw() + 1;
+        assert!(!Door::new(Some(somebody)).lets_in(&served));
         Ok(())
     }
 }

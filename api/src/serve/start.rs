@@ -104,7 +104,7 @@ fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc
         stopping.clone(),
         &config.templates,
     );
-    let service = match (config.server.listen, &config.host.qemu_user) {
+    let service = match (config.server.listen, qemu_uid(config)) {
         (Some(_), None) => service.without_user_networks(),
         (Some(_), Some(_)) | (None, _) => service,
     };

@@ -72,9 +72,9 @@ impl Mint for Factory {
         async move {
             Ok(match Factory::find(self, spec).await? {
                 Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
-                Found::Stale { generation, fields } => {
-                    FoundGeneration::Stale { generation, fields }
-                }
+                Found::Stale {
+                    generation, fields, ..
+                } => FoundGeneration::Stale { generation, fields },
                 Found::Damaged { generation, reason } => {
                     FoundGeneration::Damaged { generation, reason }
                 }
@@ -239,6 +239,7 @@ impl LiveClone for Machine {
                     idempotency: lease.idempotency,
                     vcpus: lease.size.vcpus,
                     memory_mib: lease.size.memory_mib,
+                    notes: serde_json::Value::Null,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

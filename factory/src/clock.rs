@@ -1,4 +1,4 @@
-//! The host's wall clock, to the nanosecond: what a guest's clock is set by.
+//! The host's clocks, to the nanosecond: the wall clock, which guests are set by, and the one that nobody sets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,29 @@ impl WallNs {
     /// The nanoseconds from another time to this one.
     pub(crate) fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One moment by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moment {
+    pub(crate) wall: WallNs,
+    /// Since the host's boot, its sleep included. It goes at the same pace whatever is done to the wall clock.
+    pub(crate) since_boot: Duration,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self {
+            wall: WallNs::now(),
+            since_boot: Duration::try_from(boot).unwrap_or_default(),
+        }
+    }
+
+    /// How much later it is than another one of the same boot.
+    pub(crate) fn after(self, earlier: Self) -> Duration {
+        self.since_boot.saturating_sub(earlier.since_boot)
     }
 }
 

@@ -4,7 +4,7 @@
 //! it can do, and the pipelines ask there first: a driver never answers success to something that it did not do.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -36,6 +36,12 @@ pub(crate) struct Capabilities {
 pub(crate) trait Driver: Send + Sync + 'static {
     /// What it can do with this machine.
     fn capabilities(&self, machine: MachineType) -> Capabilities;
+
+    /// Dials the monitor of a machine that another service has started.
+    fn attach<'a>(
+        &'a self,
+        monitor: &'a Path,
+    ) -> BoxFuture<'a, Result<Box<dyn Monitor>, MonitorError>>;
 
     /// Starts a machine. When this answers, the monitor works; a clone is still without state, and paused.
     fn launch(&self, order: LaunchOrder) -> BoxFuture<'_, Result<Machine, LaunchError>>;
@@ -123,6 +129,8 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn plug_vcpus(&self, count: u32) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Plugs one module of memory into a machine that runs. Its guest still has to bring it online.
     fn plug_memory(&self, mib: u64) -> BoxFuture<'_, Result<(), MonitorError>>;
+    /// Whether its virtual CPUs run.
+    fn is_running(&self) -> BoxFuture<'_, Result<bool, MonitorError>>;
     /// Asks the machine to end; answers once it has understood.
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>>;
 }

@@ -1,14 +1,17 @@
 //! The front of the crate.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::aside::aside;
-use crate::clone::{self, CloneError, CloneOrder, Vm};
+use crate::clone::{self, Adopted, CloneError, CloneOrder, Vm};
 use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open_devices};
 use crate::host::{self, Host, OpenError};
-use crate::template::{self, BuildError, BuildProgress, FindError, Found, Generation};
-use crate::{Accel, HostSettings, TemplateSpec};
+use crate::template::{
+    self, BuildError, BuildProgress, FindError, Found, Generation, ListedGeneration, RollbackError,
+};
+use crate::{Accel, HostSettings, StaleField, TemplateSpec};
 
 /// Makes generations and clones on this host. Cheap to clone; the host's locks are held until the last one is gone.
 #[derive(Clone)]
@@ -37,7 +40,7 @@ pub struct HostInfo {
 }
 
 impl Factory {
-    /// Takes the locks, ends what an earlier service left, probes the hypervisor, and proves the accelerator with a
+    /// Takes the locks, ends what an earlier service left and nobody can take up again, probes the hypervisor, and proves the accelerator with a
     /// boot of `probe_guest` where that is needed.
     ///
     /// # Errors
@@ -51,8 +54,8 @@ impl Factory {
     ) -> Result<Self, OpenError> {
         let host = host::open(&settings, probe_guest).await?;
         let info = HostInfo {
-            qemu_path: host.qemu.path.clone(),
-            qemu_version: host.qemu.version.to_string(),
+            qemu_path: host.qemu.found().path,
+            qemu_version: host.qemu.found().version.to_string(),
             accel: host.accel,
             accel_reason: host.accel_reason.clone(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -71,8 +74,18 @@ impl Factory {
         &self.info
     }
 
-    /// Takes up the generation that is on disk, when it is whole and what is wanted. Other generations of the
-    /// template are removed: call it only before any clone of the template was made.
+    /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation
+    /// is whole and whose monitor answers. What else there was is ended, with a line in the log. Until this is called
+    /// they stay as they are, and a factory that is dropped leaves them to the next one. Called again it finds nothing.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends the clones that it has begun with; the others stay as they are.
+    pub async fn adopt(&self, specs: &[TemplateSpec]) -> Vec<Adopted> {
+        clone::adopt(&self.host, specs).await
+    }
+
+    /// Takes up the current generation that is on disk, when it is whole and what is wanted. Those beyond
+    /// [`TemplateSpec::keep_generations`] that no clone uses are removed.
     ///
     /// # Errors
     /// See [`FindError`].
@@ -84,7 +97,52 @@ impl Factory {
         aside(move || template::find(&host, &spec)).await
     }
 
-    /// Builds, verifies and publishes a new generation. The one before it stays until it is retired.
+    /// The generations of a template that are on disk, the newest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn generations(&self, spec: &TemplateSpec) -> io::Result<Vec<ListedGeneration>> {
+        let (host, spec) = (Arc::clone(&self.host), spec.clone());
+        aside(move || template::list(&host, &spec)).await
+    }
+
+    /// Makes the newest earlier generation the current one, when it is whole and this host can restore it. Clones of
+    /// the one before live on; it stays on disk until a build has put another in its place.
+    ///
+    /// # Errors
+    /// See [`RollbackError`].
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself, and may have rolled back.
+    pub async fn rollback(&self, spec: &TemplateSpec) -> Result<Arc<Generation>, RollbackError> {
+        let (host, spec) = (Arc::clone(&self.host), spec.clone());
+        aside(move || template::rollback(&host, &spec).map(Arc::new)).await
+    }
+
+    /// In what a generation differs from what would be built now: its description, the kernel, the initial RAM disk,
+    /// the hypervisor's program, the processor. Cheap enough to be asked every few seconds: a file is read only when
+    /// it has changed.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn staleness(
+        &self,
+        generation: &Arc<Generation>,
+        spec: &TemplateSpec,
+    ) -> Vec<StaleField> {
+        let (host, spec) = (Arc::clone(&self.host), spec.clone());
+        let generation = Arc::clone(generation);
+        aside(move || {
+            let recipe = &generation.manifest().recipe;
+            recipe.differences(&host.recipe_now(&spec))
+        })
+        .await
+    }
+
+    /// Builds, verifies and publishes a new generation. Earlier ones stay as long as they are kept or in use.
     ///
     /// # Errors
     /// See [`BuildError`]; nothing is left of a failed build.
@@ -113,7 +171,7 @@ impl Factory {
         specs: DeviceSpecs,
         caller: Caller,
     ) -> Result<OpenDevices, DeviceError> {
-        if specs.nics.contains(&NicSpec::User) && !self.host.qemu.has_user_network {
+        if specs.nics.contains(&NicSpec::User) && !self.host.qemu.found().has_user_network {
             return Err(DeviceError::NoUserNetwork);
         }
         open_devices(specs, caller).await

@@ -40,7 +40,7 @@ mod text;
 mod vm;
 mod wire;
 
-pub use clone::{CloneError, CloneFailure, CloneOrder, GrowError, Vm};
+pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};
 pub use device::{
     AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
     DiskKey, DiskSpec, MAX_DEVICES, Mac, NicSpec, OpenDevices, OpenDisk, OpenNic, open_devices,
@@ -53,8 +53,8 @@ pub use guest::{
     StreamInput, StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
-    AccelError, Check, CleanError, CleanReport, LockError, OpenError, TmpfsError, UserError,
-    Verdict, clean, doctor, vsock_refusal,
+    AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, TmpfsError,
+    UserError, Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
@@ -64,7 +64,8 @@ pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
-    Generation, Manifest, Recipe, RoomError, StaleField, VerifyReport,
+    Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField, Validity,
+    VerifyReport,
 };
 pub use vm::{ConsoleFollower, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

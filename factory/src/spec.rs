@@ -113,6 +113,8 @@ pub struct TemplateSpec {
     pub warmup: Vec<Argv>,
     /// Commands that must exit with 0 in the canaries.
     pub verify: Vec<Argv>,
+    /// Generations that stay on disk: the current one and earlier ones to go back to. At least one.
+    pub keep_generations: u32,
 }
 
 impl TemplateSpec {
@@ -135,6 +137,7 @@ impl TemplateSpec {
             console_max_bytes: 1 << 20,
             warmup: Vec::new(),
             verify: Vec::new(),
+            keep_generations: 2,
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -11,6 +12,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// The user that a child process becomes.
@@ -204,6 +207,27 @@ fn tsc() -> Option<u64> {
 #[cfg(not(target_arch = "x86_64"))]
 fn tsc() -> Option<u64> {
     None
+}
+
+/// A descriptor that several may hold.
+#[derive(Debug)]
+pub(crate) struct SharedFd(Arc<OwnedFd>);
+
+impl AsRawFd for SharedFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Watches a descriptor until it can be read.
+///
+/// # Errors
+/// When the runtime cannot watch it.
+pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<SharedFd>> {
+    // SAFETY: the value owns a share of the descriptor, which cannot be taken out of it: it stays open, under the same
+    // number, for as long as the value lives.
+    unsafe { AsyncFd::register_with_interest(SharedFd(fd), Interest::READABLE) }
+        .map_err(io::Error::from)
 }
 
 #[cfg(test)]

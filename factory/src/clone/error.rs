@@ -23,12 +23,14 @@ pub struct CloneError {
 }
 
 impl CloneError {
-    /// Whether the generation's files are not what they were: no clone can be made from it any more.
+    /// Whether the generation's files, or this host, are not what they were: no clone can be made from it any more.
     #[must_use]
     pub fn is_generation_damage(&self) -> bool {
         matches!(
             self.failure,
-            CloneFailure::StateUnreadable { .. } | CloneFailure::StateDamaged { .. }
+            CloneFailure::StateUnreadable { .. }
+                | CloneFailure::StateDamaged { .. }
+                | CloneFailure::Foreign { .. }
         )
     }
 }
@@ -63,6 +65,12 @@ pub enum CloneFailure {
     Vsock {
         /// Why not.
         source: io::Error,
+    },
+    /// Another hypervisor, accelerator or processor has made the generation than the one that would restore it.
+    #[error("this host cannot restore it any more: {reason}; rebuild the template")]
+    Foreign {
+        /// In what they differ.
+        reason: String,
     },
     /// The hypervisor did not start.
     #[error(transparent)]

@@ -13,7 +13,7 @@ use crate::clock::WallNs;
 use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
-use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd};
+use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
 use crate::{Phases, Size, VmId};
 
 /// A live clone. It ends with its last handle.
@@ -51,6 +51,25 @@ impl Vm {
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
         }
+    }
+
+    /// Takes over a machine that an earlier service has made, as its record describes it. Its agent is dialled when it
+    /// is needed: the guest may be paused.
+    pub(super) fn adopted(live: LiveVm, generation: Arc<Generation>, record: &VmRecord) -> Self {
+        let agent = Agent::unheard(generation.manifest().agent);
+        let identity = record.identity.clone().unwrap_or_default();
+        let digest = record.digest.clone().unwrap_or_default();
+        let phases = record.phases.unwrap_or_default();
+        let mut vm = Self::new(live, generation, agent, (identity, digest), phases);
+        if let Some(lease) = &record.lease {
+            vm.size = tokio::sync::Mutex::new(Size {
+                vcpus: lease.vcpus,
+                memory_mib: lease.memory_mib,
+            });
+        }
+        vm.created_at = record.created_at;
+        vm.paused_at = Mutex::new(record.paused_at);
+        vm
     }
 
     /// Its name.
@@ -230,7 +249,7 @@ impl Vm {
             .paused_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
-        Ok(())
+        self.record_pause(Some(paused_at))
     }
 
     /// Lets its virtual CPUs run again and sets its clock; nothing happens when it is running.
@@ -264,7 +283,28 @@ impl Vm {
         self.live
             .unless_ended(agent.identify(&order))
             .await
-            .map(drop)
+            .map(drop)?;
+        // Only now: a record that says paused, of a guest that runs, says that its clock may be behind.
+        self.record_pause(None)
+    }
+
+    fn record_pause(&self, paused_at: Option<WallNs>) -> Result<(), GuestError> {
+        let recorded = self
+            .live
+            .update_record(|record| record.paused_at = paused_at);
+        recorded.map_err(|e| GuestError::Monitor {
+            action: "pause or resume",
+            reason: format!("its record cannot be written: {e}"),
+        })
+    }
+
+    /// Leaves it running without an owner, for the service that comes next: [`crate::Factory::adopt`] takes it up
+    /// there. It ends as usual when it is ending already.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves it to be left.
+    pub async fn leave(&self) -> VmEnd {
+        self.live.leave().await
     }
 
     async fn monitor_does(

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::{CloneError, CloneFailure};
@@ -16,7 +17,7 @@ use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
 use crate::host::Host;
 use crate::memory;
-use crate::template::Generation;
+use crate::template::{Generation, refuse_foreign};
 use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
 use crate::{Argv, Phase, Phases, VmId};
 
@@ -74,6 +75,8 @@ async fn make(
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
     let mut making = Making::begin(host, generation);
+    refuse_foreign(&generation.manifest().recipe, &host.platform())
+        .map_err(|reason| making.failed(CloneFailure::Foreign { reason }))?;
     let state = checked_state_aside(generation).await;
     let state = state.map_err(|e| making.failed(e))?;
     let live = making.start(host, &order, role, state).await?;
@@ -265,6 +268,10 @@ impl<'a> Making<'a> {
         };
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());
+            record.digest = Some(proof.digest());
+            record.created_at = Timestamp::now();
+            record.agent = Some(agent.kind());
+            record.phases = Some(self.phases);
             record.state = RecordedState::Ready;
         });
         recorded.map_err(|source| self.failed(CloneFailure::Record { source }))?;
@@ -303,6 +310,7 @@ fn checked_state(generation: &Generation) -> Result<File, CloneFailure> {
     if found == *wanted {
         Ok(file)
     } else {
+        generation.found_damaged();
         Err(CloneFailure::StateDamaged {
             path,
             found,

@@ -9,12 +9,15 @@
 //! What always holds: whoever gets a [`Vm`] gets a guest that has answered, with an identity that no other clone
 //! has, after the restore. What is said to it from then on is in `talk.rs`.
 
+mod adopt;
 mod error;
 mod grow;
 mod handle;
 mod mint;
 mod talk;
 
+pub use adopt::Adopted;
+pub(crate) use adopt::adopt;
 pub use error::{CloneError, CloneFailure};
 pub use grow::GrowError;
 pub use handle::Vm;

@@ -72,6 +72,12 @@ impl Agent {
         }
     }
 
+    /// The handle to an agent that was not dialled yet: whatever is said through it finds the channel closed.
+    pub(crate) fn unheard(kind: AgentKind) -> Self {
+        let link = Link::closed();
+        Self { link, kind }
+    }
+
     async fn attempt(
         socket: &Path,
         kind: AgentKind,

@@ -39,7 +39,7 @@ const CLOCK_CORRECTIONS: usize = 2;
 const ENTROPY_BYTES: usize = 64;
 
 /// Who a clone is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its host name.
     pub hostname: String,
@@ -59,7 +59,7 @@ impl Identity {
 }
 
 /// What a clone's guest made of its new random numbers, as digests: compared between clones, used for nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityDigest {
     /// Of bytes of getrandom(2).
     pub random: String,

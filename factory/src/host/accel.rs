@@ -140,7 +140,7 @@ async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError>
         host_boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
             .trim()
             .to_owned(),
-        qemu: host.qemu.digest.clone(),
+        qemu: host.qemu.found().digest,
         kernel: file_digest(&guest.kernel)?,
         initrd: file_digest(&guest.initrd)?,
     };
@@ -217,7 +217,7 @@ impl Trial {
     fn make(host: &Host, guest: &TemplateSpec) -> Result<Self, AccelError> {
         let store = host.store(".trial");
         // A service that died in a trial has left its files.
-        store.remove_others(None)?;
+        store.remove_all()?;
         let dir = store.create(&GenerationId::new())?;
         // Not allocated: a trial that finds the file system full is killed, and says so.
         dir.create_writable(&dir.memory())?

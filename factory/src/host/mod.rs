@@ -4,6 +4,7 @@
 //!  user.rs    the user that the hypervisor runs as
 //!  lock.rs    one service for a run directory and for a template path
 //!  tmpfs.rs   the file system of the generations
+//!  cpu.rs     the processor that saved states depend on
 //!  accel.rs   whether KVM really works, and the memory of that
 //!  open.rs    all of it together, in the one order that works
 //!  clean.rs   `vmint clean`: the way back
@@ -12,6 +13,7 @@
 
 mod accel;
 mod clean;
+mod cpu;
 mod doctor;
 mod lock;
 mod open;
@@ -19,11 +21,12 @@ mod tmpfs;
 mod user;
 mod vsock;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 pub use accel::AccelError;
 pub use clean::{CleanError, CleanReport, clean};
+pub use cpu::HostCpu;
 pub use doctor::{Check, Verdict, doctor};
 pub use lock::LockError;
 pub use open::OpenError;
@@ -33,10 +36,14 @@ pub use user::UserError;
 pub use vsock::vsock_refusal;
 pub(crate) use vsock::{Cids, DEVICE as VSOCK_DEVICE, Vsock};
 
+use crate::aside::aside;
 use crate::driver::Driver;
 use crate::size::reachable_memory_mib;
+use crate::memory::Digests;
+use crate::qemu::{ProbeError, Qemu};
 use crate::sys::Credentials;
-use crate::template::{Recipe, Store};
+use crate::template::{GenerationFiles, Platform, Recipe, Registry, Store};
+use crate::vm::Orphan;
 use crate::{Accel, MachineType, TemplateSpec};
 
 /// What boots a guest quickly and keeps it quiet; a template's own parameters come after them. Mitigations of the
@@ -59,10 +66,14 @@ pub(crate) struct Host {
     pub(crate) template_path: PathBuf,
     pub(crate) accel: Accel,
     pub(crate) accel_reason: String,
-    pub(crate) qemu: crate::qemu::Found,
+    pub(crate) qemu: Arc<Qemu>,
     pub(crate) user: Option<Credentials>,
-    pub(crate) cpu_model: String,
+    pub(crate) cpu: HostCpu,
+    pub(crate) digests: Digests,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) cids: Cids,
+    /// What an earlier service has left and nobody has asked for yet.
+    pub(crate) orphans: Mutex<Vec<Orphaned>>,
     /// Held, not used: nobody else works in these directories as long as they exist.
     _locks: Vec<lock::Lock>,
 }
@@ -91,11 +102,12 @@ impl Host {
         } else {
             spec.memory_mib
         };
+        let platform = self.platform();
         Recipe {
-            qemu_version: self.qemu.version.to_string(),
-            qemu_digest: self.qemu.digest.clone(),
-            accel: self.accel,
-            host_cpu: self.cpu_model.clone(),
+            qemu_version: platform.qemu_version,
+            qemu_digest: platform.qemu_digest,
+            accel: platform.accel,
+            host_cpu: platform.cpu,
             machine: spec.machine,
             devices: crate::qemu::DEVICES,
             cpu: cpu_of(spec, self.accel),
@@ -111,6 +123,57 @@ impl Host {
             verify: spec.verify.clone(),
         }
     }
+}
+
+impl Host {
+    /// What a saved state depends on here and now. It reads no file that has not changed.
+    pub(crate) fn platform(&self) -> Platform {
+        let qemu = self.qemu.found();
+        Platform {
+            qemu_version: qemu.version.to_string(),
+            qemu_digest: self.digest_or_reason(&qemu.path),
+            accel: self.accel,
+            cpu: self.cpu.clone(),
+        }
+    }
+
+    /// What a template would be built with here and now. Where a file cannot be read the reason stands in its digest's
+    /// place: it is another one than any that was built with.
+    pub(crate) fn recipe_now(&self, spec: &TemplateSpec) -> Recipe {
+        let kernel = self.digest_or_reason(&spec.kernel);
+        let initrd = self.digest_or_reason(&spec.initrd);
+        self.recipe_of(spec, kernel, initrd)
+    }
+
+    fn digest_or_reason(&self, path: &Path) -> String {
+        let digest = self.digests.of(path);
+        digest.unwrap_or_else(|error| format!("{} cannot be read: {error}", path.display()))
+    }
+
+    /// Looks whether the hypervisor's program is still the one that was examined, and examines it anew when it is
+    /// not.
+    ///
+    /// # Errors
+    /// When the new one does not work.
+    pub(crate) async fn renew_hypervisor(self: &Arc<Self>) -> Result<(), ProbeError> {
+        let (host, known) = (Arc::clone(self), self.qemu.found());
+        let path = known.path.clone();
+        let digest = aside(move || host.digest_or_reason(&path)).await;
+        if digest == known.digest {
+            return Ok(());
+        }
+        self.qemu.examine_again().await?;
+        let version = self.qemu.found().version.to_string();
+        tracing::info!(version, was = %known.version, "the hypervisor's program has changed");
+        Ok(())
+    }
+}
+
+/// A clone that outlived its service, with its generation's files, which stay as long as it may be taken up.
+pub(crate) struct Orphaned {
+    pub(crate) orphan: Orphan,
+    /// Held, not used.
+    pub(crate) _files: Arc<GenerationFiles>,
 }
 
 /// The CPU model of a template: its own, or the best that the accelerator has.

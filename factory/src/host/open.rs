@@ -4,17 +4,19 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nix::unistd::Uid;
 
-use super::Host;
 use super::accel::{self, AccelError};
 use super::lock::{Lock, LockError};
 use super::tmpfs::{self, TmpfsError};
 use super::user::{self, UserError};
+use super::{Host, HostCpu, Orphaned};
+use crate::memory::Digests;
 use crate::qemu::{self, ProbeError, Qemu};
-use crate::vm;
+use crate::template::{self, Registry};
+use crate::vm::{self, Orphan};
 use crate::{HostSettings, TemplateSpec};
 
 /// Why the service cannot work on this host.
@@ -65,37 +67,71 @@ pub(crate) async fn open(
     let mut locks = vec![Lock::take(&settings.run_dir)?];
     tmpfs::prepare(&settings.template_path, user.as_ref())?;
     locks.push(Lock::take(&settings.template_path)?);
-    let swept = vm::sweep(&settings.run_dir).await;
-    for line in swept.map_err(|source| OpenError::Sweep {
-        path: settings.run_dir.clone(),
-        source,
-    })? {
-        tracing::info!("{line}");
-    }
+    let (registry, orphans) = examine(settings).await?;
     let found = qemu::probe(&settings.qemu, user.clone()).await?;
-    let driver: Arc<dyn crate::driver::Driver> = Arc::new(Qemu::new(found.clone(), user.clone()));
+    let qemu = Arc::new(Qemu::new(found, user.clone()));
     let mut host = Host {
-        driver,
+        driver: Arc::clone(&qemu) as Arc<dyn crate::driver::Driver>,
         run_dir: settings.run_dir.clone(),
         template_path: settings.template_path.clone(),
         accel: crate::Accel::Tcg,
         accel_reason: String::new(),
-        qemu: found,
+        qemu,
         user,
-        cpu_model: cpu_model(),
+        cpu: HostCpu::of_this_host(),
+        digests: Digests::default(),
+        registry,
         cids: super::Cids::new(),
+        orphans: Mutex::new(orphans),
         _locks: locks,
     };
     let choice = accel::choose(&host, settings.accel, probe_guest).await?;
     (host.accel, host.accel_reason) = (choice.accel, choice.reason);
     tracing::info!(
-        qemu = %host.qemu.path.display(),
-        version = %host.qemu.version,
+        qemu = %host.qemu.found().path.display(),
+        version = %host.qemu.found().version,
+        cpu = host.cpu.describe(),
         accel = host.accel.as_str(),
         reason = host.accel_reason,
         "the host is ready"
     );
     Ok(host)
+}
+
+/// Looks at what an earlier service has left: what can be taken up again is held, the rest is ended and removed.
+async fn examine(settings: &HostSettings) -> Result<(Arc<Registry>, Vec<Orphaned>), OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Sweep { path, source }
+    };
+    let found = vm::examine(&settings.run_dir).await;
+    let found = found.map_err(failed(&settings.run_dir))?;
+    let half_built = template::sweep_half_built(&settings.template_path);
+    let half_built = half_built.map_err(failed(&settings.template_path))?;
+    for line in found.done.iter().chain(&half_built) {
+        tracing::info!("{line}");
+    }
+    let registry = Arc::new(Registry::default());
+    let orphaned = |orphan: Orphan| {
+        let record = orphan.record();
+        let generation = record.generation.as_ref().map_or("", |id| id.as_str());
+        let path = settings
+            .template_path
+            .join(&record.template)
+            .join(generation);
+        Orphaned {
+            _files: registry.hold(&path),
+            orphan,
+        }
+    };
+    let orphans: Vec<_> = found.orphans.into_iter().map(orphaned).collect();
+    if !orphans.is_empty() {
+        tracing::info!(
+            count = orphans.len(),
+            "found clones of an earlier service that still run"
+        );
+    }
+    Ok((registry, orphans))
 }
 
 /// As root others may pass through it, to a socket whose rights are set; a plain user's is theirs alone.
@@ -111,12 +147,4 @@ fn make_run_dir(path: &Path) -> Result<(), OpenError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The processor as it names itself.
-fn cpu_model() -> String {
-    use procfs::Current;
-    let info = procfs::CpuInfo::current().ok();
-    info.and_then(|info| info.model_name(0).map(str::to_owned))
-        .unwrap_or_else(|| "unknown".to_owned())
 }

@@ -4,7 +4,9 @@
 //! and a whole memory file in a fraction of a boot.
 
 mod digest;
+mod digests;
 mod survey;
 
 pub(crate) use digest::{bytes_digest, file_digest};
+pub(crate) use digests::Digests;
 pub use survey::MemorySurvey;

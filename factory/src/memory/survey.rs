@@ -14,7 +14,7 @@ const PAGE_BYTES: usize = 4096;
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What is in a generation's memory file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemorySurvey {
     /// The guest's memory.
     pub bytes: u64,

@@ -146,6 +146,13 @@ impl Child {
         self.wait().await
     }
 
+    /// Lets go of it: it goes on without us, and without anybody who reads what it says.
+    pub(crate) fn leave(self) {
+        // What would kill and reap it is what must not happen. What is forgotten are a few descriptors, for the
+        // moment until the service ends.
+        std::mem::forget(self.process);
+    }
+
     /// Signals its group: it leads one of its own.
     fn signal(&self, signal: Signal) {
         // `id` is none once it was waited for: then the number may belong to somebody else.

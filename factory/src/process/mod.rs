@@ -9,6 +9,7 @@
 
 mod child;
 mod memory;
+mod owned;
 mod stderr;
 mod stray;
 #[cfg(test)]
@@ -17,5 +18,6 @@ mod watch;
 
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
 pub(crate) use memory::anonymous_bytes;
-pub(crate) use stray::{ProcessStamp, end_stray};
+pub(crate) use owned::OwnedProcess;
+pub(crate) use stray::{ProcessStamp, Stray, boot_id, end_stray, program_of};
 pub(crate) use watch::ExitWatch;

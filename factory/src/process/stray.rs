@@ -2,13 +2,20 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::aside::aside;
+use crate::sys;
+
+/// How often a process is looked at that cannot be watched.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Names one process for ever: the kernel gives its number out again, but not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,32 +47,110 @@ impl ProcessStamp {
     }
 }
 
+/// The host's boot, by its random name: a start time says nothing in another boot.
+pub(crate) fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// The program that a process runs, as the kernel names it: without the note that its file is gone, which an upgrade
+/// leaves behind it.
+///
+/// # Errors
+/// When the process is gone or may not be looked at.
+pub(crate) fn program_of(pid: u32) -> io::Result<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    const GONE: &[u8] = b" (deleted)";
+    let link = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+    let bytes = link.as_os_str().as_bytes();
+    let path = bytes.strip_suffix(GONE).unwrap_or(bytes);
+    Ok(std::ffi::OsStr::from_bytes(path).into())
+}
+
+/// A process that is no child of ours, held so that its number cannot become another's.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    stamp: ProcessStamp,
+    /// A pidfd.
+    handle: Arc<OwnedFd>,
+}
+
+impl Stray {
+    /// Takes hold of a process, if it is still the one that was recorded.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn hold(stamp: ProcessStamp) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(stamp.pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        else {
+            return Ok(None);
+        };
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(handle) => Arc::new(handle),
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // From here the handle names one process; only now its stamp tells whether it is the right one.
+        Ok(stamp.is_alive().then_some(Self { stamp, handle }))
+    }
+
+    pub(crate) fn stamp(&self) -> ProcessStamp {
+        self.stamp
+    }
+
+    /// Waits for its end; how it ended only its parent is told. It blocks. Answers whether it has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn wait_blocking(&self, deadline: Duration) -> io::Result<bool> {
+        wait_for_end(&self.handle, deadline)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn wait(&self) {
+        // A pidfd is readable from the end of its process on, to epoll as well.
+        match sys::watch_readable(Arc::clone(&self.handle)) {
+            Ok(watched) => drop(watched.readable().await),
+            Err(error) => {
+                tracing::warn!(pid = self.stamp.pid, %error, "a process cannot be watched; looking now and then");
+                while self.stamp.is_alive() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// Signals it. One that has ended is no error.
+    ///
+    /// # Errors
+    /// When it may not be signalled.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.handle, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// Kills a process that is not our child, if it is still the one that was recorded, and waits until it is gone.
 /// Answers whether there was one.
 ///
 /// # Errors
 /// When it may not be signalled, or is not gone after `deadline`.
 pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Result<bool> {
-    let Some(pid) = i32::try_from(stamp.pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-    else {
+    let Some(stray) = Stray::hold(stamp)? else {
         return Ok(false);
     };
-    let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    // From here the handle names one process; only now its stamp tells whether it is the right one.
-    if !stamp.is_alive() {
-        return Ok(false);
-    }
-    match pidfd_send_signal(&handle, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let is_gone = aside(move || wait_for_end(&handle, deadline)).await?;
+    stray.signal(Signal::KILL)?;
+    let is_gone = aside(move || stray.wait_blocking(deadline)).await?;
     if is_gone {
         return Ok(true);
     }
@@ -81,7 +166,12 @@ pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Re
 fn wait_for_end(handle: &OwnedFd, deadline: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(handle, PollFlags::IN)];
     let timeout = Timespec::try_from(deadline).map_err(io::Error::other)?;
-    Ok(poll(&mut fds, Some(&timeout))? > 0)
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        // A signal has cut the wait short: it has not ended yet, as far as anybody knows.
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

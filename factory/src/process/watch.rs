@@ -14,8 +14,9 @@ const FLAGS_AFTER_NAME: usize = 6;
 pub(crate) struct ExitWatch(File);
 
 impl ExitWatch {
-    /// Watches a child that has not been waited for yet, so that the number is still its own.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
+    /// Watches a process whose number is certainly still its own: a child that has not been waited for, or one that
+    /// is found to be alive afterwards.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
         File::open(format!("/proc/{pid}/stat")).map(Self)
     }
 

@@ -1,6 +1,7 @@
 //! Starts machines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -8,8 +9,10 @@ use futures::future::BoxFuture;
 
 use super::argv::argv;
 use super::monitor::{EXIT_ON_ERROR_SINCE, Qmp};
-use super::probe::Found;
-use crate::driver::{Boot, Capabilities, Driver, LaunchError, LaunchOrder, Machine};
+use super::probe::{Found, ProbeError};
+use crate::driver::{
+    Boot, Capabilities, Driver, LaunchError, LaunchOrder, Machine, Monitor, MonitorError,
+};
 use crate::process::{Child, LaunchPlan};
 use crate::sys::Credentials;
 use crate::{Accel, MachineType};
@@ -19,13 +22,38 @@ const MONITOR_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The QEMU of this host.
 pub(crate) struct Qemu {
-    found: Found,
+    /// What it is by now: an upgrade puts another program in its place while the service runs.
+    found: Mutex<Found>,
     user: Option<Credentials>,
 }
 
 impl Qemu {
     pub(crate) fn new(found: Found, user: Option<Credentials>) -> Self {
+        let found = Mutex::new(found);
         Self { found, user }
+    }
+
+    /// The QEMU that is started.
+    pub(crate) fn found(&self) -> Found {
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Examines the program anew: it is another one than it was.
+    ///
+    /// # Errors
+    /// When it is none that works; then the old findings stay.
+    pub(crate) async fn examine_again(&self) -> Result<(), ProbeError> {
+        let found = super::probe(&self.found().path, self.user.clone()).await?;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    fn keeps_alive(&self) -> bool {
+        let version = self.found().version;
+        (version.major, version.minor) >= EXIT_ON_ERROR_SINCE
     }
 
     async fn start(&self, order: LaunchOrder) -> Result<Machine, LaunchError> {
@@ -45,7 +73,7 @@ impl Qemu {
             ends.state,
         ];
         inherited.extend(order.vsock.map(|vsock| vsock.device));
-        let program: PathBuf = self.found.path.clone();
+        let program: PathBuf = self.found().path;
         let plan = LaunchPlan {
             program: program.clone(),
             args,
@@ -58,8 +86,7 @@ impl Qemu {
         let spawn = begun.elapsed();
 
         let begun = Instant::now();
-        let keeps_alive =
-            (self.found.version.major, self.found.version.minor) >= EXIT_ON_ERROR_SINCE;
+        let keeps_alive = self.keeps_alive();
         let ready = async {
             let qmp = Qmp::connect(&order.monitor_path, MONITOR_DEADLINE, keeps_alive).await?;
             qmp.set_migration_capabilities().await?;
@@ -102,11 +129,22 @@ impl Driver for Qemu {
         Capabilities {
             templates: true,
             read_only_memory: true,
-            generation_id: machine == MachineType::Q35 && self.found.has_vmgenid,
+            generation_id: machine == MachineType::Q35 && self.found().has_vmgenid,
             cpu_hotplug: machine == MachineType::Q35,
             memory_hotplug: machine == MachineType::Q35,
             vsock: machine == MachineType::Q35,
         }
+    }
+
+    fn attach<'a>(
+        &'a self,
+        monitor: &'a Path,
+    ) -> BoxFuture<'a, Result<Box<dyn Monitor>, MonitorError>> {
+        async move {
+            let qmp = Qmp::connect(monitor, MONITOR_DEADLINE, self.keeps_alive()).await?;
+            Ok(Box::new(qmp) as Box<dyn Monitor>)
+        }
+        .boxed()
     }
 
     fn launch(&self, order: LaunchOrder) -> BoxFuture<'_, Result<Machine, LaunchError>> {

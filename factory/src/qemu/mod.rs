@@ -31,5 +31,5 @@ mod stub;
 pub(crate) use argv::DEVICES;
 pub(crate) use driver::Qemu;
 pub use probe::ProbeError;
-pub(crate) use probe::{Found, probe};
+pub(crate) use probe::probe;
 pub(crate) use stub::kernel_stub;

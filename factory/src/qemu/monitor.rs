@@ -214,6 +214,10 @@ impl Monitor for Qmp {
         super::plug::memory(self, mib).boxed()
     }
 
+    fn is_running(&self) -> BoxFuture<'_, Result<bool, MonitorError>> {
+        async { Ok(self.execute(&qapi_qmp::query_status {}).await?.running) }.boxed()
+    }
+
     fn quit(&self) -> BoxFuture<'_, Result<(), MonitorError>> {
         async { self.execute(&qapi_qmp::quit {}).await.map(drop) }.boxed()
     }

@@ -22,6 +22,9 @@ pub enum BuildError {
         /// What it has not.
         lacks: &'static str,
     },
+    /// The hypervisor's program has changed since the start, and the new one does not work.
+    #[error(transparent)]
+    Hypervisor(#[from] crate::qemu::ProbeError),
     /// There is no room for the memory.
     #[error(transparent)]
     Room(#[from] RoomError),

@@ -1,17 +1,15 @@
 //! Takes up the generation that is on disk.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::build::file_seal;
+use super::check::{Look, check};
 use super::generation::Generation;
-use super::manifest::{FileSeal, Manifest};
+use super::keep;
+use super::rollback::refuse_foreign;
 use super::stale::StaleField;
-use super::store;
 use crate::host::Host;
-use crate::memory;
 use crate::{GenerationId, TemplateSpec};
 
 /// What there is of a template on disk.
@@ -25,6 +23,9 @@ pub enum Found {
         generation: GenerationId,
         /// In what it differs.
         fields: Vec<StaleField>,
+        /// The generation, where clones of it can still be made: not when another QEMU build, accelerator or
+        /// processor has made it.
+        restorable: Option<Arc<Generation>>,
     },
     /// A generation that is not whole.
     Damaged {
@@ -59,32 +60,24 @@ pub enum FindError {
     },
 }
 
-/// Looks for a generation of a template, checks every byte of it, and removes every other one. It blocks, for as
-/// long as the digest of the memory takes.
+/// Looks for a generation of a template, checks every byte of it, and lets go of those that are more than are kept. It
+/// blocks, for as long as the digest of the memory takes.
 pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError> {
     let store = host.store(&spec.name);
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |source| FindError::Read { path, source }
     };
-    let current = store.current().map_err(unreadable(&host.template_path))?;
-    let removed = store.remove_others(current.as_ref());
-    let removed = removed.map_err(|source| FindError::Remove {
+    prune(host, spec).map_err(|source| FindError::Remove {
         template: spec.name.clone(),
         source,
     })?;
-    if !removed.is_empty() {
-        tracing::info!(
-            template = spec.name,
-            generations = removed.join(" "),
-            "removed generations that are not current"
-        );
-    }
+    let current = store.current().map_err(unreadable(&host.template_path))?;
     let Some(id) = current else {
         return Ok(Found::None);
     };
     let path = store.generation_path(&id);
-    let manifest = match Manifest::read(&path).and_then(|manifest| check_files(&path, manifest)) {
+    let manifest = match check(&path, &host.digests, Look::EveryByte) {
         Ok(manifest) => manifest,
         Err(error) => {
             return Ok(Found::Damaged {
@@ -93,52 +86,59 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
             });
         }
     };
-    let kernel = fs::read(&spec.kernel).map_err(unreadable(&spec.kernel))?;
-    let initrd = fs::read(&spec.initrd).map_err(unreadable(&spec.initrd))?;
-    let wanted = host.recipe_of(
-        spec,
-        memory::bytes_digest(&kernel),
-        memory::bytes_digest(&initrd),
-    );
-    let fields = manifest.recipe.differences(&wanted);
-    if fields.is_empty() {
-        Ok(Found::Current(Arc::new(Generation::new(
-            path,
-            manifest,
-            spec.clone(),
-        ))))
+    for file in [&spec.kernel, &spec.initrd] {
+        host.digests.of(file).map_err(unreadable(file))?;
+    }
+    let fields = manifest.recipe.differences(&host.recipe_now(spec));
+    let is_foreign = refuse_foreign(&manifest.recipe, &host.platform()).is_err();
+    let generation = Arc::new(Generation::new(
+        &host.registry,
+        &path,
+        manifest,
+        spec.clone(),
+    ));
+    Ok(if fields.is_empty() {
+        Found::Current(generation)
     } else {
-        Ok(Found::Stale {
+        Found::Stale {
             generation: id,
             fields,
-        })
-    }
+            restorable: (!is_foreign).then_some(generation),
+        }
+    })
 }
 
-fn check_files(path: &Path, manifest: Manifest) -> io::Result<Manifest> {
-    let files = &manifest.files;
-    check_file(&store::state_path(path), &files.state)?;
-    check_file(&store::kernel_stub_path(path), &files.kernel_stub)?;
-    check_file(&store::memory_path(path), &files.memory)?;
-    Ok(manifest)
+/// Takes up one generation, current or not, when it is whole, byte for byte. It blocks.
+///
+/// # Errors
+/// In words, when it is not.
+pub(crate) fn take_up(
+    host: &Host,
+    spec: &TemplateSpec,
+    id: &GenerationId,
+) -> io::Result<Generation> {
+    let path = host.store(&spec.name).generation_path(id);
+    let manifest = check(&path, &host.digests, Look::EveryByte)?;
+    Ok(Generation::new(
+        &host.registry,
+        &path,
+        manifest,
+        spec.clone(),
+    ))
 }
 
-fn check_file(path: &Path, wanted: &FileSeal) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {why}"));
-    let length = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
-    if length != wanted.bytes {
-        return Err(wrong(format!(
-            "it has {length} bytes and the manifest says {}",
-            wanted.bytes
-        )));
-    }
-    let found = file_seal(path).map_err(|e| wrong(e.to_string()))?;
-    if found.digest != wanted.digest {
-        return Err(wrong(format!(
-            "its digest is {} and the manifest says {}",
-            found.digest, wanted.digest
-        )));
+/// Lets go of the generations that are more than are kept.
+fn prune(host: &Host, spec: &TemplateSpec) -> io::Result<()> {
+    let _turn = host.registry.publishing();
+    let store = host.store(&spec.name);
+    let surplus = keep::surplus(store.path(), spec.keep_generations, None, &host.registry)?;
+    let removed = keep::let_go(surplus, &host.registry)?;
+    if !removed.is_empty() {
+        tracing::info!(
+            template = spec.name,
+            generations = removed.join(" "),
+            "removed generations that are not kept"
+        );
     }
     Ok(())
 }

@@ -1,32 +1,140 @@
-//! A published generation.
+//! A published generation, and who still needs its files.
+//!
+//! ```text
+//!  published, current --> kept (among the newest) --> surplus --> its last holder is gone --> removed
+//! ```
+//!
+//! What always holds:
+//! - All holders of one generation share one [`GenerationFiles`], however often it was looked up: the [`Registry`]
+//!   remembers it as long as somebody holds it. So the files of a generation that is in use are never removed.
+//! - A generation that nobody needs any more is marked as surplus; its files go with the last holder, or at once where
+//!   there is none. Who decides which are surplus is `keep.rs`.
+//! - A service that dies loses the marks, and the next one sets them anew: nothing about them is on disk.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::manifest::Manifest;
+use super::keep;
+use super::manifest::{self, Manifest};
 use super::store;
 use crate::guest::AgentKind;
 use crate::{GenerationId, MachineType, Size, SizeRange, TemplateSpec};
 
+/// The files of a generation, held by everybody who needs them.
+#[derive(Debug)]
+pub(crate) struct GenerationFiles {
+    path: PathBuf,
+    is_surplus: AtomicBool,
+    /// A clone has found that they are not what was published.
+    is_damaged: AtomicBool,
+}
+
+/// The generations that somebody holds. Bounded by the clones and by what is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    held: Mutex<HashMap<PathBuf, Weak<GenerationFiles>>>,
+    publishing: Mutex<()>,
+}
+
+impl Registry {
+    /// The right to change what is current and what is kept: one at a time has it.
+    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files in a directory: those that others hold already, where there are such.
+    pub(crate) fn hold(&self, path: &Path) -> Arc<GenerationFiles> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, files| files.strong_count() > 0);
+        if let Some(files) = held.get(path).and_then(Weak::upgrade) {
+            return files;
+        }
+        let files = Arc::new(GenerationFiles {
+            path: path.to_owned(),
+            is_surplus: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
+        });
+        held.insert(path.to_owned(), Arc::downgrade(&files));
+        files
+    }
+
+    /// The files in a directory, if anybody holds them.
+    pub(super) fn held(&self, path: &Path) -> Option<Arc<GenerationFiles>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(path).and_then(Weak::upgrade)
+    }
+}
+
+impl GenerationFiles {
+    /// Says whether anybody needs them beside their holders.
+    pub(super) fn set_surplus(&self, is_surplus: bool) {
+        self.is_surplus.store(is_surplus, Ordering::Release);
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for GenerationFiles {
+    fn drop(&mut self) {
+        if self.is_surplus.load(Ordering::Acquire) {
+            let path = std::mem::take(&mut self.path);
+            // Without its manifest it is none any more, however long the rest takes to be removed. Where it has none
+            // it was never published, and its builder removes it.
+            match manifest::remove(&path) {
+                Ok(()) => remove_aside(path),
+                Err(error) => {
+                    tracing::debug!(path = %path.display(), %error, "it is removed already")
+                }
+            }
+        }
+    }
+}
+
+/// Removes a generation. Giving a few hundred MiB back takes tens of milliseconds: not on a thread that answers
+/// requests.
+pub(super) fn remove_aside(path: PathBuf) {
+    std::thread::spawn(move || remove(&path));
+}
+
+fn remove(path: &Path) {
+    let generation = path.file_name().unwrap_or_default().to_string_lossy();
+    match fs::remove_dir_all(path) {
+        Ok(()) => tracing::info!(%generation, "a generation that nobody needs any more is removed"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%generation, %error, "an old generation cannot be removed"),
+    }
+}
+
 /// One immutable build of a template. Every clone holds it, so its files stay until the last one has ended.
 #[derive(Debug)]
 pub struct Generation {
-    path: PathBuf,
+    files: Arc<GenerationFiles>,
     manifest: Manifest,
     spec: TemplateSpec,
-    is_retired: AtomicBool,
+    registry: Arc<Registry>,
 }
 
 impl Generation {
-    pub(super) fn new(path: PathBuf, manifest: Manifest, spec: TemplateSpec) -> Self {
+    pub(super) fn new(
+        registry: &Arc<Registry>,
+        path: &Path,
+        manifest: Manifest,
+        spec: TemplateSpec,
+    ) -> Self {
         Self {
-            path,
+            files: registry.hold(path),
             manifest,
             spec,
-            is_retired: AtomicBool::new(false),
+            registry: Arc::clone(registry),
         }
     }
 
@@ -87,45 +195,38 @@ impl Generation {
         Ok(fs::metadata(self.memory())?.blocks() * STAT_BLOCK_BYTES)
     }
 
-    /// Says that it is not needed any more: its files go with the last holder.
+    /// Says that another generation has taken its place. It stays on disk as long as it is among the
+    /// [`TemplateSpec::keep_generations`] newest; beyond that its files go with the last clone of it.
     pub fn retire(&self) {
-        self.is_retired.store(true, Ordering::Release);
+        let _turn = self.registry.publishing();
+        self.let_others_go(None);
+    }
+
+    /// Lets go of the generations of its template that are not kept; `before` was current before the current one. The
+    /// caller has the right to publish.
+    pub(super) fn let_others_go(&self, before: Option<&GenerationId>) {
+        let store = self.files.path.parent().unwrap_or(Path::new(""));
+        let surplus = keep::surplus(store, self.spec.keep_generations, before, &self.registry);
+        if let Err(error) = surplus.and_then(|surplus| keep::let_go(surplus, &self.registry)) {
+            let template = self.template();
+            tracing::warn!(template, %error, "old generations cannot be removed");
+        }
+    }
+
+    /// Says that its files are not what was published: no clone can be made of it any more, and it is not kept.
+    pub(crate) fn found_damaged(&self) {
+        self.files.is_damaged.store(true, Ordering::Release);
     }
 
     pub(crate) fn memory(&self) -> PathBuf {
-        store::memory_path(&self.path)
+        store::memory_path(&self.files.path)
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        store::state_path(&self.path)
+        store::state_path(&self.files.path)
     }
 
     pub(crate) fn kernel_stub(&self) -> PathBuf {
-        store::kernel_stub_path(&self.path)
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        if !self.is_retired.load(Ordering::Acquire) {
-            return;
-        }
-        let (path, id) = (
-            std::mem::take(&mut self.path),
-            self.manifest.generation.clone(),
-        );
-        // Giving a few hundred MiB back takes tens of milliseconds: not on a thread that answers requests.
-        std::thread::spawn(move || remove(&path, &id));
-    }
-}
-
-fn remove(path: &Path, id: &GenerationId) {
-    match fs::remove_dir_all(path) {
-        Ok(()) => {
-            tracing::info!(generation = %id, "the retired generation is removed: its last clone has ended")
-        }
-        Err(error) => {
-            tracing::warn!(generation = %id, %error, "a retired generation cannot be removed")
-        }
+        store::kernel_stub_path(&self.files.path)
     }
 }

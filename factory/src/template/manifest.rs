@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::clock::WallNs;
 use crate::guest::AgentKind;
 use crate::memory::{self, MemorySurvey};
-use crate::{Accel, Argv, GenerationId, MachineType, Phases};
+use crate::{Accel, Argv, GenerationId, HostCpu, MachineType, Phases};
 
 /// The file's name.
 const FILE: &str = "manifest.json";
@@ -61,8 +61,8 @@ pub struct Recipe {
     pub qemu_digest: String,
     /// The accelerator.
     pub accel: Accel,
-    /// The host's processor, as it names itself.
-    pub host_cpu: String,
+    /// The host's processor.
+    pub host_cpu: HostCpu,
     /// The board.
     pub machine: MachineType,
     /// The devices that a machine has: generations from before this was said have 0.
@@ -196,6 +196,16 @@ impl Manifest {
     }
 }
 
+/// Whether a generation has a manifest, whatever is in it: its build has come to its end.
+pub(super) fn is_there(dir: &Path) -> bool {
+    dir.join(FILE).exists()
+}
+
+/// Removes the manifest, and with it the generation, as far as anybody can tell.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    fs::remove_file(dir.join(FILE))
+}
+
 /// A manifest with the digest of everything else in it: nobody looks at every field later on.
 fn sealed(mut manifest: Value) -> io::Result<Value> {
     if let Some(fields) = manifest.as_object_mut() {
@@ -205,4 +215,43 @@ fn sealed(mut manifest: Value) -> io::Result<Value> {
         fields.insert(SEAL.to_owned(), Value::String(digest));
     }
     Ok(manifest)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::template::stale::tests::recipe;
+
+    /// A manifest of files that are none.
+    pub(crate) fn manifest() -> Manifest {
+        let seal = || FileSeal {
+            bytes: 0,
+            digest: memory::bytes_digest(&[]),
+        };
+        Manifest {
+            format: Manifest::FORMAT,
+            template: "default".into(),
+            generation: GenerationId::new(),
+            built_at: Timestamp::UNIX_EPOCH,
+            recipe: recipe(),
+            files: Files {
+                memory: seal(),
+                state: seal(),
+                kernel_stub: seal(),
+            },
+            memory: MemorySurvey::default(),
+            agent: AgentKind::VmintAgent,
+            clock: SavedClock {
+                paused_at: WallNs(0),
+                ahead_ns: 0,
+            },
+            boot_phases: Phases::default(),
+            first_exec: Duration::ZERO,
+            build_phases: Vec::new(),
+            report: VerifyReport {
+                canaries: Vec::new(),
+                memory_unchanged: true,
+            },
+        }
+    }
 }

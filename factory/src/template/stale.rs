@@ -58,7 +58,11 @@ impl Recipe {
             ("qemu_version", qemu_version.clone()),
             ("qemu_digest", qemu_digest.clone()),
             ("accel", accel.as_str().to_owned()),
-            ("host_cpu", host_cpu.clone()),
+            ("host_cpu.vendor", host_cpu.vendor.clone()),
+            ("host_cpu.family", host_cpu.family.clone()),
+            ("host_cpu.model", host_cpu.model.clone()),
+            ("host_cpu.stepping", host_cpu.stepping.clone()),
+            ("host_cpu.flags", host_cpu.flags.clone()),
             ("machine", machine.as_str().to_owned()),
             ("devices", devices.to_string()),
             ("cpu", cpu.clone()),
@@ -77,16 +81,19 @@ impl Recipe {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::{Accel, MachineType};
+    use crate::{Accel, HostCpu, MachineType};
 
     pub(crate) fn recipe() -> Recipe {
         Recipe {
             qemu_version: "10.0.2".into(),
             qemu_digest: "blake3:aa".into(),
             accel: Accel::Tcg,
-            host_cpu: "cpu".into(),
+            host_cpu: HostCpu {
+                family: "25".into(),
+                ..HostCpu::default()
+            },
             machine: MachineType::Q35,
             devices: 2,
             cpu: "max".into(),

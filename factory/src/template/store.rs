@@ -16,6 +16,8 @@ use crate::GenerationId;
 
 /// The name of the link to the published generation.
 const CURRENT: &str = "current";
+/// The name of the next such link, until it takes the place of that one.
+pub(super) const CURRENT_NEW: &str = "current.new";
 
 /// The generations of one template.
 #[derive(Clone, Debug)]
@@ -37,18 +39,19 @@ impl Store {
         self.path.join(id.as_str())
     }
 
+    /// The folder of all of them.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The published generation, if there is one.
     pub(crate) fn current(&self) -> io::Result<Option<GenerationId>> {
-        match fs::read_link(self.path.join(CURRENT)) {
-            Ok(target) => Ok(target.to_str().and_then(GenerationId::parse)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        current_of(&self.path)
     }
 
     /// Makes a generation the current one: one rename.
     pub(crate) fn publish(&self, id: &GenerationId) -> io::Result<()> {
-        let fresh = self.path.join("current.new");
+        let fresh = self.path.join(CURRENT_NEW);
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -57,30 +60,12 @@ impl Store {
         fs::rename(fresh, self.path.join(CURRENT))
     }
 
-    /// Removes everything but one generation: what a crash or an earlier configuration has left. The caller knows
-    /// that no machine uses any of it. Answers the names of what was removed.
-    pub(crate) fn remove_others(&self, keep: Option<&GenerationId>) -> io::Result<Vec<String>> {
-        let mut removed = Vec::new();
-        let entries = match fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_kept = keep.is_some_and(|keep| name == keep.as_str() || name == CURRENT);
-            if is_kept {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?;
-                removed.push(name);
-            } else {
-                fs::remove_file(entry.path())?;
-            }
+    /// Removes everything: what a crash has left. The caller knows that no machine uses any of it.
+    pub(crate) fn remove_all(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(removed)
     }
 
     /// Makes the directory of a new generation. It goes with its guard, unless it was published.
@@ -182,6 +167,15 @@ impl Drop for GenerationDir {
     }
 }
 
+/// The generation that the link in a template's folder names.
+pub(super) fn current_of(store: &Path) -> io::Result<Option<GenerationId>> {
+    match fs::read_link(store.join(CURRENT)) {
+        Ok(target) => Ok(target.to_str().and_then(GenerationId::parse)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 pub(crate) fn memory_path(generation: &Path) -> PathBuf {
     generation.join("memory")
 }
@@ -199,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn publishing_is_one_link_and_the_rest_is_removed() -> io::Result<()> {
+    fn publishing_is_one_link() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let store = Store::new(folder.path(), "default", None);
         assert_eq!(store.current()?, None);
@@ -209,8 +203,7 @@ mod tests {
         store.create(&new)?.keep();
         store.publish(&new)?;
         assert_eq!(store.current()?, Some(new.clone()));
-        assert_eq!(store.remove_others(Some(&new))?, [old.as_str()]);
-        assert!(store.generation_path(&new).exists());
+        assert!(store.generation_path(&old).exists(), "the old one stays");
         Ok(())
     }
 

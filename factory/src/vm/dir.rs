@@ -56,6 +56,17 @@ impl VmDir {
         Ok((dir, ends))
     }
 
+    /// The directory that an earlier service made for a machine. It goes with its owner, as a new one does.
+    pub(crate) fn adopt(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Lets go of it: it stays.
+    pub(crate) fn leave(mut self) {
+        // Nothing is left for the drop to remove.
+        self.path = PathBuf::new();
+    }
+
     fn open_console_log(&self) -> io::Result<File> {
         OpenOptions::new()
             .append(true)
@@ -103,6 +114,9 @@ fn own_socket(path: &Path) -> io::Result<OwnedFd> {
 
 impl Drop for VmDir {
     fn drop(&mut self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {

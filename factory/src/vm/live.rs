@@ -13,13 +13,15 @@ use tokio::time::Instant;
 
 use super::console::Console;
 use super::dir::VmDir;
-use super::owner::{EndRequest, Owner, VmEnd};
-use super::record::{RecordFile, RecordedState, Role, VmRecord};
+use super::owner::{Owner, OwnerRequest, VmEnd};
+use super::record::{RecordedState, Role, VmRecord};
+use super::record_file::RecordFile;
+use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::host::Vsock;
-use crate::process::{ExitWatch, ProcessStamp};
+use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, boot_id, program_of};
 use crate::{Accel, GenerationId, MachineType, VmId};
 
 /// What is to be started.
@@ -74,7 +76,7 @@ pub(crate) struct LiveVm {
     pub(crate) qmp: Duration,
     dir: PathBuf,
     record: Arc<Mutex<RecordFile>>,
-    requests: mpsc::Sender<EndRequest>,
+    requests: mpsc::Sender<OwnerRequest>,
     has_disks: Arc<AtomicBool>,
     ended: watch::Receiver<Option<VmEnd>>,
 }
@@ -95,9 +97,6 @@ impl LiveVm {
             source,
         };
         let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
-        let console = Console::new(dir.console_log(), plan.console_max_bytes);
-        let id = plan.id.clone();
-        let vsock_cid = plan.vsock.as_ref().map(|vsock| vsock.cid);
         let record = draft_record(&plan);
         let order = LaunchOrder {
             id: plan.id,
@@ -129,16 +128,43 @@ impl LiveVm {
             spawn,
             qmp,
         } = driver.launch(order).await?;
-        let (stamp, watch) = (child.stamp(), child.watch());
-        let record = RecordFile::create(dir.path(), record(stamp)).map_err(directory)?;
-        let monitor: Arc<dyn Monitor> = Arc::from(monitor);
+        let program = program_of(child.stamp().pid).map_err(directory)?;
+        let record = record(child.stamp(), program);
+        let record = RecordFile::create(dir.path(), record).map_err(directory)?;
+        let parts = Parts {
+            watch: child.watch(),
+            process: OwnedProcess::Child(child),
+            monitor: Arc::from(monitor),
+            dir,
+            record,
+        };
+        let live = Self::own(parts);
+        Ok(Self {
+            spawn: paper + spawn,
+            qmp,
+            ..live
+        })
+    }
+
+    /// Starts the owner of a machine that runs, and makes the first handle to it.
+    pub(super) fn own(parts: Parts) -> Self {
+        let Parts {
+            process,
+            watch,
+            monitor,
+            dir,
+            record,
+        } = parts;
+        let about = record.record();
+        let (id, stamp, vsock_cid) = (about.id.clone(), about.process, about.vsock_cid);
+        let has_disks = Arc::new(AtomicBool::new(!about.devices.disks.is_empty()));
+        let console = Console::new(dir.console_log(), about.console_max_bytes);
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
         let path = dir.path().to_owned();
-        let has_disks = Arc::new(AtomicBool::new(false));
         let owner = Owner {
             has_disks: Arc::clone(&has_disks),
-            child,
+            process,
             monitor: Arc::clone(&monitor),
             dir,
             console: console.clone(),
@@ -146,22 +172,21 @@ impl LiveVm {
             ended: ended_sender,
         };
         tokio::spawn(owner.run());
-        let record = Arc::new(Mutex::new(record));
-        Ok(Self {
+        Self {
             id,
             monitor,
             console,
             stamp,
             vsock_cid,
             watch,
-            spawn: paper + spawn,
-            qmp,
+            spawn: Duration::ZERO,
+            qmp: Duration::ZERO,
             dir: path,
-            record,
+            record: Arc::new(Mutex::new(record)),
             requests,
             has_disks,
             ended,
-        })
+        }
     }
 
     /// It is about to get a disk: from now on it is given the time to write what it still holds before it is killed.
@@ -176,6 +201,16 @@ impl LiveVm {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .update(change)
+    }
+
+    /// Leaves the machine running, for a service that comes later: returns when nobody owns it any more. One that is
+    /// ending already ends.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves it to the owner, who does as it was told.
+    pub(crate) async fn leave(&self) -> VmEnd {
+        drop(self.requests.send(OwnerRequest::Leave).await);
+        self.ended().await
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -268,31 +303,55 @@ impl LiveVm {
     /// A dropped call leaves the machine ending.
     pub(crate) async fn end(&self) -> VmEnd {
         // A full queue or a closed one says that it is ending already.
-        drop(self.requests.try_send(EndRequest));
+        drop(self.requests.try_send(OwnerRequest::End));
         self.ended().await
     }
 }
 
+/// What a running machine consists of, before it has an owner.
+pub(super) struct Parts {
+    // In this order they are dropped: the process is gone before its directory is.
+    pub(super) process: OwnedProcess,
+    pub(super) watch: Arc<ExitWatch>,
+    pub(super) monitor: Arc<dyn Monitor>,
+    pub(super) dir: VmDir,
+    pub(super) record: RecordFile,
+}
+
 /// The record of a machine, but for its process.
-fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp) -> VmRecord + use<> {
+fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRecord + use<> {
     let (id, template, generation) = (
         plan.id.clone(),
         plan.template.clone(),
         plan.generation.clone(),
     );
     let (role, accel) = (plan.role, plan.accel);
-    move |process| VmRecord {
+    let (vcpus, memory_mib) = (plan.vcpus, plan.memory_mib);
+    let console_max_bytes = plan.console_max_bytes;
+    let vsock_cid = plan.vsock.as_ref().map(|vsock| vsock.cid);
+    move |process, program| VmRecord {
         format: VmRecord::FORMAT,
         id,
         role,
         template,
         generation,
         process,
+        boot_id: boot_id().to_owned(),
+        program,
         accel,
+        vcpus,
+        memory_mib,
+        console_max_bytes,
         created_at: Timestamp::now(),
         state: RecordedState::Launching,
+        paused_at: None,
+        agent: None,
+        phases: None,
         identity: None,
+        digest: None,
+        vsock_cid,
         lease: None,
         devices: Attached::default(),
+        written: Moment::now(),
     }
 }

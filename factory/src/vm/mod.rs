@@ -4,28 +4,35 @@
 //!            launch                                     the process has ended
 //!  (nothing) ------> running, owned by a task --------> ended, directory gone
 //!                       ^ end() / last handle dropped: quit, TERM, KILL, wait
+//!
+//!  running, owned --- leave(), or kill -9 of the service ---> orphan --- adopt() ---> running, owned by a task again
 //! ```
 //!
 //! What always holds:
 //! - `<run_dir>/vm/<id>/` exists from before the process until after it: who finds no directory needs to look for no
 //!   process. `vm.json` in it says whose it is (`record.rs`).
 //! - One task (`owner.rs`) owns the process. Everybody else has a handle, asks it to end, and reads how it ended.
+//! - A service that dies ends no machine: each is in a session of its own. `orphan.rs` says which of them can be taken
+//!   up again, `sweep.rs` ends the others, and `crate::guard` ends those whose lease runs out meanwhile.
 //! - A machine ends with its last handle. A half-made one ends when its future is dropped: the process is a guard,
 //!   and so is the directory.
 
 mod console;
 mod dir;
 mod live;
+mod orphan;
 mod owner;
 mod ownership;
 mod record;
+mod record_file;
 mod sweep;
 
 pub use console::ConsoleFollower;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
+pub(crate) use orphan::Orphan;
 pub use owner::VmEnd;
 pub(crate) use ownership::give_sockets;
-pub(crate) use record::Role;
 pub use record::{LeaseRecord, RecordedState, RequestKey};
-pub(crate) use sweep::sweep;
+pub(crate) use record::{Role, VmRecord};
+pub(crate) use sweep::{examine, sweep};

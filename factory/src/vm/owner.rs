@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::console::{CHECK_EVERY, Console, Trimmer};
 use super::dir::VmDir;
 use crate::driver::Monitor;
-use crate::process::Child;
+use crate::process::OwnedProcess;
 
 /// How long a machine may take to end once its monitor was told.
 const QUIT_GRACE: Duration = Duration::from_secs(3);
@@ -39,46 +39,68 @@ impl fmt::Display for VmEnd {
 
 /// What the owner is asked for.
 #[derive(Debug)]
-pub(super) struct EndRequest;
+pub(super) enum OwnerRequest {
+    /// The machine is to end.
+    End,
+    /// The machine is to go on without an owner, for a service that comes later.
+    Leave,
+}
 
 /// Owns the process, its directory and its console.
 pub(super) struct Owner {
-    pub(super) child: Child,
+    pub(super) process: OwnedProcess,
     pub(super) monitor: Arc<dyn Monitor>,
     pub(super) dir: VmDir,
     pub(super) console: Console,
-    pub(super) requests: mpsc::Receiver<EndRequest>,
+    pub(super) requests: mpsc::Receiver<OwnerRequest>,
     pub(super) has_disks: Arc<AtomicBool>,
     pub(super) ended: watch::Sender<Option<VmEnd>>,
 }
 
 impl Owner {
-    /// Runs until the process is gone, and its directory after it.
+    /// Runs until the process is gone, and its directory after it; or until it is to go on without us.
     pub(super) async fn run(mut self) {
         let end = self.until_ended().await;
         let Self {
-            child, dir, ended, ..
+            process,
+            dir,
+            ended,
+            ..
         } = self;
-        drop(child);
+        let Some(end) = end else {
+            process.leave();
+            dir.leave();
+            ended.send_replace(Some(VmEnd {
+                asked: true,
+                how: "it was left running, for the next service".to_owned(),
+                console: String::new(),
+            }));
+            return;
+        };
+        drop(process);
         // The directory goes before anybody is told: who sees the end finds nothing left.
         drop(dir);
         ended.send_replace(Some(end));
     }
 
-    async fn until_ended(&mut self) -> VmEnd {
+    /// How it ended; `None` when it is to go on without us.
+    async fn until_ended(&mut self) -> Option<VmEnd> {
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trimmer = Trimmer::new(self.console.clone());
         loop {
             tokio::select! {
-                exit = self.child.wait() => {
-                    let stderr = self.child.stderr().text();
+                exit = self.process.wait() => {
+                    let stderr = self.process.stderr_text();
                     let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
                     let console = self.console.last_lines();
-                    return VmEnd { asked: false, how, console };
+                    return Some(VmEnd { asked: false, how, console });
                 }
                 // None: the last handle is gone, and with it everybody who could want the machine.
-                _ = self.requests.recv() => return self.end().await,
+                request = self.requests.recv() => match request {
+                    Some(OwnerRequest::Leave) => return None,
+                    Some(OwnerRequest::End) | None => return Some(self.end().await),
+                },
                 _ = check.tick() => {
                     if let Some(error) = trimmer.trim() {
                         tracing::warn!(%error, "a console's log cannot be cut");
@@ -94,7 +116,7 @@ impl Owner {
         let polite = async {
             // A monitor that does not answer is no obstacle: the signals come next.
             drop(monitor.quit().await);
-            self.child.wait().await
+            self.process.wait().await
         };
         let grace = if self.has_disks.load(Ordering::Relaxed) {
             FLUSH_GRACE
@@ -103,7 +125,7 @@ impl Owner {
         };
         let exit = match tokio::time::timeout(grace, polite).await {
             Ok(exit) => exit,
-            Err(_) => self.child.end(TERM_GRACE).await,
+            Err(_) => self.process.end(TERM_GRACE).await,
         };
         VmEnd {
             asked: true,

@@ -1,23 +1,24 @@
 //! `vm.json`: what there is to know about a machine when the service that made it is gone.
+//!
+//! It says enough to take the machine up again: which process it is, what it was made from, where it stands in its life
+//! and who has it. How it is kept on disk, so that a crash leaves the old record or the new one and nothing between, is
+//! in `record_file.rs`.
+//!
+//! A process is named by its number, its start time and the host's boot: all three together never come again, so a
+//! record that is old, restored from a backup or left by another boot names nobody.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Moment, WallNs};
 use crate::device::Attached;
-use crate::guest::Identity;
+use crate::guest::{AgentKind, Identity, IdentityDigest};
 use crate::process::ProcessStamp;
-use crate::{Accel, GenerationId, VmId};
-
-/// The file's name.
-const FILE: &str = "vm.json";
-/// The format below; a later one that says another number is not read.
-const FORMAT: u32 = 1;
+use crate::{Accel, GenerationId, Phases, VmId};
 
 /// What a machine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,100 +90,59 @@ pub(crate) struct VmRecord {
     pub(crate) template: String,
     pub(crate) generation: Option<GenerationId>,
     pub(crate) process: ProcessStamp,
+    /// The boot of the host in which the process was started.
+    pub(crate) boot_id: String,
+    /// The program that the process runs, as the kernel names it.
+    pub(crate) program: PathBuf,
     pub(crate) accel: Accel,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u64,
+    pub(crate) console_max_bytes: u64,
     pub(crate) created_at: Timestamp,
     pub(crate) state: RecordedState,
+    /// Since when its virtual CPUs are stopped; none while they run.
+    pub(crate) paused_at: Option<WallNs>,
+    pub(crate) agent: Option<AgentKind>,
+    pub(crate) phases: Option<Phases>,
     pub(crate) identity: Option<Identity>,
+    /// What its guest made of its new random numbers.
+    pub(crate) digest: Option<IdentityDigest>,
+    pub(crate) vsock_cid: Option<u32>,
     pub(crate) lease: Option<LeaseRecord>,
     /// What was plugged into it when it was handed out.
     #[serde(default, skip_serializing_if = "Attached::is_empty")]
     pub(crate) devices: Attached,
+    /// When this was written.
+    pub(crate) written: Moment,
 }
 
 impl VmRecord {
-    pub(crate) const FORMAT: u32 = FORMAT;
+    /// The format that this program writes, and the only one that it reads.
+    pub(crate) const FORMAT: u32 = 2;
 
-    /// Reads the record of a machine.
-    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
-        let record: Self = serde_json::from_slice(&fs::read(dir.join(FILE))?)?;
-        if record.format != FORMAT {
-            let why = format!(
-                "vm.json has format {}, this program reads {FORMAT}",
-                record.format
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        Ok(record)
+    /// How much is left of its lease at a moment: zero when it has run out. `None` when there is no lease, or one
+    /// without an end.
+    ///
+    /// It is counted by the clock that nobody sets, from the moment of writing on: a host whose wall clock is set
+    /// while no service looks neither ends a lease nor prolongs it.
+    pub(crate) fn lease_left(&self, now: Moment) -> Option<Duration> {
+        let expires_at = self.lease.as_ref()?.expires_at?;
+        let left_then = i64::try_from(expires_at.as_nanosecond())
+            .unwrap_or(i64::MAX)
+            .saturating_sub(self.written.wall.0);
+        let left_then = Duration::from_nanos(u64::try_from(left_then).unwrap_or_default());
+        Some(left_then.saturating_sub(now.after(self.written)))
     }
-}
-
-/// A machine's record, in memory and on disk.
-///
-/// It is written at every checkout, so it is written quickly: in place, with one call, padded to one page. A service
-/// that dies before, in or after that call leaves the old record or the new one, because the kernel copies within one
-/// page without a break. What needs more than a page is written beside the old one and renamed into its place, which
-/// takes a disk's file system ten times as long.
-#[derive(Debug)]
-pub(crate) struct RecordFile {
-    record: VmRecord,
-    path: PathBuf,
-    file: File,
-}
-
-/// What is written without a break.
-const PAGE_BYTES: usize = 4096;
-
-impl RecordFile {
-    /// Writes the first record of a machine.
-    pub(crate) fn create(dir: &Path, record: VmRecord) -> io::Result<Self> {
-        let path = dir.join(FILE);
-        let file = replace(&path, &padded(&record)?)?;
-        Ok(Self { record, path, file })
-    }
-
-    /// Changes the record.
-    pub(crate) fn update(&mut self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
-        change(&mut self.record);
-        let bytes = padded(&self.record)?;
-        let is_one_page =
-            bytes.len() == PAGE_BYTES && self.file.metadata()?.len() == PAGE_BYTES as u64;
-        if is_one_page {
-            self.file.write_all_at(&bytes, 0)
-        } else {
-            self.file = replace(&self.path, &bytes)?;
-            Ok(())
-        }
-    }
-}
-
-/// A record in JSON, with spaces up to a whole page.
-fn padded(record: &VmRecord) -> io::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(record)?;
-    bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), b' ');
-    Ok(bytes)
-}
-
-/// Puts a new file in the place of an old one: the service's alone, since it has what runtimes wrote on it.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let fresh = path.with_extension("json.new");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all_at(bytes, 0)?;
-    fs::rename(fresh, path)?;
-    Ok(file)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record() -> VmRecord {
+    /// A record of a clone that nobody has.
+    pub(crate) fn record() -> VmRecord {
         VmRecord {
-            format: FORMAT,
+            format: VmRecord::FORMAT,
             id: VmId::random(),
             role: Role::Clone,
             template: "default".into(),
@@ -191,16 +151,27 @@ mod tests {
                 pid: 1,
                 start_ticks: 2,
             },
+            boot_id: "boot".into(),
+            program: "/usr/bin/qemu".into(),
             accel: Accel::Tcg,
+            vcpus: 1,
+            memory_mib: 256,
+            console_max_bytes: 1 << 20,
             created_at: Timestamp::UNIX_EPOCH,
             state: RecordedState::Launching,
+            paused_at: None,
+            agent: None,
+            phases: None,
             identity: None,
+            digest: None,
+            vsock_cid: None,
             lease: None,
             devices: Attached::default(),
+            written: Moment::now(),
         }
     }
 
-    fn lease(value: String) -> LeaseRecord {
+    pub(crate) fn lease(value: String) -> LeaseRecord {
         LeaseRecord {
             leased_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
@@ -213,36 +184,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_last_is_read_whatever_its_size() -> io::Result<()> {
-        let folder = tempfile::tempdir()?;
-        let mut file = RecordFile::create(folder.path(), record())?;
-        for size in [0, 100, 9000, 10, 5000, 0] {
-            file.update(|record| record.lease = Some(lease("x".repeat(size))))?;
-            assert_eq!(
-                VmRecord::read(folder.path())?,
-                file.record,
-                "with {size} bytes of metadata"
-            );
+    fn a_lease_runs_out_by_the_clock_that_nobody_sets() -> anyhow::Result<()> {
+        let second = |s: i64| s * 1_000_000_000;
+        let at = |wall: i64, boot: u64| Moment {
+            wall: WallNs(second(wall)),
+            since_boot: Duration::from_secs(boot),
+        };
+        let mut record = VmRecord {
+            written: at(1000, 50),
+            ..record()
+        };
+        assert_eq!(record.lease_left(at(1000, 50)), None, "nobody has it");
+        record.lease = Some(lease(String::new()));
+        assert_eq!(record.lease_left(at(1000, 50)), None, "it has no end");
+        if let Some(lease) = &mut record.lease {
+            lease.expires_at = Some(Timestamp::from_second(1060)?);
         }
-        assert_eq!(
-            fs::read_dir(folder.path())?.count(),
-            1,
-            "nothing is left beside it"
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn a_record_of_another_format_is_not_read() -> io::Result<()> {
-        let folder = tempfile::tempdir()?;
-        RecordFile::create(
-            folder.path(),
-            VmRecord {
-                format: FORMAT + 1,
-                ..record()
-            },
-        )?;
-        assert!(VmRecord::read(folder.path()).is_err());
+        let left = |now| record.lease_left(now).map(|left| left.as_secs());
+        assert_eq!(left(at(1010, 60)), Some(50));
+        assert_eq!(left(at(5, 60)), Some(50), "the wall clock was set back");
+        assert_eq!(left(at(9999, 60)), Some(50), "and forth");
+        assert_eq!(left(at(1010, 111)), Some(0), "it has run out");
         Ok(())
     }
 }

@@ -149,6 +149,17 @@ impl Link {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A link that was closed before anything was said.
+    pub(crate) fn closed() -> Self {
+        let (requests, _) = mpsc::channel(1);
+        let (_, verdict) = watch::channel(Some(LinkError::Closed));
+        Self {
+            requests,
+            next_id: Arc::default(),
+            verdict,
+        }
+    }
+
     /// Sends one command and waits for its reply.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ const CONSOLE_MAX_BYTES: (u64, u64) = (4 << 10, 1 << 30);
 /// A boot under emulation takes seconds; an hour is no answer any more.
 const READY_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
 /// The only value of `keep_generations` so far.
-const KEEP_GENERATIONS: i64 = 2;
+const KEEP_GENERATIONS: u32 = 2;
 
 pub(super) fn check(
     name: &str,
@@ -81,6 +81,7 @@ pub(super) fn check(
         ),
         warmup: template.warmup.clone(),
         verify: template.verify.clone(),
+        keep_generations: KEEP_GENERATIONS,
     };
     let pool = pool::check(
         &template.pool,
@@ -120,7 +121,7 @@ fn check_reserved(template: &Template, section: &mut Section<'_>) {
             r#"use "rebuild""#,
         );
     }
-    if template.keep_generations != KEEP_GENERATIONS {
+    if template.keep_generations != i64::from(KEEP_GENERATIONS) {
         let mend = format!("use {KEEP_GENERATIONS}, or remove the key");
         section.tell(
             "keep_generations",

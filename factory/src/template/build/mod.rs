@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use super::{BuildError, BuildProgress, BuildStep, Generation, reserve};
 use crate::TemplateSpec;
 use crate::host::Host;
-pub(super) use running::file_seal;
 use site::Reserved;
 
 /// How long one warm-up or verification command may take.
@@ -34,6 +33,7 @@ pub(crate) async fn build(
     spec: &TemplateSpec,
     progress: &BuildProgress,
 ) -> Result<Generation, BuildError> {
+    host.renew_hypervisor().await?;
     refuse_unfit(host, spec)?;
     let mut clock = StepClock::start();
     progress.step(BuildStep::Reserving);

@@ -143,7 +143,7 @@ fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
 }
 
 /// A file's length and digest.
-pub(in crate::template) fn file_seal(path: &Path) -> io::Result<FileSeal> {
+fn file_seal(path: &Path) -> io::Result<FileSeal> {
     Ok(FileSeal {
         bytes: fs::metadata(path)?.len(),
         digest: memory::file_digest(path)?,

@@ -47,7 +47,8 @@ impl Saved {
         };
         let path = self.site.dir.path().to_owned();
         let draft = Arc::new(Generation::new(
-            path,
+            &self.site.host.registry,
+            &path,
             manifest.clone(),
             self.site.spec.clone(),
         ));
@@ -81,9 +82,15 @@ impl Verified {
         manifest
             .write(&path)
             .map_err(Site::file_error("write the manifest in", &path))?;
+        let registry = &site.host.registry;
+        let _turn = registry.publishing();
+        let before = site.store.current().unwrap_or_default();
         site.store
             .publish(&site.id)
             .map_err(Site::file_error("publish", &path))?;
-        Ok(Generation::new(site.dir.keep(), manifest, site.spec))
+        site.dir.keep();
+        let generation = Generation::new(registry, &path, manifest, site.spec);
+        generation.let_others_go(before.as_ref());
+        Ok(generation)
     }
 }

@@ -1,0 +1,68 @@
+//! Whether a generation on disk is what was published.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::manifest::{FileSeal, Manifest};
+use super::store;
+use crate::memory::Digests;
+
+/// How closely a file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Its length.
+    Length,
+    /// Its digest, as it was when the file last changed.
+    Changes,
+    /// Every byte of it.
+    EveryByte,
+}
+
+/// Reads a generation's manifest and looks at its files. It blocks, for every byte as long as a digest of the memory
+/// takes.
+///
+/// # Errors
+/// In words, when the manifest or a file is missing, cut short or altered, as far as that was looked at.
+pub(super) fn check(path: &Path, digests: &Digests, look: Look) -> io::Result<Manifest> {
+    let manifest = Manifest::read(path)?;
+    if path.file_name().and_then(|name| name.to_str()) != Some(manifest.generation.as_str()) {
+        let why = format!("manifest.json: it is that of {}", manifest.generation);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let files = &manifest.files;
+    check_file(&store::state_path(path), &files.state, digests, look)?;
+    check_file(
+        &store::kernel_stub_path(path),
+        &files.kernel_stub,
+        digests,
+        look,
+    )?;
+    check_file(&store::memory_path(path), &files.memory, digests, look)?;
+    Ok(manifest)
+}
+
+fn check_file(path: &Path, wanted: &FileSeal, digests: &Digests, look: Look) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {why}"));
+    let length = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    if length != wanted.bytes {
+        return Err(wrong(format!(
+            "it has {length} bytes and the manifest says {}",
+            wanted.bytes
+        )));
+    }
+    let digest = match look {
+        Look::Length => return Ok(()),
+        Look::Changes => digests.of(path),
+        Look::EveryByte => digests.read(path),
+    };
+    let found = digest.map_err(|e| wrong(e.to_string()))?;
+    if found != wanted.digest {
+        return Err(wrong(format!(
+            "its digest is {found} and the manifest says {}",
+            wanted.digest
+        )));
+    }
+    Ok(())
+}

@@ -239,7 +239,6 @@ impl LiveClone for Machine {
                     idempotency: lease.idempotency,
                     vcpus: lease.size.vcpus,
                     memory_mib: lease.size.memory_mib,
-                    notes: serde_json::Value::Null,
                 };
                 self.0.record(RecordedState::Leased, Some(lease))
             }

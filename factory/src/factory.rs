@@ -1,5 +1,6 @@
 //! The front of the crate.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use crate::aside::aside;
 use crate::clone::{self, Adopted, CloneError, CloneOrder, Vm};
 use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open_devices};
+use crate::guard::Guardian;
 use crate::host::{self, Host, OpenError};
 use crate::template::{
     self, BuildError, BuildProgress, FindError, Found, Generation, ListedGeneration, RollbackError,
@@ -72,6 +74,16 @@ impl Factory {
     #[must_use]
     pub fn host(&self) -> &HostInfo {
         &self.info
+    }
+
+    /// Starts the lease guardian: `program` with `args` must call [`crate::guard_leases`] on the run directory, as
+    /// `vmint guard-leases` does. It outlives this process when that is killed, and ends by itself. To be called once,
+    /// within a runtime, as soon as the factory is open.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_guardian(&self, program: PathBuf, args: Vec<OsString>) -> io::Result<Guardian> {
+        Guardian::start(&self.host.run_dir, program, args)
     }
 
     /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation

@@ -24,6 +24,7 @@ mod clone;
 mod device;
 mod driver;
 mod factory;
+mod guard;
 mod guest;
 mod host;
 mod id;
@@ -47,6 +48,7 @@ pub use device::{
 };
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
+pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
     AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, StreamEnd,

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use support::{LONG, clock_is_right, guest_spec, new_folder, order, output, settings, since_epoch};
 use vmint_factory::{
-    BuildProgress, Factory, Found, LeaseRecord, RecordedState, RequestKey, TemplateSpec, VmId, clean,
+    BuildProgress, Factory, Found, LeaseRecord, RecordedState, RequestKey, TemplateSpec, VmId,
+    clean,
 };
 
 /// Set for the first service: the folder that it works in.
@@ -163,7 +164,10 @@ async fn clones_live_on_through_a_kill_and_are_taken_up_again() -> anyhow::Resul
         if let Some(lease) = lease {
             assert_eq!(output(vm, "cat /run/mine").await?, "mine");
             assert_eq!(lease.metadata["job"], "17");
-            assert_eq!(lease.idempotency.as_ref().map(|named| &*named.key), Some("k"));
+            assert_eq!(
+                lease.idempotency.as_ref().map(|named| &*named.key),
+                Some("k")
+            );
             let left = adopted.lease_left.unwrap_or_default();
             assert!(left < LONG && left > LONG / 2, "{left:?}");
         }

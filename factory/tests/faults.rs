@@ -3,10 +3,14 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::{Lab, guest_spec, order};
-use vmint_factory::{BuildError, BuildProgress, CloneFailure, Phase, RoomError};
+use vmint_factory::{
+    BuildError, BuildProgress, CloneFailure, Found, Generation, Phase, RollbackError, RoomError,
+    TemplateSpec, Validity,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_never_answers_is_given_up_with_its_console() -> anyhow::Result<()> {
@@ -174,15 +178,34 @@ async fn a_build_or_clone_that_is_dropped_leaves_nothing() -> anyhow::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retired_generation_goes_with_its_last_clone() -> anyhow::Result<()> {
+async fn generations_live_beside_each_other_and_go_with_their_last_clone() -> anyhow::Result<()> {
     let lab = Lab::open().await?;
     let spec = guest_spec("default");
+    let nothing = lab
+        .factory
+        .rollback(&spec)
+        .await
+        .expect_err("there is none");
+    assert!(matches!(nothing, RollbackError::NoEarlier { .. }));
     let old = lab.build(&spec).await?;
     let path = lab.generation_file(&old, "memory");
     let vm = lab.mint(&old, "old").await?;
     let new = lab.build(&spec).await?;
     old.retire();
-    drop(old);
+    let listed = lab.factory.generations(&spec).await?;
+    let facts = |of: &vmint_factory::ListedGeneration| (of.id.clone(), of.is_current);
+    assert_eq!(facts(&listed[0]), (new.id().clone(), true));
+    assert_eq!(facts(&listed[1]), (old.id().clone(), false));
+    assert!(listed.iter().all(|of| of.validity == Validity::Valid));
+
+    rolls_back_only_to_what_is_whole(&lab, &spec, &old).await?;
+    notices_what_was_built_with_something_else(&lab, &new, &spec).await?;
+
+    // A build that keeps only its own lets the others go, with their last clones.
+    let mut alone = spec.clone();
+    alone.keep_generations = 1;
+    drop((old, new));
+    let last = lab.build(&alone).await?;
     assert!(path.exists(), "a clone still needs it");
     vm.end().await;
     drop(vm);
@@ -191,6 +214,59 @@ async fn a_retired_generation_goes_with_its_last_clone() -> anyhow::Result<()> {
         anyhow::ensure!(Instant::now() < deadline, "the retired generation stays");
         tokio::task::yield_now().await;
     }
-    lab.mint(&new, "new").await?.end().await;
+    assert_eq!(lab.factory.generations(&spec).await?.len(), 1);
+    lab.mint(&last, "last").await?.end().await;
     lab.close().await
+}
+
+async fn rolls_back_only_to_what_is_whole(
+    lab: &Lab,
+    spec: &TemplateSpec,
+    old: &Generation,
+) -> anyhow::Result<()> {
+    let state = lab.generation_file(old, "state");
+    let whole = std::fs::read(&state)?;
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    std::fs::remove_file(&state)?;
+    std::fs::write(&state, &altered)?;
+    let refusal = lab.factory.rollback(spec).await.expect_err("it is damaged");
+    assert!(
+        refusal.to_string().contains("state: its digest is"),
+        "{refusal}"
+    );
+    let listed = lab.factory.generations(spec).await?;
+    assert!(matches!(&listed[1].validity, Validity::Damaged(why) if why.contains("state")));
+    assert!(listed[0].is_current, "nothing has changed");
+
+    std::fs::write(&state, &whole)?;
+    let back = lab.factory.rollback(spec).await?;
+    assert_eq!(back.id(), old.id());
+    lab.mint(&back, "back").await?.end().await;
+    let Found::Current(found) = lab.factory.find(spec).await? else {
+        anyhow::bail!("it is not current");
+    };
+    assert_eq!(found.id(), old.id());
+    Ok(())
+}
+
+async fn notices_what_was_built_with_something_else(
+    lab: &Lab,
+    generation: &Arc<Generation>,
+    spec: &TemplateSpec,
+) -> anyhow::Result<()> {
+    assert!(lab.factory.staleness(generation, spec).await.is_empty());
+    let mut other = spec.clone();
+    other.initrd = lab.settings.run_dir.join("initrd");
+    std::fs::write(&other.initrd, "another")?;
+    other.vcpus = 2;
+    let fields = |fields: Vec<vmint_factory::StaleField>| -> Vec<_> {
+        fields.into_iter().map(|field| field.field).collect()
+    };
+    let stale = lab.factory.staleness(generation, &other).await;
+    assert_eq!(fields(stale), ["vcpus", "initrd"]);
+    std::fs::remove_file(&other.initrd)?;
+    let stale = lab.factory.staleness(generation, &other).await;
+    assert!(stale[1].now.contains("cannot be read"), "{stale:?}");
+    Ok(())
 }

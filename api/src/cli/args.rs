@@ -98,6 +98,13 @@ pub(crate) enum Command {
     /// List or resize pools
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// End sandboxes whose lease runs out while no service runs: the service starts this by itself
+    #[command(hide = true)]
+    GuardLeases {
+        /// Where the sandboxes are
+        #[arg(long, value_name = "DIR")]
+        run_dir: PathBuf,
+    },
     /// Remove what a stopped service leaves: generations, their tmpfs, the run directory
     Clean,
     /// Lease a sandbox

@@ -39,6 +39,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// Leases are not guarded.
+    #[error(transparent)]
+    Guard(#[from] vmint_factory::GuardError),
     /// Standard input or output.
     #[error("{what}: {source}")]
     Stream {
@@ -78,6 +81,7 @@ impl CliError {
             Self::Clean(_) => own("clean"),
             Self::Local { .. } => own("file"),
             Self::Stream { .. } => own("stream"),
+            Self::Guard(_) => own("guard"),
         }
     }
 
@@ -98,6 +102,7 @@ impl CliError {
             | Self::Serve(_)
             | Self::Clean(_)
             | Self::Local { .. }
+            | Self::Guard(_)
             | Self::Stream { .. } => 1,
         }
     }
@@ -113,7 +118,8 @@ impl CliError {
             | Self::Client(_)
             | Self::Serve(_)
             | Self::Local { .. }
-            | Self::Clean(_) => false,
+            | Self::Clean(_)
+            | Self::Guard(_) => false,
         }
     }
 }

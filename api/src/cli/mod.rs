@@ -21,7 +21,7 @@ pub use error::CliError;
 use args::Command;
 use client::Client;
 use commands::{
-    checkout, clean, config, console, cp, doctor, exec, inspect, pool, ps, sandbox, template,
+    checkout, clean, config, console, cp, doctor, exec, guard, inspect, pool, ps, sandbox, template,
 };
 use output::Output;
 
@@ -37,6 +37,7 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Serve(args) => commands::serve::run(&options, &args).await,
         Command::Doctor => doctor::run(&options, output).await,
         Command::Clean => clean::run(&options, output).await,
+        Command::GuardLeases { run_dir } => guard::run(&run_dir),
         Command::Config(command) => config::run(&options, &command),
         Command::Template(command) => template::run(&client()?, output, command).await,
         Command::Pool(command) => pool::run(&client()?, output, command).await,

@@ -1,9 +1,10 @@
 //! What the cache mints from: the factory, opened on this host.
 
+use std::io;
 use std::sync::Arc;
 
 use vmint_cache::Mint;
-use vmint_factory::{Factory, OpenError};
+use vmint_factory::{Factory, Guardian, OpenError};
 
 use crate::config::Config;
 
@@ -13,6 +14,9 @@ pub enum BackendError {
     /// The host.
     #[error(transparent)]
     Open(Box<OpenError>),
+    /// The lease guardian.
+    #[error("cannot start the lease guardian: {0}")]
+    Guardian(#[source] io::Error),
     /// There is nothing to prove the accelerator with.
     #[error("the configuration has no template")]
     NoTemplate,
@@ -22,6 +26,8 @@ pub enum BackendError {
 pub(super) struct Backend {
     /// Makes generations and clones.
     pub(super) mint: Arc<dyn Mint>,
+    /// Ends sandboxes on time when this service cannot.
+    pub(super) guardian: Arc<Guardian>,
     /// Clones made at the same time: more than there are cores would only slow each other.
     pub(super) cpus: usize,
 }
@@ -39,6 +45,7 @@ impl Backend {
             .spec;
         let opened = Factory::open(config.host.clone(), guest).await;
         let factory = opened.map_err(|error| BackendError::Open(Box::new(error)))?;
+        let guardian = start_guardian(&factory).map_err(BackendError::Guardian)?;
         // Pools do not take clones of an earlier service in: what is dropped here ends.
         let specs: Vec<_> = config
             .templates
@@ -49,6 +56,14 @@ impl Backend {
         Ok(Self {
             cpus: factory.host().cpus,
             mint: Arc::new(factory),
+            guardian: Arc::new(guardian),
         })
     }
+}
+
+/// This very program, under its hidden command.
+fn start_guardian(factory: &Factory) -> io::Result<Guardian> {
+    let run_dir = factory.host().run_dir.as_os_str().to_owned();
+    let args = vec!["guard-leases".into(), "--run-dir".into(), run_dir];
+    factory.start_guardian(std::env::current_exe()?, args)
 }

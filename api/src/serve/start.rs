@@ -60,6 +60,7 @@ async fn serve_with(
     let files = files::raise_limit();
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
+    let guardian = Arc::clone(&backend.guardian);
     let (service, cache, stopping, metrics) = assemble(&config, backend);
     let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
@@ -79,6 +80,7 @@ async fn serve_with(
         }
     };
     drop(upkeep);
+    drop(guardian);
     info!("stopped");
     Ok(code)
 }

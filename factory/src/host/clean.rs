@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use super::lock::{self, Lock, LockError};
 use super::tmpfs;
 use crate::HostSettings;
+use crate::guard;
 use crate::vm;
 
 /// Why something is left.
@@ -95,7 +96,13 @@ fn remove_directory(path: &Path, report: &mut CleanReport) -> io::Result<()> {
     if !path.is_dir() {
         return Ok(());
     }
-    for name in [lock::FILE, "accel.json", "api.sock"] {
+    for name in [
+        lock::FILE,
+        "accel.json",
+        "api.sock",
+        guard::FILE,
+        guard::LOG,
+    ] {
         remove_if_there(fs::remove_file(path.join(name)))?;
     }
     remove_if_there(fs::remove_dir(path.join("vm")))?;

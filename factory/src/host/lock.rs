@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::process::ProcessStamp;
+
 /// The lock's file. It stays: removing a lock file that somebody else has just opened would give two locks.
 pub(super) const FILE: &str = "lock";
 
@@ -23,7 +25,7 @@ pub enum LockError {
     Held {
         /// The directory.
         path: PathBuf,
-        /// What the other one wrote into the lock: its pid.
+        /// The other one's pid, as it wrote it into the lock.
         holder: String,
     },
     /// The lock cannot be made.
@@ -64,11 +66,14 @@ impl Lock {
         match Flock::lock(open.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 lock.set_len(0).map_err(failed)?;
-                write!(lock, "{}", std::process::id()).map_err(failed)?;
+                let me = ProcessStamp::of(std::process::id()).map_err(failed)?;
+                write!(lock, "{me}").map_err(failed)?;
                 Ok(Self(lock))
             }
             Err((_, Errno::EWOULDBLOCK)) => {
-                let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let pid = text.split_ascii_whitespace().next();
+                let holder = pid.unwrap_or_default().to_owned();
                 Err(LockError::Held {
                     path: directory.to_owned(),
                     holder,
@@ -77,6 +82,11 @@ impl Lock {
             Err((_, error)) => Err(failed(error.into())),
         }
     }
+}
+
+/// Who holds the lock of a directory, or held it last: the lock itself only its holder can feel.
+pub(crate) fn holder_of(directory: &Path) -> Option<ProcessStamp> {
+    ProcessStamp::parse(&std::fs::read_to_string(directory.join(FILE)).ok()?)
 }
 
 #[cfg(test)]

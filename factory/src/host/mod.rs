@@ -29,6 +29,7 @@ pub use clean::{CleanError, CleanReport, clean};
 pub use cpu::HostCpu;
 pub use doctor::{Check, Verdict, doctor};
 pub use lock::LockError;
+pub(crate) use lock::holder_of;
 pub use open::OpenError;
 pub(crate) use open::open;
 pub use tmpfs::TmpfsError;
@@ -38,9 +39,9 @@ pub(crate) use vsock::{Cids, DEVICE as VSOCK_DEVICE, Vsock};
 
 use crate::aside::aside;
 use crate::driver::Driver;
-use crate::size::reachable_memory_mib;
 use crate::memory::Digests;
 use crate::qemu::{ProbeError, Qemu};
+use crate::size::reachable_memory_mib;
 use crate::sys::Credentials;
 use crate::template::{GenerationFiles, Platform, Recipe, Registry, Store};
 use crate::vm::Orphan;

@@ -8,6 +8,7 @@
 //! - Its error stream is read to the end, and the last lines are kept for the message when it fails.
 
 mod child;
+mod detached;
 mod memory;
 mod owned;
 mod stderr;
@@ -17,6 +18,7 @@ mod tests;
 mod watch;
 
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
+pub(crate) use detached::Detached;
 pub(crate) use memory::anonymous_bytes;
 pub(crate) use owned::OwnedProcess;
 pub(crate) use stray::{ProcessStamp, Stray, boot_id, end_stray, program_of};

@@ -15,7 +15,7 @@ use super::{Child, ExitKind, Stray};
 #[derive(Debug)]
 pub(crate) enum OwnedProcess {
     /// We have started it.
-    Child(Child),
+    Child(Box<Child>),
     /// An earlier service has.
     Adopted(Adopted),
 }

@@ -41,9 +41,25 @@ impl ProcessStamp {
         })
     }
 
+    /// Reads what [`std::fmt::Display`] wrote.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let (pid, start) = (words.next()?, words.next()?);
+        Some(Self {
+            pid: pid.parse().ok()?,
+            start_ticks: start.parse().ok()?,
+        })
+    }
+
     /// Whether this very process still exists.
     pub(crate) fn is_alive(self) -> bool {
         Self::of(self.pid).is_ok_and(|now| now == self)
+    }
+}
+
+impl std::fmt::Display for ProcessStamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.pid, self.start_ticks)
     }
 }
 

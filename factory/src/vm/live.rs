@@ -133,7 +133,7 @@ impl LiveVm {
         let record = RecordFile::create(dir.path(), record).map_err(directory)?;
         let parts = Parts {
             watch: child.watch(),
-            process: OwnedProcess::Child(child),
+            process: OwnedProcess::Child(Box::new(child)),
             monitor: Arc::from(monitor),
             dir,
             record,

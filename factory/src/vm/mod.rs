@@ -30,9 +30,12 @@ mod sweep;
 pub use console::ConsoleFollower;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
-pub(crate) use orphan::Orphan;
+pub(crate) use orphan::{Orphan, process_of};
 pub use owner::VmEnd;
 pub(crate) use ownership::give_sockets;
+#[cfg(test)]
+pub(crate) use record::tests as record_tests;
 pub use record::{LeaseRecord, RecordedState, RequestKey};
 pub(crate) use record::{Role, VmRecord};
-pub(crate) use sweep::{examine, sweep};
+pub(crate) use record_file::RecordFile;
+pub(crate) use sweep::{examine, machines, sweep};

@@ -122,16 +122,23 @@ impl VmRecord {
 
     /// How much is left of its lease at a moment: zero when it has run out. `None` when there is no lease, or one
     /// without an end.
+    pub(crate) fn lease_left(&self, now: Moment) -> Option<Duration> {
+        let left = self.lease_left_ns(now)?;
+        Some(Duration::from_nanos(
+            u64::try_from(left).unwrap_or_default(),
+        ))
+    }
+
+    /// The same in nanoseconds; below zero, how long ago it has run out.
     ///
     /// It is counted by the clock that nobody sets, from the moment of writing on: a host whose wall clock is set
     /// while no service looks neither ends a lease nor prolongs it.
-    pub(crate) fn lease_left(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn lease_left_ns(&self, now: Moment) -> Option<i64> {
         let expires_at = self.lease.as_ref()?.expires_at?;
-        let left_then = i64::try_from(expires_at.as_nanosecond())
-            .unwrap_or(i64::MAX)
-            .saturating_sub(self.written.wall.0);
-        let left_then = Duration::from_nanos(u64::try_from(left_then).unwrap_or_default());
-        Some(left_then.saturating_sub(now.after(self.written)))
+        let expires_at = i64::try_from(expires_at.as_nanosecond()).unwrap_or(i64::MAX);
+        let left_then = WallNs(expires_at).since(self.written.wall);
+        let since = i64::try_from(now.after(self.written).as_nanos()).unwrap_or(i64::MAX);
+        Some(left_then.saturating_sub(since))
     }
 }
 

@@ -51,7 +51,8 @@ pub(crate) async fn sweep(run_dir: &Path) -> io::Result<Vec<String>> {
     Ok(done)
 }
 
-fn machines(run_dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// The directories of all machines.
+pub(crate) fn machines(run_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(VmDir::all(run_dir)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -9,6 +9,7 @@ pub(super) mod cp;
 pub(super) mod doctor;
 pub(super) mod exec;
 mod exec_live;
+pub(super) mod guard;
 pub(super) mod inspect;
 pub(super) mod pool;
 pub(super) mod ps;

@@ -1,0 +1,136 @@
+//! What the guardian does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::FILE;
+use crate::clock::Moment;
+use crate::host::holder_of;
+use crate::process::{ProcessStamp, Stray};
+use crate::vm::{RecordFile, RecordedState, Role, VmRecord, machines, process_of};
+
+/// How often records are looked at while there is no service.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it looks whether a service still lives that cannot be missed: it is told by a pidfd.
+const WATCH_LONGEST: Duration = Duration::from_secs(3600);
+/// How much longer a lease may last while a service lives that has no guardian yet: it is the one to end it.
+const SERVICE_FIRST: Duration = Duration::from_secs(2);
+/// How long a killed process may take to be gone.
+const GONE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why leases are not guarded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// The run directory cannot be used.
+    #[error("cannot guard the leases of {}: {source}", .path.display())]
+    RunDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Guards the leases of a run directory until there is nothing to guard, or somebody else does. It blocks.
+///
+/// # Errors
+/// When the run directory cannot be read or written.
+pub fn guard_leases(run_dir: &Path) -> Result<(), GuardError> {
+    let failed = |source| GuardError::RunDir {
+        path: run_dir.to_owned(),
+        source,
+    };
+    let me = announce(run_dir).map_err(failed)?;
+    if let Some(service) = alive(holder_of(run_dir)) {
+        while !has_ended(&service, WATCH_LONGEST).map_err(failed)? {}
+    }
+    loop {
+        if alive(announced(run_dir).filter(|stamp| *stamp != me)).is_some() {
+            return Ok(());
+        }
+        let next = alive(holder_of(run_dir));
+        let grace = next.as_ref().map_or(Duration::ZERO, |_| SERVICE_FIRST);
+        let left = round(run_dir, grace).map_err(failed)?;
+        match next {
+            None if left == 0 => return Ok(()),
+            None => std::thread::sleep(TICK),
+            Some(next) => {
+                has_ended(&next, TICK).map_err(failed)?;
+            }
+        }
+    }
+}
+
+/// Looks at every record once: ends what nobody has a right to any more. Answers how many leases have an end yet.
+fn round(run_dir: &Path, grace: Duration) -> io::Result<usize> {
+    let grace_ns = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
+    let mut left = 0;
+    for path in machines(run_dir)? {
+        // What has no whole record has no lease.
+        let Ok(record) = RecordFile::read(&path) else {
+            continue;
+        };
+        if record.role != Role::Clone {
+            continue;
+        }
+        let left_ns = match record.state {
+            RecordedState::Launching | RecordedState::Ready => continue,
+            RecordedState::Leased => record.lease_left_ns(Moment::now()),
+            RecordedState::Releasing => Some(i64::MIN),
+        };
+        match left_ns {
+            Some(ns) if ns <= -grace_ns => end(&record)?,
+            Some(_) if process_of(&record).is_some() => left += 1,
+            Some(_) | None => {}
+        }
+    }
+    Ok(left)
+}
+
+fn end(record: &VmRecord) -> io::Result<()> {
+    let Some(stray) = process_of(record).map(Stray::hold).transpose()?.flatten() else {
+        return Ok(());
+    };
+    stray.signal(Signal::KILL)?;
+    let is_gone = has_ended(&stray, GONE_DEADLINE)?;
+    let (vm, pid) = (&record.id, record.process.pid);
+    if is_gone {
+        tracing::info!(%vm, pid, "ended a sandbox whose lease has run out while no service was there");
+    } else {
+        tracing::warn!(%vm, pid, "a sandbox whose lease has run out does not end");
+    }
+    Ok(())
+}
+
+/// Writes down who guards from now on. It is there whole or not at all.
+fn announce(run_dir: &Path) -> io::Result<ProcessStamp> {
+    let me = ProcessStamp::of(std::process::id())?;
+    let fresh = run_dir.join(format!("{FILE}.{}", me.pid));
+    fs::write(&fresh, me.to_string())?;
+    fs::rename(&fresh, run_dir.join(FILE))?;
+    Ok(me)
+}
+
+fn announced(run_dir: &Path) -> Option<ProcessStamp> {
+    ProcessStamp::parse(&fs::read_to_string(run_dir.join(FILE)).ok()?)
+}
+
+/// The process of a stamp, if it still runs. One that has ended and that its parent has not looked after yet does not.
+fn alive(stamp: Option<ProcessStamp>) -> Option<Stray> {
+    let stray = Stray::hold(stamp?).ok().flatten()?;
+    let has_ended = stray.wait_blocking(Duration::ZERO).unwrap_or(true);
+    (!has_ended).then_some(stray)
+}
+
+fn has_ended(stray: &Stray, deadline: Duration) -> io::Result<bool> {
+    stray.wait_blocking(deadline)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

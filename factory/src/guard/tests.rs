@@ -1,0 +1,174 @@
+//! The guardian, with processes that play machines and services.
+
+use std::process::{Child, Command, Stdio};
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::VmId;
+use crate::process::{boot_id, program_of};
+use crate::vm::record_tests::{lease, record};
+
+/// A process that does nothing until it is ended.
+struct Player(Child);
+
+impl Player {
+    fn start(name: &str) -> anyhow::Result<Self> {
+        let child = Command::new("/bin/sh")
+            .args(["-c", "read line", "-name", name])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let player = Self(child);
+        let cmdline = format!("/proc/{}/cmdline", player.0.id());
+        while !fs::read_to_string(&cmdline)?.contains(name) {
+            std::hint::spin_loop();
+        }
+        Ok(player)
+    }
+
+    fn stamp(&self) -> anyhow::Result<ProcessStamp> {
+        Ok(ProcessStamp::of(self.0.id())?)
+    }
+
+    fn is_alive(&mut self) -> anyhow::Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A run directory whose lock this service held last.
+fn run_dir(service: &Player) -> anyhow::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("lock"), service.stamp()?.to_string())?;
+    Ok(folder)
+}
+
+/// A clone whose lease ends after so many milliseconds; none has no end.
+fn machine(run_dir: &Path, state: RecordedState, lease_ms: Option<i64>) -> anyhow::Result<Player> {
+    let mut about = record();
+    let player = Player::start(&format!("vmint-{}", about.id))?;
+    about.process = player.stamp()?;
+    about.program = program_of(about.process.pid)?;
+    about.boot_id = boot_id().to_owned();
+    about.state = state;
+    if state == RecordedState::Leased {
+        let mut lease = lease(String::new());
+        let end = |ms| Timestamp::now().checked_add(jiff::SignedDuration::from_millis(ms));
+        lease.expires_at = lease_ms.map(end).transpose()?;
+        about.lease = Some(lease);
+    }
+    let path = run_dir.join("vm").join(about.id.as_str());
+    fs::create_dir_all(&path)?;
+    RecordFile::create(&path, about)?;
+    Ok(player)
+}
+
+fn guard(run_dir: &Path) -> std::thread::JoinHandle<Result<(), GuardError>> {
+    let run_dir = run_dir.to_owned();
+    std::thread::spawn(move || guard_leases(&run_dir))
+}
+
+#[test]
+fn leases_end_on_time_when_the_service_is_gone() -> anyhow::Result<()> {
+    let mut service = Player::start("service")?;
+    let folder = run_dir(&service)?;
+    let mut overdue = machine(folder.path(), RecordedState::Leased, Some(-5000))?;
+    let made = std::time::Instant::now();
+    let mut soon = machine(folder.path(), RecordedState::Leased, Some(1500))?;
+    let mut endless = machine(folder.path(), RecordedState::Leased, None)?;
+    let mut ready = machine(folder.path(), RecordedState::Ready, None)?;
+    let mut releasing = machine(folder.path(), RecordedState::Releasing, None)?;
+    let guard = guard(folder.path());
+    while announced(folder.path()).is_none() {
+        std::thread::yield_now();
+    }
+    assert!(
+        overdue.is_alive()? && releasing.is_alive()?,
+        "the service lives"
+    );
+    let begun = std::time::Instant::now();
+    service.0.kill()?;
+    service.0.wait()?;
+    overdue.0.wait()?;
+    releasing.0.wait()?;
+    assert!(begun.elapsed() < Duration::from_secs(5), "at once");
+    soon.0.wait()?;
+    assert!(
+        made.elapsed() >= Duration::from_millis(1500),
+        "not before its end"
+    );
+    guard.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    assert!(endless.is_alive()? && ready.is_alive()?);
+    assert_eq!(fs::read_dir(folder.path().join("vm"))?.count(), 5);
+    Ok(())
+}
+
+#[test]
+fn it_leaves_to_another_guardian_and_not_before() -> anyhow::Result<()> {
+    let mut service = Player::start("service")?;
+    let folder = run_dir(&service)?;
+    let mut leased = machine(folder.path(), RecordedState::Leased, Some(600_000))?;
+    let guard = guard(folder.path());
+    while announced(folder.path()).is_none() {
+        std::thread::yield_now();
+    }
+    // Another service takes the lock as the first one goes; its guardian comes later.
+    let successor = Player::start("successor")?;
+    fs::write(folder.path().join("lock"), successor.stamp()?.to_string())?;
+    service.0.kill()?;
+    service.0.wait()?;
+    assert!(
+        !guard.is_finished(),
+        "a service without a guardian is not enough"
+    );
+    let other = Player::start("guardian")?;
+    fs::write(folder.path().join(FILE), other.stamp()?.to_string())?;
+    guard.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    assert!(leased.is_alive()?);
+    Ok(())
+}
+
+#[test]
+fn a_renewed_lease_and_a_foreign_process_are_left_alone() -> anyhow::Result<()> {
+    let mut service = Player::start("service")?;
+    let folder = run_dir(&service)?;
+    let mut renewed = machine(folder.path(), RecordedState::Leased, Some(-1000))?;
+    let mut foreign = machine(folder.path(), RecordedState::Leased, Some(-1000))?;
+    for (player, change) in [(&renewed, 0), (&foreign, 1)] {
+        for path in machines(folder.path())? {
+            let mut file = RecordFile::open(&path)?;
+            if file.record().process != player.stamp()? {
+                continue;
+            }
+            file.update(|record| match (change, &mut record.lease) {
+                (0, Some(lease)) => lease.expires_at = Some(Timestamp::MAX),
+                // Its number was given to somebody else since.
+                _ => record.id = VmId::random(),
+            })?;
+        }
+    }
+    service.0.kill()?;
+    service.0.wait()?;
+    assert_eq!(round(folder.path(), Duration::ZERO)?, 1);
+    assert!(renewed.is_alive()? && foreign.is_alive()?);
+    Ok(())
+}
+
+#[test]
+fn a_service_that_lives_is_first_to_end_a_lease() -> anyhow::Result<()> {
+    let service = Player::start("service")?;
+    let folder = run_dir(&service)?;
+    let mut late = machine(folder.path(), RecordedState::Leased, Some(-200))?;
+    let for_long = Duration::from_secs(60);
+    assert_eq!(round(folder.path(), for_long)?, 1);
+    assert!(late.is_alive()?);
+    assert_eq!(round(folder.path(), Duration::ZERO)?, 0);
+    late.0.wait()?;
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! The guardian, with processes that play machines and services.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use jiff::Timestamp;
 
@@ -9,16 +9,18 @@ use crate::VmId;
 use crate::process::{boot_id, program_of};
 use crate::vm::record_tests::{lease, record};
 
-/// A process that does nothing until it is ended.
-struct Player(Child);
+/// A process that does nothing until it is ended. (Waiting for a child closes its standard input, which would end it:
+/// so that is held apart.)
+struct Player(Child, #[allow(dead_code)] Option<ChildStdin>);
 
 impl Player {
     fn start(name: &str) -> anyhow::Result<Self> {
-        let child = Command::new("/bin/sh")
+        let mut child = Command::new("/bin/sh")
             .args(["-c", "read line", "-name", name])
             .stdin(Stdio::piped())
             .spawn()?;
-        let player = Self(child);
+        let stdin = child.stdin.take();
+        let player = Self(child, stdin);
         let cmdline = format!("/proc/{}/cmdline", player.0.id());
         while !fs::read_to_string(&cmdline)?.contains(name) {
             std::hint::spin_loop();

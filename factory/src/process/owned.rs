@@ -127,26 +127,31 @@ mod tests {
     use super::*;
     use crate::process::ProcessStamp;
 
-    /// Stands for a process of an earlier service. Its real parent reaps it in the background.
-    fn sleeper(script: &str) -> anyhow::Result<(Stray, tokio::process::Child)> {
-        let child = tokio::process::Command::new("sh")
+    /// A child, and what keeps it from ending by itself: waiting for a child closes its standard input.
+    type Parent = (tokio::process::Child, Option<tokio::process::ChildStdin>);
+
+    /// Stands for a process of an earlier service.
+    fn sleeper(script: &str) -> anyhow::Result<(Stray, Parent)> {
+        let mut child = tokio::process::Command::new("sh")
             .args(["-c", script])
             .stdin(std::process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let pid = child.id().ok_or_else(|| anyhow::anyhow!("no pid"))?;
         let stray = Stray::hold(ProcessStamp::of(pid)?)?;
-        Ok((stray.ok_or_else(|| anyhow::anyhow!("it is gone"))?, child))
+        let stdin = child.stdin.take();
+        let stray = stray.ok_or_else(|| anyhow::anyhow!("it is gone"))?;
+        Ok((stray, (child, stdin)))
     }
 
     #[tokio::test]
     async fn an_adopted_process_is_watched_asked_and_killed() -> anyhow::Result<()> {
-        let (stray, mut parent) = sleeper("read line")?;
+        let (stray, (mut parent, _stdin)) = sleeper("read line")?;
         let mut process = OwnedProcess::adopt(stray);
         assert_eq!(process.end(Duration::from_secs(60)).await, EndKind::Untold);
         parent.wait().await?;
 
-        let (stray, mut parent) = sleeper("trap '' TERM; read line")?;
+        let (stray, (mut parent, _stdin)) = sleeper("trap '' TERM; read line")?;
         let mut process = OwnedProcess::adopt(stray);
         process.end(Duration::from_millis(50)).await;
         parent.wait().await?;
@@ -159,11 +164,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_one_is_killed_and_one_that_was_left_goes_on() -> anyhow::Result<()> {
-        let (stray, mut parent) = sleeper("read line")?;
+        let (stray, (mut parent, _stdin)) = sleeper("read line")?;
         drop(OwnedProcess::adopt(stray));
         parent.wait().await?;
 
-        let (stray, mut parent) = sleeper("read line")?;
+        let (stray, (mut parent, _stdin)) = sleeper("read line")?;
         let stamp = stray.stamp();
         OwnedProcess::adopt(stray).leave();
         assert!(stamp.is_alive() && parent.try_wait()?.is_none());

@@ -106,11 +106,26 @@ async fn kill_9_leaves_machines_and_the_next_start_ends_them(
     let mut service = place.start().await?;
     service.ready().await?;
     service.sandbox().await?;
+    let (status, short) = service
+        .checkout(json!({"ttl_s": 8, "wait_ms": 60_000}))
+        .await?;
+    assert_eq!(status, 201, "{short}");
     service.quiet(1).await?;
     service.signal(Signal::SIGKILL)?;
     assert_eq!(service.ended().await?, Err(9));
     let orphans = place.machines()?;
-    assert_eq!(orphans.len(), 2, "machines do not end with the service");
+    assert_eq!(orphans.len(), 3, "machines do not end with the service");
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while place.machines()?.len() > 2 {
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "a lease has no end");
+        tokio::task::yield_now().await;
+    }
+    let pid = short["pid"].as_i64();
+    let machines = place.machines()?;
+    assert!(
+        machines.iter().all(|&other| Some(i64::from(other)) != pid),
+        "the sandbox whose lease has run out has ended, and no other"
+    );
 
     let mut service = place.start().await?;
     service.ready().await?;

@@ -7,10 +7,9 @@ mod by_hand;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use support::{Lab, guest_spec, output};
+use support::{Lab, clock_is_right, guest_spec, output, since_epoch};
 use tokio::task::JoinSet;
 use vmint_factory::{Generation, Vm};
 
@@ -23,8 +22,6 @@ const ALIVE: usize = 40;
 /// What a clone is asked for: 32 bytes of its random numbers, its own ids, its name, its clock.
 const QUESTION: &str = "head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n'; echo; \
     cat /proc/sys/kernel/random/uuid /etc/machine-id; hostname; date +%s";
-/// How much a guest's clock may be off: what a clone is checked for before it is handed out.
-const CLOCK_OFF: Duration = Duration::from_millis(50);
 /// Clones without an identity of their own that are made until two are alike: an interrupt that comes at another moment
 /// now and then stirs the random numbers of one.
 const TRIES: usize = 8;
@@ -72,18 +69,9 @@ async fn one(
     let before = since_epoch()?;
     let answer = output(&vm, QUESTION).await?;
     let after = since_epoch()?;
-    let clock: u64 = answer.lines().last().context("it says its time")?.parse()?;
-    // It says whole seconds, and may be a little off: a second that begins here may not have begun there.
-    let (least, most) = (before.saturating_sub(CLOCK_OFF), after + CLOCK_OFF);
-    anyhow::ensure!(
-        (least.as_secs()..=most.as_secs()).contains(&clock),
-        "the guest says {clock} s, the host {before:?} to {after:?}"
-    );
+    let clock = answer.lines().last().context("it says its time")?;
+    clock_is_right(before, clock, after)?;
     Ok((vm, answer))
-}
-
-fn since_epoch() -> anyhow::Result<Duration> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
 }
 
 /// What two of the answers have in common, where they should have nothing.

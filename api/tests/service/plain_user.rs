@@ -24,8 +24,9 @@ async fn a_plain_user_can_run_it() -> anyhow::Result<()> {
     let after = jiff::Timestamp::now();
     assert_eq!(status, 200, "{end}");
     let guest: i64 = end["stdout"].as_str().unwrap_or_default().trim().parse()?;
+    // It says whole seconds, and may be a little off.
     assert!(
-        (before.as_second()..=after.as_second()).contains(&guest),
+        (before.as_second() - 1..=after.as_second() + 1).contains(&guest),
         "a clone that was paused has the right time"
     );
     let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox["pid"]))?;

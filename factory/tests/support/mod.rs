@@ -6,7 +6,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vmint_factory::{
     Accel, AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
@@ -15,6 +15,25 @@ use vmint_factory::{
 
 /// How long anything may take that is waited for: generous, because the machine may be busy.
 pub const LONG: Duration = Duration::from_secs(120);
+
+/// How much a guest's clock may be off: what a clone is checked for before it is handed out.
+const CLOCK_OFF: Duration = Duration::from_millis(50);
+
+/// The host's clock.
+pub fn since_epoch() -> anyhow::Result<Duration> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
+}
+
+/// Whether a guest that was asked between these two moments has said the right second. It may be a little off, so a
+/// second that begins here may not have begun there.
+pub fn clock_is_right(before: Duration, guest: &str, after: Duration) -> anyhow::Result<()> {
+    let (least, most) = (before.saturating_sub(CLOCK_OFF), after + CLOCK_OFF);
+    anyhow::ensure!(
+        (least.as_secs()..=most.as_secs()).contains(&guest.parse()?),
+        "the guest says {guest} s, the host {before:?} to {after:?}"
+    );
+    Ok(())
+}
 
 /// A factory of its own, and the folders that it works in. A test that fails before [`Lab::close`] leaves them.
 pub struct Lab {

@@ -7,10 +7,9 @@ mod by_hand;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use support::{Lab, guest_spec, output};
+use support::{Lab, clock_is_right, guest_spec, output, since_epoch};
 use tokio::task::JoinSet;
 use vmint_factory::{Generation, Vm};
 
@@ -67,19 +66,12 @@ async fn one(
     number: usize,
 ) -> anyhow::Result<(Arc<Vm>, String)> {
     let vm = lab.mint(&generation, &format!("job-{number}")).await?;
-    let before = seconds()?;
+    let before = since_epoch()?;
     let answer = output(&vm, QUESTION).await?;
-    let after = seconds()?;
-    let clock: u64 = answer.lines().last().context("it says its time")?.parse()?;
-    anyhow::ensure!(
-        (before..=after).contains(&clock),
-        "the guest says {clock}, the host {before} to {after}"
-    );
+    let after = since_epoch()?;
+    let clock = answer.lines().last().context("it says its time")?;
+    clock_is_right(before, clock, after)?;
     Ok((vm, answer))
-}
-
-fn seconds() -> anyhow::Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
 /// What two of the answers have in common, where they should have nothing.

@@ -61,6 +61,7 @@ fn lease(left: Duration) -> anyhow::Result<LeaseRecord> {
         expires_at: Some(leased_at.checked_add(left)?),
         source: "pool".to_owned(),
         metadata: BTreeMap::from([("job".to_owned(), "17".to_owned())]),
+        checkout_us: 250,
         vcpus: 1,
         memory_mib: 256,
         idempotency: Some(RequestKey {

@@ -13,10 +13,11 @@ use futures::stream;
 use super::handle::Vm;
 use crate::aside::aside;
 use crate::clock::Moment;
+use crate::device::{Attached, DiskKey};
 use crate::host::{Host, Orphaned};
 use crate::template::{self, Generation};
 use crate::vm::{LeaseRecord, RecordedState, VmRecord};
-use crate::{GenerationId, TemplateSpec};
+use crate::{Argv, GenerationId, TemplateSpec};
 
 /// Clones that are taken up at once: each is a few answers of its monitor, and a silent one holds up the others.
 const AT_ONCE: usize = 16;
@@ -34,10 +35,12 @@ pub struct Adopted {
     pub lease_left: Option<Duration>,
     /// Whether its virtual CPUs are stopped. [`Vm::resume`] knows since when.
     pub is_paused: bool,
-    /// Virtual CPUs that it was recorded with.
-    pub vcpus: u32,
-    /// Memory that it was recorded with, MiB.
-    pub memory_mib: u64,
+    /// Commands that were run in it before it was ready.
+    pub on_clone: Vec<Argv>,
+    /// What was plugged into it.
+    pub devices: Attached,
+    /// Which disks those are, in the same order.
+    pub disk_keys: Vec<DiskKey>,
 }
 
 type Generations = HashMap<(String, Option<GenerationId>), Result<Arc<Generation>, String>>;
@@ -110,8 +113,9 @@ async fn adopt_one(
                 lease_left: record.lease_left(Moment::now()),
                 lease: record.lease,
                 is_paused: record.paused_at.is_some(),
-                vcpus: record.vcpus,
-                memory_mib: record.memory_mib,
+                on_clone: record.on_clone,
+                devices: record.devices,
+                disk_keys: record.disk_keys,
             })
         }
         Err(why) => {

@@ -217,6 +217,7 @@ impl Vm {
         let attached = self.live.unless_ended(plugging).await?;
         let recorded = self.live.update_record(|record| {
             record.devices.clone_from(&attached);
+            record.disk_keys = devices.disks.iter().map(|disk| disk.key).collect();
         });
         recorded.map_err(|source| AttachError::Record { source })?;
         Ok(attached)

@@ -86,7 +86,7 @@ async fn make(
     let proof = making.identify(&live, &agent, &order, resumed_at).await?;
     making.warm_up(&live, &agent, &order).await?;
     making.phases.total = begun.elapsed();
-    let vm = making.finish(live, agent, &proof)?;
+    let vm = making.finish(live, agent, &order, &proof)?;
     if order.paused {
         let paused = vm.pause().await;
         let console = String::new();
@@ -261,7 +261,13 @@ impl<'a> Making<'a> {
     }
 
     /// Writes down who it is, and makes the handle.
-    fn finish(&self, live: LiveVm, agent: Agent, proof: &IdentityProof) -> Result<Vm, CloneError> {
+    fn finish(
+        &self,
+        live: LiveVm,
+        agent: Agent,
+        order: &CloneOrder,
+        proof: &IdentityProof,
+    ) -> Result<Vm, CloneError> {
         let identity = Identity {
             hostname: proof.hostname.clone(),
             machine_id: proof.machine_id.clone(),
@@ -269,6 +275,7 @@ impl<'a> Making<'a> {
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());
             record.digest = Some(proof.digest());
+            record.on_clone.clone_from(&order.on_clone);
             record.created_at = Timestamp::now();
             record.agent = Some(agent.kind());
             record.phases = Some(self.phases);

@@ -47,7 +47,10 @@ pub enum DeviceError {
 }
 
 /// Which disk it is, by whatever name it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum DiskKey {
     /// A regular file.
     File {

@@ -84,6 +84,30 @@ impl Mac {
     }
 }
 
+impl std::str::FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2);
+            let part = part.ok_or(MacError)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| MacError)?;
+        }
+        parts
+            .next()
+            .is_none()
+            .then_some(Self(bytes))
+            .ok_or(MacError)
+    }
+}
+
+/// What was read is no address of a network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address is six pairs of hexadecimal digits with colons between them")]
+pub struct MacError;
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -146,6 +170,17 @@ mod tests {
             Mac([0x02, 0, 0xff, 1, 0x1a, 9]).to_string(),
             "02:00:ff:01:1a:09"
         );
+        let mac = Mac::random();
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+        for wrong in [
+            "",
+            "02:00:ff:01:1a",
+            "02:00:ff:01:1a:9",
+            "02:00:ff:01:1a:09:00",
+            "02:00:ff:01:1a:0g",
+        ] {
+            assert_eq!(wrong.parse::<Mac>(), Err(MacError), "{wrong}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn round(run_dir: &Path, grace: Duration) -> io::Result<usize> {
             continue;
         }
         let left_ns = match record.state {
-            RecordedState::Launching | RecordedState::Ready => continue,
+            RecordedState::Launching | RecordedState::Ready | RecordedState::Preparing => continue,
             RecordedState::Leased => record.lease_left_ns(Moment::now()),
             RecordedState::Releasing => Some(i64::MIN),
         };

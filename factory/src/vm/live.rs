@@ -351,7 +351,9 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         digest: None,
         vsock_cid,
         lease: None,
+        on_clone: Vec::new(),
         devices: Attached::default(),
+        disk_keys: Vec::new(),
         written: Moment::now(),
     }
 }

@@ -31,8 +31,10 @@ use super::record_file::RecordFile;
 use crate::driver::{Driver, Monitor, MonitorError};
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, Stray, boot_id, program_of};
 
-/// How long a process that nobody takes up may take to end before it is killed. It has no disk of ours to write to.
+/// How long a process that nobody takes up may take to end before it is killed.
 const END_GRACE: Duration = Duration::from_secs(1);
+/// The same for a machine with disks, which writes what it holds of them before it ends.
+const FLUSH_GRACE: Duration = Duration::from_secs(60);
 
 /// A whole clone of an earlier service.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl Orphan {
         match record.state {
             RecordedState::Ready | RecordedState::Leased => {}
             RecordedState::Launching => return Err("it was being made".to_owned()),
+            RecordedState::Preparing => return Err("it was being prepared for somebody".to_owned()),
             RecordedState::Releasing => return Err("it was being ended".to_owned()),
         }
         if record.generation.is_none() || record.identity.is_none() {
@@ -80,7 +83,7 @@ impl Orphan {
     /// # Cancel safety
     /// A dropped call ends it.
     pub(crate) async fn adopt(self, driver: &dyn Driver) -> Result<(LiveVm, VmRecord), String> {
-        let stamp = self.record.process;
+        let (stamp, grace) = (self.record.process, end_grace(&self.record));
         let held = Stray::hold(stamp).map_err(|e| e.to_string())?;
         let dir = VmDir::adopt(self.path);
         let Some(stray) = held else {
@@ -101,7 +104,7 @@ impl Orphan {
                 Ok((LiveVm::own(parts), about))
             }
             Err(why) => {
-                process.end(END_GRACE).await;
+                process.end(grace).await;
                 drop(dir);
                 Err(why)
             }
@@ -116,9 +119,19 @@ impl Orphan {
         let dir = VmDir::adopt(self.path);
         // Where it cannot be held it is gone, or not ours to signal.
         if let Ok(Some(stray)) = Stray::hold(self.record.process) {
-            OwnedProcess::adopt(stray).end(END_GRACE).await;
+            OwnedProcess::adopt(stray)
+                .end(end_grace(&self.record))
+                .await;
         }
         drop(dir);
+    }
+}
+
+fn end_grace(record: &VmRecord) -> Duration {
+    if record.devices.disks.is_empty() {
+        END_GRACE
+    } else {
+        FLUSH_GRACE
     }
 }
 

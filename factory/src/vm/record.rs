@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, WallNs};
-use crate::device::Attached;
+use crate::device::{Attached, DiskKey};
 use crate::guest::{AgentKind, Identity, IdentityDigest};
 use crate::process::ProcessStamp;
-use crate::{Accel, GenerationId, Phases, VmId};
+use crate::{Accel, Argv, GenerationId, Phases, VmId};
 
 /// What a machine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub enum RecordedState {
     Launching,
     /// It waits to be leased.
     Ready,
+    /// It is being made fit for somebody, and is nobody else's any more: bound, resumed or grown half-way.
+    Preparing,
     /// Somebody has it.
     Leased,
     /// It is being ended.
@@ -57,11 +59,11 @@ pub struct LeaseRecord {
     pub expires_at: Option<Timestamp>,
     /// `pool` or `clone`: where it came from.
     pub source: String,
-    /// Virtual CPUs, those included that were plugged in for it. Records of the version before have none.
-    #[serde(default)]
+    /// How long the checkout took, microseconds.
+    pub checkout_us: u64,
+    /// Virtual CPUs, those included that were plugged in for it.
     pub vcpus: u32,
     /// Memory, likewise, MiB.
-    #[serde(default)]
     pub memory_mib: u64,
     /// What the runtime wrote on it.
     pub metadata: BTreeMap<String, String>,
@@ -109,9 +111,14 @@ pub(crate) struct VmRecord {
     pub(crate) digest: Option<IdentityDigest>,
     pub(crate) vsock_cid: Option<u32>,
     pub(crate) lease: Option<LeaseRecord>,
+    /// Commands that were run in it before it was ready.
+    pub(crate) on_clone: Vec<Argv>,
     /// What was plugged into it when it was handed out.
     #[serde(default, skip_serializing_if = "Attached::is_empty")]
     pub(crate) devices: Attached,
+    /// Which disks those are, in the same order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) disk_keys: Vec<DiskKey>,
     /// When this was written.
     pub(crate) written: Moment,
 }
@@ -173,7 +180,9 @@ pub(crate) mod tests {
             digest: None,
             vsock_cid: None,
             lease: None,
+            on_clone: Vec::new(),
             devices: Attached::default(),
+            disk_keys: Vec::new(),
             written: Moment::now(),
         }
     }
@@ -183,6 +192,7 @@ pub(crate) mod tests {
             leased_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
             source: "pool".into(),
+            checkout_us: 250,
             vcpus: 1,
             memory_mib: 256,
             metadata: BTreeMap::from([("k".to_owned(), value)]),

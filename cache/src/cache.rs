@@ -14,13 +14,13 @@ use crate::entry::Template;
 use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
-use crate::mint::Mint;
+use crate::mint::{AdoptedClone, Mint};
 use crate::node::Node;
-use crate::pool::Order;
+use crate::pool::{Order, Pool};
 use crate::readiness;
 use crate::repeats::Begun;
 use crate::request::{CheckoutRequest, DeviceOrder, Resize};
-use crate::spec::{CacheSettings, TemplatePlan};
+use crate::spec::{CacheSettings, Leased, TemplatePlan};
 use crate::telemetry::Telemetry;
 use crate::view::{BuildView, PoolView, Readiness, SandboxView};
 
@@ -55,11 +55,24 @@ impl Cache {
         settings: CacheSettings,
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
+        Self::start_with(Vec::new(), mint, plans, settings, telemetry)
+    }
+
+    /// The same, with clones of an earlier service ([`Mint::adopt`]): its sandboxes can be found at once.
+    pub fn start_with(
+        mut adopted: Vec<AdoptedClone>,
+        mint: Arc<dyn Mint>,
+        plans: Vec<TemplatePlan>,
+        settings: CacheSettings,
+        telemetry: Arc<dyn Telemetry>,
+    ) -> Self {
         let node = Node::new(mint, telemetry, settings);
-        let templates = plans
-            .into_iter()
-            .map(|plan| Template::start(&node, plan))
-            .collect();
+        let mut start = |plan: TemplatePlan| {
+            let is_its = |clone: &mut AdoptedClone| clone.template == plan.spec.name;
+            let adopted = adopted.extract_if(.., is_its).collect();
+            Template::start(&node, plan, adopted)
+        };
+        let templates = plans.into_iter().map(&mut start).collect();
         Self(Arc::new(Inner {
             node,
             templates,
@@ -80,25 +93,26 @@ impl Cache {
         self.0.node.stopping.cancel();
     }
 
-    /// Ends every virtual machine, leased ones too, cancels builds, and waits for all of it: in order until the
-    /// deadline, then by dropping what still runs.
+    /// Ends every virtual machine, or every one that is not leased, cancels builds, and waits for all of it: in order
+    /// until the deadline, then by dropping what still runs.
     ///
     /// # Cancel safety
     /// Dropped, the stop goes on by itself, without a deadline.
-    pub async fn stop(&self, deadline: Duration) {
+    pub async fn stop(&self, deadline: Duration, leased: Leased) {
         self.begin_stop();
         for template in &self.0.templates {
-            template.pool.stop();
+            template.pool.stop(leased);
         }
         if timeout(deadline, self.0.node.all_ended()).await.is_ok() {
             return;
         }
-        let machines: Vec<_> = self
-            .0
-            .templates
-            .iter()
-            .flat_map(|template| template.pool.machines())
-            .collect();
+        let pools = || self.0.templates.iter().map(|template| &template.pool);
+        if leased == Leased::GoOn {
+            // Before their last handle here goes, and they with it.
+            let left: Vec<_> = pools().flat_map(Pool::leased_machines).collect();
+            join_all(left.iter().map(|vm| vm.leave())).await;
+        }
+        let machines: Vec<_> = pools().flat_map(Pool::machines).collect();
         warn!(
             tasks = self.0.node.running_tasks(),
             machines = machines.len(),

@@ -6,6 +6,7 @@ use tracing::{Instrument, info_span};
 use vmint_factory::MachineType;
 
 use crate::error::CheckoutError;
+use crate::mint::AdoptedClone;
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::request::OnEmpty;
@@ -21,13 +22,13 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    pub(crate) fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
+    pub(crate) fn start(node: &Arc<Node>, plan: TemplatePlan, adopted: Vec<AdoptedClone>) -> Self {
         let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
         let status = Status::new(&name);
         let damaged = Arc::clone(&status);
         let on_damage =
             Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
-        let pool = Pool::start(node, &name, plan.pool, on_damage);
+        let pool = Pool::start(node, &name, plan.pool, adopted, on_damage);
         let keeper = keep(
             Arc::clone(node),
             plan.spec,

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tracing::warn;
 use vmint_factory::{
-    AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, ConsoleFollower,
-    DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError,
-    FileReader, FileWriter, Found, Generation, GrowError, Identity, LeaseRecord, OpenDevices,
-    Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
+    Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder,
+    ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    Factory, FileError, FileReader, FileWriter, Found, Generation, GrowError, Identity,
+    LeaseRecord, OpenDevices, Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
-    LiveClone, LiveGeneration, Mint, RecordState, StepReport,
+    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
+    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState,
+    StepReport,
 };
 use crate::request::SocketOwner;
+use crate::view::Source;
 
 /// A generation and what is known of it, worked out once.
 struct Made {
@@ -93,6 +96,14 @@ impl Mint for Factory {
         async move { Ok(Made::of(Factory::build(self, spec, progress).await?)) }.boxed()
     }
 
+    fn adopt<'a>(&'a self, specs: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>> {
+        async move {
+            let all = Factory::adopt(self, specs).await;
+            all.into_iter().filter_map(adopted).collect()
+        }
+        .boxed()
+    }
+
     fn open_devices(
         &self,
         specs: DeviceSpecs,
@@ -134,6 +145,43 @@ impl Mint for Factory {
         }
         .boxed()
     }
+}
+
+/// A clone of an earlier service. One whose record contradicts itself is ended.
+fn adopted(found: Adopted) -> Option<AdoptedClone> {
+    let lease = match (found.state, found.lease) {
+        (RecordedState::Ready, None) => None,
+        (RecordedState::Leased, Some(lease)) => Some(AdoptedLease {
+            facts: LeaseFacts {
+                leased_at: lease.leased_at,
+                expires_at: lease.expires_at,
+                metadata: lease.metadata,
+                source: Source::of(&lease.source)?,
+                checkout: Duration::from_micros(lease.checkout_us),
+                idempotency: lease.idempotency,
+                size: Size {
+                    vcpus: lease.vcpus,
+                    memory_mib: lease.memory_mib,
+                },
+            },
+            left: found.lease_left,
+            devices: found.devices,
+            disk_keys: found.disk_keys,
+        }),
+        (state, lease) => {
+            let is_leased = lease.is_some();
+            warn!(vm = %found.vm.id(), ?state, is_leased, "a clone of an earlier service contradicts itself: it is ended");
+            return None;
+        }
+    };
+    Some(AdoptedClone {
+        template: found.vm.generation().template().to_owned(),
+        generation: Made::of(Arc::clone(found.vm.generation())),
+        vm: Arc::new(Machine(found.vm)),
+        lease,
+        is_paused: found.is_paused,
+        on_clone: found.on_clone,
+    })
 }
 
 fn foreign() -> CloneFailure {
@@ -229,13 +277,15 @@ impl LiveClone for Machine {
     fn record(&self, state: RecordState) -> io::Result<()> {
         match state {
             RecordState::Ready => self.0.record(RecordedState::Ready, None),
+            RecordState::Preparing => self.0.record(RecordedState::Preparing, None),
             RecordState::Releasing => self.0.record(RecordedState::Releasing, None),
             RecordState::Leased(lease) => {
                 let lease = LeaseRecord {
                     leased_at: lease.leased_at,
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,
-                    source: lease.source.to_owned(),
+                    source: lease.source.as_str().to_owned(),
+                    checkout_us: u64::try_from(lease.checkout.as_micros()).unwrap_or(u64::MAX),
                     idempotency: lease.idempotency,
                     vcpus: lease.size.vcpus,
                     memory_mib: lease.size.memory_mib,
@@ -247,6 +297,10 @@ impl LiveClone for Machine {
 
     fn end(&self) -> BoxFuture<'_, String> {
         self.0.end().map(|end| end.to_string()).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, String> {
+        self.0.leave().map(|end| end.to_string()).boxed()
     }
 
     fn console(&self) -> io::Result<Vec<u8>> {

@@ -51,11 +51,12 @@ pub use error::{
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    CloneFacts, CloneFailure, ConsoleReader, FoundGeneration, GenerationFacts, LaunchOrder,
-    LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState, StepReport,
+    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
+    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState,
+    StepReport,
 };
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
-pub use spec::{CacheSettings, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
+pub use spec::{CacheSettings, Leased, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
@@ -65,8 +66,8 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
-    Caller, DeviceError, DeviceSpecs, DiskFormat, DiskSpec, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError, Identity,
-    IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd,
+    Caller, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError, ExecOutcome,
+    ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError,
+    Identity, IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd,
     StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

@@ -12,13 +12,14 @@ use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
     Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, DeviceError,
-    DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
     FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase, Phases,
     RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
 use crate::request::SocketOwner;
+use crate::view::Source;
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -41,6 +42,13 @@ pub trait Mint: Send + Sync + 'static {
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>>;
 
+    /// Takes up the clones that an earlier service has left, if their template is among these. What else there was is
+    /// ended. Called again it finds nothing.
+    ///
+    /// # Cancel safety
+    /// Dropped, it ends those that it has begun with; the others stay as they are.
+    fn adopt<'a>(&'a self, specs: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>>;
+
     /// Opens devices of the host with the rights of whoever asks for them.
     ///
     /// # Cancel safety
@@ -62,6 +70,34 @@ pub trait Mint: Send + Sync + 'static {
         generation: &'a Arc<dyn LiveGeneration>,
         order: LaunchOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>>;
+}
+
+/// A clone of an earlier service. Dropped, it ends.
+pub struct AdoptedClone {
+    /// The clone. Its guest was not spoken to yet.
+    pub vm: Arc<dyn LiveClone>,
+    /// What it was made from.
+    pub generation: Arc<dyn LiveGeneration>,
+    /// Its template's name.
+    pub template: String,
+    /// Who has it; `None` when it is ready.
+    pub lease: Option<AdoptedLease>,
+    /// Whether its virtual CPUs stand still.
+    pub is_paused: bool,
+    /// Commands that were run in it before it was ready.
+    pub on_clone: Vec<Argv>,
+}
+
+/// The lease of a clone of an earlier service.
+pub struct AdoptedLease {
+    /// As it was recorded.
+    pub facts: LeaseFacts,
+    /// How much is left of it: nothing, when it has run out. `None` lasts until the release.
+    pub left: Option<Duration>,
+    /// What was plugged into it.
+    pub devices: Attached,
+    /// Which disks those are, in the same order.
+    pub disk_keys: Vec<DiskKey>,
 }
 
 /// What was found on disk.
@@ -181,6 +217,8 @@ pub trait ConsoleReader: Send + 'static {
 pub enum RecordState {
     /// Warm and unused.
     Ready,
+    /// Being made fit for somebody: whoever finds it so ends it.
+    Preparing,
     /// Somebody's sandbox.
     Leased(LeaseFacts),
     /// Being ended.
@@ -196,8 +234,10 @@ pub struct LeaseFacts {
     pub expires_at: Option<Timestamp>,
     /// What came with the request.
     pub metadata: BTreeMap<String, String>,
-    /// `pool` or `clone`.
-    pub source: &'static str,
+    /// Where it came from.
+    pub source: Source,
+    /// How long the checkout took.
+    pub checkout: Duration,
     /// What the request was named by.
     pub idempotency: Option<RequestKey>,
     /// How large it is.
@@ -255,6 +295,8 @@ pub trait LiveClone: Send + Sync + 'static {
     fn record(&self, state: RecordState) -> std::io::Result<()>;
     /// Ends it, for certain; resolves once its process and its directory are gone.
     fn end(&self) -> BoxFuture<'_, String>;
+    /// Leaves it running for a later service; resolves once nobody here owns it. One that is ending already ends.
+    fn leave(&self) -> BoxFuture<'_, String>;
     /// The newest part of its console. May block.
     ///
     /// # Errors

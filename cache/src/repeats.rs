@@ -94,6 +94,15 @@ impl Repeats {
         }
     }
 
+    /// A sandbox of an earlier service lives on, and so does its key.
+    pub(crate) fn restore(&self, request: &RequestKey, view: SandboxView) {
+        let mut table = lock(&self.0);
+        let RequestKey { key, body } = request.clone();
+        table.living.insert(view.id.clone(), key.clone());
+        let state = State::Done(Box::new(view));
+        table.entries.insert(key, Entry { body, state });
+    }
+
     /// A sandbox has ended: its key is remembered for a while.
     pub(crate) fn ended(&self, sandbox: &str) {
         let mut table = lock(&self.0);

@@ -3,18 +3,18 @@
 //! The pool's actor enters a clone here when it grants it, and takes it out when its lease ends, however it ends. In
 //! between it can be found from the moment on when the [`crate::Lease`] was committed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use vmint_factory::{RequestKey, Size};
+use vmint_factory::{Attached, GenerationId, RequestKey, Size};
 
-use crate::mint::{LeaseFacts, LiveClone, RecordState};
+use crate::mint::{LeaseFacts, LiveClone};
 use crate::pool::{CloneKey, Pool};
 use crate::sync::lock;
-use crate::view::{SandboxView, Source};
+use crate::view::SandboxView;
 
 /// One leased clone.
 pub(crate) struct Sandbox {
@@ -63,6 +63,12 @@ impl Sandbox {
         *lock(&self.view) = Some(view);
     }
 
+    /// It was handed over by an earlier service: who has it may well have used it.
+    pub(crate) fn taken_over(&self, view: SandboxView) {
+        self.was_commanded.store(true, Ordering::Relaxed);
+        self.hand_over(view);
+    }
+
     /// Its lease ends at another time. Returns what it looks like now; `None` when it was not handed over.
     pub(crate) fn renew(&self, expires_at: Option<Timestamp>) -> Option<SandboxView> {
         let mut view = lock(&self.view);
@@ -89,22 +95,19 @@ impl Sandbox {
     }
 
     /// Its lease, as its record keeps it.
-    pub(crate) fn lease_record(
-        &self,
-        times: (Timestamp, Option<Timestamp>),
-        source: Source,
-        size: Size,
-        metadata: BTreeMap<String, String>,
-    ) -> RecordState {
-        let (leased_at, expires_at) = times;
-        RecordState::Leased(LeaseFacts {
-            leased_at,
-            expires_at,
-            metadata,
-            source: source.as_str(),
-            size,
+    pub(crate) fn lease_of(&self, view: &SandboxView) -> LeaseFacts {
+        LeaseFacts {
+            leased_at: view.leased_at,
+            expires_at: view.expires_at,
+            metadata: view.metadata.clone(),
+            source: view.source,
+            checkout: view.checkout,
             idempotency: self.key.get().cloned(),
-        })
+            size: Size {
+                vcpus: view.vcpus,
+                memory_mib: view.memory_mib,
+            },
+        }
     }
 
     /// The request that it is for has a name.
@@ -120,6 +123,38 @@ impl Sandbox {
     pub(crate) async fn ended(&self) -> &'static str {
         self.over.cancelled().await;
         self.fate.get().copied().unwrap_or_default()
+    }
+}
+
+/// What a clone looks like as somebody's sandbox.
+pub(crate) fn view_of(
+    (template, generation): (&str, &GenerationId),
+    vm: &dyn LiveClone,
+    lease: LeaseFacts,
+    devices: Attached,
+) -> SandboxView {
+    let (facts, identity) = (vm.facts(), vm.identity());
+    SandboxView {
+        id: facts.id.to_string(),
+        template: template.to_owned(),
+        generation: generation.to_string(),
+        state: "leased",
+        source: lease.source,
+        vcpus: lease.size.vcpus,
+        memory_mib: lease.size.memory_mib,
+        vsock_cid: facts.vsock_cid,
+        pid: facts.pid,
+        hostname: identity.hostname,
+        machine_id: identity.machine_id,
+        console_socket: facts.console_socket,
+        runtime_socket: facts.runtime_socket,
+        created_at: facts.created_at,
+        leased_at: lease.leased_at,
+        expires_at: lease.expires_at,
+        checkout: lease.checkout,
+        startup: facts.phases,
+        metadata: lease.metadata,
+        devices,
     }
 }
 

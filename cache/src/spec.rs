@@ -47,6 +47,15 @@ pub struct TemplatePlan {
     pub pool: PoolSpec,
 }
 
+/// What becomes of leased sandboxes when the service stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// They go on without it, and the next service takes them up.
+    GoOn,
+    /// They end with it.
+    End,
+}
+
 /// What holds for all pools of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSettings {

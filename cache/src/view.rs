@@ -25,6 +25,13 @@ impl Source {
             Self::Clone => "clone",
         }
     }
+
+    /// The source with this name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        [Self::Pool, Self::Clone]
+            .into_iter()
+            .find(|source| source.as_str() == name)
+    }
 }
 
 /// One leased sandbox.

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby,
+    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, Leased, PoolSpec, Source, Standby,
     StartPath, Telemetry, TemplatePlan, TemplateState,
 };
 use vmint_factory::{AccelChoice, Factory, HostSettings, Phase, Phases, TemplateSpec};
@@ -129,7 +129,7 @@ async fn says(cache: &Cache, id: &str, command: &str) -> String {
 
 /// Stops the cache, and looks that no machine is left.
 async fn stop(cache: Cache, folder: &Path) {
-    cache.stop(LONG).await;
+    cache.stop(LONG, Leased::End).await;
     let left: Vec<_> = fs::read_dir(folder.join("run/vm"))
         .into_iter()
         .flatten()

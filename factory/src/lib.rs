@@ -44,7 +44,8 @@ mod wire;
 pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};
 pub use device::{
     AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
-    DiskKey, DiskSpec, MAX_DEVICES, Mac, NicSpec, OpenDevices, OpenDisk, OpenNic, open_devices,
+    DiskKey, DiskSpec, MAX_DEVICES, Mac, MacError, NicSpec, OpenDevices, OpenDisk, OpenNic,
+    open_devices,
 };
 pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};

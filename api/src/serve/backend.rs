@@ -46,13 +46,6 @@ impl Backend {
         let opened = Factory::open(config.host.clone(), guest).await;
         let factory = opened.map_err(|error| BackendError::Open(Box::new(error)))?;
         let guardian = start_guardian(&factory).map_err(BackendError::Guardian)?;
-        // Pools do not take clones of an earlier service in: what is dropped here ends.
-        let specs: Vec<_> = config
-            .templates
-            .iter()
-            .map(|plan| plan.spec.clone())
-            .collect();
-        drop(factory.adopt(&specs).await);
         Ok(Self {
             cpus: factory.host().cpus,
             mint: Arc::new(factory),

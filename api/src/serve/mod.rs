@@ -1,10 +1,11 @@
 //! The life of the service: start, serve, stop.
 //!
 //! ```text
-//! config ─ logs ─ factory (locks, probes) ─ listeners bound ─ cache started ─ serving
+//! config ─ logs ─ factory (locks, probes) ─ listeners bound ─ clones taken up ─ cache started ─ serving
 //!   serving ── first SIGTERM or SIGINT ── readiness off, checkouts refused
 //!           ── requests that ran have ended ── VMs ended ── listeners closed, sockets gone ── locks released
 //!   a second signal at any time: VMs are killed, and the exit code is the signal's
+//!   leased sandboxes go on without the service, unless it was started with `--drain-on-exit`
 //! ```
 //!
 //! What always holds: the listeners answer from before the first template is built until after the last VM has ended,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
-use vmint_cache::{Cache, CacheSettings};
+use vmint_cache::{AdoptedClone, Cache, CacheSettings, Leased};
 
 use super::backend::{Backend, BackendError};
 use super::files;
@@ -35,11 +35,11 @@ pub enum ServeError {
     Listen(#[from] ListenError),
 }
 
-/// Serves until a signal ends it, and gives the exit code.
+/// Serves until a signal ends it, and gives the exit code. What becomes of leased sandboxes then is `leased`.
 ///
 /// # Errors
-/// The service could not start; nothing of it is left.
-pub async fn serve(config: Config) -> Result<u8, ServeError> {
+/// The service could not start; nothing of it is left. Sandboxes of an earlier service are as they were.
+pub async fn serve(config: Config, leased: Leased) -> Result<u8, ServeError> {
     log_panics();
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let backend = tokio::select! {
@@ -49,19 +49,22 @@ pub async fn serve(config: Config) -> Result<u8, ServeError> {
             return Ok(0);
         }
     };
-    serve_with(config, backend, signals).await
+    serve_with(config, backend, signals, leased).await
 }
 
 async fn serve_with(
     config: Config,
     backend: Backend,
     mut signals: Signals,
+    leased: Leased,
 ) -> Result<u8, ServeError> {
     let files = files::raise_limit();
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
     let guardian = Arc::clone(&backend.guardian);
-    let (service, cache, stopping, metrics) = assemble(&config, backend);
+    // What is taken up has no other owner: from here on nothing fails, and a stop waits until it can be left again.
+    let adopted = adopt(&config, &backend).await;
+    let (service, cache, stopping, metrics) = assemble(&config, backend, adopted);
     let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     info!("listening on {urls}");
@@ -72,10 +75,10 @@ async fn serve_with(
         "stopping; a second signal ends it at once"
     );
     let code = tokio::select! {
-        () = stop_gently(&cache, &stopping, server) => 0,
+        () = stop_gently(&cache, &stopping, server, leased) => 0,
         second = signals.stop() => {
             warn!(signal = second.as_str(), "ending at once");
-            stop_quickly(&cache).await;
+            stop_quickly(&cache, leased).await;
             second.exit_code()
         }
     };
@@ -85,7 +88,18 @@ async fn serve_with(
     Ok(code)
 }
 
-fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc<Metrics>) {
+/// Takes up the clones that an earlier service has left.
+async fn adopt(config: &Config, backend: &Backend) -> Vec<AdoptedClone> {
+    let plans = config.templates.iter();
+    let specs: Vec<_> = plans.map(|plan| plan.spec.clone()).collect();
+    backend.mint.adopt(&specs).await
+}
+
+fn assemble(
+    config: &Config,
+    backend: Backend,
+    adopted: Vec<AdoptedClone>,
+) -> (Service, Cache, Stopping, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new(
         config.templates.iter().map(|plan| plan.spec.name.as_str()),
     ));
@@ -93,7 +107,8 @@ fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc
         max_ttl: config.max_ttl,
         refill_at_once: backend.cpus,
     };
-    let cache = Cache::start(
+    let cache = Cache::start_with(
+        adopted,
         backend.mint,
         config.templates.clone(),
         settings,

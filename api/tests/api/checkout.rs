@@ -299,7 +299,10 @@ async fn a_service_that_stops_takes_no_checkouts_but_answers() {
         )
         .await
         .ok(200);
-    harness.cache.stop(Duration::from_secs(5)).await;
+    harness
+        .cache
+        .stop(Duration::from_secs(5), vmint_cache::Leased::End)
+        .await;
     harness
         .get(&format!("/v1/sandboxes/{id}"))
         .await

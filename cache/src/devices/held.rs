@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use vmint_factory::{AttachError, Attached, OpenDevices};
+use vmint_factory::{AttachError, Attached, DiskKey, NicSpec, OpenDevices};
 
 use super::book::{Book, Claimed};
 use super::ledger::{Claim, Conflict};
@@ -76,6 +76,37 @@ impl fmt::Debug for Held {
     }
 }
 
+/// Claims for a machine of an earlier service what it was given then, for as long as it lives.
+///
+/// # Errors
+/// Somebody has it.
+pub(crate) fn restore(
+    devices: &Attached,
+    disk_keys: &[DiskKey],
+    vm: &Arc<dyn LiveClone>,
+    node: &Node,
+) -> Result<(), Conflict> {
+    let disks = devices.disks.iter().zip(disk_keys);
+    let disks = disks.map(|(disk, key)| Claim::Disk {
+        key: *key,
+        writable: !disk.spec.read_only,
+        path: disk.spec.path.display().to_string(),
+    });
+    // An address that cannot be read was not written by this program, and can be nobody's else.
+    let macs = devices.nics.iter().filter_map(|nic| nic.mac.parse().ok());
+    let taps = devices.nics.iter().filter_map(|nic| tap_of(&nic.spec));
+    let claims = disks.chain(taps).chain(macs.map(Claim::Mac)).collect();
+    node.devices.claim(claims)?.goes_into(vm, node);
+    Ok(())
+}
+
+fn tap_of(nic: &NicSpec) -> Option<Claim> {
+    match nic {
+        NicSpec::Tap(name) => Some(Claim::Tap(name.clone())),
+        NicSpec::User => None,
+    }
+}
+
 fn claims(open: &OpenDevices) -> Vec<Claim> {
     let disks = open.disks.iter().map(|disk| Claim::Disk {
         key: disk.key,
@@ -83,10 +114,7 @@ fn claims(open: &OpenDevices) -> Vec<Claim> {
         path: disk.spec.path.display().to_string(),
     });
     let nics = open.nics.iter().flat_map(|nic| {
-        let tap = match &nic.spec {
-            vmint_factory::NicSpec::Tap(name) => Some(Claim::Tap(name.clone())),
-            vmint_factory::NicSpec::User => None,
-        };
+        let tap = tap_of(&nic.spec);
         tap.into_iter().chain([Claim::Mac(nic.mac)])
     });
     disks.chain(nics).collect()

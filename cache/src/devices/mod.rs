@@ -16,5 +16,5 @@ mod ledger;
 
 pub(crate) use book::Book;
 pub use error::DevicesError;
-pub(crate) use held::Held;
+pub(crate) use held::{Held, restore};
 pub use ledger::Conflict;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use vmint_factory::{GenerationId, Size};
+use vmint_factory::GenerationId;
 
 use super::core::{CloneKey, Effect, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
@@ -23,7 +23,7 @@ use super::handle::{Pool, size};
 use super::ledger::Ledger;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused, Sizes};
 use super::tasks;
-use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
+use crate::mint::{CloneFailure, LiveClone, LiveGeneration, RecordState};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 use crate::spec::PoolSpec;
@@ -159,13 +159,8 @@ impl Actor {
         self.happened(Event::Renewed { clone, ttl });
         let sandbox = self.sandbox(clone)?;
         let view = sandbox.renew(LeaseTimes::begin(ttl).expires_at)?;
-        let times = (view.leased_at, view.expires_at);
-        let size = Size {
-            vcpus: view.vcpus,
-            memory_mib: view.memory_mib,
-        };
-        let record = sandbox.lease_record(times, view.source, size, view.metadata.clone());
-        if let Err(error) = sandbox.vm().record(record) {
+        let lease = RecordState::Leased(sandbox.lease_of(&view));
+        if let Err(error) = sandbox.vm().record(lease) {
             warn!(id = view.id, %error, "the renewed lease was not recorded");
         }
         Some(view)
@@ -205,7 +200,7 @@ impl Actor {
 
     fn publish(&mut self, generation: Arc<dyn LiveGeneration>) {
         info!(generation = %generation.facts().id, "clones are made from this generation from now on");
-        let epoch = lock(&self.ledger).add_generation(generation);
+        let epoch = lock(&self.ledger).set_generation(generation);
         self.happened(Event::Published { epoch });
     }
 

@@ -28,10 +28,10 @@ use vmint_factory::{AttachError, BindError, Binding, RequestKey, Size};
 use crate::devices::{DevicesError, Held};
 use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
-use crate::mint::LiveClone;
+use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::request::{OnEmpty, SocketOwner};
+use crate::sandbox::view_of;
 use crate::spec::Standby;
-use crate::view::SandboxView;
 
 /// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
 /// hundred to grow, and with megabytes of files some tenths of a second.
@@ -102,8 +102,8 @@ impl Pool {
                 again: dead + unprepared > 0,
             };
             let mut grant = self.granted(ask, begun).await?;
-            match self.prepare(&mut grant, order).await {
-                Ok(size) => return Ok(self.lease(grant, order, size, begun)),
+            match self.prepare(&mut grant, order, begun).await {
+                Ok(facts) => return Ok(self.lease(grant, order, facts, begun)),
                 Err(Unfit::Dead(how)) if dead < DEAD_CLONES_MAX => {
                     warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
                     dead += 1;
@@ -184,30 +184,35 @@ impl Pool {
     }
 
     /// Makes the clone what the request wants, and makes sure that it lives.
-    async fn prepare(&self, grant: &mut Grant, order: &Order) -> Result<Size, Unfit> {
+    async fn prepare(
+        &self,
+        grant: &mut Grant,
+        order: &Order,
+        begun: Instant,
+    ) -> Result<LeaseFacts, Unfit> {
         let vm = grant.vm().clone();
         if vm.has_exited() {
-            grant.touch();
+            grant.spoil();
             return Err(Unfit::Dead("its process has ended"));
         }
         let sizes = grant.generation().sizes;
         let wanted = sizes.fit(order.vcpus, order.memory_mib);
         let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
         if self.spec().standby == Standby::Paused {
-            grant.touch();
+            touch(grant)?;
             within(vm.resume())
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
         }
         if size.exceeds(sizes.least) {
-            grant.touch();
+            touch(grant)?;
             let grown = within(vm.grow(size)).await;
             size = grown.map_err(|source| {
                 Unfit::unprepared("the clone could not be made larger", source)
             })?;
         }
         if order.binding != Binding::default() {
-            grant.touch();
+            touch(grant)?;
             bind(&*vm, &order.binding).await?;
         }
         if let Some(owner) = order.owner {
@@ -216,14 +221,13 @@ impl Pool {
         if let Some(devices) = &order.devices {
             self.attach(grant, devices).await?;
         }
-        record(grant, order, size)?;
-        Ok(size)
+        record(grant, order, size, begun)
     }
 
     /// Plugs devices. A clone that could not be given them is gone before another is: they belong to one at a time.
     async fn attach(&self, grant: &mut Grant, devices: &Held) -> Result<(), Unfit> {
         const WHAT: &str = "the devices could not be plugged";
-        grant.touch();
+        touch(grant)?;
         let vm = grant.vm().clone();
         let attached = timeout(ATTACH_DEADLINE, devices.attach(&vm, self.node())).await;
         let source = match attached {
@@ -243,36 +247,26 @@ impl Pool {
         }
     }
 
-    fn lease(&self, grant: Grant, order: &Order, size: Size, begun: Instant) -> Lease {
-        let (facts, identity, times) = (grant.vm().facts(), grant.vm().identity(), grant.times());
-        let view = SandboxView {
-            id: facts.id.to_string(),
-            template: self.template().to_owned(),
-            generation: grant.generation().id.to_string(),
-            state: "leased",
-            source: grant.source(),
-            vcpus: size.vcpus,
-            memory_mib: size.memory_mib,
-            vsock_cid: facts.vsock_cid,
-            pid: facts.pid,
-            hostname: identity.hostname,
-            machine_id: identity.machine_id,
-            console_socket: facts.console_socket,
-            runtime_socket: facts.runtime_socket,
-            created_at: facts.created_at,
-            leased_at: times.leased_at,
-            expires_at: times.expires_at,
+    fn lease(&self, grant: Grant, order: &Order, facts: LeaseFacts, begun: Instant) -> Lease {
+        let devices = order.devices.as_ref();
+        let facts = LeaseFacts {
             checkout: begun.elapsed(),
-            startup: facts.phases,
-            metadata: order.metadata.clone(),
-            devices: order
-                .devices
-                .as_ref()
-                .map(Held::attached)
-                .unwrap_or_default(),
+            ..facts
         };
+        let view = view_of(
+            (self.template(), &grant.generation().id),
+            &**grant.vm(),
+            facts,
+            devices.map(Held::attached).unwrap_or_default(),
+        );
         Lease::new(view, grant)
     }
+}
+
+/// From here on the clone is somebody's, whatever becomes of it.
+fn touch(grant: &mut Grant) -> Result<(), Unfit> {
+    let touched = grant.touch();
+    touched.map_err(|error| Unfit::unprepared("what it is for could not be recorded", error.into()))
 }
 
 async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
@@ -296,35 +290,46 @@ async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
 fn give_sockets(grant: &mut Grant, owner: SocketOwner) -> Result<(), Unfit> {
     match grant.vm().give_sockets(owner) {
         Ok(false) => Ok(()),
-        Ok(true) => {
-            grant.touch();
-            Ok(())
-        }
+        Ok(true) => touch(grant),
         Err(error) => {
-            grant.touch();
+            grant.spoil();
             let what = "its sockets could not be given to the caller";
             Err(Unfit::unprepared(what, error.into()))
         }
     }
 }
 
-fn record(grant: &mut Grant, order: &Order, size: Size) -> Result<(), Unfit> {
+fn record(
+    grant: &mut Grant,
+    order: &Order,
+    size: Size,
+    begun: Instant,
+) -> Result<LeaseFacts, Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
     } = grant.times();
-    let sandbox = grant.sandbox();
     if let Some(key) = &order.idempotency {
-        sandbox.named_by(key.clone());
+        grant.sandbox().named_by(key.clone());
     }
-    let times = (leased_at, expires_at);
-    let lease = sandbox.lease_record(times, grant.source(), size, order.metadata.clone());
+    let facts = LeaseFacts {
+        leased_at,
+        expires_at,
+        metadata: order.metadata.clone(),
+        source: grant.source(),
+        checkout: begun.elapsed(),
+        idempotency: order.idempotency.clone(),
+        size,
+    };
     grant.recorded();
-    let recorded = grant.vm().record(lease);
-    recorded.map_err(|error| {
-        grant.touch();
-        Unfit::unprepared("the lease could not be recorded", error.into())
-    })
+    match grant.vm().record(RecordState::Leased(facts.clone())) {
+        Ok(()) => Ok(facts),
+        Err(error) => {
+            grant.spoil();
+            let what = "the lease could not be recorded";
+            Err(Unfit::unprepared(what, error.into()))
+        }
+    }
 }
 
 async fn within<T, E: Into<BoxError>>(

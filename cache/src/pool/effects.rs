@@ -47,6 +47,7 @@ impl Actor {
                 }
             }
             Effect::End { clone, why } => self.end(clone, why),
+            Effect::Leave { clone } => self.leave(clone),
             Effect::Rebuild { epoch, reason } => self.report_damage(epoch, &reason),
             Effect::Degraded { reason } => {
                 error!(reason, "the pool is degraded: clones cannot be made")
@@ -171,6 +172,23 @@ impl Actor {
                 _ => info!(vm = %id, "a clone is ended: {}", why.as_str()),
             }
             self.node.spawn(tasks::end(clone, vm, self.outbox.clone()));
+        }
+    }
+
+    /// Lets go of a sandbox that lives on: its record says whose it is.
+    fn leave(&mut self, clone: CloneKey) {
+        let sandbox = lock(&self.ledger)
+            .entries
+            .get_mut(&clone)
+            .and_then(|entry| entry.sandbox.take());
+        if let Some(sandbox) = sandbox {
+            self.node.sandboxes.leave(&sandbox);
+            sandbox.end("the service stops, and the sandbox goes on without it");
+        }
+        if let Some(vm) = self.machine(clone) {
+            info!(vm = %vm.facts().id, "a leased sandbox is left running");
+            self.node
+                .spawn(tasks::leave(clone, vm, self.outbox.clone()));
         }
     }
 

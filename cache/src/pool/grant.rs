@@ -10,6 +10,7 @@
 //! ```
 //! Whoever drops a grant at any point, in an answer that nobody reads as well, gives the clone back.
 
+use std::io;
 use std::sync::Arc;
 
 use super::core::Event;
@@ -84,8 +85,21 @@ impl Grant {
         self.times
     }
 
-    /// Something in the clone is about to be changed: nobody else may get it.
-    pub(super) fn touch(&mut self) {
+    /// Something in the clone is about to be changed: nobody else may get it, a later service included.
+    ///
+    /// # Errors
+    /// When that cannot be written down. The clone is nobody's all the same.
+    pub(super) fn touch(&mut self) -> io::Result<()> {
+        let was_touched = self.care == Care::Touched;
+        self.spoil();
+        if was_touched {
+            return Ok(());
+        }
+        self.vm().record(RecordState::Preparing)
+    }
+
+    /// The clone is fit for nobody.
+    pub(super) fn spoil(&mut self) {
         self.care = Care::Touched;
     }
 

@@ -12,10 +12,10 @@ use super::core::{CloneKey, Event, Limits, Ticket};
 use super::ledger::Ledger;
 use super::message::{Message, Outbox, Sizes};
 use crate::error::ResizeError;
-use crate::mint::{LiveClone, LiveGeneration};
+use crate::mint::{AdoptedClone, LiveClone, LiveGeneration};
 use crate::node::Node;
 use crate::request::Resize;
-use crate::spec::{MAX_CLONES, PoolSpec, Standby};
+use crate::spec::{Leased, MAX_CLONES, PoolSpec, Standby};
 use crate::sync::lock;
 use crate::view::{PoolView, SandboxView};
 
@@ -37,11 +37,12 @@ struct Inner {
 }
 
 impl Pool {
-    /// Starts an empty pool: its first clones are made when it gets a generation.
+    /// Starts a pool of nothing but the clones of an earlier service: others are made when it gets a generation.
     pub(crate) fn start(
         node: &Arc<Node>,
         template: &str,
         spec: PoolSpec,
+        adopted: Vec<AdoptedClone>,
         on_damage: DamageReport,
     ) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::new(limits(&spec), rand::random())));
@@ -61,6 +62,7 @@ impl Pool {
             (outbox, inbox),
             on_damage,
         );
+        actor.take_in(adopted);
         node.spawn(actor.run().instrument(info_span!("pool", template)));
         pool
     }
@@ -105,6 +107,11 @@ impl Pool {
     /// The virtual machines that live.
     pub(crate) fn machines(&self) -> Vec<Arc<dyn LiveClone>> {
         lock(&self.0.ledger).machines()
+    }
+
+    /// Those of them that somebody has.
+    pub(crate) fn leased_machines(&self) -> Vec<Arc<dyn LiveClone>> {
+        lock(&self.0.ledger).leased_machines()
     }
 
     /// Has clones made from this generation from now on.
@@ -191,9 +198,10 @@ impl Pool {
         self.0.outbox.post(Event::Closed);
     }
 
-    /// Ends everything.
-    pub(crate) fn stop(&self) {
-        self.0.outbox.post(Event::Stopped);
+    /// Ends everything, or everything but leased clones, which go on without us.
+    pub(crate) fn stop(&self, leased: Leased) {
+        let leave_leased = leased == Leased::GoOn;
+        self.0.outbox.post(Event::Stopped { leave_leased });
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     pub core: Core,
     pub entries: HashMap<CloneKey, Entry>,
     epochs: BTreeMap<Epoch, Arc<dyn LiveGeneration>>,
+    /// What clones are made from.
+    current: Option<Epoch>,
     next_epoch: u64,
     started: Instant,
 }
@@ -41,6 +43,7 @@ impl Ledger {
             core: Core::new(limits, seed),
             entries: HashMap::new(),
             epochs: BTreeMap::new(),
+            current: None,
             next_epoch: 0,
             started: Instant::now(),
         }
@@ -48,7 +51,7 @@ impl Ledger {
 
     /// Tells the core what happened, now.
     pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
-        let now = self.moment(Instant::now());
+        let now = self.now();
         let forgets = matches!(
             event,
             Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
@@ -58,6 +61,11 @@ impl Ledger {
             self.forget_ended();
         }
         effects
+    }
+
+    /// This moment, in the core's time.
+    pub(super) fn now(&self) -> Moment {
+        self.moment(Instant::now())
     }
 
     /// A moment in the core's time.
@@ -72,8 +80,20 @@ impl Ledger {
         self.started.checked_add(wake)
     }
 
-    /// Remembers a generation under a number of its own.
+    /// Remembers the generation that clones are made from now on.
+    pub(super) fn set_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
+        let epoch = self.add_generation(generation);
+        self.current = Some(epoch);
+        epoch
+    }
+
+    /// Remembers a generation under a number of its own: the same one as before, if it is known.
     pub(super) fn add_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
+        let id = &generation.facts().id;
+        let mut known = self.epochs.iter();
+        if let Some((epoch, _)) = known.find(|(_, known)| known.facts().id == *id) {
+            return *epoch;
+        }
         let epoch = Epoch(self.next_epoch);
         self.next_epoch += 1;
         self.epochs.insert(epoch, generation);
@@ -96,8 +116,7 @@ impl Ledger {
     fn forget_ended(&mut self) {
         self.entries
             .retain(|clone, _| self.core.clone_state(*clone).is_some());
-        let current = self.epochs.keys().next_back().copied();
-        let entries = &self.entries;
+        let (current, entries) = (self.current, &self.entries);
         self.epochs.retain(|epoch, _| {
             Some(*epoch) == current || entries.values().any(|entry| entry.epoch == *epoch)
         });
@@ -129,6 +148,15 @@ impl Ledger {
             .values()
             .filter_map(|entry| entry.vm.clone())
             .collect()
+    }
+
+    /// Those that somebody has, and that are not being ended.
+    pub(super) fn leased_machines(&self) -> Vec<Arc<dyn LiveClone>> {
+        let leased = self
+            .entries
+            .values()
+            .filter(|entry| entry.sandbox.is_some());
+        leased.filter_map(|entry| entry.vm.clone()).collect()
     }
 
     /// Why nothing is ready, and when another try makes sense.
@@ -180,7 +208,7 @@ impl Ledger {
     }
 
     fn clone_views(&self) -> Vec<CloneView> {
-        let now = self.moment(Instant::now());
+        let now = self.now();
         let view = |(clone, slot): (CloneKey, &super::core::Slot)| {
             let entry = self.entries.get(&clone)?;
             Some(CloneView {

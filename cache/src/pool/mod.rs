@@ -5,10 +5,11 @@
 //!  checkout.rs   a request becomes a lease     actor.rs     the task that owns the core
 //!  grant.rs      a clone on its way out        effects.rs   ... and how
 //!  message.rs    what the actor is told        tasks.rs     launches, pings, ends, watches
-//!                                              ledger.rs    what the core's numbers stand for
+//!  adopt.rs      clones of an earlier service  ledger.rs    what the core's numbers stand for
 //! ```
 
 mod actor;
+mod adopt;
 mod checkout;
 mod core;
 mod effects;

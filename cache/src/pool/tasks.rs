@@ -219,3 +219,10 @@ pub(super) async fn end(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox)
     vm.end().await;
     owed.pay(Message::Happened(Event::Ended { clone })).await;
 }
+
+/// Leaves a clone running. What it reports is that nobody here owns it any more.
+pub(super) async fn leave(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+    let owed = Owed::new(outbox, Event::Ended { clone });
+    vm.leave().await;
+    owed.pay(Message::Happened(Event::Ended { clone })).await;
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Cache, CacheSettings, CheckoutRequest, OnEmpty, PoolSpec, PoolView, Source, Standby, StartPath,
-    Telemetry, TemplatePlan,
+    Cache, CacheSettings, CheckoutRequest, Leased, OnEmpty, PoolSpec, PoolView, Source, Standby,
+    StartPath, Telemetry, TemplatePlan,
 };
 use vmint_factory::{Phase, Phases, TemplateSpec};
 
@@ -113,8 +113,9 @@ impl Bench {
             max_ttl: Some(3600 * SECOND),
             refill_at_once: 2,
         };
-        let mint = Arc::new(Shared(Arc::clone(factory)));
-        let cache = Cache::start(mint, plans, settings, heard.clone());
+        let mint = Arc::new(Shared::new(factory));
+        let adopted = factory.adopted();
+        let cache = Cache::start_with(adopted, mint, plans, settings, heard.clone());
         Self {
             cache,
             factory: Arc::clone(factory),
@@ -173,7 +174,7 @@ impl Bench {
 
     /// Stops, and checks that nothing is left.
     pub(crate) async fn stops_clean(&self) {
-        self.cache.stop(30 * SECOND).await;
+        self.cache.stop(30 * SECOND, Leased::End).await;
         assert!(
             self.factory.alive().is_empty(),
             "machines outlived the stop"

@@ -4,6 +4,7 @@
 //! test.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adopt;
 mod bench;
 mod binding;
 mod cancel;

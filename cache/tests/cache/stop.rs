@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use vmint_cache::{BuildState, CheckoutError, OnEmpty, PoolSpec, RebuildError};
+use vmint_cache::{BuildState, CheckoutError, Leased, OnEmpty, PoolSpec, RebuildError};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{Build, FakeFactory, Launch, OnDisk};
@@ -145,7 +145,7 @@ async fn a_machine_that_does_not_end_is_let_go_after_the_deadline() {
     let bench = bench_with(|factory| factory.script().ends = false);
     bench.is_full().await;
     let begun = Instant::now();
-    bench.cache.stop(10 * SECOND).await;
+    bench.cache.stop(10 * SECOND, Leased::End).await;
     assert!(
         begun.elapsed() >= 10 * SECOND && begun.elapsed() < 20 * SECOND,
         "{:?}",

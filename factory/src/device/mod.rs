@@ -30,5 +30,5 @@ pub use caller::Caller;
 pub use open::{DeviceError, DiskKey, OpenDevices, OpenDisk, OpenNic, open_devices};
 pub use spec::{
     Attached, AttachedDisk, AttachedNic, DeviceSpecs, DiskFormat, DiskSpec, MAX_DEVICES, Mac,
-    NicSpec,
+    MacError, NicSpec,
 };

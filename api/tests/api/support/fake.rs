@@ -12,11 +12,11 @@ use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
-    AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
-    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
-    FileWriter, FoundGeneration, GenerationFacts, GrowError, GuestError, Identity, IdentityDigest,
-    LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, Size, SizeRange, SocketOwner,
-    StepReport, StreamRequest,
+    AdoptedClone, AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts,
+    CloneFailure, ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FileReader, FileWriter, FoundGeneration, GenerationFacts, GrowError, GuestError, Identity,
+    IdentityDigest, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, Size, SizeRange,
+    SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
@@ -121,6 +121,10 @@ impl Mint for Shared {
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
         self.0.build(report).boxed()
+    }
+
+    fn adopt<'a>(&'a self, _: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>> {
+        async { Vec::new() }.boxed()
     }
 
     fn mint<'a>(

@@ -36,7 +36,7 @@ impl Core {
         }
     }
 
-    fn make_ready(&mut self, clone: CloneKey) {
+    pub(super) fn make_ready(&mut self, clone: CloneKey) {
         let best_before = self.limits.max_age.map(|age| {
             let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
             self.now.after(age.mul_f64(share))

@@ -65,8 +65,8 @@ pub(crate) enum Event {
     Tick,
     /// Checkouts are refused and nothing new is made; what lives lives on.
     Closed,
-    /// Everything ends.
-    Stopped,
+    /// Everything ends, but leased clones that are to be left: those go on without us.
+    Stopped { leave_leased: bool },
 }
 
 /// What is to be done.
@@ -92,6 +92,8 @@ pub(crate) enum Effect {
     Ping { clone: CloneKey },
     /// End a clone; answered by `Ended`.
     End { clone: CloneKey, why: EndReason },
+    /// Let go of a leased clone, which lives on for the next service; answered by `Ended`.
+    Leave { clone: CloneKey },
     /// Have the generation built anew: clones cannot be made from it.
     Rebuild { epoch: Epoch, reason: String },
     /// Tell the operator that clones cannot be made at present.

@@ -117,7 +117,7 @@ impl Core {
             }
             Event::Tick => {}
             Event::Closed => self.close(Course::Closed, effects),
-            Event::Stopped => self.stop(effects),
+            Event::Stopped { leave_leased } => self.stop(leave_leased, effects),
         }
     }
 
@@ -220,11 +220,12 @@ impl Core {
         }
     }
 
-    fn stop(&mut self, effects: &mut Vec<Effect>) {
+    fn stop(&mut self, leave_leased: bool, effects: &mut Vec<Effect>) {
         self.close(Course::Stopped, effects);
         for (clone, slot) in self.roster.iter_mut() {
             match slot.state {
                 State::Launching => effects.push(Effect::Abandon { clone }),
+                State::Leased { .. } if leave_leased => effects.push(Effect::Leave { clone }),
                 State::Ready { .. } | State::Leased { .. } => {
                     effects.push(Effect::End {
                         clone,

@@ -9,6 +9,7 @@
 //!  health.rs   can clones be made?      supply.rs   whom to serve, what to make and to end
 //!  machine.rs  `on`: one event, and all      clones.rs   what happens to single clones
 //!              that follows from it         look.rs     what can be seen
+//!  adopt.rs    clones of an earlier service
 //! ```
 //!
 //! What always holds:
@@ -18,6 +19,7 @@
 //! - **First come, first served**, and every waiting checkout is answered by its deadline.
 //! - **After quiet time** as many clones are ready as `target` says, as far as `max` allows.
 
+mod adopt;
 mod clones;
 mod event;
 mod health;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BoxError, BuildStep, CloneFailure, FoundGeneration, LaunchOrder, LiveClone, LiveGeneration,
-    Mint, StaleField, StepReport,
+    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, FoundGeneration, LaunchOrder,
+    LiveClone, LiveGeneration, Mint, RecordState, StaleField, StepReport,
 };
 use vmint_factory::{GenerationId, Phase, TemplateSpec, VmId};
 
@@ -29,6 +30,8 @@ pub(crate) struct FakeFactory {
     pub launching_most: AtomicUsize,
     pub building: Arc<AtomicUsize>,
     pub building_most: AtomicUsize,
+    /// How many services have crashed.
+    pub era: Arc<AtomicUsize>,
     /// Builds go on while this is true.
     pub build_gate: watch::Sender<bool>,
 }
@@ -60,6 +63,7 @@ impl FakeFactory {
             launching_most: AtomicUsize::new(0),
             building: Arc::default(),
             building_most: AtomicUsize::new(0),
+            era: Arc::default(),
             build_gate: watch::Sender::new(true),
         })
     }
@@ -83,13 +87,57 @@ impl FakeFactory {
             .collect()
     }
 
-    fn generation(&self) -> Arc<dyn LiveGeneration> {
-        let state = Arc::new(GenerationState::default());
-        self.generations.lock().unwrap().push(Arc::clone(&state));
-        Arc::new(Generation::new(state))
+    /// The service is killed: whatever it still does to its machines reaches none of them.
+    pub(crate) fn service_dies(&self) {
+        self.era.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn launch(&self, order: LaunchOrder) -> Result<Arc<dyn LiveClone>, CloneFailure> {
+    /// Machines whose records are whole, as the next service finds them.
+    pub(crate) fn adopted(&self) -> Vec<AdoptedClone> {
+        let adopted = self.alive().into_iter().filter_map(|clone| {
+            let lease = match clone.recorded()? {
+                RecordState::Ready => None,
+                RecordState::Leased(facts) => Some(AdoptedLease {
+                    left: facts.expires_at.map(|end| {
+                        let left = end.duration_since(Timestamp::now());
+                        Duration::try_from(left).unwrap_or_default()
+                    }),
+                    devices: clone.attached.lock().unwrap().clone(),
+                    disk_keys: clone.disk_keys.lock().unwrap().clone(),
+                    facts,
+                }),
+                RecordState::Preparing | RecordState::Releasing => {
+                    clone.dies("it was swept");
+                    return None;
+                }
+            };
+            Some(AdoptedClone {
+                template: "default".to_owned(),
+                generation: self.generation_of(clone.generation.clone()),
+                lease,
+                is_paused: clone.order.paused,
+                on_clone: clone.order.on_clone.clone(),
+                vm: Arc::new(Handle::new(clone, &self.era)),
+            })
+        });
+        adopted.collect()
+    }
+
+    fn generation(&self) -> Arc<dyn LiveGeneration> {
+        self.generation_of(GenerationId::new())
+    }
+
+    fn generation_of(&self, id: GenerationId) -> Arc<dyn LiveGeneration> {
+        let state = Arc::new(GenerationState::default());
+        self.generations.lock().unwrap().push(Arc::clone(&state));
+        Arc::new(Generation::new(id, state))
+    }
+
+    async fn launch(
+        &self,
+        generation: GenerationId,
+        order: LaunchOrder,
+    ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         let _counted = Counted::new(&self.launching, &self.launching_most);
         self.launches_begun.fetch_add(1, Ordering::SeqCst);
         let launch = self.script().next_launch();
@@ -106,12 +154,12 @@ impl FakeFactory {
             Launch::Panics => panic!("the script says so"),
             Launch::Hangs => std::future::pending().await,
         }
-        let clone = Arc::new(Clone::new(order, &mut self.script()));
+        let clone = Arc::new(Clone::new(generation, order, &mut self.script()));
         self.clones
             .lock()
             .unwrap()
             .insert(clone.id.clone(), Arc::clone(&clone));
-        Ok(Arc::new(Handle(clone)))
+        Ok(Arc::new(Handle::new(clone, &self.era)))
     }
 
     async fn make(&self, report: StepReport) -> Result<Arc<dyn LiveGeneration>, BoxError> {
@@ -141,7 +189,13 @@ fn failure(damage: bool, why: &'static str) -> CloneFailure {
 }
 
 /// The factory as the cache gets it.
-pub(crate) struct Shared(pub Arc<FakeFactory>);
+pub(crate) struct Shared(Arc<FakeFactory>, usize);
+
+impl Shared {
+    pub(crate) fn new(factory: &Arc<FakeFactory>) -> Self {
+        Self(Arc::clone(factory), factory.era.load(Ordering::SeqCst))
+    }
+}
 
 impl Mint for Shared {
     fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
@@ -156,7 +210,11 @@ impl Mint for Shared {
         };
         async move {
             match on_disk {
-                OnDisk::Valid => Ok(FoundGeneration::Current(self.0.generation())),
+                OnDisk::Valid => {
+                    let found = self.0.script().found.clone();
+                    let id = found.unwrap_or_default();
+                    Ok(FoundGeneration::Current(self.0.generation_of(id)))
+                }
                 OnDisk::Stale => Ok(FoundGeneration::Stale {
                     generation,
                     fields: stale(),
@@ -181,11 +239,22 @@ impl Mint for Shared {
         self.0.make(report).boxed()
     }
 
+    fn adopt<'a>(&'a self, _: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>> {
+        async { self.0.adopted() }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
-        _: &'a Arc<dyn LiveGeneration>,
+        generation: &'a Arc<dyn LiveGeneration>,
         order: LaunchOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
-        self.0.launch(order).boxed()
+        async move {
+            if self.0.era.load(Ordering::SeqCst) != self.1 {
+                // Whoever asks was killed.
+                return std::future::pending().await;
+            }
+            self.0.launch(generation.facts().id.clone(), order).await
+        }
+        .boxed()
     }
 }

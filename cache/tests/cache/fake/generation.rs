@@ -22,7 +22,7 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(state: Arc<GenerationState>) -> Self {
+    pub(super) fn new(id: GenerationId, state: Arc<GenerationState>) -> Self {
         let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
         let sizes = SizeRange {
             least: size(1, 256),
@@ -30,7 +30,7 @@ impl Generation {
             fixed: None,
         };
         let facts = GenerationFacts {
-            id: GenerationId::new(),
+            id,
             built_at: Timestamp::now(),
             accel: Accel::Tcg,
             qemu_version: "10.0.0".to_owned(),

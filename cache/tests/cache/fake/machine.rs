@@ -18,7 +18,7 @@ use vmint_cache::{
     Identity, IdentityDigest, LaunchOrder, LiveClone, RecordState, Size, SocketOwner,
     StreamRequest,
 };
-use vmint_factory::{OpenDevices, Phases, VmId};
+use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, VmId};
 
 use super::script::{Attach, Script};
 
@@ -28,6 +28,9 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// One machine.
 pub(crate) struct Clone {
     pub id: VmId,
+    pub generation: GenerationId,
+    pub attached: Mutex<Attached>,
+    pub disk_keys: Mutex<Vec<DiskKey>>,
     pub order: LaunchOrder,
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
@@ -47,9 +50,12 @@ pub(crate) struct Clone {
 }
 
 impl Clone {
-    pub(super) fn new(order: LaunchOrder, script: &mut Script) -> Self {
+    pub(super) fn new(generation: GenerationId, order: LaunchOrder, script: &mut Script) -> Self {
         Self {
             id: order.id.clone(),
+            generation,
+            attached: Mutex::default(),
+            disk_keys: Mutex::default(),
             digest: script.next_digest(&order.id),
             hostname: Mutex::new(order.hostname.clone()),
             records: Mutex::default(),
@@ -98,12 +104,36 @@ impl Clone {
     }
 }
 
-/// The handle to a machine, which ends with it.
-pub(super) struct Handle(pub Arc<Clone>);
+/// The handle to a machine, which ends with it, unless it was left or its service has crashed.
+pub(super) struct Handle(Arc<Clone>, Hold);
+
+/// What a handle has of its machine.
+struct Hold {
+    era: Arc<AtomicUsize>,
+    begun: usize,
+    left: watch::Sender<bool>,
+}
+
+impl Handle {
+    pub(super) fn new(clone: Arc<Clone>, era: &Arc<AtomicUsize>) -> Self {
+        let hold = Hold {
+            era: Arc::clone(era),
+            begun: era.load(Ordering::SeqCst),
+            left: watch::Sender::new(false),
+        };
+        Self(clone, hold)
+    }
+
+    fn is_held(&self) -> bool {
+        self.1.era.load(Ordering::SeqCst) == self.1.begun && !*self.1.left.borrow()
+    }
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.dies("its last handle was dropped");
+        if self.is_held() {
+            self.0.dies("its last handle was dropped");
+        }
     }
 }
 
@@ -133,7 +163,19 @@ impl LiveClone for Handle {
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {
-        self.0.ended().boxed()
+        async {
+            let mut left = self.1.left.subscribe();
+            tokio::select! {
+                how = self.0.ended() => how,
+                Ok(_) = left.wait_for(|left| *left) => "it was left".to_owned(),
+            }
+        }
+        .boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, String> {
+        self.1.left.send_replace(true);
+        self.ended()
     }
 
     fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
@@ -222,9 +264,13 @@ impl LiveClone for Handle {
                 }
                 Attach::Hangs => std::future::pending().await,
             }
+            let keys = devices.disks.iter().map(|disk| disk.key).collect();
+            *self.0.disk_keys.lock().unwrap() = keys;
             let names = |kind, count| (0..count).map(|at| format!("{kind}{at}")).collect();
             let (nics, disks) = (devices.nics.len(), devices.disks.len());
-            Ok(devices.attached(&self.0.id, names("eth", nics), names("vd", disks)))
+            let attached = devices.attached(&self.0.id, names("eth", nics), names("vd", disks));
+            self.0.attached.lock().unwrap().clone_from(&attached);
+            Ok(attached)
         }
         .boxed()
     }
@@ -267,6 +313,9 @@ impl LiveClone for Handle {
     }
 
     fn record(&self, state: RecordState) -> io::Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         if !self.0.is_alive() {
             return Err(io::Error::other("its directory is gone"));
         }
@@ -276,6 +325,9 @@ impl LiveClone for Handle {
 
     fn end(&self) -> BoxFuture<'_, String> {
         async move {
+            if !self.is_held() {
+                return std::future::pending().await;
+            }
             if self.0.ends {
                 sleep(Duration::from_millis(20)).await;
                 self.0.dies("it was ended");

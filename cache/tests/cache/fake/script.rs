@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use vmint_cache::IdentityDigest;
-use vmint_factory::VmId;
+use vmint_factory::{GenerationId, VmId};
 
 /// How the next launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub(crate) struct Script {
     pub growths_refused: usize,
     /// Whether machines end when they are told to.
     pub ends: bool,
+    /// The generation that is on disk; a new one each time, where it is none.
+    pub found: Option<GenerationId>,
 }
 
 impl Default for Script {
@@ -81,6 +83,7 @@ impl Default for Script {
             not_reseeded: 0,
             growths_refused: 0,
             ends: true,
+            found: None,
         }
     }
 }

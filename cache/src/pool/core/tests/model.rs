@@ -232,7 +232,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens(limits in limits(), steps in prop::collection::vec(steps(), 1..120), stops in any::<bool>()) {
+    fn whatever_happens(limits in limits(), steps in prop::collection::vec(steps(), 1..120), stops in any::<Option<bool>>()) {
         let mut world = World::new(limits);
         world.publish();
         for step in &steps {
@@ -240,8 +240,8 @@ proptest! {
             take(&mut world, step);
             check(&world, before.alive(), before.in_flight());
         }
-        if stops {
-            world.on(Event::Stopped);
+        if let Some(leave_leased) = stops {
+            world.on(Event::Stopped { leave_leased });
             world.settle();
             prop_assert!(world.core.is_finished(), "{:?}", world.core.tally());
             prop_assert!(world.waiting.is_empty());

@@ -331,7 +331,9 @@ fn a_closed_pool_refuses_and_makes_nothing_and_a_stopped_one_ends_everything() {
     world.checkout(OnEmpty::Wait);
     assert_eq!(world.refused, [(Ticket(1), Refusal::Closed)]);
     assert_eq!(world.launching(), under_way);
-    world.on(Event::Stopped);
+    world.on(Event::Stopped {
+        leave_leased: false,
+    });
     assert!(world.launching().is_empty() && !world.core.is_finished());
     world.settle();
     assert!(world.core.is_finished());

@@ -25,7 +25,9 @@ fn world_in(state: &str) -> World {
     match state {
         "launching" => return world,
         "abandoned" => {
-            world.on(Event::Stopped);
+            world.on(Event::Stopped {
+                leave_leased: false,
+            });
             return world;
         }
         "gone" => {
@@ -72,7 +74,10 @@ fn event(name: &str) -> Event {
         },
         "released" => Event::Released { clone },
         "ended" => Event::Ended { clone },
-        "stopped" => Event::Stopped,
+        "stopped" => Event::Stopped {
+            leave_leased: false,
+        },
+        "left" => Event::Stopped { leave_leased: true },
         other => panic!("no event {other}"),
     }
 }
@@ -100,7 +105,12 @@ fn outcome(state: &str, name: &str) -> String {
     } else {
         ""
     };
-    format!("{state}{end}{abandon}")
+    let leave = if does(|effect| matches!(effect, Effect::Leave { clone: IT })) {
+        "+leave"
+    } else {
+        ""
+    };
+    format!("{state}{end}{abandon}{leave}")
 }
 
 #[test]
@@ -114,7 +124,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 11] = [
+    let table: [(&str, [&str; 7]); 12] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -235,6 +245,18 @@ fn every_state_with_every_event() {
                 "releasing+end",
                 "releasing+end",
                 "releasing+end",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "left",
+            [
+                "releasing+abandon",
+                "releasing+end",
+                "releasing+end",
+                "releasing+leave",
                 "releasing",
                 "releasing",
                 "gone",

@@ -128,6 +128,13 @@ impl World {
                 );
                 self.ends.insert(*clone, *why);
             }
+            Effect::Leave { clone } => {
+                let before = self.clones.insert(*clone, Truth::Ending);
+                assert!(
+                    matches!(before, Some(Truth::Granted(_) | Truth::Dead)),
+                    "left a clone that nobody has"
+                );
+            }
             Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
             Effect::Degraded { reason } => self.notes.push(format!("degraded: {reason}")),
             Effect::Recovered => self.notes.push("recovered".to_owned()),

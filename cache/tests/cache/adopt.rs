@@ -1,0 +1,205 @@
+//! A service that comes after one that was killed, or stopped while sandboxes were leased.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use vmint_cache::{
+    Binding, CheckedOut, CheckoutRequest, Leased, PoolSpec, RecordState, RequestKey, SandboxView,
+    Source, Standby,
+};
+
+use vmint_factory::Argv;
+
+use crate::bench::{Bench, SECOND, plan, pool_spec, request};
+use crate::fake::FakeFactory;
+
+/// The service that comes next, on the same generation, with these settings.
+fn next(factory: &Arc<FakeFactory>, pool: PoolSpec) -> Bench {
+    let generation = factory
+        .alive()
+        .first()
+        .map(|clone| clone.generation.clone());
+    factory.script().found = generation;
+    Bench::of(factory, vec![plan("default", pool)])
+}
+
+/// A service is killed, and another one comes.
+async fn killed(bench: Bench, pool: PoolSpec) -> Bench {
+    let factory = Arc::clone(&bench.factory);
+    factory.service_dies();
+    next(&factory, pool)
+}
+
+fn ids(bench: &Bench) -> Vec<String> {
+    let alive = bench.factory.alive();
+    alive.iter().map(|clone| clone.id.to_string()).collect()
+}
+
+fn named(key: &str) -> CheckoutRequest {
+    CheckoutRequest {
+        idempotency: Some(RequestKey {
+            key: key.to_owned(),
+            body: "body".to_owned(),
+        }),
+        ..request()
+    }
+}
+
+/// As it was, but for what only the service that made it knew.
+fn same(before: &SandboxView, after: &SandboxView) -> bool {
+    SandboxView {
+        created_at: before.created_at,
+        ..after.clone()
+    } == *before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_service_loses_no_sandbox_and_no_ready_clone() {
+    let bench = Bench::filled(pool_spec()).await;
+    let CheckedOut::New(lease) = bench.cache.checkout_once(named("k")).await.unwrap() else {
+        panic!("it is the first");
+    };
+    let leased = lease.commit();
+    bench.is_full().await;
+    let before = ids(&bench);
+
+    let bench = killed(bench, pool_spec()).await;
+    let found = bench
+        .cache
+        .sandbox(&leased.id)
+        .expect("it is found at once");
+    assert!(same(&leased, &found), "{leased:?} {found:?}");
+    bench.is_full().await;
+    assert_eq!(ids(&bench), before, "nothing was made and nothing ended");
+    bench
+        .until("it is ready", |bench| bench.cache.readiness().ready)
+        .await;
+
+    // Its key, its lease, its commands, its end.
+    let CheckedOut::Again(again) = bench.cache.checkout_once(named("k")).await.unwrap() else {
+        panic!("the key is known");
+    };
+    assert_eq!(again.id, leased.id);
+    let renewed = bench.cache.renew(&leased.id, Some(900 * SECOND)).await;
+    assert_ne!(renewed.unwrap().expires_at, leased.expires_at);
+    assert_eq!(bench.lease().await.source, Source::Pool);
+    assert!(
+        before.contains(&bench.cache.sandboxes(None)[1].id),
+        "a clone of before"
+    );
+    bench.cache.release(&leased.id).await.unwrap();
+    assert!(!bench.factory.clone_of(&leased.id).is_alive());
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_goes_on_running_out() {
+    let bench = Bench::filled(pool_spec()).await;
+    let short = CheckoutRequest {
+        ttl: Some(Some(60 * SECOND)),
+        ..request()
+    };
+    let id = bench.cache.checkout(short).await.unwrap().commit().id;
+    let bench = killed(bench, pool_spec()).await;
+    assert!(bench.cache.sandbox(&id).is_some());
+    let begun = Instant::now();
+    let clone = bench.factory.clone_of(&id);
+    bench
+        .until("the lease has run out", |_| !clone.is_alive())
+        .await;
+    assert!(begun.elapsed() <= 61 * SECOND, "{:?}", begun.elapsed());
+    assert!(bench.cache.sandbox(&id).is_none());
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_was_being_made_somebodys_is_nobodys() {
+    let bench = Bench::filled(pool_spec()).await;
+    let bound = CheckoutRequest {
+        binding: Binding {
+            hostname: Some("job-17".to_owned()),
+            ..Binding::default()
+        },
+        ..request()
+    };
+    // Bound, and not handed over yet: the record says so from before the guest is touched.
+    let lease = bench.cache.checkout(bound).await.unwrap();
+    let id = lease.view().id.clone();
+    let clone = bench.factory.clone_of(&id);
+    let states = clone.records.lock().unwrap().clone();
+    assert!(
+        matches!(
+            states[..],
+            [
+                RecordState::Ready,
+                RecordState::Preparing,
+                RecordState::Leased(_)
+            ]
+        ),
+        "{states:?}"
+    );
+    clone.records.lock().unwrap().pop();
+    let bench = killed(bench, pool_spec()).await;
+    assert!(!clone.is_alive(), "its guest has the name of somebody");
+    bench.is_full().await;
+    std::mem::forget(lease);
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_clones_that_were_made_for_other_settings_are_replaced() {
+    let argv: Argv = vec!["true".into()];
+    let with_commands = PoolSpec {
+        on_clone: vec![argv],
+        ..pool_spec()
+    };
+    let paused = PoolSpec {
+        standby: Standby::Paused,
+        ..pool_spec()
+    };
+    for other in [with_commands, paused] {
+        let bench = Bench::filled(pool_spec()).await;
+        let leased = bench.lease().await.id;
+        bench.is_full().await;
+        let before = ids(&bench);
+        let bench = killed(bench, other).await;
+        bench.is_full().await;
+        let kept: Vec<_> = ids(&bench)
+            .into_iter()
+            .filter(|id| before.contains(id))
+            .collect();
+        assert_eq!(kept, [leased], "a sandbox is kept whatever the settings");
+        bench.stops_clean().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leased_sandboxes_go_on_when_the_service_stops() {
+    let bench = Bench::filled(pool_spec()).await;
+    let leased = bench.lease().await;
+    bench.is_full().await;
+    bench.cache.stop(30 * SECOND, Leased::GoOn).await;
+    assert_eq!(
+        ids(&bench),
+        std::slice::from_ref(&leased.id),
+        "those that nobody has end"
+    );
+    assert!(bench.cache.sandboxes(None).is_empty() && bench.pool().clones.is_empty());
+
+    let bench = next(&Arc::clone(&bench.factory), pool_spec());
+    assert!(same(&leased, &bench.cache.sandbox(&leased.id).unwrap()));
+    bench.is_full().await;
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_go_on_also_when_the_stop_is_cut_off() {
+    let factory = FakeFactory::new();
+    factory.script().ends = false;
+    let bench = Bench::of(&factory, vec![plan("default", pool_spec())]);
+    bench.is_full().await;
+    let leased = bench.lease().await;
+    bench.cache.stop(SECOND, Leased::GoOn).await;
+    drop(bench);
+    assert!(factory.clone_of(&leased.id).is_alive());
+}

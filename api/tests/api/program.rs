@@ -74,7 +74,6 @@ async fn wrong_usage_is_2() {
 async fn names_of_later_versions_are_2_with_clear_words() {
     for args in [
         ["config", "reload"].as_slice(),
-        &["serve", "--drain-on-exit"],
         &["template", "rollback", "default"],
         &["pool", "drain", "default"],
     ] {

@@ -12,5 +12,6 @@ mod main_job;
 mod plain_user;
 mod prometheus;
 mod service;
+mod survive;
 #[path = "../api/support/terminal.rs"]
 mod terminal;

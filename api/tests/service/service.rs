@@ -108,8 +108,17 @@ impl Place {
         self.run(&args).await
     }
 
-    /// Starts the service; it may not be ready yet.
-    pub async fn start(&self) -> anyhow::Result<Service<'_>> {
+    /// Starts the service; it may not be ready yet. What a test leaves leased ends with it.
+    pub fn start(&self) -> impl Future<Output = anyhow::Result<Service<'_>>> {
+        self.start_with(&["--drain-on-exit"])
+    }
+
+    /// The same, but sandboxes outlive it.
+    pub fn start_mortal(&self) -> impl Future<Output = anyhow::Result<Service<'_>>> {
+        self.start_with(&[])
+    }
+
+    async fn start_with(&self, args: &[&str]) -> anyhow::Result<Service<'_>> {
         let config = self.config().display().to_string();
         let log = self.folder.join("log");
         let file = std::fs::OpenOptions::new()
@@ -119,6 +128,7 @@ impl Place {
         let log_begins = usize::try_from(file.metadata()?.len())?;
         let child = self
             .vmint(&["serve", "--config", &config])
+            .args(args)
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()?;
@@ -325,7 +335,14 @@ impl Service<'_> {
     }
 
     /// Stops it as an operator would.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let place = self.place;
+        self.leave().await?;
+        place.nothing_left()
+    }
+
+    /// The same, whatever it leaves behind.
+    pub async fn leave(mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM)?;
         let end = self.ended().await?;
         anyhow::ensure!(
@@ -333,7 +350,14 @@ impl Service<'_> {
             "the service ended with {end:?}\n{}",
             self.log()
         );
-        self.place.nothing_left()
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        anyhow::ensure!(self.ended().await? == Err(9), "it was killed");
+        Ok(())
     }
 }
 

@@ -38,14 +38,14 @@ impl Vm {
         generation: Arc<Generation>,
         agent: Agent,
         (identity, digest): (Identity, IdentityDigest),
-        phases: Phases,
+        (created_at, phases): (Timestamp, Phases),
     ) -> Self {
         Self {
             live,
             size: tokio::sync::Mutex::new(generation.sizes().least),
             generation,
             phases,
-            created_at: Timestamp::now(),
+            created_at,
             talk: Talk::new(agent),
             digest,
             identity: Mutex::new(identity),
@@ -60,14 +60,14 @@ impl Vm {
         let identity = record.identity.clone().unwrap_or_default();
         let digest = record.digest.clone().unwrap_or_default();
         let phases = record.phases.unwrap_or_default();
-        let mut vm = Self::new(live, generation, agent, (identity, digest), phases);
+        let started = (record.created_at, phases);
+        let mut vm = Self::new(live, generation, agent, (identity, digest), started);
         if let Some(lease) = &record.lease {
             vm.size = tokio::sync::Mutex::new(Size {
                 vcpus: lease.vcpus,
                 memory_mib: lease.memory_mib,
             });
         }
-        vm.created_at = record.created_at;
         vm.paused_at = Mutex::new(record.paused_at);
         vm
     }

@@ -272,11 +272,12 @@ impl<'a> Making<'a> {
             hostname: proof.hostname.clone(),
             machine_id: proof.machine_id.clone(),
         };
+        let created_at = Timestamp::now();
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());
             record.digest = Some(proof.digest());
             record.on_clone.clone_from(&order.on_clone);
-            record.created_at = Timestamp::now();
+            record.created_at = created_at;
             record.agent = Some(agent.kind());
             record.phases = Some(self.phases);
             record.state = RecordedState::Ready;
@@ -287,7 +288,7 @@ impl<'a> Making<'a> {
             Arc::clone(self.generation),
             agent,
             (identity, proof.digest()),
-            self.phases,
+            (created_at, self.phases),
         ))
     }
 }

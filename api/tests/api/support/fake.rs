@@ -387,6 +387,10 @@ impl LiveClone for Machine {
         .boxed()
     }
 
+    fn leave(&self) -> BoxFuture<'_, String> {
+        self.life.wait().boxed()
+    }
+
     fn console(&self) -> io::Result<Vec<u8>> {
         Ok(b"[    0.000000] Linux\n".to_vec())
     }

@@ -56,6 +56,7 @@ impl Cache {
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
         let node = Node::new(mint, telemetry, settings);
+        node.memory.warn_of_targets(&plans);
         let templates = plans
             .into_iter()
             .map(|plan| Template::start(&node, plan))
@@ -250,7 +251,7 @@ impl Cache {
             .unwrap_or_else(|| (!default.is_zero()).then_some(default));
         let ttl = self.allowed(asked)?;
         template.can_be_cloned(request.on_empty)?;
-        template.can_be_this_large(request.vcpus, request.memory_mib)?;
+        template.can_be_this_large(request.vcpus, request.memory_mib, &self.0.node.memory)?;
         let devices = match request.devices {
             Some(order) => Some(self.held(template, order).await?),
             None => None,

@@ -61,6 +61,10 @@ fn event(name: &str) -> Event {
             damage: false,
             reason: "no".to_owned(),
         },
+        "no room" => Event::NoRoom {
+            clone,
+            reason: "1 + 1 > 1".to_owned(),
+        },
         "died" => Event::Died { clone },
         "answered" => Event::Answered { clone },
         "silent" => Event::Silent { clone },
@@ -114,7 +118,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 11] = [
+    let table: [(&str, [&str; 7]); 12] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -130,6 +134,10 @@ fn every_state_with_every_event() {
         ),
         (
             "failed",
+            ["gone", "ready", "ready", "leased", "gone", "gone", "gone"],
+        ),
+        (
+            "no room",
             ["gone", "ready", "ready", "leased", "gone", "gone", "gone"],
         ),
         (

@@ -42,6 +42,8 @@ pub(super) struct World {
     pub pings: BTreeSet<CloneKey>,
     pub ends: BTreeMap<CloneKey, EndReason>,
     pub notes: Vec<String>,
+    /// Since a refusal no launch may be tried before this.
+    pub no_launch_before: Duration,
     next_ticket: u64,
     next_epoch: u64,
 }
@@ -60,6 +62,7 @@ impl World {
             pings: BTreeSet::new(),
             ends: BTreeMap::new(),
             notes: Vec::new(),
+            no_launch_before: Duration::ZERO,
             next_ticket: 0,
             next_epoch: 0,
         }
@@ -84,6 +87,10 @@ impl World {
     fn carry_out(&mut self, effect: &Effect) {
         match effect {
             Effect::Launch { clone, epoch, .. } => {
+                assert!(
+                    self.now >= self.no_launch_before,
+                    "launched in the pause after a refusal"
+                );
                 assert_eq!(
                     self.clones.insert(*clone, Truth::Launching),
                     None,
@@ -131,6 +138,11 @@ impl World {
             Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
             Effect::Degraded { reason } => self.notes.push(format!("degraded: {reason}")),
             Effect::Recovered => self.notes.push("recovered".to_owned()),
+            Effect::OutOfRoom { reason } => self.notes.push(format!("out of room: {reason}")),
+            Effect::RoomAgain => {
+                self.no_launch_before = Duration::ZERO;
+                self.notes.push("room again".to_owned());
+            }
         }
     }
 
@@ -188,6 +200,22 @@ impl World {
             damage,
             reason: "no".to_owned(),
         });
+    }
+
+    /// There is no memory for it.
+    pub(super) fn launch_is_refused(&mut self, clone: CloneKey) {
+        self.clones.insert(clone, Truth::Gone);
+        self.no_launch_before = self.now + Duration::from_secs(1);
+        self.on(Event::NoRoom {
+            clone,
+            reason: "1 + 1 > 1".to_owned(),
+        });
+    }
+
+    /// Somebody gave memory back.
+    pub(super) fn room_is_freed(&mut self) {
+        self.no_launch_before = Duration::ZERO;
+        self.on(Event::RoomFreed);
     }
 
     /// The process of a clone is gone, if it has one.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
-use vmint_cache::{Cache, CacheSettings};
+use vmint_cache::{Cache, CacheSettings, MemoryBudget};
 
 use super::backend::{Backend, BackendError};
 use super::files;
 use super::listen::{ListenError, Listeners};
+use super::memory;
 use super::server::Server;
 use super::signals::Signals;
 use super::stop::{stop_gently, stop_quickly};
@@ -27,6 +28,9 @@ pub enum ServeError {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// The host does not say how much memory it has.
+    #[error("cannot find out how much memory there is: {0}")]
+    Memory(#[from] procfs::ProcError),
     /// The factory did not open.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -58,9 +62,10 @@ async fn serve_with(
     mut signals: Signals,
 ) -> Result<u8, ServeError> {
     let files = files::raise_limit();
+    let memory = memory::budget(config.memory_share)?;
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
-    let (service, cache, stopping, metrics) = assemble(&config, backend);
+    let (service, cache, stopping, metrics) = assemble(&config, backend, memory);
     let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     info!("listening on {urls}");
@@ -83,13 +88,18 @@ async fn serve_with(
     Ok(code)
 }
 
-fn assemble(config: &Config, backend: Backend) -> (Service, Cache, Stopping, Arc<Metrics>) {
+fn assemble(
+    config: &Config,
+    backend: Backend,
+    memory: MemoryBudget,
+) -> (Service, Cache, Stopping, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new(
         config.templates.iter().map(|plan| plan.spec.name.as_str()),
     ));
     let settings = CacheSettings {
         max_ttl: config.max_ttl,
         refill_at_once: backend.cpus,
+        memory: Some(memory),
     };
     let cache = Cache::start(
         backend.mint,

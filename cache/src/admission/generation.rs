@@ -13,7 +13,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    pub(super) fn new(
+    pub(super) fn hold(
         generation: Arc<dyn LiveGeneration>,
         memory: FilePermit,
     ) -> Arc<dyn LiveGeneration> {

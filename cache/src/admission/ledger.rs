@@ -109,7 +109,7 @@ impl Admission {
         };
         tell(crossing);
         let admission = self.clone();
-        Counted::new(generation, FilePermit { admission, key })
+        Counted::hold(generation, FilePermit { admission, key })
     }
 
     /// Room for what is plugged into a clone. It is the clone's until the clone is gone.
@@ -214,7 +214,7 @@ impl ClonePermit {
 impl BuildPermit {
     /// The build has made this: it keeps the room for its file, and the rest is free.
     pub(crate) fn built(self, generation: Arc<dyn LiveGeneration>) -> Arc<dyn LiveGeneration> {
-        Counted::new(generation, self.file)
+        Counted::hold(generation, self.file)
     }
 }
 

@@ -16,8 +16,8 @@ use super::ids::{CloneKey, Moment};
 use super::machine::Core;
 use super::roster::State;
 
-/// The pause after a refusal. Whoever gives memory back says so at once; this is for what falls by itself, as a guest's
-/// own use does.
+/// The pause after a refusal. Whoever gives memory back says so at once; this is for whatever nobody told. A try is a sum
+/// under a lock, so the pause needs neither to grow nor to be spread.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether there is memory for another clone.

@@ -56,7 +56,7 @@ impl Actor {
             Effect::OutOfRoom { reason } => {
                 warn!(reason, "there is no memory for another clone: it waits");
             }
-            Effect::RoomAgain => info!("there is memory for clones again, or no more are wanted"),
+            Effect::RoomAgain => info!("there is memory for all clones that are wanted"),
         }
     }
 

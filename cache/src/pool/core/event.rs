@@ -104,7 +104,7 @@ pub(crate) enum Effect {
     Recovered,
     /// Tell the operator that the host's memory is used up.
     OutOfRoom { reason: String },
-    /// Tell the operator that it is enough again.
+    /// Tell the operator that it was enough for all clones that are wanted.
     RoomAgain,
 }
 

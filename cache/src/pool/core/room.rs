@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
     short: Option<Short>,
+    /// Whether the operator was told, and not yet that it is over: a pool at the limit that makes one clone for each
+    /// that goes is short again and again.
+    is_told: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,12 +75,13 @@ impl Room {
             refused: clone,
             not_before: now.after(PAUSE),
         };
-        self.short.replace(short).is_none()
+        self.short = Some(short);
+        !std::mem::replace(&mut self.is_told, true)
     }
 
-    /// There was room for this clone. Returns whether that is news.
-    fn admitted(&mut self, clone: CloneKey) -> bool {
-        self.short.take_if(|short| short.refused < clone).is_some()
+    /// There was room for this clone.
+    pub(super) fn admitted(&mut self, clone: CloneKey) {
+        self.short.take_if(|short| short.refused < clone);
     }
 }
 
@@ -98,18 +102,11 @@ impl Core {
         }
     }
 
-    /// There was memory for a clone.
-    pub(super) fn had_room(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        if self.room.admitted(clone) {
-            effects.push(Effect::RoomAgain);
-        }
-    }
-
     /// A pool that would make none is not short of memory.
     pub(super) fn forget_shortage(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
         let wants_none = self.wanted(&tally) == 0 || tally.alive() >= self.limits.max;
-        if wants_none && tally.in_flight() == 0 && self.room.short.take().is_some() {
+        if wants_none && tally.in_flight() == 0 && std::mem::take(&mut self.room).is_told {
             effects.push(Effect::RoomAgain);
         }
     }

@@ -62,8 +62,13 @@ fn memory_that_is_freed_is_used_at_once() {
     world.room_is_freed();
     world.launch_succeeds(world.launching()[0]);
     assert_eq!(world.core.short_of_memory(), None);
-    assert_eq!(world.notes.last().map(String::as_str), Some("room again"));
     assert_eq!(world.launching().len(), 1, "the fifth is tried as well");
+    world.launch_is_refused(world.launching()[0]);
+    assert!(world.core.short_of_memory().is_some());
+    assert_eq!(world.notes.len(), 1, "it is the same shortage");
+    world.room_is_freed();
+    world.settle();
+    assert_eq!(world.notes.last().map(String::as_str), Some("room again"));
     // Without a shortage it changes nothing.
     let effects = world.on(Event::RoomFreed);
     assert!(effects.is_empty(), "{effects:?}");

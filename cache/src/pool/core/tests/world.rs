@@ -42,8 +42,9 @@ pub(super) struct World {
     pub pings: BTreeSet<CloneKey>,
     pub ends: BTreeMap<CloneKey, EndReason>,
     pub notes: Vec<String>,
-    /// Since a refusal no launch may be tried before this.
+    /// Since a refusal no launch may be tried before this, unless a later one succeeds or fails.
     pub no_launch_before: Duration,
+    refused_last: CloneKey,
     next_ticket: u64,
     next_epoch: u64,
 }
@@ -63,6 +64,7 @@ impl World {
             ends: BTreeMap::new(),
             notes: Vec::new(),
             no_launch_before: Duration::ZERO,
+            refused_last: CloneKey(0),
             next_ticket: 0,
             next_epoch: 0,
         }
@@ -185,7 +187,14 @@ impl World {
         epoch
     }
 
+    fn was_admitted(&mut self, clone: CloneKey) {
+        if clone > self.refused_last {
+            self.no_launch_before = Duration::ZERO;
+        }
+    }
+
     pub(super) fn launch_succeeds(&mut self, clone: CloneKey) {
+        self.was_admitted(clone);
         if self.clones.get(&clone) == Some(&Truth::Launching) {
             self.clones.insert(clone, Truth::Proved);
         }
@@ -193,6 +202,7 @@ impl World {
     }
 
     pub(super) fn launch_fails(&mut self, clone: CloneKey, damage: bool) {
+        self.was_admitted(clone);
         self.clones.insert(clone, Truth::Gone);
         self.on(Event::LaunchFailed {
             clone,
@@ -206,6 +216,7 @@ impl World {
     pub(super) fn launch_is_refused(&mut self, clone: CloneKey) {
         self.clones.insert(clone, Truth::Gone);
         self.no_launch_before = self.now + Duration::from_secs(1);
+        self.refused_last = clone;
         self.on(Event::NoRoom {
             clone,
             reason: "1 + 1 > 1".to_owned(),

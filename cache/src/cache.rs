@@ -67,6 +67,7 @@ impl Cache {
         telemetry: Arc<dyn Telemetry>,
     ) -> Self {
         let node = Node::new(mint, telemetry, settings);
+        node.memory.warn_of_targets(&plans);
         let mut start = |plan: TemplatePlan| {
             let is_its = |clone: &mut AdoptedClone| clone.template == plan.spec.name;
             let adopted = adopted.extract_if(.., is_its).collect();
@@ -264,7 +265,7 @@ impl Cache {
             .unwrap_or_else(|| (!default.is_zero()).then_some(default));
         let ttl = self.allowed(asked)?;
         template.can_be_cloned(request.on_empty)?;
-        template.can_be_this_large(request.vcpus, request.memory_mib)?;
+        template.can_be_this_large(request.vcpus, request.memory_mib, &self.0.node.memory)?;
         let devices = match request.devices {
             Some(order) => Some(self.held(template, order).await?),
             None => None,

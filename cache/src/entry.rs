@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{Instrument, info_span};
 use vmint_factory::MachineType;
 
+use crate::admission::Admission;
 use crate::error::CheckoutError;
 use crate::mint::AdoptedClone;
 use crate::node::Node;
@@ -67,11 +68,17 @@ impl Template {
         &self,
         vcpus: Option<u32>,
         memory_mib: Option<u64>,
+        memory: &Admission,
     ) -> Result<(), CheckoutError> {
         if (vcpus.is_some() || memory_mib.is_some())
             && let Some(current) = self.status.snapshot().current
         {
-            current.facts().sizes.fit(vcpus, memory_mib)?;
+            let sizes = current.facts().sizes;
+            let plugged_mib = sizes.fit(vcpus, memory_mib)?.memory_mib - sizes.least.memory_mib;
+            if plugged_mib > 0 {
+                let fits = memory.may_ever_grow(self.status.name(), plugged_mib);
+                fits.map_err(CheckoutError::NeverRoom)?;
+            }
         }
         Ok(())
     }

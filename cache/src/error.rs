@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use vmint_factory::{ExecError, FileError, SizeError};
 
+use crate::admission::NoRoom;
 use crate::devices::DevicesError;
 
 /// An error of a lower layer, carried whole.
@@ -72,6 +73,17 @@ pub enum CheckoutError {
     /// No clone of the template can be of the size asked for.
     #[error(transparent)]
     Size(#[from] SizeError),
+    /// The host's memory has no room at present for what would be plugged in.
+    #[error("no room for a sandbox of this size at present: {sum}")]
+    NoRoom {
+        /// What does not fit.
+        sum: NoRoom,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The host's memory can never have room for what would be plugged in.
+    #[error("no room for a sandbox of this size, whatever else ends: {0}")]
+    NeverRoom(NoRoom),
     /// The clone could not be made fit for this request, and neither could one more.
     #[error("{what}")]
     Guest {
@@ -89,13 +101,15 @@ impl CheckoutError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownTemplate { .. } => "unknown_template",
-            Self::PoolEmpty { .. } => "pool_empty",
+            Self::PoolEmpty { .. } | Self::NoRoom { .. } => "pool_empty",
             Self::QueueFull { .. } => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
             Self::Devices(error) => error.code(),
             Self::KeyReused => "conflict",
-            Self::Ttl(_) | Self::Size(_) | Self::Refused { .. } => "not_possible",
+            Self::Ttl(_) | Self::Size(_) | Self::NeverRoom(_) | Self::Refused { .. } => {
+                "not_possible"
+            }
             Self::Guest { .. } => "guest_error",
         }
     }
@@ -222,6 +236,9 @@ pub enum ResizeError {
         /// The limit.
         limit: u32,
     },
+    /// So many warm clones do not fit into the host's memory.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The service stops.
     #[error("the service is stopping")]
     ShuttingDown,

@@ -10,10 +10,11 @@
 //!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
 //!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
 //!  events.rs     what happens, for followers           node.rs      what all of them share
-//!  devices/      who has which disk and tap
+//!  devices/      who has which disk and tap            admission/   who has how much of the host's memory
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
+mod admission;
 mod backoff;
 mod cache;
 mod command;
@@ -41,6 +42,7 @@ mod template;
 mod uniqueness;
 mod view;
 
+pub use admission::{MemoryBudget, NoRoom};
 pub use cache::{Cache, CheckedOut};
 pub use console::FollowedConsole;
 pub use devices::{Conflict, DevicesError};
@@ -60,8 +62,8 @@ pub use spec::{CacheSettings, Leased, MAX_CLONES, PoolSpec, Standby, TemplatePla
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
-    BuildState, BuildView, CloneState, CloneView, GenerationView, PoolView, Readiness, SandboxView,
-    Source, TemplateMemory, TemplateState, TemplateView,
+    BuildState, BuildView, CloneState, CloneView, GenerationView, MemoryLevel, PoolView, Readiness,
+    SandboxView, Source, TemplateMemory, TemplateState, TemplateView,
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::admission::Admission;
 use crate::devices::Book;
 use crate::events::Events;
 use crate::gate::Gate;
@@ -42,6 +43,8 @@ pub(crate) struct Node {
     pub repeats: Repeats,
     /// What living clones have said of themselves.
     pub uniqueness: Uniqueness,
+    /// Who has how much of the host's memory.
+    pub memory: Admission,
     /// What happens.
     pub events: Events,
     /// Builds end, and no more begin.
@@ -57,7 +60,7 @@ impl Node {
         telemetry: Arc<dyn Telemetry>,
         settings: CacheSettings,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let node = Arc::new(Self {
             mint,
             telemetry,
             settings,
@@ -68,11 +71,17 @@ impl Node {
             devices: Arc::default(),
             repeats: Repeats::default(),
             uniqueness: Uniqueness::default(),
+            memory: Admission::new(settings.memory),
             events: Events::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        });
+        if settings.memory.is_some() {
+            let stopping = node.stopping.clone();
+            node.spawn(node.memory.clone().keep_measured(stopping));
+        }
+        node
     }
 
     /// Runs a task that the stop waits for, in the caller's span. It is dropped when the stop can wait no longer.

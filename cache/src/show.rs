@@ -7,7 +7,9 @@ use vmint_factory::Phase;
 use crate::cache::Cache;
 use crate::entry::Template;
 use crate::mint::{GenerationFacts, LiveGeneration};
-use crate::view::{BuildView, GenerationView, PoolView, SandboxView, TemplateMemory, TemplateView};
+use crate::view::{
+    BuildView, GenerationView, MemoryLevel, PoolView, SandboxView, TemplateMemory, TemplateView,
+};
 
 impl Cache {
     /// All templates, in the order of the configuration.
@@ -65,6 +67,12 @@ impl Cache {
     #[must_use]
     pub fn memory(&self) -> Vec<TemplateMemory> {
         self.all().iter().map(Template::memory).collect()
+    }
+
+    /// The memory of the whole node, as it is admitted.
+    #[must_use]
+    pub fn memory_level(&self) -> MemoryLevel {
+        self.node().memory.level()
     }
 }
 

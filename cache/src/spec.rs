@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use vmint_factory::{Argv, TemplateSpec};
 
+use crate::admission::MemoryBudget;
+
 /// Most clones that a pool may be resized to. Far above what one machine can hold; it keeps a mistyped number from
 /// filling the memory of the host.
 pub const MAX_CLONES: u32 = 10_000;
@@ -63,4 +65,6 @@ pub struct CacheSettings {
     pub max_ttl: Option<Duration>,
     /// Clones made at the same time on the whole node: as many as there are cores. More would only slow each other.
     pub refill_at_once: usize,
+    /// Memory of the host that all virtual machines together may have; `None` sets no limit, and nothing is measured.
+    pub memory: Option<MemoryBudget>,
 }

@@ -267,6 +267,15 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
+/// What all virtual machines together were admitted to of the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLevel {
+    /// The most that may be admitted, bytes; `None` when there is no limit.
+    pub budget_bytes: Option<u64>,
+    /// What is admitted, bytes.
+    pub admitted_bytes: u64,
+}
+
 /// Memory of one template and its clones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateMemory {

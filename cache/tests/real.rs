@@ -78,6 +78,7 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
     let settings = CacheSettings {
         max_ttl: None,
         refill_at_once: 2,
+        memory: None,
     };
     Cache::start(
         Arc::new(factory.clone()),

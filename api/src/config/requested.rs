@@ -31,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) qemu_user: String,
     pub(crate) accel: String,
     pub(crate) max_ttl: String,
+    pub(crate) memory_share: f64,
 }
 
 /// `[templates.NAME]`

@@ -18,6 +18,8 @@ pub struct Config {
     pub host: HostSettings,
     /// Longest lease; `None` = no limit.
     pub max_ttl: Option<Duration>,
+    /// Share of the host's memory that all virtual machines together may have: above 0, at most 1.
+    pub memory_share: f64,
     /// The templates and their pools, at least one.
     pub templates: Vec<TemplatePlan>,
 }

@@ -46,9 +46,10 @@ impl From<Failure> for Problem {
                 problem(Code::UnknownSandbox)
             }
 
-            Failure::Checkout(CheckoutError::PoolEmpty { retry_after, .. }) => {
-                problem(Code::PoolEmpty).retry_after(*retry_after)
-            }
+            Failure::Checkout(
+                CheckoutError::PoolEmpty { retry_after, .. }
+                | CheckoutError::NoRoom { retry_after, .. },
+            ) => problem(Code::PoolEmpty).retry_after(*retry_after),
             Failure::Checkout(CheckoutError::QueueFull { retry_after, .. }) => {
                 problem(Code::QueueFull).retry_after(*retry_after)
             }
@@ -67,12 +68,17 @@ impl From<Failure> for Problem {
             )) => problem(Code::NotPossible),
 
             Failure::Checkout(
-                CheckoutError::Ttl(_) | CheckoutError::Size(_) | CheckoutError::Refused { .. },
+                CheckoutError::Ttl(_)
+                | CheckoutError::Size(_)
+                | CheckoutError::NeverRoom(_)
+                | CheckoutError::Refused { .. },
             )
             | Failure::Renew(RenewError::Ttl(_))
-            | Failure::Resize(ResizeError::TargetAboveMax { .. } | ResizeError::TooMany { .. }) => {
-                problem(Code::NotPossible)
-            }
+            | Failure::Resize(
+                ResizeError::TargetAboveMax { .. }
+                | ResizeError::TooMany { .. }
+                | ResizeError::NoRoom(_),
+            ) => problem(Code::NotPossible),
             Failure::Rebuild(RebuildError::AlreadyRunning { .. })
             | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
 

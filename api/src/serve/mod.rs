@@ -16,6 +16,7 @@ mod connection;
 mod door;
 mod files;
 mod listen;
+mod memory;
 mod patience;
 mod server;
 mod signals;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
-use vmint_cache::{AdoptedClone, Cache, CacheSettings, Leased};
+use vmint_cache::{AdoptedClone, Cache, CacheSettings, Leased, MemoryBudget};
 
 use super::backend::{Backend, BackendError};
 use super::files;
 use super::listen::{ListenError, Listeners};
+use super::memory;
 use super::server::Server;
 use super::signals::Signals;
 use super::stop::{stop_gently, stop_quickly};
@@ -27,6 +28,9 @@ pub enum ServeError {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// The host does not say how much memory it has.
+    #[error("cannot find out how much memory there is: {0}")]
+    Memory(#[from] procfs::ProcError),
     /// The factory did not open.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -59,12 +63,13 @@ async fn serve_with(
     leased: Leased,
 ) -> Result<u8, ServeError> {
     let files = files::raise_limit();
+    let memory = memory::budget(config.memory_share)?;
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
     let guardian = Arc::clone(&backend.guardian);
     // What is taken up has no other owner: from here on nothing fails, and a stop waits until it can be left again.
     let adopted = adopt(&config, &backend).await;
-    let (service, cache, stopping, metrics) = assemble(&config, backend, adopted);
+    let (service, cache, stopping, metrics) = assemble(&config, backend, adopted, memory);
     let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     info!("listening on {urls}");
@@ -99,6 +104,7 @@ fn assemble(
     config: &Config,
     backend: Backend,
     adopted: Vec<AdoptedClone>,
+    memory: MemoryBudget,
 ) -> (Service, Cache, Stopping, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new(
         config.templates.iter().map(|plan| plan.spec.name.as_str()),
@@ -106,6 +112,7 @@ fn assemble(
     let settings = CacheSettings {
         max_ttl: config.max_ttl,
         refill_at_once: backend.cpus,
+        memory: Some(memory),
     };
     let cache = Cache::start_with(
         adopted,

@@ -4,7 +4,7 @@
 
 use metrics::{describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use vmint_cache::{CloneState, PoolView, TemplateMemory, TemplateView};
+use vmint_cache::{CloneState, MemoryLevel, PoolView, TemplateMemory, TemplateView};
 
 use super::names;
 
@@ -14,6 +14,7 @@ pub fn render_levels(
     pools: &[PoolView],
     templates: &[TemplateView],
     memory: &[TemplateMemory],
+    node: MemoryLevel,
 ) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
@@ -24,6 +25,7 @@ pub fn render_levels(
         pools.iter().for_each(set_pool);
         templates.iter().for_each(set_template);
         memory.iter().for_each(set_memory);
+        set_node(node);
         let process = metrics_process::Collector::default();
         process.describe();
         process.collect();
@@ -75,6 +77,14 @@ fn set_memory(memory: &TemplateMemory) {
     gauge!(names::CLONE_PRIVATE, "template" => template()).set(memory.clone_private_bytes as f64);
 }
 
+/// A node without a limit has no series for one.
+fn set_node(memory: MemoryLevel) {
+    if let Some(budget) = memory.budget_bytes {
+        gauge!(names::MEMORY_BUDGET).set(budget as f64);
+    }
+    gauge!(names::MEMORY_ADMITTED).set(memory.admitted_bytes as f64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +105,11 @@ mod tests {
             degraded: None,
             clones: Vec::new(),
         };
-        let text = render_levels(&[pool], &[], &[]);
+        let node = MemoryLevel {
+            budget_bytes: Some(3 << 30),
+            admitted_bytes: 1 << 30,
+        };
+        let text = render_levels(&[pool], &[], &[], node);
         for (state, count) in [
             ("launching", 0),
             ("ready", 1),
@@ -105,6 +119,14 @@ mod tests {
             let line = format!(r#"vmint_pool_vms{{template="default",state="{state}"}} {count}"#);
             assert!(text.contains(&line), "{line} is missing in:\n{text}");
         }
+        assert!(
+            text.contains("vmint_memory_budget_bytes 3221225472"),
+            "{text}"
+        );
+        assert!(
+            text.contains("vmint_memory_admitted_bytes 1073741824"),
+            "{text}"
+        );
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
         assert!(text.contains(r#"vmint_build_info{version=""#), "{text}");
     }

@@ -15,6 +15,8 @@ pub(super) const TEMPLATE_BUILT: &str = "vmint_template_built_timestamp_seconds"
 pub(super) const TEMPLATE_STALE: &str = "vmint_template_stale";
 pub(super) const TEMPLATE_MEMORY: &str = "vmint_template_memory_bytes";
 pub(super) const CLONE_PRIVATE: &str = "vmint_clone_private_bytes";
+pub(super) const MEMORY_BUDGET: &str = "vmint_memory_budget_bytes";
+pub(super) const MEMORY_ADMITTED: &str = "vmint_memory_admitted_bytes";
 pub(super) const BUILD_INFO: &str = "vmint_build_info";
 
 /// Upper ends of the buckets, seconds: from a checkout out of a filled pool (50 µs) to a cold boot under emulation.
@@ -54,7 +56,7 @@ pub(super) const COUNTERS: [(&str, &str); 2] = [
     ),
 ];
 
-pub(super) const GAUGES: [(&str, &str); 9] = [
+pub(super) const GAUGES: [(&str, &str); 11] = [
     (POOL_VMS, "Living clones of a pool, by state."),
     (POOL_TARGET, "Warm clones that a pool keeps."),
     (POOL_WAITERS, "Checkouts that wait for a clone."),
@@ -77,6 +79,14 @@ pub(super) const GAUGES: [(&str, &str); 9] = [
     (
         CLONE_PRIVATE,
         "Memory that the clones of a template have for themselves: the sum of their anonymous pages.",
+    ),
+    (
+        MEMORY_BUDGET,
+        "Memory of the host that all virtual machines together may have.",
+    ),
+    (
+        MEMORY_ADMITTED,
+        "Memory that all virtual machines together count for, what builds and launches will need included.",
     ),
     (BUILD_INFO, "The version of the program; always 1."),
 ];

@@ -8,6 +8,7 @@ mod exec;
 mod files;
 mod follow;
 mod listeners;
+mod memory;
 mod metrics;
 mod openapi;
 mod program;

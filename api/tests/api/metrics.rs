@@ -87,6 +87,7 @@ async fn a_scrape_has_every_metric_of_the_contract_and_passes_promtool() {
         r#"vmint_template_stale{template="default"} 0"#,
         r#"vmint_template_memory_bytes{template="default"}"#,
         r#"vmint_clone_private_bytes{template="default"}"#,
+        "vmint_memory_admitted_bytes",
         r#"vmint_build_info{version=""#,
         "process_resident_memory_bytes",
         "process_cpu_seconds_total",

@@ -84,12 +84,14 @@ impl Actor {
 
     /// Works until everything has ended after a stop.
     pub(super) async fn run(mut self) {
+        let mut freed = self.node.memory.freed();
         while !self.is_finished() {
             let wake = lock(&self.ledger).next_wake();
             tokio::select! {
                 // None cannot be: the actor holds a sender itself.
                 message = self.inbox.recv() => message.into_iter().for_each(|message| self.take(message)),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.happened(Event::Tick),
+                Ok(()) = freed.changed() => self.room_freed(),
             }
         }
         lock(&self.ledger).forget_generations();
@@ -97,6 +99,14 @@ impl Actor {
 
     fn is_finished(&self) -> bool {
         lock(&self.ledger).core.is_finished()
+    }
+
+    /// Memory is given back with every clone of the node that ends: only a pool that waits for it needs to know.
+    fn room_freed(&mut self) {
+        let waits = lock(&self.ledger).core.short_of_memory().is_some();
+        if waits {
+            self.happened(Event::RoomFreed);
+        }
     }
 
     fn take(&mut self, message: Message) {
@@ -139,6 +149,7 @@ impl Actor {
             entry.vm = Some(Arc::clone(&vm));
             entry.unique = Some(unique);
         }
+        self.node.memory.measure(&vm);
         self.node
             .spawn(tasks::watch(clone, vm, self.outbox.clone()));
         self.happened(Event::Launched { clone });

@@ -64,7 +64,16 @@ impl Actor {
             lease,
             ..
         } = adopted;
-        let generation_id = generation.facts().id.clone();
+        let (template, memory) = (self.pool.template(), &self.node.memory);
+        let generation = memory.found(template, generation);
+        let facts = generation.facts();
+        let generation_id = facts.id.clone();
+        let size = lease.as_ref().map(|lease| lease.facts.size.memory_mib);
+        let plugged_mib = size.map_or(0, |mib| mib.saturating_sub(facts.sizes.least.memory_mib));
+        let permit = memory.adopted(template, &vm, plugged_mib);
+        if lease.is_some() {
+            permit.lent();
+        }
         let clone = {
             let mut ledger = lock(&self.ledger);
             let epoch = ledger.add_generation(generation);
@@ -76,6 +85,7 @@ impl Actor {
             let entry = Entry {
                 id: vm.facts().id,
                 epoch,
+                memory: permit,
                 vm: Some(Arc::clone(&vm)),
                 unique,
                 sandbox: None,

@@ -23,7 +23,7 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{AttachError, BindError, Binding, RequestKey, Size};
+use vmint_factory::{AttachError, BindError, Binding, RequestKey, Size, VmId};
 
 use crate::devices::{DevicesError, Held};
 use crate::error::{BoxError, CheckoutError};
@@ -198,6 +198,10 @@ impl Pool {
         let sizes = grant.generation().sizes;
         let wanted = sizes.fit(order.vcpus, order.memory_mib);
         let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
+        let plugged_mib = size.memory_mib - sizes.least.memory_mib;
+        if plugged_mib > 0 {
+            self.has_memory_for(&vm.facts().id, plugged_mib)?;
+        }
         if self.spec().standby == Standby::Paused {
             touch(grant)?;
             within(vm.resume())
@@ -222,6 +226,15 @@ impl Pool {
             self.attach(grant, devices).await?;
         }
         record(grant, order, size, begun)
+    }
+
+    /// Takes the memory for what will be plugged into a clone. One that is refused it is as it was.
+    fn has_memory_for(&self, id: &VmId, plugged_mib: u64) -> Result<(), Unfit> {
+        let admitted = self.node().memory.grow(id, plugged_mib);
+        admitted.map_err(|sum| {
+            let retry_after = RETRY_AFTER;
+            Unfit::Refused(CheckoutError::NoRoom { sum, retry_after })
+        })
     }
 
     /// Plugs devices. A clone that could not be given them is gone before another is: they belong to one at a time.

@@ -13,6 +13,7 @@ use super::grant::Grant;
 use super::ledger::Entry;
 use super::message::{LeaseTimes, Refused};
 use super::tasks::{self, Launch};
+use crate::admission::ClonePermit;
 use crate::events::Happening;
 use crate::mint::{LaunchOrder, LiveGeneration};
 use crate::sandbox::Sandbox;
@@ -53,13 +54,25 @@ impl Actor {
                 error!(reason, "the pool is degraded: clones cannot be made")
             }
             Effect::Recovered => info!("the pool has recovered: clones are made again"),
+            Effect::OutOfRoom { reason } => {
+                warn!(reason, "there is no memory for another clone: it waits");
+            }
+            Effect::RoomAgain => info!("there is memory for all clones that are wanted"),
         }
     }
 
     fn launch(&mut self, clone: CloneKey, epoch: Epoch, urgent: bool) {
         let id = VmId::random();
+        let memory = match self.node.memory.clone_of(self.pool.template(), &id) {
+            Ok(memory) => memory,
+            Err(sum) => {
+                let reason = sum.to_string();
+                self.outbox.post(Event::NoRoom { clone, reason });
+                return;
+            }
+        };
         let abandoned = CancellationToken::new();
-        let Some(generation) = self.enter(clone, epoch, id.clone()) else {
+        let Some(generation) = self.enter(clone, epoch, (id.clone(), memory)) else {
             // It cannot be: the ledger keeps the current one. But a launch without an answer would count for ever.
             let (phase, reason) = (Phase::Spawn, "its generation is gone".to_owned());
             self.outbox.post(Event::LaunchFailed {
@@ -92,7 +105,12 @@ impl Actor {
         ));
     }
 
-    fn enter(&self, clone: CloneKey, epoch: Epoch, id: VmId) -> Option<Arc<dyn LiveGeneration>> {
+    fn enter(
+        &self,
+        clone: CloneKey,
+        epoch: Epoch,
+        (id, memory): (VmId, ClonePermit),
+    ) -> Option<Arc<dyn LiveGeneration>> {
         let mut ledger = lock(&self.ledger);
         ledger.entries.insert(
             clone,
@@ -101,6 +119,7 @@ impl Actor {
                 epoch,
                 vm: None,
                 unique: None,
+                memory,
                 sandbox: None,
             },
         );
@@ -135,6 +154,7 @@ impl Actor {
         let entry = ledger.entries.get_mut(&clone)?;
         let sandbox = Sandbox::new(clone, Arc::clone(entry.vm.as_ref()?));
         entry.sandbox = Some(Arc::clone(&sandbox));
+        entry.memory.lent();
         let epoch = entry.epoch;
         Some((sandbox, Arc::clone(ledger.generation(epoch)?)))
     }

@@ -143,6 +143,10 @@ impl Pool {
                 limit: MAX_CLONES,
             });
         }
+        let before = lock(&self.0.ledger).core.limits().target;
+        if let Some(target) = change.target.filter(|target| size(*target) > before) {
+            self.node().memory.may_keep(self.template(), target)?;
+        }
         let (reply, done) = oneshot::channel();
         let message = Message::Resize {
             target: change.target,

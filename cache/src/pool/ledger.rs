@@ -9,6 +9,7 @@ use vmint_factory::VmId;
 
 use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, State};
 use super::message::Refused;
+use crate::admission::ClonePermit;
 use crate::mint::{LiveClone, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::uniqueness::Unique;
@@ -22,6 +23,8 @@ pub(super) struct Entry {
     pub vm: Option<Arc<dyn LiveClone>>,
     /// Its marks, from when it was made until it is gone.
     pub unique: Option<Unique>,
+    /// Its right to memory, from before its launch until it is gone.
+    pub memory: ClonePermit,
     /// While it is leased.
     pub sandbox: Option<Arc<Sandbox>>,
 }
@@ -172,6 +175,8 @@ impl Ledger {
                 tally.in_flight(),
                 tally.releasing
             )
+        } else if let Some(sum) = self.core.short_of_memory() {
+            sum.to_owned()
         } else {
             format!(
                 "{} clones are being made, {} checkouts wait",
@@ -202,7 +207,10 @@ impl Ledger {
             waiters: core.waiters(),
             hits,
             misses,
-            degraded: core.degraded().map(str::to_owned),
+            degraded: core
+                .degraded()
+                .or(core.short_of_memory())
+                .map(str::to_owned),
             clones: self.clone_views(),
         }
     }

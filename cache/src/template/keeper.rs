@@ -80,7 +80,8 @@ impl Keeper {
         match self.node.mint.find(&self.spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
-                self.take(generation).await;
+                let memory = &self.node.memory;
+                self.take(memory.found(&self.spec.name, generation)).await;
             }
             Ok(FoundGeneration::Stale { generation, fields }) => {
                 let differences: Vec<String> = fields
@@ -118,7 +119,14 @@ impl Keeper {
             info!(step = step.as_str(), "the build goes on");
             progress.enter(step);
         });
-        match node.mint.build(&self.spec, report).await {
+        let made = match node.memory.build(&self.spec.name, self.spec.memory_mib) {
+            Ok(memory) => {
+                let made = node.mint.build(&self.spec, report).await;
+                made.map(|generation| memory.built(generation))
+            }
+            Err(sum) => Err(sum.into()),
+        };
+        match made {
             Ok(generation) => self.built(build, generation, begun.elapsed()).await,
             Err(error) => self.failed(build, &error, begun.elapsed()),
         }

@@ -61,7 +61,7 @@ async fn a_killed_service_loses_no_sandbox_and_no_ready_clone() {
     };
     let leased = lease.commit();
     bench.is_full().await;
-    let before = ids(&bench);
+    let (before, memory) = (ids(&bench), bench.cache.memory_level());
 
     let bench = killed(bench, pool_spec()).await;
     let found = bench
@@ -74,6 +74,11 @@ async fn a_killed_service_loses_no_sandbox_and_no_ready_clone() {
     bench
         .until("it is ready", |bench| bench.cache.readiness().ready)
         .await;
+    assert_eq!(
+        bench.cache.memory_level(),
+        memory,
+        "a file that many hold is there once"
+    );
 
     // Its key, its lease, its commands, its end.
     let CheckedOut::Again(again) = bench.cache.checkout_once(named("k")).await.unwrap() else {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Cache, CacheSettings, CheckoutRequest, Leased, OnEmpty, PoolSpec, PoolView, Source, Standby,
-    StartPath, Telemetry, TemplatePlan,
+    Cache, CacheSettings, CheckoutRequest, Leased, MemoryBudget, OnEmpty, PoolSpec, PoolView,
+    Source, Standby, StartPath, Telemetry, TemplatePlan,
 };
 use vmint_factory::{Phase, Phases, TemplateSpec};
 
@@ -106,12 +106,22 @@ pub(crate) fn request_with(on_empty: OnEmpty) -> CheckoutRequest {
 }
 
 impl Bench {
-    /// A cache of these templates, just started.
+    /// A cache of these templates, just started, on a host without limits.
     pub(crate) fn of(factory: &Arc<FakeFactory>, plans: Vec<TemplatePlan>) -> Self {
+        Self::with_memory(factory, plans, None)
+    }
+
+    /// The same with so much memory.
+    pub(crate) fn with_memory(
+        factory: &Arc<FakeFactory>,
+        plans: Vec<TemplatePlan>,
+        memory: Option<MemoryBudget>,
+    ) -> Self {
         let heard = Arc::new(Heard::default());
         let settings = CacheSettings {
             max_ttl: Some(3600 * SECOND),
             refill_at_once: 2,
+            memory,
         };
         let mint = Arc::new(Shared::new(factory));
         let adopted = factory.adopted();
@@ -159,6 +169,15 @@ impl Bench {
             pool.ready == pool.target as usize && pool.launching + pool.releasing == 0
         })
         .await;
+    }
+
+    /// Waits until so many are leased, nobody waits, and the pool is full.
+    pub(crate) async fn all_but(&self, leased: usize) {
+        self.until("the others are back", |bench| {
+            bench.pool().leased == leased && bench.pool().waiters == 0
+        })
+        .await;
+        self.is_full().await;
     }
 
     /// Waits until nobody has or wants a sandbox and the pool is full: soon, not when the leases end.

@@ -358,6 +358,6 @@ async fn the_view_of_a_pool_shows_every_clone() {
             .iter()
             .all(|clone| clone.generation == bench.cache.template("default").unwrap().current)
     );
-    assert_eq!(bench.cache.memory()[0].clone_private_bytes, 2000);
+    assert_eq!(bench.cache.memory()[0].clone_private_bytes, 64 << 20);
     bench.stops_clean().await;
 }

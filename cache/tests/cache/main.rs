@@ -16,6 +16,7 @@ mod events;
 mod fake;
 mod faults;
 mod lease;
+mod memory;
 mod repeats;
 mod size;
 mod stop;

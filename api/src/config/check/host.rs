@@ -16,6 +16,8 @@ pub(super) const SOCKET_PATH_MAX_BYTES: usize = 107;
 const VM_SOCKET_TAIL: &str = "/vm/xxxxxxxxxxxx/console.sock";
 /// Longest lease where the file has a mistake in it.
 const FALLBACK_MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Share of the memory where the file has a mistake in it.
+const FALLBACK_MEMORY_SHARE: f64 = 0.8;
 
 pub(super) fn check(
     host: &Host,
@@ -53,6 +55,16 @@ pub(super) fn check(
     };
     let max_ttl = section.duration("max_ttl", &host.max_ttl, FALLBACK_MAX_TTL);
     (settings, (!max_ttl.is_zero()).then_some(max_ttl))
+}
+
+/// The share of the host's memory for virtual machines: of nothing nothing could be made.
+pub(super) fn memory_share(share: f64, problems: &mut Problems) -> f64 {
+    if share > 0.0 && share <= 1.0 {
+        return share;
+    }
+    let mend = "use a fraction above 0 and up to 1.0, such as 0.8";
+    problems.add("host.memory_share", share, "is no share", mend);
+    FALLBACK_MEMORY_SHARE
 }
 
 /// The run directory, short enough for the sockets in it.

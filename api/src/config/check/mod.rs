@@ -20,6 +20,7 @@ use super::validated::Config;
 /// Checks the whole configuration.
 pub(crate) fn check(requested: &Requested, places: &Places, problems: &mut Problems) -> Config {
     let (host, max_ttl) = host::check(&requested.host, places, problems);
+    let memory_share = host::memory_share(requested.host.memory_share, problems);
     let server = server::check(&requested.server, &host.run_dir, problems);
     if requested.templates.is_empty() {
         let mend = "remove the empty [templates], or describe one: [templates.default]";
@@ -34,6 +35,7 @@ pub(crate) fn check(requested: &Requested, places: &Places, problems: &mut Probl
         server,
         host,
         max_ttl,
+        memory_share,
         templates,
     }
 }

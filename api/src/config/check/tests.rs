@@ -61,6 +61,7 @@ fn the_default_file_has_no_mistakes_and_stands_for_no_file() {
     assert_eq!(config.host.template_path, Path::new("/dev/shm/vmint-1000"));
     assert_eq!(config.host.qemu_user, None);
     assert_eq!(config.max_ttl, Some(Duration::from_secs(24 * 3600)));
+    assert!((config.memory_share - 0.8).abs() < 1e-9);
     let [plan] = config.templates.as_slice() else {
         panic!("one template")
     };
@@ -346,6 +347,27 @@ fn listening_beyond_this_host_is_refused_in_every_notation() {
         host.examine("[server]\nlisten = \"\"").config.server.listen,
         None
     );
+}
+
+#[test]
+fn a_share_of_the_memory_is_above_nothing_and_at_most_all() {
+    let host = Host::new();
+    let text = |share: &str| format!("[host]\nmemory_share = {share}");
+    for good in ["1.0", "0.5", "1e-3"] {
+        let examined = host.examine(&text(good));
+        assert!(examined.problems.is_empty(), "{}", examined.problems);
+        assert!(show_effective(&examined).contains("memory_share = "));
+    }
+    for bad in ["0.0", "-0.5", "1.01", "nan", "inf"] {
+        let problems = host.problems(&text(bad));
+        assert!(problems.contains("is no share"), "{bad}: {problems}");
+    }
+    insta::assert_snapshot!(host.problems(&text("80.0")), @r"
+    1 problem in the configuration
+      host.memory_share = 80.0: is no share
+        mend: use a fraction above 0 and up to 1.0, such as 0.8
+    ");
+    assert!(host.problems(&text("1")).contains("0.8"), "a whole number");
 }
 
 #[test]

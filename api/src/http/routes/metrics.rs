@@ -22,7 +22,8 @@ pub(in crate::http) async fn metrics(State(service): State<Service>) -> Result<R
     // Memory is read from /proc, a file for each clone.
     let text = spawn_blocking(move || {
         let cache = service.cache();
-        let levels = render_levels(&cache.pools(), &cache.templates(), &cache.memory());
+        let (pools, templates) = (cache.pools(), cache.templates());
+        let levels = render_levels(&pools, &templates, &cache.memory(), cache.memory_level());
         service.metrics().render() + &levels
     })
     .await

@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use vmint_api::config::{Places, examine_text};
 use vmint_api::http::{Origin, Service, Stopping, router};
 use vmint_api::telemetry::Metrics;
-use vmint_cache::{Cache, CacheSettings, Caller, TemplatePlan};
+use vmint_cache::{Cache, CacheSettings, Caller, MemoryBudget, TemplatePlan};
 
 use super::{FakeFactory, Reply};
 
@@ -53,12 +53,22 @@ impl Harness {
 
     /// A service with these templates; not ready yet.
     pub(crate) fn start_with(factory: Arc<FakeFactory>, plans: Vec<TemplatePlan>) -> Self {
+        Self::start_within(factory, plans, None)
+    }
+
+    /// The same on a host with so much memory.
+    pub(crate) fn start_within(
+        factory: Arc<FakeFactory>,
+        plans: Vec<TemplatePlan>,
+        memory: Option<MemoryBudget>,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new(
             plans.iter().map(|plan| plan.spec.name.as_str()),
         ));
         let settings = CacheSettings {
             max_ttl: Some(Duration::from_secs(24 * 3600)),
             refill_at_once: 4,
+            memory,
         };
         let cache = Cache::start(factory.mint(), plans.clone(), settings, metrics.clone());
         let stopping = Stopping::new();

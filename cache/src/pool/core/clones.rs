@@ -16,6 +16,7 @@ const AGE_STAGGER: f64 = 0.2;
 
 impl Core {
     pub(super) fn launched(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
+        self.room.admitted(clone);
         let Some(slot) = self.roster.get(clone) else {
             return;
         };
@@ -67,6 +68,7 @@ impl Core {
         reason: &str,
         effects: &mut Vec<Effect>,
     ) {
+        self.room.admitted(clone);
         let Some(slot) = self.roster.get(clone) else {
             return;
         };

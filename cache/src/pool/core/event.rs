@@ -40,6 +40,10 @@ pub(crate) enum Event {
         damage: bool,
         reason: String,
     },
+    /// There is no memory for a clone that was to be made, and nothing of it was begun.
+    NoRoom { clone: CloneKey, reason: String },
+    /// There may be more memory than at the last `NoRoom`.
+    RoomFreed,
     /// The process of a clone is gone by itself.
     Died { clone: CloneKey },
     /// The guest of a clone answered a ping.
@@ -72,7 +76,7 @@ pub(crate) enum Event {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Make a clone; answered by `Launched` or `LaunchFailed`. `urgent`: somebody waits for it.
+    /// Make a clone; answered by `Launched`, `LaunchFailed` or `NoRoom`. `urgent`: somebody waits for it.
     Launch {
         clone: CloneKey,
         epoch: Epoch,
@@ -100,6 +104,10 @@ pub(crate) enum Effect {
     Degraded { reason: String },
     /// Tell the operator that they can be made again.
     Recovered,
+    /// Tell the operator that the host's memory is used up.
+    OutOfRoom { reason: String },
+    /// Tell the operator that it was enough for all clones that are wanted.
+    RoomAgain,
 }
 
 /// Why a checkout gets nothing.

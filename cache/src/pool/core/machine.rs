@@ -9,6 +9,7 @@ use super::event::{Effect, EndReason, Event, Refusal, Terms};
 use super::health::Health;
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
 use super::queue::{Queue, Waiter};
+use super::room::Room;
 use super::roster::{Ping, Roster, State};
 use crate::request::OnEmpty;
 use crate::view::Source;
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(super) roster: Roster,
     pub(super) queue: Queue,
     pub(super) health: Health,
+    pub(super) room: Room,
     pub(super) now: Moment,
     pub(super) hits: u64,
     pub(super) misses: u64,
@@ -67,6 +69,7 @@ impl Core {
             roster: Roster::default(),
             queue: Queue::new(limits.queue),
             health: Health::default(),
+            room: Room::default(),
             now: Moment::default(),
             hits: 0,
             misses: 0,
@@ -103,6 +106,8 @@ impl Core {
             } => {
                 self.launch_failed(clone, phase, damage, &reason, effects);
             }
+            Event::NoRoom { clone, reason } => self.no_room(clone, reason, effects),
+            Event::RoomFreed => self.room.freed(),
             Event::Died { clone } => self.died(clone, effects),
             Event::Answered { clone } => self.answered(clone),
             Event::Silent { clone } => self.silent(clone, effects),
@@ -240,7 +245,9 @@ impl Core {
 
     fn notice_filled(&mut self) {
         let tally = self.tally();
-        self.was_filled |=
-            self.epoch.is_some() && tally.ready() + tally.leased >= self.limits.target;
+        let filled = tally.ready() + tally.leased;
+        // As far as the memory goes is as far as it can be.
+        let is_all = self.room.is_short() && tally.in_flight() == 0 && filled > 0;
+        self.was_filled |= self.epoch.is_some() && (filled >= self.limits.target || is_all);
     }
 }

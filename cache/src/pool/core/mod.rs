@@ -7,9 +7,9 @@
 //!  ids.rs      names and time           roster.rs   the living clones, and their states
 //!  event.rs    events and effects       queue.rs    the waiting checkouts
 //!  health.rs   can clones be made?      supply.rs   whom to serve, what to make and to end
-//!  machine.rs  `on`: one event, and all      clones.rs   what happens to single clones
-//!              that follows from it         look.rs     what can be seen
-//!  adopt.rs    clones of an earlier service
+//!  room.rs     is there memory for them?    clones.rs   what happens to single clones
+//!  adopt.rs    clones of an earlier service  look.rs    what can be seen
+//!  machine.rs  `on`: one event, and all that follows from it
 //! ```
 //!
 //! What always holds:
@@ -17,7 +17,7 @@
 //! - **No clone is granted twice** without having been returned, and none that died, was silent or was never proved.
 //! - **No clone is lost**: each is ready, leased, or on its way to its end, and leaves only when its process is gone.
 //! - **First come, first served**, and every waiting checkout is answered by its deadline.
-//! - **After quiet time** as many clones are ready as `target` says, as far as `max` allows.
+//! - **After quiet time** as many clones are ready as `target` says, as far as `max` and the host's memory allow.
 
 mod adopt;
 mod clones;
@@ -27,6 +27,7 @@ mod ids;
 mod look;
 mod machine;
 mod queue;
+mod room;
 mod roster;
 mod supply;
 

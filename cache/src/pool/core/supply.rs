@@ -10,6 +10,8 @@
 //! A checkout that only waits is served by the refill. In a pool of `target` 0 nothing would ever be refilled, so there
 //! its clone is made for it as well.
 //!
+//! Where the host has no memory for another clone, launches pause until some is free, and checkouts wait.
+//!
 //! A degraded pool always tries to make one, wanted or not: nobody sends checkouts to a service that is not ready, so
 //! nobody would ever find out that clones can be made again.
 
@@ -32,9 +34,12 @@ impl Core {
             && let Some(epoch) = self.epoch
             && self.health.allows(self.now, epoch)
         {
-            self.launch(epoch, effects);
+            if self.room.allows(self.now) {
+                self.launch(epoch, effects);
+            }
             self.make_room(effects);
         }
+        self.forget_shortage(effects);
     }
 
     /// Gives ready clones to waiting checkouts, first come, first served.
@@ -79,22 +84,22 @@ impl Core {
         }
     }
 
-    /// Where `max` leaves no room to make the replacement first, ends one clone that is to be replaced: one, and only
-    /// when nothing is under way that would make room or replace it anyway.
+    /// Where `max` or the host's memory leaves no room to make the replacement first, ends one clone that is to be
+    /// replaced: one, and only when nothing is under way that would make room or replace it anyway.
     fn make_room(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
         let is_quiet = tally.in_flight() == 0 && tally.releasing == 0;
         if is_quiet
             && tally.stale > 0
             && self.wanted(&tally) > 0
-            && tally.alive() == self.limits.max
+            && (tally.alive() == self.limits.max || self.room.is_short())
         {
             self.end_worst(effects);
         }
     }
 
     /// Clones that are wanted beyond those that are ready or being made.
-    fn wanted(&self, tally: &Tally) -> usize {
+    pub(super) fn wanted(&self, tally: &Tally) -> usize {
         let waiting = self.queue.len().saturating_sub(tally.launching_old);
         let wanted = (self.limits.target + waiting).saturating_sub(tally.launching + tally.fresh);
         let probe = usize::from(self.health.degraded().is_some() && tally.in_flight() == 0);

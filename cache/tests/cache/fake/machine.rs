@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use super::script::{Attach, Script};
 /// A user that no socket can be given to.
 pub(crate) const NOBODY: u32 = 65_534;
 
+/// What a machine has for itself, unless a test says otherwise.
+const PRIVATE_BYTES: u64 = 32 << 20;
+
 /// One machine.
 pub(crate) struct Clone {
     pub id: VmId,
@@ -46,6 +49,7 @@ pub(crate) struct Clone {
     refuses_to_grow: bool,
     attach: Attach,
     answers: AtomicBool,
+    private_bytes: AtomicU64,
     end: watch::Sender<Option<String>>,
 }
 
@@ -70,6 +74,7 @@ impl Clone {
             refuses_to_grow: script.next_refuses_to_grow(),
             attach: script.next_attach(),
             answers: AtomicBool::new(true),
+            private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
             order,
         }
@@ -86,6 +91,11 @@ impl Clone {
             end.get_or_insert_with(|| how.to_owned());
             was_alive
         });
+    }
+
+    /// Its private pages are so many bytes from now on.
+    pub(crate) fn uses(&self, bytes: u64) {
+        self.private_bytes.store(bytes, Ordering::SeqCst);
     }
 
     pub(crate) fn falls_silent(&self) {
@@ -346,7 +356,7 @@ impl LiveClone for Handle {
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
-        Ok(1000)
+        Ok(self.0.private_bytes.load(Ordering::SeqCst))
     }
 }
 

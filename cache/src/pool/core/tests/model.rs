@@ -24,6 +24,8 @@ enum Step {
         which: Index,
         damage: bool,
     },
+    LaunchIsRefused(Index),
+    RoomIsFreed,
     Dies(Index),
     Returned(Index),
     Spoiled(Index),
@@ -51,6 +53,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => which().prop_map(Step::HangUp),
         8 => which().prop_map(Step::LaunchSucceeds),
         2 => (which(), prop::bool::weighted(0.1)).prop_map(|(which, damage)| Step::LaunchFails { which, damage }),
+        2 => which().prop_map(Step::LaunchIsRefused),
+        1 => Just(Step::RoomIsFreed),
         1 => which().prop_map(Step::Dies),
         1 => which().prop_map(Step::Returned),
         1 => which().prop_map(Step::Spoiled),
@@ -108,6 +112,12 @@ fn take(world: &mut World, step: &Step) {
                 .into_iter()
                 .for_each(|clone| world.launch_fails(clone, *damage));
         }
+        Step::LaunchIsRefused(which) => {
+            pick(which, &world.launching())
+                .into_iter()
+                .for_each(|clone| world.launch_is_refused(clone));
+        }
+        Step::RoomIsFreed => world.room_is_freed(),
         Step::Dies(which) => {
             let living = world
                 .those(|truth| matches!(truth, Truth::Proved | Truth::Granted(_) | Truth::Ending));
@@ -179,14 +189,15 @@ fn tell_asked(world: &mut World, which: &Index, event: impl Fn(CloneKey) -> Even
 }
 
 /// What must hold after every step.
-fn check(world: &World, alive_before: usize, in_flight_before: usize) {
+fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_before: usize) {
     let tally = world.core.tally();
     let max = world.core.limits().max;
     assert!(
         tally.alive() <= max.max(alive_before),
         "{tally:?} of at most {max}"
     );
-    let wanting = world.waiting.len();
+    // Time that passes may begin a launch for somebody, and then end the wait.
+    let wanting = world.waiting.len().max(waiting_before);
     let bound = world.core.limits().refill.max(1) + wanting;
     assert!(
         tally.in_flight() <= bound.max(in_flight_before),
@@ -236,9 +247,9 @@ proptest! {
         let mut world = World::new(limits);
         world.publish();
         for step in &steps {
-            let before = world.core.tally();
+            let (before, waiting) = (world.core.tally(), world.waiting.len());
             take(&mut world, step);
-            check(&world, before.alive(), before.in_flight());
+            check(&world, before.alive(), before.in_flight(), waiting);
         }
         if let Some(leave_leased) = stops {
             world.on(Event::Stopped { leave_leased });
@@ -250,6 +261,7 @@ proptest! {
             let (tally, limits) = (world.core.tally(), *world.core.limits());
             prop_assert_eq!(tally.fresh, limits.target.min(limits.max.saturating_sub(tally.leased)), "{:?}", tally);
             prop_assert_eq!((tally.stale, tally.in_flight(), tally.releasing), (0, 0, 0));
+            prop_assert_eq!(world.core.short_of_memory(), None);
             prop_assert!(world.core.degraded().is_none() || tally.alive() >= limits.max, "{:?}", tally);
         }
     }

@@ -63,6 +63,10 @@ fn event(name: &str) -> Event {
             damage: false,
             reason: "no".to_owned(),
         },
+        "no room" => Event::NoRoom {
+            clone,
+            reason: "1 + 1 > 1".to_owned(),
+        },
         "died" => Event::Died { clone },
         "answered" => Event::Answered { clone },
         "silent" => Event::Silent { clone },
@@ -124,7 +128,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 12] = [
+    let table: [(&str, [&str; 7]); 13] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -140,6 +144,10 @@ fn every_state_with_every_event() {
         ),
         (
             "failed",
+            ["gone", "ready", "ready", "leased", "gone", "gone", "gone"],
+        ),
+        (
+            "no room",
             ["gone", "ready", "ready", "leased", "gone", "gone", "gone"],
         ),
         (

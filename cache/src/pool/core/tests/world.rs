@@ -42,6 +42,9 @@ pub(super) struct World {
     pub pings: BTreeSet<CloneKey>,
     pub ends: BTreeMap<CloneKey, EndReason>,
     pub notes: Vec<String>,
+    /// Since a refusal no launch may be tried before this, unless a later one succeeds or fails.
+    pub no_launch_before: Duration,
+    refused_last: CloneKey,
     next_ticket: u64,
     next_epoch: u64,
 }
@@ -60,6 +63,8 @@ impl World {
             pings: BTreeSet::new(),
             ends: BTreeMap::new(),
             notes: Vec::new(),
+            no_launch_before: Duration::ZERO,
+            refused_last: CloneKey(0),
             next_ticket: 0,
             next_epoch: 0,
         }
@@ -84,6 +89,10 @@ impl World {
     fn carry_out(&mut self, effect: &Effect) {
         match effect {
             Effect::Launch { clone, epoch, .. } => {
+                assert!(
+                    self.now >= self.no_launch_before,
+                    "launched in the pause after a refusal"
+                );
                 assert_eq!(
                     self.clones.insert(*clone, Truth::Launching),
                     None,
@@ -138,6 +147,11 @@ impl World {
             Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
             Effect::Degraded { reason } => self.notes.push(format!("degraded: {reason}")),
             Effect::Recovered => self.notes.push("recovered".to_owned()),
+            Effect::OutOfRoom { reason } => self.notes.push(format!("out of room: {reason}")),
+            Effect::RoomAgain => {
+                self.no_launch_before = Duration::ZERO;
+                self.notes.push("room again".to_owned());
+            }
         }
     }
 
@@ -180,7 +194,14 @@ impl World {
         epoch
     }
 
+    fn was_admitted(&mut self, clone: CloneKey) {
+        if clone > self.refused_last {
+            self.no_launch_before = Duration::ZERO;
+        }
+    }
+
     pub(super) fn launch_succeeds(&mut self, clone: CloneKey) {
+        self.was_admitted(clone);
         if self.clones.get(&clone) == Some(&Truth::Launching) {
             self.clones.insert(clone, Truth::Proved);
         }
@@ -188,6 +209,7 @@ impl World {
     }
 
     pub(super) fn launch_fails(&mut self, clone: CloneKey, damage: bool) {
+        self.was_admitted(clone);
         self.clones.insert(clone, Truth::Gone);
         self.on(Event::LaunchFailed {
             clone,
@@ -195,6 +217,23 @@ impl World {
             damage,
             reason: "no".to_owned(),
         });
+    }
+
+    /// There is no memory for it.
+    pub(super) fn launch_is_refused(&mut self, clone: CloneKey) {
+        self.clones.insert(clone, Truth::Gone);
+        self.no_launch_before = self.now + Duration::from_secs(1);
+        self.refused_last = clone;
+        self.on(Event::NoRoom {
+            clone,
+            reason: "1 + 1 > 1".to_owned(),
+        });
+    }
+
+    /// Somebody gave memory back.
+    pub(super) fn room_is_freed(&mut self) {
+        self.no_launch_before = Duration::ZERO;
+        self.on(Event::RoomFreed);
     }
 
     /// The process of a clone is gone, if it has one.

@@ -1,0 +1,283 @@
+//! The count, shared by everything that begins something, with a guard for all that is held.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+use vmint_factory::{GenerationId, VmId};
+
+use super::budget::MemoryBudget;
+use super::count::{Count, Crossing, Key, file_bytes};
+use super::generation::Counted;
+use super::sum::{MIB, NoRoom};
+use crate::mint::{LiveClone, LiveGeneration};
+use crate::spec::TemplatePlan;
+use crate::sync::lock;
+use crate::view::MemoryLevel;
+
+/// The node's count of memory. Cheap to clone; all clones are the same count.
+#[derive(Clone)]
+pub(crate) struct Admission(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Told whenever there may be more room than before.
+    freed: watch::Sender<()>,
+}
+
+struct State {
+    count: Count,
+    /// The clones to measure.
+    machines: HashMap<VmId, Weak<dyn LiveClone>>,
+    /// The files of generations that somebody has.
+    files: HashMap<GenerationId, Weak<FilePermit>>,
+}
+
+impl State {
+    fn keep(&mut self, generation: &dyn LiveGeneration, file: FilePermit) -> Arc<FilePermit> {
+        let file = Arc::new(file);
+        self.files.retain(|_, file| file.strong_count() > 0);
+        let id = generation.facts().id.clone();
+        self.files.insert(id, Arc::downgrade(&file));
+        file
+    }
+}
+
+/// The right of one clone to its memory, from before its launch until its process is gone. Dropped, it is free.
+pub(crate) struct ClonePermit {
+    admission: Admission,
+    id: VmId,
+}
+
+/// The right of a build to its memory. Dropped, it is free.
+pub(crate) struct BuildPermit {
+    file: FilePermit,
+    _beside: BesidePermit,
+}
+
+/// The right to a memory file.
+pub(super) struct FilePermit {
+    admission: Admission,
+    key: Key,
+}
+
+/// The right to what a build takes beside the file that it makes.
+struct BesidePermit {
+    admission: Admission,
+    key: Key,
+}
+
+impl Admission {
+    /// A count within this budget; without one it admits everything.
+    pub(crate) fn new(budget: Option<MemoryBudget>) -> Self {
+        let state = Mutex::new(State {
+            count: Count::new(budget),
+            machines: HashMap::new(),
+            files: HashMap::new(),
+        });
+        let freed = watch::Sender::new(());
+        Self(Arc::new(Inner { state, freed }))
+    }
+
+    /// Room for one more clone.
+    pub(crate) fn clone_of(&self, template: &str, id: &VmId) -> Result<ClonePermit, NoRoom> {
+        lock(&self.0.state).count.admit_clone(template, id)?;
+        Ok(ClonePermit {
+            admission: self.clone(),
+            id: id.clone(),
+        })
+    }
+
+    /// A clone that is there already, with so much plugged into it: it is counted, whether it fits or not.
+    pub(crate) fn adopted(
+        &self,
+        template: &str,
+        vm: &Arc<dyn LiveClone>,
+        plugged_mib: u64,
+    ) -> ClonePermit {
+        let id = vm.facts().id;
+        let crossing = {
+            let mut state = lock(&self.0.state);
+            let plugged = plugged_mib.saturating_mul(MIB);
+            state.count.hold_clone(template, &id, plugged);
+            state.count.crossing()
+        };
+        tell(crossing);
+        self.measure(vm);
+        let admission = self.clone();
+        ClonePermit { admission, id }
+    }
+
+    /// Room for a build of a template of this size.
+    pub(crate) fn build(&self, template: &str, memory_mib: u64) -> Result<BuildPermit, NoRoom> {
+        let mut state = lock(&self.0.state);
+        let (file, beside) = state.count.admit_build(template, file_bytes(memory_mib))?;
+        let admission = self.clone();
+        Ok(BuildPermit {
+            file: FilePermit {
+                admission: self.clone(),
+                key: file,
+            },
+            _beside: BesidePermit {
+                admission,
+                key: beside,
+            },
+        })
+    }
+
+    /// A generation that is there already: it is counted, whether it fits or not.
+    pub(crate) fn found(
+        &self,
+        template: &str,
+        generation: Arc<dyn LiveGeneration>,
+    ) -> Arc<dyn LiveGeneration> {
+        let bytes = file_bytes(generation.facts().sizes.least.memory_mib);
+        let (file, crossing) = {
+            let mut state = lock(&self.0.state);
+            let held = state
+                .files
+                .get(&generation.facts().id)
+                .and_then(Weak::upgrade);
+            // Somebody may have it already: it is there once.
+            let file = held.unwrap_or_else(|| {
+                let key = state.count.hold_file(template, bytes);
+                let admission = self.clone();
+                state.keep(&*generation, FilePermit { admission, key })
+            });
+            (file, state.count.crossing())
+        };
+        tell(crossing);
+        Counted::hold(generation, file)
+    }
+
+    /// Room for what is plugged into a clone. It is the clone's until the clone is gone.
+    pub(crate) fn grow(&self, id: &VmId, extra_mib: u64) -> Result<(), NoRoom> {
+        let extra = extra_mib.saturating_mul(MIB);
+        lock(&self.0.state).count.admit_growth(id, extra)
+    }
+
+    /// Whether a clone could ever be so much larger than its template.
+    pub(crate) fn may_ever_grow(&self, template: &str, extra_mib: u64) -> Result<(), NoRoom> {
+        let extra = extra_mib.saturating_mul(MIB);
+        lock(&self.0.state).count.may_ever_grow(template, extra)
+    }
+
+    /// Whether a pool can keep so many clones beside what there is.
+    pub(crate) fn may_keep(&self, template: &str, target: u32) -> Result<(), NoRoom> {
+        lock(&self.0.state).count.may_keep(template, target)
+    }
+
+    /// Says so when the pools cannot all be filled.
+    pub(crate) fn warn_of_targets(&self, plans: &[TemplatePlan]) {
+        let sizes = plans
+            .iter()
+            .map(|plan| (plan.spec.memory_mib, plan.pool.target));
+        let fit = lock(&self.0.state).count.may_keep_all(sizes);
+        if let Err(sum) = fit {
+            warn!(%sum, "the pools' targets do not fit into the host's memory: as many clones are kept as fit");
+        }
+    }
+
+    /// What is held, and of how much.
+    pub(crate) fn level(&self) -> MemoryLevel {
+        let state = lock(&self.0.state);
+        MemoryLevel {
+            budget_bytes: state.count.budget().map(MemoryBudget::bytes),
+            admitted_bytes: state.count.total(),
+        }
+    }
+
+    /// Hears of it whenever there may be more room than before.
+    pub(crate) fn freed(&self) -> watch::Receiver<()> {
+        self.0.freed.subscribe()
+    }
+
+    /// A clone has a process: it is measured from now on.
+    pub(crate) fn measure(&self, vm: &Arc<dyn LiveClone>) {
+        let id = vm.facts().id;
+        lock(&self.0.state).machines.insert(id, Arc::downgrade(vm));
+    }
+
+    /// The clones to measure.
+    pub(super) fn machines(&self) -> Vec<(VmId, Weak<dyn LiveClone>)> {
+        let state = lock(&self.0.state);
+        let machines = state.machines.iter();
+        machines
+            .map(|(id, vm)| (id.clone(), Weak::clone(vm)))
+            .collect()
+    }
+
+    /// What clones were found to have.
+    pub(super) fn measured(&self, found: Vec<(VmId, u64)>) {
+        let (crossing, fell) = {
+            let mut state = lock(&self.0.state);
+            let before = state.count.total();
+            state.count.measured(found);
+            (state.count.crossing(), state.count.total() < before)
+        };
+        tell(crossing);
+        if fell {
+            self.0.freed.send_replace(());
+        }
+    }
+
+    fn forget(&self, forget: impl FnOnce(&mut State)) {
+        let crossing = {
+            let mut state = lock(&self.0.state);
+            forget(&mut state);
+            state.count.crossing()
+        };
+        tell(crossing);
+        self.0.freed.send_replace(());
+    }
+}
+
+fn tell(crossing: Option<Crossing>) {
+    match crossing {
+        Some(Crossing::Over(sum)) => {
+            warn!(%sum, "the guests have grown beyond the memory for them: nothing is begun until they take less");
+        }
+        Some(Crossing::Within) => info!("the guests are within the memory for them again"),
+        None => {}
+    }
+}
+
+impl ClonePermit {
+    /// Somebody has the clone now: what it takes from here on says nothing about new ones.
+    pub(crate) fn lent(&self) {
+        lock(&self.admission.0.state).count.lent(&self.id);
+    }
+}
+
+impl BuildPermit {
+    /// The build has made this: it keeps the room for its file, and the rest is free.
+    pub(crate) fn built(self, generation: Arc<dyn LiveGeneration>) -> Arc<dyn LiveGeneration> {
+        let admission = self.file.admission.clone();
+        let file = lock(&admission.0.state).keep(&*generation, self.file);
+        Counted::hold(generation, file)
+    }
+}
+
+impl Drop for ClonePermit {
+    fn drop(&mut self) {
+        self.admission.forget(|state| {
+            state.count.forget_clone(&self.id);
+            state.machines.remove(&self.id);
+        });
+    }
+}
+
+impl Drop for FilePermit {
+    fn drop(&mut self) {
+        self.admission
+            .forget(|state| state.count.forget_file(self.key));
+    }
+}
+
+impl Drop for BesidePermit {
+    fn drop(&mut self) {
+        self.admission
+            .forget(|state| state.count.forget_build(self.key));
+    }
+}

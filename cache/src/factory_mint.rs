@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use vmint_factory::{
     AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder, ConsoleFollower,
     DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream, Factory, FileError,
-    FileReader, FileWriter, Found, Generation, GrowError, Identity, LeaseRecord, OpenDevices,
-    Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
+    FileReader, FileWriter, Found, Generation, GenerationId, GrowError, Identity, LeaseRecord,
+    OpenDevices, Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
@@ -91,6 +91,14 @@ impl Mint for Factory {
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
         let progress = BuildProgress::new(move |step| report(step));
         async move { Ok(Made::of(Factory::build(self, spec, progress).await?)) }.boxed()
+    }
+
+    fn forget<'a>(
+        &'a self,
+        template: &'a str,
+        in_use: Vec<GenerationId>,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move { Ok(Factory::forget(self, template, in_use).await?) }.boxed()
     }
 
     fn open_devices(

@@ -41,6 +41,17 @@ pub trait Mint: Send + Sync + 'static {
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>>;
 
+    /// Removes what there is of a template on disk: it is no more. Generations that are `in_use` stay, and are none's
+    /// current one; each goes with its last holder once it is retired.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    fn forget<'a>(
+        &'a self,
+        template: &'a str,
+        in_use: Vec<GenerationId>,
+    ) -> BoxFuture<'a, Result<(), BoxError>>;
+
     /// Opens devices of the host with the rights of whoever asks for them.
     ///
     /// # Cancel safety

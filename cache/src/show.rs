@@ -13,13 +13,13 @@ impl Cache {
     /// All templates, in the order of the configuration.
     #[must_use]
     pub fn templates(&self) -> Vec<TemplateView> {
-        self.all().iter().map(Template::view).collect()
+        self.all().iter().map(|one| one.view()).collect()
     }
 
     /// One template.
     #[must_use]
     pub fn template(&self, name: &str) -> Option<TemplateView> {
-        self.find(name).map(Template::view)
+        self.find(name).map(|one| one.view())
     }
 
     /// The builds that run and the last of those that ended, the newest first.
@@ -64,7 +64,7 @@ impl Cache {
     /// The memory of every template and its clones. It blocks: some milliseconds for each clone.
     #[must_use]
     pub fn memory(&self) -> Vec<TemplateMemory> {
-        self.all().iter().map(Template::memory).collect()
+        self.all().iter().map(|one| one.memory()).collect()
     }
 }
 

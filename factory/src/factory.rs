@@ -7,8 +7,8 @@ use crate::aside::aside;
 use crate::clone::{self, CloneError, CloneOrder, Vm};
 use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open_devices};
 use crate::host::{self, Host, OpenError};
-use crate::template::{self, BuildError, BuildProgress, FindError, Found, Generation};
-use crate::{Accel, HostSettings, TemplateSpec};
+use crate::template::{self, BuildError, BuildProgress, FindError, ForgetError, Found, Generation};
+use crate::{Accel, GenerationId, HostSettings, TemplateSpec};
 
 /// Makes generations and clones on this host. Cheap to clone; the host's locks are held until the last one is gone.
 #[derive(Clone)]
@@ -99,6 +99,23 @@ impl Factory {
         template::build(&self.host, spec, &progress)
             .await
             .map(Arc::new)
+    }
+
+    /// Removes a template that is no more: none of its generations is the current one, and those that are not `in_use`
+    /// go at once. The others go with their last holders, once they are retired.
+    ///
+    /// # Errors
+    /// See [`ForgetError`]; part of it may be gone.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn forget(
+        &self,
+        template: &str,
+        in_use: Vec<GenerationId>,
+    ) -> Result<(), ForgetError> {
+        let (store, template) = (self.host.store(template), template.to_owned());
+        aside(move || template::forget(&store, &template, &in_use)).await
     }
 
     /// Opens devices of the host that a clone is to have, with the rights of whoever asks for them.

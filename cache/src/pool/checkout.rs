@@ -30,7 +30,6 @@ use crate::error::{BoxError, CheckoutError};
 use crate::lease::Lease;
 use crate::mint::LiveClone;
 use crate::request::{OnEmpty, SocketOwner};
-use crate::spec::Standby;
 use crate::view::SandboxView;
 
 /// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
@@ -141,7 +140,7 @@ impl Pool {
         self.outbox()
             .send(Message::Checkout { ticket, ask, reply })
             .await
-            .map_err(|_| CheckoutError::ShuttingDown)?;
+            .map_err(|_| self.closed())?;
         let mut place = Place {
             ticket,
             outbox: Some(self.outbox()),
@@ -151,7 +150,17 @@ impl Pool {
         match answer {
             Ok(Ok(grant)) => Ok(grant),
             Ok(Err(refused)) => Err(self.refusal(refused, begun.elapsed())),
-            Err(_) => Err(CheckoutError::ShuttingDown),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    /// Why it takes no checkouts any more: also those that waited hear what one hears that comes now.
+    fn closed(&self) -> CheckoutError {
+        if self.is_withdrawn() {
+            let name = self.template().to_owned();
+            CheckoutError::UnknownTemplate { name }
+        } else {
+            CheckoutError::ShuttingDown
         }
     }
 
@@ -179,7 +188,7 @@ impl Pool {
                 queue,
                 retry_after: RETRY_AFTER,
             },
-            Refused::Closed => CheckoutError::ShuttingDown,
+            Refused::Closed => self.closed(),
         }
     }
 
@@ -193,7 +202,7 @@ impl Pool {
         let sizes = grant.generation().sizes;
         let wanted = sizes.fit(order.vcpus, order.memory_mib);
         let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
-        if self.spec().standby == Standby::Paused {
+        if grant.is_paused() {
             grant.touch();
             within(vm.resume())
                 .await

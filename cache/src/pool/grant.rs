@@ -25,6 +25,7 @@ pub(crate) struct Grant {
     generation: Arc<dyn LiveGeneration>,
     source: Source,
     times: LeaseTimes,
+    is_paused: bool,
     care: Care,
 }
 
@@ -48,6 +49,7 @@ impl Grant {
         generation: Arc<dyn LiveGeneration>,
         source: Source,
         times: LeaseTimes,
+        is_paused: bool,
     ) -> Self {
         Self {
             sandbox,
@@ -55,6 +57,7 @@ impl Grant {
             generation,
             source,
             times,
+            is_paused,
             care: Care::Untouched,
         }
     }
@@ -82,6 +85,11 @@ impl Grant {
     /// When its lease began and when it ends.
     pub(super) fn times(&self) -> LeaseTimes {
         self.times
+    }
+
+    /// Whether its virtual CPUs stand still.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Something in the clone is about to be changed: nobody else may get it.

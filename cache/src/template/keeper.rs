@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vmint_factory::TemplateSpec;
 
@@ -33,35 +34,54 @@ const BUILD_FAILED: &str = "template_unavailable";
 /// What a build that the stop cut off is called in the metrics.
 const BUILD_STOPPED: &str = "shutting_down";
 
+/// What a build that made what is not wanted any more is called in the metrics.
+const BUILD_OUTDATED: &str = "conflict";
+
 /// The keeper of one template.
 struct Keeper {
     node: Arc<Node>,
-    spec: TemplateSpec,
     status: Arc<Status>,
     pool: Pool,
     failures: u32,
 }
 
-/// Keeps a template until the stop.
-pub(crate) async fn keep(node: Arc<Node>, spec: TemplateSpec, status: Arc<Status>, pool: Pool) {
+/// Keeps a template until the stop, or until it is removed. `before` is the keeper's of a removed template of the same
+/// name that still has clones.
+pub(crate) async fn keep(
+    node: Arc<Node>,
+    status: Arc<Status>,
+    pool: Pool,
+    before: Option<CancellationToken>,
+) {
+    let _left = status.left().clone().drop_guard();
     let mut keeper = Keeper {
         node,
-        spec,
         status,
         pool,
         failures: 0,
     };
-    let stopping = keeper.node.stopping.clone();
+    let (stopping, removed) = (
+        keeper.node.stopping.clone(),
+        keeper.status.removed().clone(),
+    );
     tokio::select! {
         () = stopping.cancelled() => {}
-        () = keeper.work() => {}
+        () = removed.cancelled() => {}
+        () = keeper.work(before) => {}
     }
-    keeper.leave();
+    keeper.leave().await;
 }
 
 impl Keeper {
-    async fn work(&mut self) {
-        self.look().await;
+    async fn work(&mut self, before: Option<CancellationToken>) {
+        match before {
+            None => self.look().await,
+            // What is on disk is the other's, in use, and goes with its last clone: a look would take it for leavings.
+            Some(left) => {
+                left.cancelled().await;
+                info!("a removed template of this name still has sandboxes: building");
+            }
+        }
         loop {
             match self.status.next_work(&self.node.builds) {
                 Work::Build(build) => self.build(&build).await,
@@ -77,10 +97,11 @@ impl Keeper {
 
     /// Takes what is on disk, or says why not.
     async fn look(&self) {
-        match self.node.mint.find(&self.spec).await {
+        let (spec, _) = self.status.wanted();
+        match self.node.mint.find(&spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
-                self.take(generation).await;
+                self.take(generation, spec).await;
             }
             Ok(FoundGeneration::Stale { generation, fields }) => {
                 let differences: Vec<String> = fields
@@ -118,23 +139,50 @@ impl Keeper {
             info!(step = step.as_str(), "the build goes on");
             progress.enter(step);
         });
-        match node.mint.build(&self.spec, report).await {
-            Ok(generation) => self.built(build, generation, begun.elapsed()).await,
+        let (spec, mut later) = self.status.wanted();
+        let made = tokio::select! {
+            made = node.mint.build(&spec, report) => made,
+            Ok(()) = later.changed() => return self.outdated(build, begun.elapsed()),
+        };
+        match made {
+            Ok(generation) => self.built(build, (generation, spec), begun.elapsed()).await,
             Err(error) => self.failed(build, &error, begun.elapsed()),
         }
     }
 
-    async fn built(&mut self, build: &Build, generation: Arc<dyn LiveGeneration>, took: Duration) {
+    /// What it makes is not wanted any more; what is, is made next.
+    fn outdated(&self, build: &Build, took: Duration) {
+        const WHY: &str =
+            "the template's settings were changed meanwhile: it is built with the new ones";
+        info!(build = build.view().id, "{WHY}");
+        self.node
+            .telemetry
+            .build(self.status.name(), BUILD_OUTDATED, took);
+        self.status.build_ended();
+        self.tell(Happening::BuildFailed {
+            build: build.view().id,
+            reason: WHY.to_owned(),
+        });
+        build.fail(WHY.to_owned());
+    }
+
+    async fn built(
+        &mut self,
+        build: &Build,
+        (generation, made_of): (Arc<dyn LiveGeneration>, Arc<TemplateSpec>),
+        took: Duration,
+    ) {
         let facts = generation.facts().clone();
         info!(generation = %facts.id, took_ms = took.as_millis(), "the build has succeeded");
         let telemetry = &self.node.telemetry;
-        telemetry.build(&self.spec.name, "ok", took);
-        telemetry.startup(&self.spec.name, StartPath::Cold, &facts.boot_phases);
+        let name = self.status.name();
+        telemetry.build(name, "ok", took);
+        telemetry.startup(name, StartPath::Cold, &facts.boot_phases);
         if let Some(first_exec) = facts.first_exec {
-            telemetry.first_exec(&self.spec.name, StartPath::Cold, first_exec);
+            telemetry.first_exec(name, StartPath::Cold, first_exec);
         }
         self.failures = 0;
-        self.take(generation).await;
+        self.take(generation, made_of).await;
         self.status.build_ended();
         build.succeed(&facts);
         self.tell(Happening::BuildSucceeded {
@@ -149,7 +197,7 @@ impl Keeper {
         let pause = BACKOFF.pause(self.failures, rand::random());
         self.node
             .telemetry
-            .build(&self.spec.name, BUILD_FAILED, took);
+            .build(self.status.name(), BUILD_FAILED, took);
         let why = with_sources(why.as_ref());
         let retries = self.status.build_failed(&why, pause);
         let next = if retries {
@@ -166,29 +214,58 @@ impl Keeper {
     }
 
     fn tell(&self, what: Happening) {
-        self.node.events.tell(&self.spec.name, what);
+        self.node.events.tell(self.status.name(), what);
     }
 
     /// Makes a generation the current one, and lets go of the one before it.
-    async fn take(&self, generation: Arc<dyn LiveGeneration>) {
-        let before = self.status.set_current(Arc::clone(&generation));
+    async fn take(&self, generation: Arc<dyn LiveGeneration>, made_of: Arc<TemplateSpec>) {
+        let before = self.status.set_current(Arc::clone(&generation), made_of);
         self.pool.publish(generation).await;
         if let Some(before) = before {
             before.retire();
         }
     }
 
-    /// Ends what the stop cut off, and lets go of the generation.
-    fn leave(&self) {
+    /// Ends what was cut off, and lets go of the generation.
+    async fn leave(&self) {
         self.status.stop();
+        let is_removed = self.status.removed().is_cancelled();
+        let why = if is_removed {
+            "the template was removed"
+        } else {
+            "the service is stopping"
+        };
         if let Work::Build(build) = self.status.next_work(&self.node.builds) {
             self.status.build_ended();
             self.node
                 .telemetry
-                .build(&self.spec.name, BUILD_STOPPED, Duration::ZERO);
-            build.fail("the service is stopping".to_owned());
+                .build(self.status.name(), BUILD_STOPPED, Duration::ZERO);
+            build.fail(why.to_owned());
         }
-        self.status.forget_current();
+        let current = self.status.forget_current();
+        if is_removed {
+            self.forget(current).await;
+        }
+    }
+
+    /// Nothing of the template stays on disk: what clones still use goes with the last of them.
+    async fn forget(&self, current: Option<Arc<dyn LiveGeneration>>) {
+        let held = self.pool.generations();
+        let held = held
+            .iter()
+            .map(|(generation, _)| generation)
+            .chain(&current);
+        let in_use = held.map(|generation| generation.facts().id.clone());
+        let forgotten = self.node.mint.forget(self.status.name(), in_use.collect());
+        if let Err(error) = forgotten.await {
+            warn!(
+                error = with_sources(error.as_ref()),
+                "not all of the removed template is gone from disk"
+            );
+        }
+        if let Some(current) = current {
+            current.retire();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod events;
 mod fake;
 mod faults;
 mod lease;
+mod reload;
 mod repeats;
 mod size;
 mod stop;

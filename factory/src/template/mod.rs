@@ -14,11 +14,12 @@
 //! - Only a machine that this pipeline booted becomes a generation.
 //!
 //! Files: `store.rs` is the layout on disk, `manifest.rs` what a generation says of itself, `stale.rs` compares it
-//! with what is wanted, `build.rs` is the pipeline, `verify.rs` its proof, `find.rs` takes up what is on disk.
+//! with what is wanted, `build.rs` is the pipeline, `verify.rs` its proof, `find.rs` takes up what is on disk, `forget.rs` removes a template.
 
 mod build;
 mod error;
 mod find;
+mod forget;
 mod generation;
 mod manifest;
 mod progress;
@@ -32,6 +33,8 @@ pub use error::BuildError;
 pub(crate) use error::failure as command_failure;
 pub(crate) use find::find;
 pub use find::{FindError, Found};
+pub use forget::ForgetError;
+pub(crate) use forget::forget;
 pub use generation::Generation;
 pub use manifest::{CanaryReport, FileSeal, Files, Manifest, Recipe, VerifyReport};
 pub use progress::{BuildProgress, BuildStep};

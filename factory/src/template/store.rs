@@ -33,6 +33,11 @@ impl Store {
         }
     }
 
+    /// Where they are.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn generation_path(&self, id: &GenerationId) -> PathBuf {
         self.path.join(id.as_str())
     }
@@ -55,6 +60,14 @@ impl Store {
         }
         symlink(id.as_str(), &fresh)?;
         fs::rename(fresh, self.path.join(CURRENT))
+    }
+
+    /// No generation is the current one any more.
+    pub(super) fn unpublish(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(CURRENT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes everything but one generation: what a crash or an earlier configuration has left. The caller knows

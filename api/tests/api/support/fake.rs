@@ -123,6 +123,14 @@ impl Mint for Shared {
         self.0.build(report).boxed()
     }
 
+    fn forget<'a>(
+        &'a self,
+        _: &'a str,
+        _: Vec<GenerationId>,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,

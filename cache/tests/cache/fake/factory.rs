@@ -29,6 +29,12 @@ pub(crate) struct FakeFactory {
     pub launching_most: AtomicUsize,
     pub building: Arc<AtomicUsize>,
     pub building_most: AtomicUsize,
+    /// Templates that were removed from disk, each with the number of its generations that were in use.
+    pub forgotten: Mutex<Vec<(String, usize)>>,
+    /// Times that a generation was looked for on disk.
+    pub finds: AtomicUsize,
+    /// What the generations are made of, the newest last.
+    pub built: Mutex<Vec<TemplateSpec>>,
     /// Builds go on while this is true.
     pub build_gate: watch::Sender<bool>,
 }
@@ -60,6 +66,9 @@ impl FakeFactory {
             launching_most: AtomicUsize::new(0),
             building: Arc::default(),
             building_most: AtomicUsize::new(0),
+            forgotten: Mutex::default(),
+            finds: AtomicUsize::new(0),
+            built: Mutex::default(),
             build_gate: watch::Sender::new(true),
         })
     }
@@ -146,6 +155,7 @@ pub(crate) struct Shared(pub Arc<FakeFactory>);
 impl Mint for Shared {
     fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
         let on_disk = self.0.script().on_disk;
+        self.0.finds.fetch_add(1, Ordering::SeqCst);
         let generation = GenerationId::new();
         let stale = || {
             vec![StaleField {
@@ -175,10 +185,25 @@ impl Mint for Shared {
 
     fn build<'a>(
         &'a self,
-        _: &'a TemplateSpec,
+        spec: &'a TemplateSpec,
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
-        self.0.make(report).boxed()
+        async {
+            let made = self.0.make(report).await?;
+            self.0.built.lock().unwrap().push(spec.clone());
+            Ok(made)
+        }
+        .boxed()
+    }
+
+    fn forget<'a>(
+        &'a self,
+        template: &'a str,
+        in_use: Vec<GenerationId>,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        let forgotten = (template.to_owned(), in_use.len());
+        self.0.forgotten.lock().unwrap().push(forgotten);
+        async { Ok(()) }.boxed()
     }
 
     fn mint<'a>(

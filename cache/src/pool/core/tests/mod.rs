@@ -3,6 +3,7 @@
 
 mod faults;
 mod model;
+mod settings;
 mod supply;
 mod table;
 mod world;

@@ -22,6 +22,12 @@ impl Cache {
         self.find(name).map(|one| one.view())
     }
 
+    /// Whether there is such a template.
+    #[must_use]
+    pub fn has_template(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     /// The builds that run and the last of those that ended, the newest first.
     #[must_use]
     pub fn builds(&self) -> Vec<BuildView> {

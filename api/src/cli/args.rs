@@ -144,7 +144,7 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Print the default values, commented; with --config, what that file comes to
     Show,
-    /// Have the service read its configuration again (not possible yet)
+    /// Have the service read its configuration again, and tell what changed
     Reload,
 }
 

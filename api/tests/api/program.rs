@@ -73,8 +73,7 @@ async fn wrong_usage_is_2() {
 #[tokio::test]
 async fn names_of_later_versions_are_2_with_clear_words() {
     for args in [
-        ["config", "reload"].as_slice(),
-        &["serve", "--drain-on-exit"],
+        ["serve", "--drain-on-exit"].as_slice(),
         &["template", "rollback", "default"],
         &["pool", "drain", "default"],
     ] {

@@ -16,6 +16,7 @@ mod fake;
 mod faults;
 mod lease;
 mod reload;
+mod removed;
 mod repeats;
 mod size;
 mod stop;

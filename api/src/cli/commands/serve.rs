@@ -10,8 +10,9 @@ pub(in crate::cli) async fn run(options: &Options, args: &ServeArgs) -> Result<u
     if args.drain_on_exit {
         return Err(reserved("--drain-on-exit"));
     }
-    let config = config::load(options.config.as_deref(), &Places::of_this_host())?;
-    serve(config)
+    let file = options.config.as_deref();
+    let examined = config::load_whole(file, &Places::of_this_host())?;
+    serve(file, examined)
         .await
         .map_err(|error| CliError::Serve(Box::new(error)))
 }

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Say what is missing on this host, and how to get it
     Doctor,
-    /// Check or show the configuration
+    /// Check or show the configuration, or have it read again
     #[command(subcommand)]
     Config(ConfigCommand),
     /// List, show or rebuild templates

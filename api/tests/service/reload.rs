@@ -122,7 +122,7 @@ async fn a_removed_one_is_gone_but_for_its_sandbox(
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    assert_eq!(generations(place)?, [generation.clone()]);
+    assert_eq!(generations(place)?, std::slice::from_ref(&generation));
     assert_eq!(service.call(Method::GET, "/readyz", None).await?.0, 200);
     Ok(generation)
 }

@@ -2,7 +2,8 @@
 //!
 //! At the start it takes what is on disk if that is valid and matches; else it builds. Afterwards it builds when
 //! somebody asks, or when a clone finds the generation damaged, and tries again by itself as long as there is no sound
-//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone.
+//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone. When
+//! other settings are wanted it builds with those, and when the template is removed it leaves nothing on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,26 +221,27 @@ impl Keeper {
     /// Makes a generation the current one, and lets go of the one before it.
     async fn take(&self, generation: Arc<dyn LiveGeneration>, made_of: Arc<TemplateSpec>) {
         let before = self.status.set_current(Arc::clone(&generation), made_of);
-        self.pool.publish(generation).await;
+        // Before anything is waited for: whatever cuts this off, its files go with its last clone.
         if let Some(before) = before {
             before.retire();
         }
+        self.pool.publish(generation).await;
     }
 
     /// Ends what was cut off, and lets go of the generation.
     async fn leave(&self) {
         self.status.stop();
         let is_removed = self.status.removed().is_cancelled();
-        let why = if is_removed {
-            "the template was removed"
+        let (outcome, why) = if is_removed {
+            (BUILD_OUTDATED, "the template was removed")
         } else {
-            "the service is stopping"
+            (BUILD_STOPPED, "the service is stopping")
         };
         if let Work::Build(build) = self.status.next_work(&self.node.builds) {
             self.status.build_ended();
             self.node
                 .telemetry
-                .build(self.status.name(), BUILD_STOPPED, Duration::ZERO);
+                .build(self.status.name(), outcome, Duration::ZERO);
             build.fail(why.to_owned());
         }
         let current = self.status.forget_current();

@@ -22,6 +22,7 @@ use crate::repeats::Begun;
 use crate::request::{CheckoutRequest, DeviceOrder, Resize};
 use crate::spec::{CacheSettings, Leased, TemplatePlan};
 use crate::telemetry::Telemetry;
+use crate::templates::Templates;
 use crate::view::{BuildView, PoolView, Readiness, SandboxView};
 
 /// How long machines that did not end within the stop's deadline may take to be killed.
@@ -33,7 +34,7 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     node: Arc<Node>,
-    templates: Vec<Template>,
+    templates: Arc<Templates>,
     stops: AtomicBool,
 }
 
@@ -71,12 +72,12 @@ impl Cache {
         let mut start = |plan: TemplatePlan| {
             let is_its = |clone: &mut AdoptedClone| clone.template == plan.spec.name;
             let adopted = adopted.extract_if(.., is_its).collect();
-            Template::start(&node, plan, adopted)
+            Arc::new(Template::start(&node, plan, adopted, None))
         };
         let templates = plans.into_iter().map(&mut start).collect();
         Self(Arc::new(Inner {
             node,
-            templates,
+            templates: Templates::new(templates),
             stops: AtomicBool::new(false),
         }))
     }
@@ -87,7 +88,7 @@ impl Cache {
         if self.0.stops.swap(true, Ordering::SeqCst) {
             return;
         }
-        for template in &self.0.templates {
+        for template in self.0.templates.all_alive() {
             template.status.stop();
             template.pool.close();
         }
@@ -101,13 +102,15 @@ impl Cache {
     /// Dropped, the stop goes on by itself, without a deadline.
     pub async fn stop(&self, deadline: Duration, leased: Leased) {
         self.begin_stop();
-        for template in &self.0.templates {
+        let templates = self.0.templates.all_alive();
+        for template in &templates {
             template.pool.stop(leased);
         }
         if timeout(deadline, self.0.node.all_ended()).await.is_ok() {
             return;
         }
-        let pools = || self.0.templates.iter().map(|template| &template.pool);
+        // Templates that were added meanwhile found the stop begun.
+        let pools = || templates.iter().map(|template| &template.pool);
         if leased == Leased::GoOn {
             // Before their last handle here goes, and they with it.
             let left: Vec<_> = pools().flat_map(Pool::leased_machines).collect();
@@ -131,15 +134,10 @@ impl Cache {
     /// Whether the service can do its work, and why not.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        if self.0.stops.load(Ordering::SeqCst) {
+        if self.stops() {
             return readiness::stopping();
         }
-        readiness::of(
-            self.0
-                .templates
-                .iter()
-                .map(|template| (&*template.status, &template.pool)),
-        )
+        readiness::of(&self.all())
     }
 
     /// Begins a build of a template; the pool goes on with the generation it has.
@@ -195,7 +193,7 @@ impl Cache {
             name: request.template.clone(),
         };
         let template = self.find(&request.template).ok_or_else(unknown)?;
-        let result = self.checkout_from(template, request).await;
+        let result = self.checkout_from(&template, request).await;
         let (source, outcome) = match &result {
             Ok(lease) => (Some(lease.view().source), "ok"),
             Err(error) => {
@@ -256,7 +254,7 @@ impl Cache {
         template: &Template,
         request: CheckoutRequest,
     ) -> Result<Lease, CheckoutError> {
-        if self.0.stops.load(Ordering::SeqCst) {
+        if self.stops() {
             return Err(CheckoutError::ShuttingDown);
         }
         let default = template.pool.spec().ttl;
@@ -288,10 +286,11 @@ impl Cache {
 
     /// Opens devices and claims them, before any clone is taken for them.
     async fn held(&self, template: &Template, order: DeviceOrder) -> Result<Held, DevicesError> {
-        if template.machine != MachineType::Q35 {
+        let machine = template.status.machine();
+        if machine != MachineType::Q35 {
             return Err(DevicesError::NoHotplug {
                 template: template.status.name().to_owned(),
-                machine: template.machine.as_str(),
+                machine: machine.as_str(),
             });
         }
         let node = &self.0.node;
@@ -340,18 +339,24 @@ impl Cache {
         }
     }
 
-    pub(crate) fn node(&self) -> &Node {
+    /// Whether the stop has begun.
+    pub(crate) fn stops(&self) -> bool {
+        self.0.stops.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
         &self.0.node
     }
 
-    pub(crate) fn all(&self) -> &[Template] {
+    pub(crate) fn lists(&self) -> &Arc<Templates> {
         &self.0.templates
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<&Template> {
-        self.0
-            .templates
-            .iter()
-            .find(|template| template.status.name() == name)
+    pub(crate) fn all(&self) -> Arc<[Arc<Template>]> {
+        self.0.templates.serving()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Template>> {
+        self.0.templates.find(name)
     }
 }

@@ -1,9 +1,10 @@
 //! One template of the cache: what is known of it, and its pool.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
-use vmint_factory::MachineType;
 
 use crate::admission::Admission;
 use crate::error::CheckoutError;
@@ -12,6 +13,7 @@ use crate::node::Node;
 use crate::pool::Pool;
 use crate::request::OnEmpty;
 use crate::spec::TemplatePlan;
+use crate::sync::lock;
 use crate::template::{Status, keep};
 use crate::view::TemplateState;
 
@@ -19,29 +21,59 @@ use crate::view::TemplateState;
 pub(crate) struct Template {
     pub status: Arc<Status>,
     pub pool: Pool,
-    pub machine: MachineType,
+    /// As the configuration has it.
+    plan: Mutex<TemplatePlan>,
 }
 
 impl Template {
-    pub(crate) fn start(node: &Arc<Node>, plan: TemplatePlan, adopted: Vec<AdoptedClone>) -> Self {
-        let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
-        let status = Status::new(&name);
+    /// `before` is cancelled once nothing on disk is touched any more by a removed template of the same name, where one
+    /// still has clones.
+    pub(crate) fn start(
+        node: &Arc<Node>,
+        plan: TemplatePlan,
+        adopted: Vec<AdoptedClone>,
+        before: Option<CancellationToken>,
+    ) -> Self {
+        let name = plan.spec.name.clone();
+        let status = Status::new(plan.spec.clone());
         let damaged = Arc::clone(&status);
         let on_damage =
             Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
-        let pool = Pool::start(node, &name, plan.pool, adopted, on_damage);
-        let keeper = keep(
-            Arc::clone(node),
-            plan.spec,
-            Arc::clone(&status),
-            pool.clone(),
-        );
+        let pool = Pool::start(node, &name, plan.pool.clone(), adopted, on_damage);
+        let keeper = keep(Arc::clone(node), Arc::clone(&status), pool.clone(), before);
         node.spawn(keeper.instrument(info_span!("template", name)));
         Self {
             status,
             pool,
-            machine,
+            plan: Mutex::new(plan),
         }
+    }
+
+    /// Makes it what a plan of the same name says. Returns the keys that differ, and the word that they hold.
+    pub(crate) fn change(&self, new: TemplatePlan) -> (Vec<String>, Option<oneshot::Receiver<()>>) {
+        let mut plan = lock(&self.plan);
+        let keys = plan.differences(&new);
+        if plan.spec != new.spec {
+            self.status.want(new.spec.clone());
+        }
+        let settled = (plan.pool != new.pool).then(|| self.pool.reconfigure(new.pool.clone()));
+        *plan = new;
+        (keys, settled)
+    }
+
+    /// It is no more. Its leases go on, and it ends with the last of them.
+    pub(crate) fn remove(&self) {
+        self.status.remove();
+        self.pool.withdraw();
+    }
+
+    /// Waits until nothing of a removed template is left.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn gone(&self) {
+        self.status.left().cancelled().await;
+        self.pool.over().cancelled().await;
     }
 
     /// The pool knows that it has no generation; why that is, the template knows.

@@ -94,6 +94,15 @@ pub enum Happening {
         /// The stable code of its error.
         code: &'static str,
     },
+    /// The configuration has a template that it had not.
+    TemplateAdded,
+    /// The configuration has other values for a template.
+    TemplateChanged {
+        /// For which of its keys.
+        keys: Vec<String>,
+    },
+    /// The configuration has a template no more.
+    TemplateRemoved,
     /// A sandbox is somebody's no longer.
     Release {
         /// The sandbox.

@@ -104,6 +104,10 @@ impl Mint for Factory {
         .boxed()
     }
 
+    fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move { Ok(Factory::forget(self, template).await?) }.boxed()
+    }
+
     fn open_devices(
         &self,
         specs: DeviceSpecs,

@@ -8,6 +8,7 @@
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
 //!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
+//!  reload.rs     ... and changed while it works        templates.rs   all of them, and those that go
 //!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
 //!  events.rs     what happens, for followers           node.rs      what all of them share
 //!  devices/      who has which disk and tap            admission/   who has how much of the host's memory
@@ -30,6 +31,7 @@ mod mint;
 mod node;
 mod pool;
 mod readiness;
+mod reload;
 mod repeats;
 mod request;
 mod sandbox;
@@ -39,6 +41,7 @@ mod stream;
 mod sync;
 mod telemetry;
 mod template;
+mod templates;
 mod uniqueness;
 mod view;
 
@@ -57,6 +60,7 @@ pub use mint::{
     GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState,
     StepReport,
 };
+pub use reload::{ReloadError, Reloaded};
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
 pub use spec::{CacheSettings, Leased, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};

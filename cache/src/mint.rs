@@ -49,6 +49,13 @@ pub trait Mint: Send + Sync + 'static {
     /// Dropped, it ends those that it has begun with; the others stay as they are.
     fn adopt<'a>(&'a self, specs: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>>;
 
+    /// Removes what there is of a template on disk: it is no more. Generations that somebody holds go with their last
+    /// holder, and are none's current one.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>>;
+
     /// Opens devices of the host with the rights of whoever asks for them.
     ///
     /// # Cancel safety

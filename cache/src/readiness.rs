@@ -1,10 +1,11 @@
 //! Whether the service can do its work, and why not.
 //!
 //! Ready once every template has a generation and its pool was filled; no longer while a pool is degraded with nothing
-//! ready, and not again after the stop has begun.
+//! ready, and not again after the stop has begun. A template that was added makes it wait once more.
 
-use crate::pool::Pool;
-use crate::template::Status;
+use std::sync::Arc;
+
+use crate::entry::Template;
 use crate::view::Readiness;
 
 /// What is answered once the stop has begun.
@@ -16,9 +17,10 @@ pub(crate) fn stopping() -> Readiness {
 }
 
 /// The sum over all templates.
-pub(crate) fn of<'a>(templates: impl Iterator<Item = (&'a Status, &'a Pool)>) -> Readiness {
+pub(crate) fn of(templates: &[Arc<Template>]) -> Readiness {
     let reasons: Vec<String> = templates
-        .filter_map(|(status, pool)| why_not(status, pool))
+        .iter()
+        .filter_map(|template| why_not(template))
         .collect();
     Readiness {
         ready: reasons.is_empty(),
@@ -26,7 +28,8 @@ pub(crate) fn of<'a>(templates: impl Iterator<Item = (&'a Status, &'a Pool)>) ->
     }
 }
 
-fn why_not(status: &Status, pool: &Pool) -> Option<String> {
+fn why_not(template: &Template) -> Option<String> {
+    let (status, pool) = (&template.status, &template.pool);
     let name = status.name();
     if let Some(reason) = status.snapshot().unavailable() {
         return Some(format!("template {name}: {reason}"));

@@ -15,13 +15,19 @@ impl Cache {
     /// All templates, in the order of the configuration.
     #[must_use]
     pub fn templates(&self) -> Vec<TemplateView> {
-        self.all().iter().map(Template::view).collect()
+        self.all().iter().map(|one| one.view()).collect()
     }
 
     /// One template.
     #[must_use]
     pub fn template(&self, name: &str) -> Option<TemplateView> {
-        self.find(name).map(Template::view)
+        self.find(name).map(|one| one.view())
+    }
+
+    /// Whether there is such a template.
+    #[must_use]
+    pub fn has_template(&self, name: &str) -> bool {
+        self.find(name).is_some()
     }
 
     /// The builds that run and the last of those that ended, the newest first.
@@ -66,7 +72,7 @@ impl Cache {
     /// The memory of every template and its clones. It blocks: some milliseconds for each clone.
     #[must_use]
     pub fn memory(&self) -> Vec<TemplateMemory> {
-        self.all().iter().map(Template::memory).collect()
+        self.all().iter().map(|one| one.memory()).collect()
     }
 
     /// The memory of the whole node, as it is admitted.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vmint_factory::{Argv, TemplateSpec};
+use vmint_factory::{Argv, StaleField, TemplateSpec};
 
 use crate::admission::MemoryBudget;
 
@@ -41,7 +41,7 @@ pub struct PoolSpec {
 }
 
 /// One template and its pool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplatePlan {
     /// The virtual machine.
     pub spec: TemplateSpec,
@@ -67,4 +67,119 @@ pub struct CacheSettings {
     pub refill_at_once: usize,
     /// Memory of the host that all virtual machines together may have; `None` sets no limit, and nothing is measured.
     pub memory: Option<MemoryBudget>,
+}
+
+/// One value of a plan, by its key in the configuration.
+struct Value {
+    key: &'static str,
+    /// What a manifest calls it, where a generation is made of it.
+    recipe: Option<&'static str>,
+    text: String,
+}
+
+impl TemplatePlan {
+    /// The keys whose values differ in another plan: those of the template, then `pool.` those of its pool.
+    pub(crate) fn differences(&self, new: &Self) -> Vec<String> {
+        let spec = differing(template_values(&self.spec), template_values(&new.spec));
+        let pool = differing(pool_values(&self.pool), pool_values(&new.pool));
+        let spec = spec.map(|(was, _)| was.key.to_owned());
+        spec.chain(pool.map(|(was, _)| format!("pool.{}", was.key)))
+            .collect()
+    }
+}
+
+/// In what a generation that was made of one description differs from another one, as far as the descriptions tell.
+pub(crate) fn stale_fields(made_of: &TemplateSpec, now: &TemplateSpec) -> Vec<StaleField> {
+    differing(template_values(made_of), template_values(now))
+        .filter_map(|(was, is)| {
+            Some(StaleField {
+                field: was.recipe?.to_owned(),
+                built_with: was.text,
+                now: is.text,
+            })
+        })
+        .collect()
+}
+
+fn differing(was: Vec<Value>, is: Vec<Value>) -> impl Iterator<Item = (Value, Value)> {
+    let both = was.into_iter().zip(is);
+    both.filter(|(was, is)| was.text != is.text)
+}
+
+/// All values of a description. The pattern makes the compiler say when one is missing here.
+fn template_values(spec: &TemplateSpec) -> Vec<Value> {
+    let TemplateSpec {
+        name: _,
+        kernel,
+        initrd,
+        kernel_params,
+        machine,
+        cpu,
+        vcpus,
+        max_vcpus,
+        memory_mib,
+        max_memory_mib,
+        vsock,
+        ready_timeout,
+        console_max_bytes,
+        warmup,
+        verify,
+        keep_generations,
+    } = spec;
+    let made = |key, recipe, text| Value {
+        key,
+        recipe: Some(recipe),
+        text,
+    };
+    let beside = |key, text| Value {
+        key,
+        recipe: None,
+        text,
+    };
+    vec![
+        made("kernel", "kernel", kernel.display().to_string()),
+        made("initrd", "initrd", initrd.display().to_string()),
+        made("kernel_params", "kernel_params", kernel_params.clone()),
+        made("machine", "machine", machine.as_str().to_owned()),
+        made("cpu", "cpu", cpu.clone().unwrap_or_default()),
+        made("vcpus", "vcpus", vcpus.to_string()),
+        made("max_vcpus", "max_vcpus", max_vcpus.to_string()),
+        made("memory", "memory_mib", memory_mib.to_string()),
+        made("max_memory", "max_memory_mib", max_memory_mib.to_string()),
+        made("vsock", "vsock", vsock.to_string()),
+        beside("ready_timeout", format!("{ready_timeout:?}")),
+        beside("console_max", console_max_bytes.to_string()),
+        made("warmup", "warmup", format!("{warmup:?}")),
+        made("verify", "verify", format!("{verify:?}")),
+        beside("keep_generations", keep_generations.to_string()),
+    ]
+}
+
+/// All values of a pool, in the same way.
+fn pool_values(pool: &PoolSpec) -> Vec<Value> {
+    let PoolSpec {
+        target,
+        max,
+        refill,
+        standby,
+        on_clone,
+        max_age,
+        ttl,
+        queue,
+    } = pool;
+    let value = |key, text| Value {
+        key,
+        recipe: None,
+        text,
+    };
+    vec![
+        value("target", target.to_string()),
+        value("max", max.to_string()),
+        value("refill", refill.to_string()),
+        value("standby", format!("{standby:?}")),
+        value("on_clone", format!("{on_clone:?}")),
+        value("max_age", format!("{max_age:?}")),
+        value("ttl", format!("{ttl:?}")),
+        value("queue", queue.to_string()),
+    ]
 }

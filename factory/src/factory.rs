@@ -11,7 +11,8 @@ use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open
 use crate::guard::Guardian;
 use crate::host::{self, Host, OpenError};
 use crate::template::{
-    self, BuildError, BuildProgress, FindError, Found, Generation, ListedGeneration, RollbackError,
+    self, BuildError, BuildProgress, FindError, ForgetError, Found, Generation, ListedGeneration,
+    RollbackError,
 };
 use crate::{Accel, HostSettings, StaleField, TemplateSpec};
 
@@ -169,6 +170,19 @@ impl Factory {
         template::build(&self.host, spec, &progress)
             .await
             .map(Arc::new)
+    }
+
+    /// Removes a template that is no more: none of its generations is the current one, and those that nobody holds go at
+    /// once. The others go with their last holders.
+    ///
+    /// # Errors
+    /// See [`ForgetError`]; part of it may be gone.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn forget(&self, template: &str) -> Result<(), ForgetError> {
+        let (host, template) = (Arc::clone(&self.host), template.to_owned());
+        aside(move || template::forget(&host.store(&template), &template, &host.registry)).await
     }
 
     /// Opens devices of the host that a clone is to have, with the rights of whoever asks for them.

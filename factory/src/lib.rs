@@ -66,9 +66,9 @@ pub use qemu::ProbeError;
 pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
 pub use template::{
-    BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, Found,
-    Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField, Validity,
-    VerifyReport,
+    BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, ForgetError,
+    Found, Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField,
+    Validity, VerifyReport,
 };
 pub use vm::{ConsoleFollower, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

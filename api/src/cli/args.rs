@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Say what is missing on this host, and how to get it
     Doctor,
-    /// Check or show the configuration
+    /// Check or show the configuration, or have it read again
     #[command(subcommand)]
     Config(ConfigCommand),
     /// List, show or rebuild templates
@@ -151,7 +151,7 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Print the default values, commented; with --config, what that file comes to
     Show,
-    /// Have the service read its configuration again (not possible yet)
+    /// Have the service read its configuration again, and tell what changed
     Reload,
 }
 

@@ -18,7 +18,7 @@ mod terminal;
 pub use args::{Cli, LogArgs};
 pub use error::CliError;
 
-use args::Command;
+use args::{Command, ConfigCommand};
 use client::Client;
 use commands::{
     checkout, clean, config, console, cp, doctor, exec, guard, inspect, pool, ps, sandbox, template,
@@ -38,7 +38,9 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Doctor => doctor::run(&options, output).await,
         Command::Clean => clean::run(&options, output).await,
         Command::GuardLeases { run_dir } => guard::run(&run_dir),
-        Command::Config(command) => config::run(&options, &command),
+        Command::Config(ConfigCommand::Reload) => config::reload(&client()?, output).await,
+        Command::Config(ConfigCommand::Check) => config::check(&options),
+        Command::Config(ConfigCommand::Show) => config::show(&options),
         Command::Template(command) => template::run(&client()?, output, command).await,
         Command::Pool(command) => pool::run(&client()?, output, command).await,
         Command::Checkout(args) => checkout::run(&client()?, output, args).await,

@@ -65,17 +65,22 @@ pub struct Examined {
 /// # Errors
 /// The file cannot be read, is no TOML, or has mistakes: all of them at once.
 pub fn load(file: Option<&Path>, places: &Places) -> Result<Config, LoadError> {
-    let Examined {
-        place,
-        config,
-        problems,
-        ..
-    } = examine(file, places)?;
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(LoadError::Problems { place, problems })
+    load_whole(file, places).map(|examined| examined.config)
+}
+
+/// The same, with the document that it came from.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_whole(file: Option<&Path>, places: &Places) -> Result<Examined, LoadError> {
+    let examined = examine(file, places)?;
+    if examined.problems.is_empty() {
+        return Ok(examined);
     }
+    let Examined {
+        place, problems, ..
+    } = examined;
+    Err(LoadError::Problems { place, problems })
 }
 
 /// The same for a client of the service, which needs no guest: that this host has none is no mistake of the file.
@@ -109,22 +114,25 @@ pub fn examine(file: Option<&Path>, places: &Places) -> Result<Examined, LoadErr
             source,
         })
     };
-    let system = Path::new(SYSTEM_FILE);
     let place = place_of(file);
-    match file {
+    match path_of(file) {
         Some(path) => examine_text(&read(path)?, &place, places),
-        None if system.exists() => examine_text(&read(system)?, &place, places),
         None => examine_text("", &place, places),
     }
 }
 
+/// The file that a configuration is read from; none where it is the default values alone.
+pub(crate) fn path_of(file: Option<&Path>) -> Option<&Path> {
+    let system = Path::new(SYSTEM_FILE);
+    file.or_else(|| system.exists().then_some(system))
+}
+
 /// Where a configuration comes from, in words.
 pub(super) fn place_of(file: Option<&Path>) -> String {
-    match file {
-        Some(path) => path.display().to_string(),
-        None if Path::new(SYSTEM_FILE).exists() => SYSTEM_FILE.to_owned(),
-        None => "the default configuration".to_owned(),
-    }
+    path_of(file).map_or_else(
+        || "the default configuration".to_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 /// The same for a text.

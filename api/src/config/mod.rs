@@ -21,8 +21,10 @@ mod units;
 mod validated;
 
 pub use effective::show_effective;
+pub(crate) use load::path_of;
 pub use load::{
     DEFAULT_FILE, Examined, LoadError, SYSTEM_FILE, examine, examine_text, load, load_for_client,
+    load_whole,
 };
 pub use places::Places;
 pub use presence::check_presence;

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use vmint_cache::{
     CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
-    RenewError, ResizeError, SandboxExecError, SandboxFileError,
+    ReloadError, RenewError, ResizeError, SandboxExecError, SandboxFileError,
 };
 
 use super::code::Code;
 use super::problem::Problem;
+use crate::reload::ReloadFailure;
 
 /// The guest kernel's number for a file that is not there.
 const NO_SUCH_FILE: i32 = 2;
@@ -26,6 +27,7 @@ pub(crate) enum Failure {
     Console(#[from] ConsoleError),
     Resize(#[from] ResizeError),
     Rebuild(#[from] RebuildError),
+    Reload(#[from] ReloadFailure),
 }
 
 impl From<Failure> for Problem {
@@ -58,7 +60,14 @@ impl From<Failure> for Problem {
             }
             Failure::Checkout(CheckoutError::ShuttingDown)
             | Failure::Resize(ResizeError::ShuttingDown)
-            | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
+            | Failure::Rebuild(RebuildError::ShuttingDown)
+            | Failure::Reload(ReloadFailure::Cache(ReloadError::ShuttingDown)) => {
+                Self::shutting_down()
+            }
+            Failure::Reload(ReloadFailure::Load(_) | ReloadFailure::Slow { .. }) => {
+                problem(Code::NotPossible)
+            }
+            Failure::Reload(ReloadFailure::Broken) => problem(Code::Internal),
 
             Failure::Checkout(CheckoutError::Devices(DevicesError::InUse(_))) => {
                 problem(Code::Conflict)

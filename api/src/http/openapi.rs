@@ -102,6 +102,7 @@ problem_responses! {
     TooLarge = "413" "`too_large`: the body is larger than it may be";
     NotJson = "415" "`unsupported_media_type`: a body needs `Content-Type: application/json`";
     NotPossible = "422" "`not_possible`: understood, but beyond a limit, or not possible yet; the detail says which";
+    BadConfiguration = "422" "`not_possible`: the file has mistakes: all of them are in the detail, and nothing was changed";
     FileNotPossible = "422" "`not_possible`: the guest's kernel refuses (`errno` says why): a directory, no space, read-only and so on";
     ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";

@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, console, document, events, exec, exec_stream, files, health, metrics, pools, reserved,
-    sandboxes, templates,
+    builds, config, console, document, events, exec, exec_stream, files, health, metrics, pools,
+    reserved, sandboxes, templates,
 };
 use super::service::Service;
 
@@ -56,4 +56,6 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(files::read_file, files::write_file))
         .routes(routes!(console::console))
         .routes(routes!(events::events))
+        .routes(routes!(config::show))
+        .routes(routes!(config::reload))
 }

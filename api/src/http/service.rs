@@ -1,11 +1,11 @@
 //! What the handlers share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use vmint_cache::{Cache, TemplatePlan};
+use vmint_cache::Cache;
 
 use super::stopping::Stopping;
+use crate::reload::Reloader;
 use crate::telemetry::Metrics;
 
 /// The service behind the API. Cheap to clone.
@@ -16,26 +16,25 @@ struct Inner {
     cache: Cache,
     metrics: Arc<Metrics>,
     stopping: Stopping,
-    templates: HashSet<String>,
+    reloader: Arc<Reloader>,
     /// Whether a machine of ours could be told apart from other clients if it came to the TCP listener.
     knows_machines: bool,
 }
 
 impl Service {
-    /// A service over a cache that was started with these plans.
+    /// A service over a cache, whose configuration can be read again.
     #[must_use]
     pub fn new(
         cache: Cache,
         metrics: Arc<Metrics>,
         stopping: Stopping,
-        plans: &[TemplatePlan],
+        reloader: Arc<Reloader>,
     ) -> Self {
-        let templates = plans.iter().map(|plan| plan.spec.name.clone()).collect();
         Self(Arc::new(Inner {
             cache,
             metrics,
             stopping,
-            templates,
+            reloader,
             knows_machines: true,
         }))
     }
@@ -67,6 +66,10 @@ impl Service {
 
     /// Whether there is such a template.
     pub(super) fn has_template(&self, name: &str) -> bool {
-        self.0.templates.contains(name)
+        self.0.cache.has_template(name)
+    }
+
+    pub(super) fn reloader(&self) -> &Arc<Reloader> {
+        &self.0.reloader
     }
 }

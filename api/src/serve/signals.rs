@@ -3,7 +3,6 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
 
 /// A signal that asks the service to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,26 @@ impl Stop {
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+}
+
+/// The signal that asks for the configuration to be read again.
+pub(super) struct Hangup(Signal);
+
+impl Hangup {
+    pub(super) fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// The next one; several that came meanwhile are one.
+    ///
+    /// # Cancel safety
+    /// Safe: as for [`Signals::stop`].
+    pub(super) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // The runtime listens no more: none comes.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Signals {
@@ -41,7 +59,6 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -50,12 +67,9 @@ impl Signals {
     /// # Cancel safety
     /// Safe: a signal that was not returned is returned the next time.
     pub(super) async fn stop(&mut self) -> Stop {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return Stop::Interrupt,
-                _ = self.terminate.recv() => return Stop::Terminate,
-                _ = self.hangup.recv() => info!("SIGHUP changes nothing: the configuration is read at the start only"),
-            }
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a configuration to a service that listens, and on to its end.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::{Duration, MissedTickBehavior, interval};
@@ -13,10 +14,11 @@ use super::files;
 use super::listen::{ListenError, Listeners};
 use super::memory;
 use super::server::Server;
-use super::signals::Signals;
+use super::signals::{Hangup, Signals};
 use super::stop::{stop_gently, stop_quickly};
-use crate::config::Config;
+use crate::config::{Config, Examined};
 use crate::http::{Service, Stopping, router};
+use crate::reload::Reloader;
 use crate::telemetry::{Metrics, log_panics};
 
 /// How often samples are summed up that nobody scraped.
@@ -39,42 +41,54 @@ pub enum ServeError {
     Listen(#[from] ListenError),
 }
 
-/// Serves until a signal ends it, and gives the exit code. What becomes of leased sandboxes then is `leased`.
+/// Serves until a signal ends it, and gives the exit code. The configuration was read from this file, and is read from it
+/// again when somebody asks for that. What becomes of leased sandboxes at the end is `leased`.
 ///
 /// # Errors
 /// The service could not start; nothing of it is left. Sandboxes of an earlier service are as they were.
-pub async fn serve(config: Config, leased: Leased) -> Result<u8, ServeError> {
+pub async fn serve(
+    file: Option<&Path>,
+    examined: Examined,
+    leased: Leased,
+) -> Result<u8, ServeError> {
     log_panics();
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
+    let hangup = Hangup::listen().map_err(ServeError::Signals)?;
     let backend = tokio::select! {
-        opened = Backend::open(&config) => opened?,
+        opened = Backend::open(&examined.config) => opened?,
         stop = signals.stop() => {
             info!(signal = stop.as_str(), "stopped before the start was done");
             return Ok(0);
         }
     };
-    serve_with(config, backend, signals, leased).await
+    serve_with((file, examined), backend, (signals, hangup), leased).await
 }
 
 async fn serve_with(
-    config: Config,
+    (file, examined): (Option<&Path>, Examined),
     backend: Backend,
-    mut signals: Signals,
+    (mut signals, hangup): (Signals, Hangup),
     leased: Leased,
 ) -> Result<u8, ServeError> {
     let files = files::raise_limit();
+    let config = examined.config.clone();
     let memory = memory::budget(config.memory_share)?;
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
     let guardian = Arc::clone(&backend.guardian);
     // What is taken up has no other owner: from here on nothing fails, and a stop waits until it can be left again.
     let adopted = adopt(&config, &backend).await;
-    let (service, cache, stopping, metrics) = assemble(&config, backend, adopted, memory);
+    let (cache, metrics) = start_cache(&config, backend, adopted, memory);
+    let reloader = Reloader::new(file, examined, cache.clone(), Arc::clone(&metrics));
+    let stopping = Stopping::new();
+    let service = assemble(&config, &cache, &metrics, &stopping, &reloader);
     let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
+    let reloads = AbortOnDropHandle::new(tokio::spawn(reload_on(hangup, reloader)));
     info!("listening on {urls}");
 
     let first = signals.stop().await;
+    drop(reloads);
     info!(
         signal = first.as_str(),
         "stopping; a second signal ends it at once"
@@ -100,12 +114,12 @@ async fn adopt(config: &Config, backend: &Backend) -> Vec<AdoptedClone> {
     backend.mint.adopt(&specs).await
 }
 
-fn assemble(
+fn start_cache(
     config: &Config,
     backend: Backend,
     adopted: Vec<AdoptedClone>,
     memory: MemoryBudget,
-) -> (Service, Cache, Stopping, Arc<Metrics>) {
+) -> (Cache, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new(
         config.templates.iter().map(|plan| plan.spec.name.as_str()),
     ));
@@ -121,18 +135,35 @@ fn assemble(
         settings,
         metrics.clone(),
     );
-    let stopping = Stopping::new();
+    (cache, metrics)
+}
+
+fn assemble(
+    config: &Config,
+    cache: &Cache,
+    metrics: &Arc<Metrics>,
+    stopping: &Stopping,
+    reloader: &Arc<Reloader>,
+) -> Service {
     let service = Service::new(
         cache.clone(),
-        metrics.clone(),
+        Arc::clone(metrics),
         stopping.clone(),
-        &config.templates,
+        Arc::clone(reloader),
     );
-    let service = match (config.server.listen, qemu_uid(config)) {
+    match (config.server.listen, qemu_uid(config)) {
         (Some(_), None) => service.without_user_networks(),
         (Some(_), Some(_)) | (None, _) => service,
-    };
-    (service, cache, stopping, metrics)
+    }
+}
+
+/// What came of it is in the log, and in `GET /v1/config`.
+async fn reload_on(mut hangup: Hangup, reloader: Arc<Reloader>) {
+    loop {
+        hangup.next().await;
+        info!("SIGHUP: the configuration is read again");
+        drop(reloader.reload().await);
+    }
 }
 
 /// The user that QEMU runs as, where it is another one than ours. The factory has opened, so there is one of this name.

@@ -59,7 +59,7 @@ impl Metrics {
     }
 
     /// Series that exist before anything happened, so that a rate over them has a beginning.
-    fn start_at_zero(&self, template: &str) {
+    pub fn start_at_zero(&self, template: &str) {
         self.record(|| {
             for source in [Source::Pool, Source::Clone] {
                 counter!(names::CHECKOUTS_TOTAL, "template" => template.to_owned(), "source" => source.as_str(), "outcome" => "ok")

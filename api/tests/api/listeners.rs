@@ -32,7 +32,15 @@ impl Listening {
     }
 
     async fn start_with_files(files: u64) -> Self {
-        let harness = Harness::start().await;
+        Self::of(Harness::start().await, files).await
+    }
+
+    /// A service that was started already.
+    pub(crate) async fn over(harness: Harness) -> Self {
+        Self::of(harness, FILES).await
+    }
+
+    async fn of(harness: Harness, files: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let listen = Some(([127, 0, 0, 1], 0).into());

@@ -16,6 +16,7 @@ mod program_cp;
 mod program_exec;
 mod program_sandbox;
 mod protocol;
+mod reload;
 mod repeats;
 mod sandboxes;
 mod streams;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::support::Harness;
 
 /// Every route of the contract, with the status of its good answer.
-const ROUTES: [(&str, &str, &str); 27] = [
+const ROUTES: [(&str, &str, &str); 29] = [
     ("get", "/healthz", "200"),
     ("get", "/readyz", "200"),
     ("get", "/metrics", "200"),
@@ -31,6 +31,8 @@ const ROUTES: [(&str, &str, &str); 27] = [
     ("get", "/v1/sandboxes/{id}/files", "200"),
     ("get", "/v1/sandboxes/{id}/console", "200"),
     ("get", "/v1/events", "200"),
+    ("get", "/v1/config", "200"),
+    ("post", "/v1/config/reload", "200"),
     ("get", "/openapi.json", "200"),
     ("post", "/v1/sandboxes", "503"),
 ];
@@ -144,6 +146,8 @@ async fn what_is_always_in_an_answer_is_required_even_where_it_may_be_null() {
         ("Template", &["current", "build", "last_error"]),
         ("Build", &["step", "generation", "error", "ended_at"]),
         ("Pool", &["degraded"]),
+        ("Configuration", &["path", "last_reload"]),
+        ("LastReload", &["error"]),
         ("ExecResult", &["exit_code", "signal"]),
     ] {
         let required = document["components"]["schemas"][schema]["required"].clone();

@@ -11,6 +11,7 @@ mod live;
 mod main_job;
 mod plain_user;
 mod prometheus;
+mod reload;
 mod service;
 mod survive;
 #[path = "../api/support/terminal.rs"]

@@ -63,9 +63,15 @@ impl Place {
 
     /// Writes the configuration: the folders, and what a test adds.
     pub fn configure(&self, host: &str, template: &str, pool: &str) -> anyhow::Result<()> {
+        self.configure_with(&format!(
+            "{host}\n[templates.default]\n{template}\n[templates.default.pool]\n{pool}\n"
+        ))
+    }
+
+    /// Writes the configuration: the folders, and the rest of `[host]` with what comes behind it.
+    pub fn configure_with(&self, rest: &str) -> anyhow::Result<()> {
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:{}\"\n[host]\nrun_dir = \"{}\"\ntemplate_path = \"{}\"\n{host}\n\
-             [templates.default]\n{template}\n[templates.default.pool]\n{pool}\n",
+            "[server]\nlisten = \"127.0.0.1:{}\"\n[host]\nrun_dir = \"{}\"\ntemplate_path = \"{}\"\n{rest}",
             self.port,
             self.run_dir().display(),
             self.template_path().display()

@@ -19,7 +19,7 @@ use vmint_factory::GenerationId;
 
 use super::core::{CloneKey, Effect, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
-use super::handle::{Pool, size};
+use super::handle::{Pool, limits, size};
 use super::ledger::Ledger;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused, Sizes};
 use super::tasks;
@@ -46,7 +46,8 @@ pub(super) struct Pending {
 pub(super) struct Actor {
     pub node: Arc<Node>,
     pub pool: Pool,
-    pub spec: PoolSpec,
+    /// As of the last word: the pool's own may be newer for a moment.
+    pub spec: Arc<PoolSpec>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub inbox: mpsc::Receiver<Message>,
     pub outbox: Outbox,
@@ -65,7 +66,7 @@ pub(super) struct Work {
 impl Actor {
     pub(super) fn new(
         node: Arc<Node>,
-        (pool, spec): (Pool, PoolSpec),
+        (pool, spec): (Pool, Arc<PoolSpec>),
         ledger: Arc<Mutex<Ledger>>,
         (outbox, inbox): (Outbox, mpsc::Receiver<Message>),
         on_damage: DamageReport,
@@ -82,9 +83,10 @@ impl Actor {
         }
     }
 
-    /// Works until everything has ended after a stop.
+    /// Works until everything has ended after a stop, or after the template was removed.
     pub(super) async fn run(mut self) {
         let mut freed = self.node.memory.freed();
+        let _over = self.pool.over().clone().drop_guard();
         while !self.is_finished() {
             let wake = lock(&self.ledger).next_wake();
             tokio::select! {
@@ -118,6 +120,10 @@ impl Actor {
             Message::Renew { clone, ttl, reply } => drop(reply.send(self.renew(clone, ttl))),
             Message::Release { clone, reply } => self.release(clone, reply),
             Message::Resize { target, max, reply } => drop(reply.send(self.resize(target, max))),
+            Message::Reconfigured { done } => {
+                self.reconfigure();
+                let _ = done.send(());
+            }
             Message::Publish { generation, reply } => {
                 self.publish(generation);
                 let _ = reply.send(());
@@ -207,6 +213,22 @@ impl Actor {
         info!(target, max, "the pool is resized");
         self.happened(Event::Resized { target, max });
         Ok(())
+    }
+
+    /// Takes the pool's settings as they are now. What clones are made with holds for those made from now on; others
+    /// are replaced.
+    fn reconfigure(&mut self) {
+        let spec = self.pool.spec();
+        let renew = spec.standby != self.spec.standby || spec.on_clone != self.spec.on_clone;
+        let limits = limits(&spec);
+        info!(
+            target = spec.target,
+            max = spec.max,
+            renew,
+            "the pool has other settings"
+        );
+        self.spec = spec;
+        self.happened(Event::Reconfigured { limits, renew });
     }
 
     fn publish(&mut self, generation: Arc<dyn LiveGeneration>) {

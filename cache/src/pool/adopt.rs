@@ -62,6 +62,7 @@ impl Actor {
             vm,
             generation,
             lease,
+            is_paused: adopted_paused,
             ..
         } = adopted;
         let (template, memory) = (self.pool.template(), &self.node.memory);
@@ -86,6 +87,7 @@ impl Actor {
                 id: vm.facts().id,
                 epoch,
                 memory: permit,
+                is_paused: adopted_paused,
                 vm: Some(Arc::clone(&vm)),
                 unique,
                 sandbox: None,

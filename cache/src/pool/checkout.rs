@@ -31,7 +31,6 @@ use crate::lease::Lease;
 use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::request::{OnEmpty, SocketOwner};
 use crate::sandbox::view_of;
-use crate::spec::Standby;
 
 /// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
 /// hundred to grow, and with megabytes of files some tenths of a second.
@@ -141,7 +140,7 @@ impl Pool {
         self.outbox()
             .send(Message::Checkout { ticket, ask, reply })
             .await
-            .map_err(|_| CheckoutError::ShuttingDown)?;
+            .map_err(|_| self.closed())?;
         let mut place = Place {
             ticket,
             outbox: Some(self.outbox()),
@@ -151,7 +150,17 @@ impl Pool {
         match answer {
             Ok(Ok(grant)) => Ok(grant),
             Ok(Err(refused)) => Err(self.refusal(refused, begun.elapsed())),
-            Err(_) => Err(CheckoutError::ShuttingDown),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    /// Why it takes no checkouts any more: also those that waited hear what one hears that comes now.
+    fn closed(&self) -> CheckoutError {
+        if self.is_withdrawn() {
+            let name = self.template().to_owned();
+            CheckoutError::UnknownTemplate { name }
+        } else {
+            CheckoutError::ShuttingDown
         }
     }
 
@@ -179,7 +188,7 @@ impl Pool {
                 queue,
                 retry_after: RETRY_AFTER,
             },
-            Refused::Closed => CheckoutError::ShuttingDown,
+            Refused::Closed => self.closed(),
         }
     }
 
@@ -202,7 +211,7 @@ impl Pool {
         if plugged_mib > 0 {
             self.has_memory_for(&vm.facts().id, plugged_mib)?;
         }
-        if self.spec().standby == Standby::Paused {
+        if grant.is_paused() {
             touch(grant)?;
             within(vm.resume())
                 .await

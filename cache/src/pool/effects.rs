@@ -13,7 +13,6 @@ use super::grant::Grant;
 use super::ledger::Entry;
 use super::message::{LeaseTimes, Refused};
 use super::tasks::{self, Launch};
-use crate::admission::ClonePermit;
 use crate::events::Happening;
 use crate::mint::{LaunchOrder, LiveGeneration};
 use crate::sandbox::Sandbox;
@@ -72,7 +71,17 @@ impl Actor {
             }
         };
         let abandoned = CancellationToken::new();
-        let Some(generation) = self.enter(clone, epoch, (id.clone(), memory)) else {
+        let paused = self.spec.standby == Standby::Paused;
+        let entry = Entry {
+            id: id.clone(),
+            epoch,
+            memory,
+            is_paused: paused,
+            vm: None,
+            unique: None,
+            sandbox: None,
+        };
+        let Some(generation) = self.enter(clone, entry) else {
             // It cannot be: the ledger keeps the current one. But a launch without an answer would count for ever.
             let (phase, reason) = (Phase::Spawn, "its generation is gone".to_owned());
             self.outbox.post(Event::LaunchFailed {
@@ -88,7 +97,7 @@ impl Actor {
             hostname: id.to_string(),
             id,
             on_clone: self.spec.on_clone.clone(),
-            paused: self.spec.standby == Standby::Paused,
+            paused,
         };
         let launch = Launch {
             clone,
@@ -105,24 +114,10 @@ impl Actor {
         ));
     }
 
-    fn enter(
-        &self,
-        clone: CloneKey,
-        epoch: Epoch,
-        (id, memory): (VmId, ClonePermit),
-    ) -> Option<Arc<dyn LiveGeneration>> {
+    fn enter(&self, clone: CloneKey, entry: Entry) -> Option<Arc<dyn LiveGeneration>> {
         let mut ledger = lock(&self.ledger);
-        ledger.entries.insert(
-            clone,
-            Entry {
-                id,
-                epoch,
-                vm: None,
-                unique: None,
-                memory,
-                sandbox: None,
-            },
-        );
+        let epoch = entry.epoch;
+        ledger.entries.insert(clone, entry);
         ledger.generation(epoch).cloned()
     }
 
@@ -132,7 +127,7 @@ impl Actor {
             self.outbox.post(Event::Returned { clone });
             return;
         };
-        let Some((sandbox, generation)) = self.begin_sandbox(clone) else {
+        let Some((sandbox, generation, is_paused)) = self.begin_sandbox(clone) else {
             return;
         };
         self.node
@@ -144,19 +139,24 @@ impl Actor {
             generation,
             source,
             LeaseTimes::begin(ttl),
+            is_paused,
         );
         // An answer that nobody takes is dropped here or there, and gives the clone back.
         drop(answer.send(Ok(grant)));
     }
 
-    fn begin_sandbox(&self, clone: CloneKey) -> Option<(Arc<Sandbox>, Arc<dyn LiveGeneration>)> {
+    fn begin_sandbox(
+        &self,
+        clone: CloneKey,
+    ) -> Option<(Arc<Sandbox>, Arc<dyn LiveGeneration>, bool)> {
         let mut ledger = lock(&self.ledger);
         let entry = ledger.entries.get_mut(&clone)?;
         let sandbox = Sandbox::new(clone, Arc::clone(entry.vm.as_ref()?));
         entry.sandbox = Some(Arc::clone(&sandbox));
         entry.memory.lent();
-        let epoch = entry.epoch;
-        Some((sandbox, Arc::clone(ledger.generation(epoch)?)))
+        let (epoch, is_paused) = (entry.epoch, entry.is_paused);
+        let generation = Arc::clone(ledger.generation(epoch)?);
+        Some((sandbox, generation, is_paused))
     }
 
     fn refuse(&mut self, ticket: Ticket, why: Refusal) {

@@ -26,6 +26,7 @@ pub(crate) struct Grant {
     generation: Arc<dyn LiveGeneration>,
     source: Source,
     times: LeaseTimes,
+    is_paused: bool,
     care: Care,
 }
 
@@ -49,6 +50,7 @@ impl Grant {
         generation: Arc<dyn LiveGeneration>,
         source: Source,
         times: LeaseTimes,
+        is_paused: bool,
     ) -> Self {
         Self {
             sandbox,
@@ -56,6 +58,7 @@ impl Grant {
             generation,
             source,
             times,
+            is_paused,
             care: Care::Untouched,
         }
     }
@@ -83,6 +86,11 @@ impl Grant {
     /// When its lease began and when it ends.
     pub(super) fn times(&self) -> LeaseTimes {
         self.times
+    }
+
+    /// Whether its virtual CPUs stand still.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Something in the clone is about to be changed: nobody else may get it, a later service included.

@@ -1,10 +1,11 @@
 //! A pool as the rest of the cache sees it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use super::actor::{Actor, DamageReport};
@@ -30,10 +31,12 @@ pub(crate) struct Pool(Arc<Inner>);
 struct Inner {
     node: Arc<Node>,
     template: String,
-    spec: PoolSpec,
+    spec: Mutex<Arc<PoolSpec>>,
     ledger: Arc<Mutex<Ledger>>,
     outbox: Outbox,
     next_ticket: AtomicU64,
+    is_withdrawn: AtomicBool,
+    over: CancellationToken,
 }
 
 impl Pool {
@@ -47,13 +50,16 @@ impl Pool {
     ) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::new(limits(&spec), rand::random())));
         let (outbox, inbox) = Outbox::new();
+        let spec = Arc::new(spec);
         let pool = Self(Arc::new(Inner {
             node: Arc::clone(node),
             template: template.to_owned(),
-            spec: spec.clone(),
+            spec: Mutex::new(Arc::clone(&spec)),
             ledger: Arc::clone(&ledger),
             outbox: outbox.clone(),
             next_ticket: AtomicU64::new(0),
+            is_withdrawn: AtomicBool::new(false),
+            over: CancellationToken::new(),
         }));
         let actor = Actor::new(
             Arc::clone(node),
@@ -72,9 +78,32 @@ impl Pool {
         &self.0.template
     }
 
-    /// Its settings, as they were at the start.
-    pub(crate) fn spec(&self) -> &PoolSpec {
-        &self.0.spec
+    /// Its settings, as the configuration has them.
+    pub(crate) fn spec(&self) -> Arc<PoolSpec> {
+        Arc::clone(&lock(&self.0.spec))
+    }
+
+    /// Gives it other settings. The answer comes when they hold; whether it is waited for or not, they will.
+    pub(crate) fn reconfigure(&self, spec: PoolSpec) -> oneshot::Receiver<()> {
+        *lock(&self.0.spec) = Arc::new(spec);
+        let (done, holds) = oneshot::channel();
+        self.0.outbox.post_message(Message::Reconfigured { done });
+        holds
+    }
+
+    /// Its template is no more: as [`Pool::close`], and unused clones end. Once the last lease has ended, so does it.
+    pub(crate) fn withdraw(&self) {
+        self.0.is_withdrawn.store(true, Ordering::Release);
+        self.0.outbox.post(Event::Withdrawn);
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.0.is_withdrawn.load(Ordering::Acquire)
+    }
+
+    /// Cancelled once it has ended: no clone of it is left.
+    pub(crate) fn over(&self) -> &CancellationToken {
+        &self.0.over
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -157,11 +186,20 @@ impl Pool {
             .outbox
             .send(message)
             .await
-            .map_err(|_| ResizeError::ShuttingDown)?;
+            .map_err(|_| self.not_resized())?;
         match done.await {
             Ok(Ok(())) => Ok(self.view()),
             Ok(Err(Sizes { target, max })) => Err(ResizeError::TargetAboveMax { target, max }),
-            Err(_) => Err(ResizeError::ShuttingDown),
+            Err(_) => Err(self.not_resized()),
+        }
+    }
+
+    fn not_resized(&self) -> ResizeError {
+        if self.is_withdrawn() {
+            let name = self.template().to_owned();
+            ResizeError::UnknownTemplate { name }
+        } else {
+            ResizeError::ShuttingDown
         }
     }
 
@@ -209,7 +247,7 @@ impl Pool {
     }
 }
 
-fn limits(spec: &PoolSpec) -> Limits {
+pub(super) fn limits(spec: &PoolSpec) -> Limits {
     Limits {
         target: size(spec.target),
         max: size(spec.max),

@@ -19,6 +19,8 @@ use crate::view::{CloneState, CloneView, PoolView};
 pub(super) struct Entry {
     pub id: VmId,
     pub epoch: Epoch,
+    /// Whether its virtual CPUs stand still until it is granted.
+    pub is_paused: bool,
     /// Known once it was made.
     pub vm: Option<Arc<dyn LiveClone>>,
     /// Its marks, from when it was made until it is gone.

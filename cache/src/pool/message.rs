@@ -58,6 +58,8 @@ pub(super) enum Message {
         max: Option<u32>,
         reply: oneshot::Sender<Result<(), Sizes>>,
     },
+    /// The pool's settings have changed; answered once the new ones hold.
+    Reconfigured { done: oneshot::Sender<()> },
     /// A new generation.
     Publish {
         generation: Arc<dyn LiveGeneration>,
@@ -148,7 +150,12 @@ impl Outbox {
     /// Sends from where nothing can wait, as from a destructor. At most one such message exists for each clone and each
     /// checkout, so those that do not find room at once are few, and wait in tasks.
     pub(super) fn post(&self, event: Event) {
-        if let Err(TrySendError::Full(message)) = self.sender.try_send(Message::Happened(event)) {
+        self.post_message(Message::Happened(event));
+    }
+
+    /// The same, for what is no event of the core's.
+    pub(super) fn post_message(&self, message: Message) {
+        if let Err(TrySendError::Full(message)) = self.sender.try_send(message) {
             let sender = self.sender.clone();
             self.runtime
                 .spawn(async move { sender.send(message).await });

@@ -2,12 +2,14 @@
 //!
 //! At the start it takes what is on disk if that is valid and matches; else it builds. Afterwards it builds when
 //! somebody asks, or when a clone finds the generation damaged, and tries again by itself as long as there is no sound
-//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone.
+//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone. When
+//! other settings are wanted it builds with those, and when the template is removed it leaves nothing on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vmint_factory::TemplateSpec;
 
@@ -33,35 +35,54 @@ const BUILD_FAILED: &str = "template_unavailable";
 /// What a build that the stop cut off is called in the metrics.
 const BUILD_STOPPED: &str = "shutting_down";
 
+/// What a build that made what is not wanted any more is called in the metrics.
+const BUILD_OUTDATED: &str = "conflict";
+
 /// The keeper of one template.
 struct Keeper {
     node: Arc<Node>,
-    spec: TemplateSpec,
     status: Arc<Status>,
     pool: Pool,
     failures: u32,
 }
 
-/// Keeps a template until the stop.
-pub(crate) async fn keep(node: Arc<Node>, spec: TemplateSpec, status: Arc<Status>, pool: Pool) {
+/// Keeps a template until the stop, or until it is removed. `before` is the keeper's of a removed template of the same
+/// name that still has clones.
+pub(crate) async fn keep(
+    node: Arc<Node>,
+    status: Arc<Status>,
+    pool: Pool,
+    before: Option<CancellationToken>,
+) {
+    let _left = status.left().clone().drop_guard();
     let mut keeper = Keeper {
         node,
-        spec,
         status,
         pool,
         failures: 0,
     };
-    let stopping = keeper.node.stopping.clone();
+    let (stopping, removed) = (
+        keeper.node.stopping.clone(),
+        keeper.status.removed().clone(),
+    );
     tokio::select! {
         () = stopping.cancelled() => {}
-        () = keeper.work() => {}
+        () = removed.cancelled() => {}
+        () = keeper.work(before) => {}
     }
-    keeper.leave();
+    keeper.leave().await;
 }
 
 impl Keeper {
-    async fn work(&mut self) {
-        self.look().await;
+    async fn work(&mut self, before: Option<CancellationToken>) {
+        match before {
+            None => self.look().await,
+            // What is on disk is the other's, in use, and goes with its last clone: a look would take it for leavings.
+            Some(left) => {
+                left.cancelled().await;
+                info!("a removed template of this name still has sandboxes: building");
+            }
+        }
         loop {
             match self.status.next_work(&self.node.builds) {
                 Work::Build(build) => self.build(&build).await,
@@ -77,11 +98,13 @@ impl Keeper {
 
     /// Takes what is on disk, or says why not.
     async fn look(&self) {
-        match self.node.mint.find(&self.spec).await {
+        let (spec, _) = self.status.wanted();
+        match self.node.mint.find(&spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
                 let memory = &self.node.memory;
-                self.take(memory.found(&self.spec.name, generation)).await;
+                let generation = memory.found(self.status.name(), generation);
+                self.take(generation, spec).await;
             }
             Ok(FoundGeneration::Stale { generation, fields }) => {
                 let differences: Vec<String> = fields
@@ -119,30 +142,57 @@ impl Keeper {
             info!(step = step.as_str(), "the build goes on");
             progress.enter(step);
         });
-        let made = match node.memory.build(&self.spec.name, self.spec.memory_mib) {
-            Ok(memory) => {
-                let made = node.mint.build(&self.spec, report).await;
-                made.map(|generation| memory.built(generation))
-            }
-            Err(sum) => Err(sum.into()),
+        let (spec, mut later) = self.status.wanted();
+        let memory = match node.memory.build(&spec.name, spec.memory_mib) {
+            Ok(memory) => memory,
+            Err(sum) => return self.failed(build, &sum.into(), begun.elapsed()),
+        };
+        let made = tokio::select! {
+            made = node.mint.build(&spec, report) => made,
+            Ok(()) = later.changed() => return self.outdated(build, begun.elapsed()),
         };
         match made {
-            Ok(generation) => self.built(build, generation, begun.elapsed()).await,
+            Ok(generation) => {
+                let generation = memory.built(generation);
+                self.built(build, (generation, spec), begun.elapsed()).await;
+            }
             Err(error) => self.failed(build, &error, begun.elapsed()),
         }
     }
 
-    async fn built(&mut self, build: &Build, generation: Arc<dyn LiveGeneration>, took: Duration) {
+    /// What it makes is not wanted any more; what is, is made next.
+    fn outdated(&self, build: &Build, took: Duration) {
+        const WHY: &str =
+            "the template's settings were changed meanwhile: it is built with the new ones";
+        info!(build = build.view().id, "{WHY}");
+        self.node
+            .telemetry
+            .build(self.status.name(), BUILD_OUTDATED, took);
+        self.status.build_ended();
+        self.tell(Happening::BuildFailed {
+            build: build.view().id,
+            reason: WHY.to_owned(),
+        });
+        build.fail(WHY.to_owned());
+    }
+
+    async fn built(
+        &mut self,
+        build: &Build,
+        (generation, made_of): (Arc<dyn LiveGeneration>, Arc<TemplateSpec>),
+        took: Duration,
+    ) {
         let facts = generation.facts().clone();
         info!(generation = %facts.id, took_ms = took.as_millis(), "the build has succeeded");
         let telemetry = &self.node.telemetry;
-        telemetry.build(&self.spec.name, "ok", took);
-        telemetry.startup(&self.spec.name, StartPath::Cold, &facts.boot_phases);
+        let name = self.status.name();
+        telemetry.build(name, "ok", took);
+        telemetry.startup(name, StartPath::Cold, &facts.boot_phases);
         if let Some(first_exec) = facts.first_exec {
-            telemetry.first_exec(&self.spec.name, StartPath::Cold, first_exec);
+            telemetry.first_exec(name, StartPath::Cold, first_exec);
         }
         self.failures = 0;
-        self.take(generation).await;
+        self.take(generation, made_of).await;
         self.status.build_ended();
         build.succeed(&facts);
         self.tell(Happening::BuildSucceeded {
@@ -157,7 +207,7 @@ impl Keeper {
         let pause = BACKOFF.pause(self.failures, rand::random());
         self.node
             .telemetry
-            .build(&self.spec.name, BUILD_FAILED, took);
+            .build(self.status.name(), BUILD_FAILED, took);
         let why = with_sources(why.as_ref());
         let retries = self.status.build_failed(&why, pause);
         let next = if retries {
@@ -174,29 +224,49 @@ impl Keeper {
     }
 
     fn tell(&self, what: Happening) {
-        self.node.events.tell(&self.spec.name, what);
+        self.node.events.tell(self.status.name(), what);
     }
 
     /// Makes a generation the current one, and lets go of the one before it.
-    async fn take(&self, generation: Arc<dyn LiveGeneration>) {
-        let before = self.status.set_current(Arc::clone(&generation));
-        self.pool.publish(generation).await;
+    async fn take(&self, generation: Arc<dyn LiveGeneration>, made_of: Arc<TemplateSpec>) {
+        let before = self.status.set_current(Arc::clone(&generation), made_of);
+        // Before anything is waited for: whatever cuts this off, its files go with its last clone.
         if let Some(before) = before {
             before.retire();
         }
+        self.pool.publish(generation).await;
     }
 
-    /// Ends what the stop cut off, and lets go of the generation.
-    fn leave(&self) {
+    /// Ends what was cut off, and lets go of the generation.
+    async fn leave(&self) {
         self.status.stop();
+        let is_removed = self.status.removed().is_cancelled();
+        let (outcome, why) = if is_removed {
+            (BUILD_OUTDATED, "the template was removed")
+        } else {
+            (BUILD_STOPPED, "the service is stopping")
+        };
         if let Work::Build(build) = self.status.next_work(&self.node.builds) {
             self.status.build_ended();
             self.node
                 .telemetry
-                .build(&self.spec.name, BUILD_STOPPED, Duration::ZERO);
-            build.fail("the service is stopping".to_owned());
+                .build(self.status.name(), outcome, Duration::ZERO);
+            build.fail(why.to_owned());
         }
         self.status.forget_current();
+        if is_removed {
+            self.forget().await;
+        }
+    }
+
+    /// Nothing of the template stays on disk: what clones still use goes with the last of them.
+    async fn forget(&self) {
+        if let Err(error) = self.node.mint.forget(self.status.name()).await {
+            warn!(
+                error = with_sources(error.as_ref()),
+                "not all of the removed template is gone from disk"
+            );
+        }
     }
 }
 

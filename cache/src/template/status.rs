@@ -16,13 +16,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use vmint_factory::{GenerationId, StaleField};
+use tokio_util::sync::CancellationToken;
+use vmint_factory::{GenerationId, MachineType, StaleField, TemplateSpec};
 
 use super::builds::{Build, Builds};
 use crate::error::RebuildError;
 use crate::mint::LiveGeneration;
+use crate::spec::stale_fields;
 use crate::sync::lock;
 use crate::view::{BuildView, TemplateState};
 
@@ -32,13 +34,21 @@ const RETRY_WHILE_BUILDING: Duration = Duration::from_secs(5);
 /// One template.
 pub(crate) struct Status {
     name: String,
+    /// What is wanted. It changes with `inner` locked.
+    spec: watch::Sender<Arc<TemplateSpec>>,
     inner: Mutex<Inner>,
     changed: Notify,
+    removed: CancellationToken,
+    left: CancellationToken,
 }
 
 #[derive(Default)]
 struct Inner {
     current: Option<Arc<dyn LiveGeneration>>,
+    /// What the current generation was made of.
+    made_of: Option<Arc<TemplateSpec>>,
+    /// A build is to begin though there is a sound generation: it is not what is wanted any more.
+    is_outdated: bool,
     damage: Option<String>,
     build: Option<Arc<Build>>,
     stale_fields: Vec<StaleField>,
@@ -114,11 +124,14 @@ impl Snapshot {
 
 impl Status {
     /// A template of which nothing is known yet.
-    pub(crate) fn new(name: &str) -> Arc<Self> {
+    pub(crate) fn new(spec: TemplateSpec) -> Arc<Self> {
         Arc::new(Self {
-            name: name.to_owned(),
+            name: spec.name.clone(),
+            spec: watch::Sender::new(Arc::new(spec)),
             inner: Mutex::default(),
             changed: Notify::new(),
+            removed: CancellationToken::new(),
+            left: CancellationToken::new(),
         })
     }
 
@@ -145,6 +158,10 @@ impl Status {
     /// Asks for a build.
     pub(crate) fn rebuild(&self, builds: &Builds) -> Result<BuildView, RebuildError> {
         let mut inner = lock(&self.inner);
+        if self.removed.is_cancelled() {
+            let name = self.name.clone();
+            return Err(RebuildError::UnknownTemplate { name });
+        }
         if inner.stops {
             return Err(RebuildError::ShuttingDown);
         }
@@ -157,6 +174,56 @@ impl Status {
         inner.build = Some(Arc::clone(&build));
         self.changed.notify_one();
         Ok(build.view())
+    }
+
+    /// Something else is wanted from now on. Where the current generation differs from it, a build begins; one that runs
+    /// makes what is not wanted any more, and begins anew.
+    pub(crate) fn want(&self, spec: TemplateSpec) {
+        let spec = Arc::new(spec);
+        let mut inner = lock(&self.inner);
+        let fields = inner
+            .made_of
+            .as_ref()
+            .map_or_else(Vec::new, |was| stale_fields(was, &spec));
+        inner.is_outdated = !fields.is_empty() || inner.build.is_some();
+        if inner.made_of.is_some() {
+            inner.stale_fields = fields;
+        }
+        inner.retry_at = None;
+        self.spec.send_replace(spec);
+        self.changed.notify_one();
+    }
+
+    /// What machine its clones are: those of the current generation, where there is one.
+    pub(crate) fn machine(&self) -> MachineType {
+        let inner = lock(&self.inner);
+        let made_of = inner.made_of.as_ref();
+        made_of.map_or_else(|| self.spec.borrow().machine, |spec| spec.machine)
+    }
+
+    /// The template is no more: its keeper leaves.
+    pub(crate) fn remove(&self) {
+        lock(&self.inner).stops = true;
+        self.removed.cancel();
+    }
+
+    /// Cancelled once the template is no more.
+    pub(super) fn removed(&self) -> &CancellationToken {
+        &self.removed
+    }
+
+    /// Cancelled once its keeper has left: it touches nothing on disk any more.
+    pub(crate) fn left(&self) -> &CancellationToken {
+        &self.left
+    }
+
+    /// What is wanted now, and word of it when something else is. Whatever is begun with it is up to date.
+    pub(super) fn wanted(&self) -> (Arc<TemplateSpec>, watch::Receiver<Arc<TemplateSpec>>) {
+        let mut inner = lock(&self.inner);
+        inner.is_outdated = false;
+        let later = self.spec.subscribe();
+        let now = Arc::clone(&later.borrow());
+        (now, later)
     }
 
     /// Clones cannot be made from this generation. When it is the current one, it will be built anew.
@@ -183,7 +250,8 @@ impl Status {
         if let Some(build) = &inner.build {
             return Work::Build(Arc::clone(build));
         }
-        if inner.is_sound() || inner.stops {
+        let is_wanted = inner.is_outdated || !inner.is_sound();
+        if !is_wanted || inner.stops {
             return Work::Rest { until: None };
         }
         if inner.retry_at.is_some_and(|at| at > Instant::now()) {
@@ -209,14 +277,18 @@ impl Status {
         lock(&self.inner).stale_fields = fields;
     }
 
-    /// There is a current generation. Returns the one before it.
+    /// There is a current generation, made of this. Returns the one before it.
     pub(super) fn set_current(
         &self,
         generation: Arc<dyn LiveGeneration>,
+        made_of: Arc<TemplateSpec>,
     ) -> Option<Arc<dyn LiveGeneration>> {
         let mut inner = lock(&self.inner);
         inner.damage = None;
-        inner.stale_fields.clear();
+        // Something else may be wanted since its making began.
+        inner.stale_fields = stale_fields(&made_of, &self.spec.borrow());
+        inner.is_outdated = !inner.stale_fields.is_empty();
+        inner.made_of = Some(made_of);
         inner.last_error = None;
         inner.retry_at = None;
         inner.current.replace(generation)
@@ -236,7 +308,7 @@ impl Status {
         inner.retry_at.is_some()
     }
 
-    /// Lets go of the generation: nothing is made any more.
+    /// Lets go of the generation, if there is one: nothing is made any more.
     pub(super) fn forget_current(&self) {
         lock(&self.inner).current = None;
     }

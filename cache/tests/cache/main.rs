@@ -17,6 +17,8 @@ mod fake;
 mod faults;
 mod lease;
 mod memory;
+mod reload;
+mod removed;
 mod repeats;
 mod size;
 mod stop;

@@ -18,12 +18,13 @@
 //!
 //! Files: `store.rs` is the layout on disk, `manifest.rs` what a generation says of itself, `stale.rs` compares it
 //! with what is wanted, `build.rs` is the pipeline, `verify.rs` its proof, `find.rs` takes up what is on disk, `check.rs`
-//! says whether it is whole.
+//! says whether it is whole, `forget.rs` removes a template.
 
 mod build;
 mod check;
 mod error;
 mod find;
+mod forget;
 mod generation;
 mod keep;
 mod list;
@@ -40,6 +41,8 @@ pub use error::BuildError;
 pub(crate) use error::failure as command_failure;
 pub use find::{FindError, Found};
 pub(crate) use find::{find, take_up};
+pub use forget::ForgetError;
+pub(crate) use forget::forget;
 pub use generation::Generation;
 pub(crate) use generation::{GenerationFiles, Registry};
 pub(crate) use keep::sweep_half_built;

@@ -60,6 +60,14 @@ impl Store {
         fs::rename(fresh, self.path.join(CURRENT))
     }
 
+    /// No generation is the current one any more.
+    pub(super) fn unpublish(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(CURRENT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes everything: what a crash has left. The caller knows that no machine uses any of it.
     pub(crate) fn remove_all(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.path) {

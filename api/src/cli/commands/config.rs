@@ -1,27 +1,57 @@
 //! `vmint config`
 
-use super::reserved;
-use crate::cli::args::{ConfigCommand, Options};
-use crate::cli::error::CliError;
-use crate::cli::output::print;
-use crate::config::{self, DEFAULT_FILE, Places};
+use http::Method;
 
-pub(in crate::cli) fn run(options: &Options, command: &ConfigCommand) -> Result<u8, CliError> {
+use crate::cli::args::Options;
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
+use crate::cli::error::CliError;
+use crate::cli::output::{Output, print};
+use crate::cli::table::Table;
+use crate::config::{self, DEFAULT_FILE, Places};
+use crate::http::view::Reloaded;
+
+pub(in crate::cli) fn check(options: &Options) -> Result<u8, CliError> {
     let file = options.config.as_deref();
-    match command {
-        ConfigCommand::Check => {
-            let config = config::load(file, &Places::of_this_host())?;
-            config::check_presence(&config, file)?;
-            print("ok")?;
-        }
-        ConfigCommand::Show if file.is_none() => print(DEFAULT_FILE)?,
-        ConfigCommand::Show => {
-            print(&config::show_effective(&config::examine(
-                file,
-                &Places::of_this_host(),
-            )?))?;
-        }
-        ConfigCommand::Reload => return Err(reserved("vmint config reload")),
+    let config = config::load(file, &Places::of_this_host())?;
+    config::check_presence(&config, file)?;
+    print("ok")?;
+    Ok(0)
+}
+
+pub(in crate::cli) fn show(options: &Options) -> Result<u8, CliError> {
+    let file = options.config.as_deref();
+    if file.is_none() {
+        print(DEFAULT_FILE)?;
+    } else {
+        let examined = config::examine(file, &Places::of_this_host())?;
+        print(&config::show_effective(&examined))?;
     }
     Ok(0)
+}
+
+/// The service reads the file that it was started with, whatever this command was told.
+pub(in crate::cli) async fn reload(client: &Client, output: Output) -> Result<u8, CliError> {
+    let answer = client
+        .call(Method::POST, "/v1/config/reload", None, ANSWER_TIMEOUT)
+        .await?;
+    output.show(&answer, || Ok(told(&answer.read()?)))?;
+    Ok(0)
+}
+
+fn told(reloaded: &Reloaded) -> String {
+    let mut fields = Table::of_fields();
+    let lists = [
+        ("added", &reloaded.added),
+        ("changed", &reloaded.changed),
+        ("keys", &reloaded.changed_keys),
+        ("removed", &reloaded.removed),
+        ("unchanged", &reloaded.unchanged),
+        ("needs restart", &reloaded.needs_restart),
+    ];
+    for (name, list) in lists {
+        if !list.is_empty() {
+            fields.field(name, list.join(" "));
+        }
+    }
+    fields.render()
 }

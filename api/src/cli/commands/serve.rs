@@ -7,13 +7,14 @@ use crate::serve::serve;
 use vmint_cache::Leased;
 
 pub(in crate::cli) async fn run(options: &Options, args: &ServeArgs) -> Result<u8, CliError> {
-    let config = config::load(options.config.as_deref(), &Places::of_this_host())?;
     let leased = if args.drain_on_exit {
         Leased::End
     } else {
         Leased::GoOn
     };
-    serve(config, leased)
+    let file = options.config.as_deref();
+    let examined = config::load_whole(file, &Places::of_this_host())?;
+    serve(file, examined, leased)
         .await
         .map_err(|error| CliError::Serve(Box::new(error)))
 }

@@ -100,14 +100,16 @@ impl Payload for CheckoutBody {
 }
 
 impl CheckoutBody {
-    /// The cache's request, or why there is none.
+    /// The cache's request, or why there is none. Where `may_be_repeated`, it may have had its answer from a template that
+    /// is no more: the cache knows.
     pub(super) fn into_request(
         self,
         service: &Service,
         caller: Option<Caller>,
+        may_be_repeated: bool,
     ) -> Result<CheckoutRequest, Problem> {
         let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
-        if !service.has_template(&template) {
+        if !may_be_repeated && !service.has_template(&template) {
             return Err(unknown_template(&template));
         }
         check_size("vcpus", self.vcpus.map(u64::from))?;

@@ -4,6 +4,7 @@ mod archive;
 mod binding;
 pub(super) mod builds;
 mod checkout;
+pub(super) mod config;
 pub(super) mod console;
 mod devices;
 pub(super) mod document;

@@ -92,10 +92,11 @@ pub(in crate::http) async fn checkout(
     Whole { value, bytes }: Whole<CheckoutBody>,
 ) -> Result<Response, Problem> {
     let caller = caller.map(|Extension(caller)| caller);
-    let mut request = value.into_request(&service, caller)?;
     let uid = peer.as_ref().map(|Extension(Peer { uid, .. })| *uid);
-    request.idempotency = idempotency::of(&headers, &bytes, uid)?;
+    let idempotency = idempotency::of(&headers, &bytes, uid)?;
     drop(bytes);
+    let mut request = value.into_request(&service, caller, idempotency.is_some())?;
+    request.idempotency = idempotency;
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let checked_out = service.cache().checkout_once(request);

@@ -51,6 +51,9 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
             json!({"sandbox": sandbox, "source": source.as_str(), "took_ms": ms(*took)}),
         ),
         Happening::CheckoutFailed { code } => ("checkout_failed", json!({"code": code})),
+        Happening::TemplateAdded => ("template_added", json!({})),
+        Happening::TemplateChanged { keys } => ("template_changed", json!({"keys": keys})),
+        Happening::TemplateRemoved => ("template_removed", json!({})),
         Happening::Release { sandbox, reason } => {
             ("release", json!({"sandbox": sandbox, "reason": reason}))
         }

@@ -2,6 +2,7 @@
 //! the other by accident. The service writes these types, the command line reads them.
 
 mod build;
+mod config;
 mod event;
 mod exec;
 mod file;
@@ -11,6 +12,7 @@ mod template;
 mod time;
 
 pub use build::{Build, BuildList};
+pub use config::{Configuration, LastReload, Reloaded};
 pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub(crate) use file::X_VMINT_MODE;

@@ -127,6 +127,10 @@ impl Mint for Shared {
         async { Vec::new() }.boxed()
     }
 
+    fn forget<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,

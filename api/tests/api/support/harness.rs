@@ -1,5 +1,6 @@
 //! A service in this process.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use http::{Method, Request};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
-use vmint_api::config::{Places, examine_text};
+use vmint_api::config::{Examined, Places, examine_text, load_whole};
 use vmint_api::http::{Origin, Service, Stopping, router};
+use vmint_api::reload::Reloader;
 use vmint_api::telemetry::Metrics;
 use vmint_cache::{Cache, CacheSettings, Caller, MemoryBudget, TemplatePlan};
 
@@ -19,8 +21,8 @@ use super::{FakeFactory, Reply};
 /// Longer than anything here takes; an answer that never comes fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The plan of the default template, with the default values of the configuration.
-pub(crate) fn plan() -> TemplatePlan {
+/// The default values of the configuration.
+fn defaults() -> Examined {
     let places = Places {
         uid: 1000,
         xdg_runtime_dir: None,
@@ -28,11 +30,12 @@ pub(crate) fn plan() -> TemplatePlan {
         memory_mib: 4096,
         vsock_refusal: None,
     };
-    examine_text("", "defaults", &places)
-        .unwrap()
-        .config
-        .templates
-        .remove(0)
+    examine_text("", "defaults", &places).unwrap()
+}
+
+/// The plan of the default template, with the default values of the configuration.
+pub(crate) fn plan() -> TemplatePlan {
+    defaults().config.templates.remove(0)
 }
 
 /// A service, and the factory behind it.
@@ -62,6 +65,24 @@ impl Harness {
         plans: Vec<TemplatePlan>,
         memory: Option<MemoryBudget>,
     ) -> Self {
+        let mut examined = defaults();
+        examined.config.templates = plans;
+        Self::start_from(factory, None, examined, memory)
+    }
+
+    /// A service with what a file says; not ready yet.
+    pub(crate) fn start_from_file(factory: Arc<FakeFactory>, file: &Path) -> Self {
+        let examined = load_whole(Some(file), &Places::of_this_host()).unwrap();
+        Self::start_from(factory, Some(file), examined, None)
+    }
+
+    fn start_from(
+        factory: Arc<FakeFactory>,
+        file: Option<&Path>,
+        examined: Examined,
+        memory: Option<MemoryBudget>,
+    ) -> Self {
+        let plans = examined.config.templates.clone();
         let metrics = Arc::new(Metrics::new(
             plans.iter().map(|plan| plan.spec.name.as_str()),
         ));
@@ -70,9 +91,10 @@ impl Harness {
             refill_at_once: 4,
             memory,
         };
-        let cache = Cache::start(factory.mint(), plans.clone(), settings, metrics.clone());
+        let cache = Cache::start(factory.mint(), plans, settings, metrics.clone());
         let stopping = Stopping::new();
-        let service = Service::new(cache.clone(), metrics, stopping.clone(), &plans);
+        let reloader = Reloader::new(file, examined, cache.clone(), metrics.clone());
+        let service = Service::new(cache.clone(), metrics, stopping.clone(), reloader);
         Self {
             router: router(service),
             cache,

@@ -7,7 +7,7 @@ use vmint_factory::Phase;
 
 use super::event::{Effect, EndReason};
 use super::ids::CloneKey;
-use super::machine::Core;
+use super::machine::{Core, Course, Limits};
 use super::roster::{Ping, Slot, State};
 
 /// How much earlier than `max_age` a clone may be replaced, as a share of it: clones that were made together are not
@@ -29,11 +29,38 @@ impl Core {
                 }
             }
             // It was given up while its success was on its way here.
-            State::Releasing => effects.push(Effect::End {
-                clone,
-                why: EndReason::Stopped,
-            }),
+            State::Releasing => {
+                let why = if self.course == Course::Withdrawn {
+                    EndReason::Withdrawn
+                } else {
+                    EndReason::Stopped
+                };
+                effects.push(Effect::End { clone, why });
+            }
             State::Ready { .. } | State::Leased { .. } => {}
+        }
+    }
+
+    /// The pool has other settings: they hold for what is made from now on, and ages for what is there.
+    pub(super) fn reconfigure(&mut self, limits: Limits, renew: bool) {
+        let max_age_is_new = limits.max_age != self.limits.max_age;
+        self.limits = limits;
+        self.queue.set_limit(limits.queue);
+        for (_, slot) in self.roster.iter_mut() {
+            slot.is_outdated |= renew;
+            let State::Ready { ping } = &mut slot.state else {
+                continue;
+            };
+            if slot.is_outdated {
+                // Whether its virtual CPUs run is not what the settings say: it is on its way out, and not asked any more.
+                *ping = Ping::Never;
+            }
+            if max_age_is_new {
+                slot.best_before = limits.max_age.map(|age| {
+                    let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
+                    slot.begun.after(age.mul_f64(share))
+                });
+            }
         }
     }
 
@@ -44,6 +71,7 @@ impl Core {
         });
         let ping = self.first_ping();
         if let Some(slot) = self.roster.get_mut(clone) {
+            let ping = if slot.is_outdated { Ping::Never } else { ping };
             slot.best_before = best_before;
             slot.state = State::Ready { ping };
         }
@@ -144,6 +172,7 @@ impl Core {
             },
         ) = self.roster.get_mut(clone)
         {
+            let ping = if slot.is_outdated { Ping::Never } else { ping };
             slot.state = State::Ready { ping };
         }
     }

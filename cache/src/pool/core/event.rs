@@ -5,6 +5,7 @@ use std::time::Duration;
 use vmint_factory::Phase;
 
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
+use super::machine::Limits;
 use crate::request::OnEmpty;
 use crate::view::Source;
 
@@ -65,10 +66,14 @@ pub(crate) enum Event {
     Ended { clone: CloneKey },
     /// The pool has new sizes.
     Resized { target: usize, max: usize },
+    /// The pool has other settings. `renew`: clones that were made with the ones before are to be replaced.
+    Reconfigured { limits: Limits, renew: bool },
     /// The moment named by `Core::next_wake` has come.
     Tick,
     /// Checkouts are refused and nothing new is made; what lives lives on.
     Closed,
+    /// The pool's template is no more: as closed, and what is unused ends. Leases go on.
+    Withdrawn,
     /// Everything ends, but leased clones that are to be left: those go on without us.
     Stopped { leave_leased: bool },
 }
@@ -138,8 +143,12 @@ pub(crate) enum EndReason {
     TooOld,
     /// There is a newer generation.
     OldGeneration,
+    /// It was made with settings of the pool that hold no longer.
+    OldSettings,
     /// There are more than wanted.
     Surplus,
+    /// Its template was removed.
+    Withdrawn,
     /// The service stops.
     Stopped,
 }
@@ -155,6 +164,8 @@ impl EndReason {
             Self::Spoiled => "its checkout was not completed",
             Self::TooOld => "it was unused for longer than max_age",
             Self::OldGeneration => "there is a newer generation",
+            Self::OldSettings => "the pool's settings have changed",
+            Self::Withdrawn => "its template was removed",
             Self::Surplus => "the pool has more clones than wanted",
             Self::Stopped => "the service stops",
         }

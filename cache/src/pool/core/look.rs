@@ -76,9 +76,9 @@ impl Core {
             .map_or(Duration::ZERO, |end| end.since(self.now))
     }
 
-    /// Whether it was stopped, and everything has ended.
+    /// Whether it was stopped or withdrawn, and everything has ended.
     pub(crate) fn is_finished(&self) -> bool {
-        self.course == Course::Stopped && self.roster.iter().next().is_none()
+        self.course >= Course::Withdrawn && self.roster.iter().next().is_none()
     }
 }
 

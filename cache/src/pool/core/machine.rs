@@ -31,13 +31,15 @@ pub(crate) struct Limits {
     pub ping_every: Option<Duration>,
 }
 
-/// How far the pool is on its way to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far the pool is on its way to its end: it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Course {
     /// It works.
     Open,
     /// Checkouts are refused and nothing is made.
     Closed,
+    /// The same, and what is unused ends.
+    Withdrawn,
     /// Everything ends.
     Stopped,
 }
@@ -120,8 +122,10 @@ impl Core {
                 self.limits.target = target;
                 self.limits.max = max;
             }
+            Event::Reconfigured { limits, renew } => self.reconfigure(limits, renew),
             Event::Tick => {}
             Event::Closed => self.close(Course::Closed, effects),
+            Event::Withdrawn => self.withdraw(effects),
             Event::Stopped { leave_leased } => self.stop(leave_leased, effects),
         }
     }
@@ -214,14 +218,23 @@ impl Core {
     }
 
     fn close(&mut self, course: Course, effects: &mut Vec<Effect>) {
-        if self.course != Course::Stopped {
-            self.course = course;
-        }
+        self.course = self.course.max(course);
         for waiter in self.queue.take_all() {
             effects.push(Effect::Refuse {
                 ticket: waiter.ticket,
                 why: Refusal::Closed,
             });
+        }
+    }
+
+    /// Unused clones end with what follows from every event (see `supply.rs`).
+    fn withdraw(&mut self, effects: &mut Vec<Effect>) {
+        self.close(Course::Withdrawn, effects);
+        for (clone, slot) in self.roster.iter_mut() {
+            if slot.state == State::Launching {
+                slot.state = State::Releasing;
+                effects.push(Effect::Abandon { clone });
+            }
         }
     }
 

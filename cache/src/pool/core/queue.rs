@@ -31,6 +31,11 @@ impl Queue {
         }
     }
 
+    /// So many may wait from now on; those who wait already stay.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Whether nobody else may wait.
     pub(crate) fn is_full(&self) -> bool {
         self.waiters.len() >= self.limit

@@ -6,7 +6,7 @@
 //!      |                   ^    Returned       |                                    ^    Ended
 //!      | LaunchFailed      +-------------------+                                    |
 //!      v                   |                                                        |
-//!    (gone)                +--- died, silent, too old, surplus, older generation ---+
+//!    (gone)                +--- died, silent, too old, surplus, of older make --------+
 //! ```
 //!
 //! A clone is counted from the order to make it until its process is gone: that is what `max` bounds.
@@ -24,6 +24,8 @@ pub(crate) struct Slot {
     pub begun: Moment,
     /// When it has been unused for too long; known once it is ready.
     pub best_before: Option<Moment>,
+    /// Whether it was ordered with settings of the pool that hold no longer.
+    pub is_outdated: bool,
     /// Where it is in its life.
     pub state: State,
 }
@@ -53,9 +55,10 @@ pub(crate) enum Ping {
 }
 
 impl Slot {
-    /// Whether it is ready, but to be replaced: it is too old, or of an older generation.
+    /// Whether it is ready, but to be replaced: it is too old, of an older generation, or made with other settings.
     fn is_stale(&self, now: Moment, current: Option<Epoch>) -> bool {
-        current.is_some_and(|epoch| epoch != self.epoch)
+        self.is_outdated
+            || current.is_some_and(|epoch| epoch != self.epoch)
             || self.best_before.is_some_and(|end| end <= now)
     }
 }
@@ -117,6 +120,7 @@ impl Roster {
                 epoch,
                 begun: now,
                 best_before: None,
+                is_outdated: false,
                 state: State::Launching,
             },
         );

@@ -2,7 +2,7 @@
 //! the checkout that caused it.
 //!
 //! How many clones are wanted: `target`, and one for each waiting checkout. A ready clone that is to be replaced (too
-//! old, of an older generation) does not count, so its replacement is made first, and it ends when that is ready.
+//! old, of an older generation, made with settings that hold no longer) does not count, so its replacement is made first, and it ends when that is ready.
 //!
 //! How many are made at the same time: `refill`, and one for each waiting checkout that wants a clone made for it; after
 //! a failure a single one, until one has succeeded. All within `max`.
@@ -61,7 +61,12 @@ impl Core {
     /// Ends ready clones that are more than wanted: those to be replaced first, then the oldest.
     fn trim(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
-        let unwanted = tally.ready().saturating_sub(self.limits.target);
+        let target = if self.course == Course::Withdrawn {
+            0
+        } else {
+            self.limits.target
+        };
+        let unwanted = tally.ready().saturating_sub(target);
         let beyond_max = tally.staying().saturating_sub(self.limits.max);
         for _ in 0..unwanted.max(beyond_max).min(tally.ready()) {
             self.end_worst(effects);
@@ -124,7 +129,9 @@ impl Core {
 
     fn why_to_do_without(&self, clone: CloneKey) -> EndReason {
         match self.roster.get(clone) {
+            _ if self.course == Course::Withdrawn => EndReason::Withdrawn,
             Some(slot) if self.epoch != Some(slot.epoch) => EndReason::OldGeneration,
+            Some(slot) if slot.is_outdated => EndReason::OldSettings,
             Some(slot) if slot.best_before.is_some_and(|end| end <= self.now) => EndReason::TooOld,
             Some(_) | None => EndReason::Surplus,
         }

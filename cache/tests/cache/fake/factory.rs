@@ -32,6 +32,12 @@ pub(crate) struct FakeFactory {
     pub building_most: AtomicUsize,
     /// How many services have crashed.
     pub era: Arc<AtomicUsize>,
+    /// Templates that were removed from disk.
+    pub forgotten: Mutex<Vec<String>>,
+    /// Times that a generation was looked for on disk.
+    pub finds: AtomicUsize,
+    /// What the generations are made of, the newest last.
+    pub built: Mutex<Vec<TemplateSpec>>,
     /// Builds go on while this is true.
     pub build_gate: watch::Sender<bool>,
 }
@@ -64,6 +70,9 @@ impl FakeFactory {
             building: Arc::default(),
             building_most: AtomicUsize::new(0),
             era: Arc::default(),
+            forgotten: Mutex::default(),
+            finds: AtomicUsize::new(0),
+            built: Mutex::default(),
             build_gate: watch::Sender::new(true),
         })
     }
@@ -200,6 +209,7 @@ impl Shared {
 impl Mint for Shared {
     fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
         let on_disk = self.0.script().on_disk;
+        self.0.finds.fetch_add(1, Ordering::SeqCst);
         let generation = GenerationId::new();
         let stale = || {
             vec![StaleField {
@@ -233,10 +243,20 @@ impl Mint for Shared {
 
     fn build<'a>(
         &'a self,
-        _: &'a TemplateSpec,
+        spec: &'a TemplateSpec,
         report: StepReport,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
-        self.0.make(report).boxed()
+        async {
+            let made = self.0.make(report).await?;
+            self.0.built.lock().unwrap().push(spec.clone());
+            Ok(made)
+        }
+        .boxed()
+    }
+
+    fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
+        self.0.forgotten.lock().unwrap().push(template.to_owned());
+        async { Ok(()) }.boxed()
     }
 
     fn adopt<'a>(&'a self, _: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>> {

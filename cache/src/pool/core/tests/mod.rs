@@ -4,6 +4,7 @@
 mod faults;
 mod model;
 mod room;
+mod settings;
 mod supply;
 mod table;
 mod world;

@@ -39,6 +39,10 @@ enum Step {
         target: usize,
         more: usize,
     },
+    Reconfigure {
+        limits: Limits,
+        renew: bool,
+    },
     Pass(Duration),
 }
 
@@ -65,6 +69,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => which().prop_map(Step::IsSilent),
         1 => Just(Step::Publish),
         1 => (0_usize..6, 0_usize..6).prop_map(|(target, more)| Step::Resize { target, more }),
+        1 => (limits(), any::<bool>()).prop_map(|(limits, renew)| Step::Reconfigure { limits, renew }),
         4 => (0_u64..30_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
     ]
 }
@@ -160,6 +165,12 @@ fn take(world: &mut World, step: &Step) {
                 max: target + more,
             });
         }
+        Step::Reconfigure { limits, renew } => {
+            world.on(Event::Reconfigured {
+                limits: *limits,
+                renew: *renew,
+            });
+        }
         Step::Pass(time) => world.pass(*time),
     }
 }
@@ -229,6 +240,20 @@ fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_be
     );
 }
 
+/// Its template is removed: what is unused ends, and the leases go on until they are released.
+fn withdraw(world: &mut World) {
+    let leased = world.leased();
+    world.on(Event::Withdrawn);
+    assert!(world.waiting.is_empty() && world.ready().is_empty());
+    world.settle();
+    assert_eq!(world.leased(), leased);
+    assert_eq!(world.core.is_finished(), leased.is_empty());
+    for clone in leased {
+        world.on(Event::Released { clone });
+    }
+    world.settle();
+}
+
 /// Nothing fails any more, and time passes.
 fn turn_quiet(world: &mut World) {
     world.publish();
@@ -243,7 +268,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens(limits in limits(), steps in prop::collection::vec(steps(), 1..120), stops in any::<Option<bool>>()) {
+    fn whatever_happens(limits in limits(), steps in prop::collection::vec(steps(), 1..120), ends in any::<Option<(bool, bool)>>()) {
         let mut world = World::new(limits);
         world.publish();
         for step in &steps {
@@ -251,9 +276,13 @@ proptest! {
             take(&mut world, step);
             check(&world, before.alive(), before.in_flight(), waiting);
         }
-        if let Some(leave_leased) = stops {
-            world.on(Event::Stopped { leave_leased });
-            world.settle();
+        if let Some((is_stop, leave_leased)) = ends {
+            if is_stop {
+                world.on(Event::Stopped { leave_leased });
+                world.settle();
+            } else {
+                withdraw(&mut world);
+            }
             prop_assert!(world.core.is_finished(), "{:?}", world.core.tally());
             prop_assert!(world.waiting.is_empty());
         } else {

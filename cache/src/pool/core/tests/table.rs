@@ -78,6 +78,7 @@ fn event(name: &str) -> Event {
         },
         "released" => Event::Released { clone },
         "ended" => Event::Ended { clone },
+        "withdrawn" => Event::Withdrawn,
         "stopped" => Event::Stopped {
             leave_leased: false,
         },
@@ -128,7 +129,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 13] = [
+    let table: [(&str, [&str; 7]); 14] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -243,6 +244,18 @@ fn every_state_with_every_event() {
                 "leased",
                 "gone",
                 "gone",
+                "gone",
+            ],
+        ),
+        (
+            "withdrawn",
+            [
+                "releasing+abandon",
+                "releasing+end",
+                "releasing+end",
+                "leased",
+                "releasing",
+                "releasing",
                 "gone",
             ],
         ),

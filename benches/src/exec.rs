@@ -1,12 +1,15 @@
 //! Commands of a sandbox through the service, against the guest's agent by hand.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::service::Service;
 use crate::stats::{Sample, Target, verdict};
 
 /// What is run: it does nothing, so what is measured is the way there and back.
 const ARGV: [&str; 1] = ["/bin/true"];
+/// What goes before the first command and before the second: whatever is run after a rest takes some 2 ms longer, since
+/// the host's caches have forgotten the guest. That is no matter of which command it is.
+const REST: Duration = Duration::from_millis(300);
 
 /// In each sandbox: its first command, its second one, then more of them in turn with the same by hand, in another clone
 /// of the same generation.
@@ -53,6 +56,7 @@ async fn measure(service: &mut Service, sandboxes: u32, commands: u32) -> anyhow
         // The refill is over before anything is measured.
         connection.until_full().await?;
         for sample in [&mut measured.first, &mut measured.second] {
+            tokio::time::sleep(REST).await;
             let begun = Instant::now();
             connection.exec(&id, &ARGV).await?;
             sample.add(begun.elapsed())?;

@@ -16,7 +16,11 @@ pub(crate) async fn run(rounds: u32, clones: u32) -> anyhow::Result<()> {
         let generation = lab.build().await?;
         let manifest = generation.manifest();
         cold.add(manifest.boot_phases.total + manifest.first_exec)?;
-        let mut hand = by_hand::Recipe::of(&lab, &generation)?;
+        let mut hand = by_hand::Recipe::of(
+            lab.files(&generation),
+            &lab.factory.host().qemu_path,
+            manifest,
+        )?;
         // The first of either arm finds caches cold that the others find warm.
         hand.clone_and_exec().await?;
         lab.mint(&generation).await?.end().await;

@@ -12,8 +12,11 @@
 mod by_hand;
 mod checkout;
 mod clone;
+mod copy;
+mod exec;
 mod lab;
 mod memory;
+mod service;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +45,21 @@ enum What {
         #[arg(long, default_value_t = 6)]
         clones: u32,
     },
+    /// A command of a sandbox: the first against the second, and the second against the guest's agent by hand.
+    Exec {
+        /// How many sandboxes.
+        #[arg(long, default_value_t = 20)]
+        sandboxes: u32,
+        /// How many commands in each of them, and as many by hand.
+        #[arg(long, default_value_t = 20)]
+        commands: u32,
+    },
+    /// 64 MiB into a sandbox and out of it: against the stream port by hand. And the service's memory meanwhile.
+    Copy {
+        /// How many rounds of one transfer in each way.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+    },
     /// Private memory of a clone.
     Memory {
         /// How many clones live at once.
@@ -58,11 +76,18 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Checkout { count } => checkout::run(count).await,
         What::Clone { rounds, clones } => clone::run(rounds, clones).await,
+        What::Exec {
+            sandboxes,
+            commands,
+        } => exec::run(sandboxes, commands).await,
+        What::Copy { rounds } => copy::run(rounds).await,
         What::Memory { clones } => memory::run(clones).await,
         What::All => {
             memory::run(4).await?;
             clone::run(5, 6).await?;
-            checkout::run(200).await
+            checkout::run(200).await?;
+            exec::run(20, 20).await?;
+            copy::run(10).await
         }
     }
 }

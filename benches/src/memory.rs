@@ -1,5 +1,7 @@
 //! Private memory of a clone.
 
+use anyhow::Context;
+
 use crate::lab::{Lab, MEMORY_MIB, first_command};
 use crate::stats::{Target, verdict};
 
@@ -50,7 +52,7 @@ pub(crate) async fn run(count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mib(bytes: u64) -> f64 {
+pub(crate) fn mib(bytes: u64) -> f64 {
     #[allow(clippy::cast_precision_loss)]
     let bytes = bytes as f64;
     bytes / MIB
@@ -58,6 +60,16 @@ fn mib(bytes: u64) -> f64 {
 
 fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
+}
+
+/// What a process has for itself.
+pub(crate) fn anonymous_bytes(pid: u32) -> anyhow::Result<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Anonymous:"));
+    let kib = line.context("smaps_rollup says what is anonymous")?;
+    Ok(kib.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
 }
 
 /// Pages of the guest's memory that the process has for itself: `Anonymous` of the mapping of the file `memory`.

@@ -2,13 +2,18 @@
 //!
 //! It needs what `scripts/test` prepares: QEMU, the guest in `target/guest`, and as root the user `vmint`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(unreachable_pub)]
+
+#[path = "../../factory/tests/support/host.rs"]
+mod host;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::{LONG, guest_spec, new_folder, settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
@@ -16,10 +21,7 @@ use vmint_cache::{
     Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, Leased, PoolSpec, Source, Standby,
     StartPath, Telemetry, TemplatePlan, TemplateState,
 };
-use vmint_factory::{AccelChoice, Factory, HostSettings, Phase, Phases, TemplateSpec};
-
-/// How long anything may take that is waited for: generous, because the machine may be busy.
-const LONG: Duration = Duration::from_secs(180);
+use vmint_factory::{Factory, Phase, Phases};
 
 /// Telemetry that nobody reads.
 struct Silent;
@@ -31,37 +33,6 @@ impl Telemetry for Silent {
     fn exec(&self, _: &str, _: &'static str, _: Duration) {}
     fn clone_failed(&self, _: &str, _: Phase) {}
     fn build(&self, _: &str, _: &'static str, _: Duration) {}
-}
-
-/// A folder on a tmpfs, through which QEMU's user can pass. A test that fails leaves it.
-fn new_folder() -> PathBuf {
-    let folder = tempfile::Builder::new()
-        .prefix("vmint-cache-test-")
-        .tempdir_in("/dev/shm")
-        .unwrap()
-        .keep();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
-    eprintln!("the test works in {}", folder.display());
-    folder
-}
-
-fn settings(folder: &Path) -> HostSettings {
-    HostSettings {
-        run_dir: folder.join("run"),
-        template_path: folder.join("template"),
-        qemu: PathBuf::from("qemu-system-x86_64"),
-        qemu_user: Some("vmint".to_owned()),
-        accel: AccelChoice::Tcg,
-    }
-}
-
-fn guest() -> TemplateSpec {
-    let in_repository = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
-    let guest = std::env::var_os("VMINT_GUEST_DIR").map_or_else(in_repository, PathBuf::from);
-    TemplateSpec {
-        ready_timeout: LONG,
-        ..TemplateSpec::new("default", guest.join("vmlinuz"), guest.join("initrd.img"))
-    }
 }
 
 fn start(factory: &Factory, standby: Standby) -> Cache {
@@ -83,7 +54,7 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
     Cache::start(
         Arc::new(factory.clone()),
         vec![TemplatePlan {
-            spec: guest(),
+            spec: guest_spec("default"),
             pool,
         }],
         settings,
@@ -141,8 +112,10 @@ async fn stop(cache: Cache, folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_of_real_machines_running_and_paused() {
-    let folder = new_folder();
-    let factory = Factory::open(settings(&folder), &guest()).await.unwrap();
+    let folder = new_folder().unwrap();
+    let factory = Factory::open(settings(&folder), &guest_spec("default"))
+        .await
+        .unwrap();
 
     let cache = start(&factory, Standby::Running);
     is_full(&cache).await;
@@ -189,8 +162,10 @@ async fn sandboxes_of_real_machines_running_and_paused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_machine_is_replaced_and_a_flipped_bit_in_the_state_has_the_template_rebuilt() {
-    let folder = new_folder();
-    let factory = Factory::open(settings(&folder), &guest()).await.unwrap();
+    let folder = new_folder().unwrap();
+    let factory = Factory::open(settings(&folder), &guest_spec("default"))
+        .await
+        .unwrap();
     let cache = start(&factory, Standby::Running);
     is_full(&cache).await;
 

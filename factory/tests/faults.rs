@@ -113,44 +113,19 @@ async fn a_template_that_does_not_fit_is_refused_before_it_boots() -> anyhow::Re
     lab.close().await
 }
 
+/// One generation for all of it: what was dropped, or refused, has not harmed it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_state_is_never_loaded() -> anyhow::Result<()> {
+async fn what_goes_wrong_with_a_generation_and_its_clones_leaves_nothing() -> anyhow::Result<()> {
     let lab = Lab::open().await?;
+    a_build_that_is_dropped_leaves_nothing(&lab).await?;
     let generation = lab.build(&guest_spec("default")).await?;
-    let path = lab.generation_file(&generation, "state");
-    let whole = std::fs::read(&path)?;
-    let mut flipped = whole.clone();
-    flipped[whole.len() / 3] ^= 0x04;
-    for damaged in [&flipped[..], &whole[..whole.len() - 1000], b""] {
-        std::fs::remove_file(&path)?;
-        std::fs::write(&path, damaged)?;
-        let error = lab
-            .factory
-            .mint(&generation, order("x"))
-            .await
-            .expect_err("the state is damaged");
-        assert_eq!(error.phase, Phase::Load);
-        assert!(
-            error.is_generation_damage() && error.to_string().contains("rebuild the template"),
-            "{error}"
-        );
-    }
-    std::fs::remove_file(&path)?;
-    let error = lab
-        .factory
-        .mint(&generation, order("x"))
-        .await
-        .expect_err("there is no state");
-    assert!(
-        matches!(error.failure, CloneFailure::StateUnreadable { .. })
-            && error.is_generation_damage()
-    );
+    a_clone_that_is_dropped_leaves_nothing(&lab, &generation).await?;
+    a_damaged_state_is_never_loaded(&lab, &generation).await?;
+    drop(generation);
     lab.close().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_build_or_clone_that_is_dropped_leaves_nothing() -> anyhow::Result<()> {
-    let lab = Lab::open().await?;
+async fn a_build_that_is_dropped_leaves_nothing(lab: &Lab) -> anyhow::Result<()> {
     let spec = guest_spec("default");
     for after_ms in [5, 120, 900] {
         let build = lab.factory.build(&spec, BuildProgress::default());
@@ -161,12 +136,18 @@ async fn a_build_or_clone_that_is_dropped_leaves_nothing() -> anyhow::Result<()>
         );
         lab.nothing_left().await?;
     }
-    let generation = lab.build(&spec).await?;
-    let whole = lab.mint(&generation, "whole").await?;
+    Ok(())
+}
+
+async fn a_clone_that_is_dropped_leaves_nothing(
+    lab: &Lab,
+    generation: &Arc<Generation>,
+) -> anyhow::Result<()> {
+    let whole = lab.mint(generation, "whole").await?;
     let total = whole.phases().total;
     whole.end().await;
     for step in 1..=8 {
-        let mint = lab.factory.mint(&generation, order("dropped"));
+        let mint = lab.factory.mint(generation, order("dropped"));
         drop(tokio::time::timeout(total * step / 9, mint).await);
         lab.nothing_left().await?;
     }
@@ -174,7 +155,43 @@ async fn a_build_or_clone_that_is_dropped_leaves_nothing() -> anyhow::Result<()>
         .flatten()
         .collect();
     assert_eq!(left.len(), 2, "one generation and the link to it: {left:?}");
-    lab.close().await
+    Ok(())
+}
+
+async fn a_damaged_state_is_never_loaded(
+    lab: &Lab,
+    generation: &Arc<Generation>,
+) -> anyhow::Result<()> {
+    let path = lab.generation_file(generation, "state");
+    let aside = path.with_extension("whole");
+    std::fs::rename(&path, &aside)?;
+    let whole = std::fs::read(&aside)?;
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 3] ^= 0x04;
+    for damaged in [&flipped[..], &whole[..whole.len() - 1000], b""] {
+        std::fs::write(&path, damaged)?;
+        let error = lab
+            .factory
+            .mint(generation, order("x"))
+            .await
+            .expect_err("the state is damaged");
+        assert_eq!(error.phase, Phase::Load);
+        assert!(
+            error.is_generation_damage() && error.to_string().contains("rebuild the template"),
+            "{error}"
+        );
+        std::fs::remove_file(&path)?;
+    }
+    let error = lab
+        .factory
+        .mint(generation, order("x"))
+        .await
+        .expect_err("there is no state");
+    assert!(
+        matches!(error.failure, CloneFailure::StateUnreadable { .. })
+            && error.is_generation_damage()
+    );
+    Ok(std::fs::rename(&aside, &path)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +207,7 @@ async fn generations_live_beside_each_other_and_go_with_their_last_clone() -> an
     let old = lab.build(&spec).await?;
     let path = lab.generation_file(&old, "memory");
     let vm = lab.mint(&old, "old").await?;
-    let new = lab.build(&spec).await?;
+    let new = lab.build(&guest_spec("default")).await?;
     old.retire();
     let listed = lab.factory.generations(&spec).await?;
     let facts = |of: &vmint_factory::ListedGeneration| (of.id.clone(), of.is_current);

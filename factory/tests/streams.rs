@@ -1,4 +1,4 @@
-//! Streams, files and bindings in a real guest: one template for all of them.
+//! Streams, files, bindings and the console of a real guest: one template for all of them.
 
 mod support;
 
@@ -26,6 +26,7 @@ async fn streams_files_and_bindings_behave_as_people_expect() -> anyhow::Result<
     commands_run_as_a_user(&vm).await?;
     a_large_file_goes_there_and_back(&vm).await?;
     what_the_guest_refuses_is_told(&vm).await?;
+    the_console_is_kept_and_bounded(&vm).await?;
     an_agent_that_ends_is_noticed_and_the_next_one_serves(&vm).await?;
     vm.end().await;
     a_warm_clone_begins_as_it_goes_on(&lab, &generation).await?;
@@ -295,6 +296,27 @@ async fn what_the_guest_refuses_is_told(vm: &Vm) -> anyhow::Result<()> {
     writer.pieces.send(FilePiece::Bytes("half".into())).await?;
     drop(writer);
     output(vm, "while ls -A /srv | grep -v new; do sleep 0.05; done").await?;
+    Ok(())
+}
+
+async fn the_console_is_kept_and_bounded(vm: &Arc<Vm>) -> anyhow::Result<()> {
+    output(vm, "echo first > /dev/console").await?;
+    until_on_console(vm, "first").await?;
+    output(vm, "yes xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx | head -c 300000 > /dev/console; echo last > /dev/console").await?;
+    until_on_console(vm, "last").await?;
+    assert!(vm.console()?.len() as u64 <= guest_spec("default").console_max_bytes);
+    Ok(())
+}
+
+async fn until_on_console(vm: &Vm, wanted: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LONG;
+    while !String::from_utf8_lossy(&vm.console()?).contains(wanted) {
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{wanted:?} is not on the console"
+        );
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }
 

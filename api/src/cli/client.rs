@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
@@ -79,6 +80,8 @@ pub struct Refusal {
     pub detail: String,
     /// With `exec_failed`: the guest kernel's error number.
     pub errno: Option<i32>,
+    /// All of it, as it came.
+    pub problem: Value,
 }
 
 /// An answer that is no error.
@@ -260,18 +263,18 @@ pub(super) fn broken(endpoint: &str, error: impl std::fmt::Display) -> ClientErr
 }
 
 pub(super) fn refused(answer: &Answer) -> ClientError {
-    match serde_json::from_slice::<ProblemBody>(&answer.body) {
-        Ok(ProblemBody {
-            code,
-            title,
-            detail,
-            errno,
-            ..
-        }) => ClientError::Refused(Refusal {
-            code,
-            title,
-            detail,
-            errno,
+    let problem = serde_json::from_slice::<Value>(&answer.body);
+    let said = problem.and_then(|problem| {
+        let body = ProblemBody::deserialize(&problem)?;
+        Ok((body, problem))
+    });
+    match said {
+        Ok((body, problem)) => ClientError::Refused(Refusal {
+            code: body.code,
+            title: body.title,
+            detail: body.detail,
+            errno: body.errno,
+            problem,
         }),
         Err(_) => broken(
             &answer.endpoint,

@@ -61,19 +61,13 @@ impl CliError {
         }
     }
 
-    /// The error as `--json` prints it: what the service said, or a code of the program's own.
+    /// The error as `--json` prints it: the problem that the service answered, or a code of the program's own.
     #[must_use]
     pub fn json(&self) -> Value {
         let own = |code: &str| json!({ "code": code, "detail": self.to_string() });
         match self {
             Self::Told(error) => error.json(),
-            Self::Client(ClientError::Refused(refusal)) => {
-                let mut json = json!({ "code": refusal.code, "title": refusal.title, "detail": refusal.detail });
-                if let Some(errno) = refusal.errno {
-                    json["errno"] = json!(errno);
-                }
-                json
-            }
+            Self::Client(ClientError::Refused(refusal)) => refusal.problem.clone(),
             Self::Usage(_) => own("usage"),
             Self::Config(_) => own("configuration"),
             Self::Client(_) => own("unreachable"),

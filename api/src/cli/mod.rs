@@ -50,6 +50,6 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Console(args) => console::run(&client()?, output, args).await,
         Command::Renew { id, ttl } => sandbox::renew(&client()?, output, &id, ttl).await,
         Command::Release { ids } => sandbox::release(&client()?, output, &ids).await,
-        Command::Cp(args) => cp::run(&client()?, &args).await,
+        Command::Cp(args) => cp::run(&client()?, output, &args).await,
     }
 }

@@ -60,6 +60,31 @@ impl Setting {
 }
 
 #[tokio::test]
+async fn with_json_a_copy_says_what_it_was() {
+    let setting = Setting::new().await;
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    fs::write(setting.here("a"), "12345").unwrap();
+    let (from, to) = (setting.here("a"), setting.there("/a"));
+    let copy = |from: String, to: String| {
+        let service = &setting.service;
+        async move { at(service, &["cp", "--json", &from, &to]).await }
+    };
+    let (code, out, err) = copy(from.clone(), to.clone()).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    let done = json(&out);
+    assert_eq!((&done["source"], &done["bytes"]), (&from.into(), &5.into()));
+    assert_eq!(done["destination"], to);
+    assert!(done["elapsed_ms"].is_number(), "{done}");
+    // Standard output is the copy.
+    let (code, out, err) = copy(to, "-".into()).await;
+    assert_eq!((code, out.as_str()), (0, "12345"));
+    assert_eq!(json(&err)["bytes"], 5);
+    let (code, out, err) = copy(setting.there("/none"), setting.here("b")).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(json(&err)["errno"], 2);
+}
+
+#[tokio::test]
 async fn a_file_goes_both_ways_with_its_mode() {
     let setting = Setting::new().await;
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_001).collect();

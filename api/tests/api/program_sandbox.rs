@@ -71,7 +71,13 @@ async fn with_json_everything_is_json() {
     assert_eq!(out["errors"][0]["error"]["code"], "unknown_sandbox");
     let (code, out, err) = at(&service, &["inspect", "--json", "nope"]).await;
     assert_eq!((code, out.as_str()), (1, ""));
-    assert_eq!(json(&err)["code"], "unknown_sandbox");
+    let problem = json(&err);
+    assert_eq!(problem["code"], "unknown_sandbox");
+    assert_eq!(
+        (&problem["status"], &problem["type"]),
+        (&404.into(), &"urn:vmint:problem:unknown_sandbox".into())
+    );
+    assert!(problem["request_id"].is_string(), "{problem}");
     let (code, _, err) = run(&["ps", "--json", "--url", "unix:/nonexistent/api.sock"]).await;
     assert_eq!((code, &json(&err)["code"]), (69, &"unreachable".into()));
 }

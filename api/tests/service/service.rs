@@ -323,6 +323,17 @@ impl Service<'_> {
         .await
     }
 
+    /// What the program has open.
+    pub fn open_files(&self) -> anyhow::Result<Vec<String>> {
+        let pid = self.child.id().context("the service has ended")?;
+        let open = procfs::process::Process::new(pid.try_into()?)?.fd()?;
+        let paths = open.flatten().filter_map(|fd| match fd.target {
+            procfs::process::FDTarget::Path(path) => Some(path.display().to_string()),
+            _ => None,
+        });
+        Ok(paths.collect())
+    }
+
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.child.id().context("the service has ended")?;
         Ok(nix::sys::signal::kill(

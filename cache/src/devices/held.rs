@@ -119,3 +119,33 @@ fn claims(open: &OpenDevices) -> Vec<Claim> {
     });
     disks.chain(nics).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use vmint_factory::{Caller, DeviceSpecs, NicSpec, open_devices};
+
+    use super::*;
+
+    /// Interfaces that are opened without anything of the host's.
+    async fn nics(count: usize) -> OpenDevices {
+        let specs = DeviceSpecs {
+            nics: vec![NicSpec::User; count],
+            disks: Vec::new(),
+        };
+        let opened = open_devices(specs, Caller::this_process().expect("we are ourselves")).await;
+        opened.expect("a user network needs nothing")
+    }
+
+    #[tokio::test]
+    async fn an_address_that_a_living_sandbox_has_is_drawn_again() {
+        let book = Arc::new(Book::default());
+        let (one, mut other) = (nics(2).await, nics(2).await);
+        let taken = one.nics[1].mac;
+        other.nics[0].mac = taken;
+        let first = Held::claim(one, &book).expect("it is the first");
+        let second = Held::claim(other, &book).expect("there are other addresses");
+        let macs = |held: &Held| held.open.nics.iter().map(|nic| nic.mac).collect::<Vec<_>>();
+        assert!(!macs(&second).contains(&taken));
+        assert!(macs(&first).contains(&taken));
+    }
+}

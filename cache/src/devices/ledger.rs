@@ -106,6 +106,9 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::array;
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -144,6 +147,25 @@ mod tests {
         assert_eq!(ledger.claim(Owner(11), vec![disk(0, true)]), refused);
     }
 
+    static MACS: LazyLock<[Mac; 4]> = LazyLock::new(|| array::from_fn(|_| Mac::random()));
+
+    fn mac(number: usize) -> Mac {
+        MACS[number]
+    }
+
+    #[test]
+    fn an_address_belongs_to_one_interface_as_long_as_its_owner_lives() {
+        let mut ledger = Ledger::default();
+        let claims = |numbers: [usize; 2]| numbers.map(|number| Claim::Mac(mac(number))).to_vec();
+        assert_eq!(ledger.claim(Owner(1), claims([0, 1])), Ok(()));
+        let taken = Err(Conflict::Mac { mac: mac(1) });
+        assert_eq!(ledger.claim(Owner(2), claims([2, 1])), taken);
+        let twice = Err(Conflict::Mac { mac: mac(2) });
+        assert_eq!(ledger.claim(Owner(2), claims([2, 2])), twice);
+        ledger.release(Owner(1));
+        assert_eq!(ledger.claim(Owner(2), claims([2, 1])), Ok(()));
+    }
+
     #[test]
     fn one_request_may_not_contradict_itself_and_then_has_nothing() {
         let mut ledger = Ledger::default();
@@ -174,6 +196,7 @@ mod tests {
         prop_oneof![
             (0..4_u64, any::<bool>()).prop_map(|(number, writable)| disk(number, writable)),
             (0..2_u8).prop_map(|number| Claim::Tap(format!("tap{number}"))),
+            (0..2_usize).prop_map(|number| Claim::Mac(mac(number))),
         ]
     }
 
@@ -184,7 +207,7 @@ mod tests {
         ]
     }
 
-    /// How many use a disk or tap, and how many of them write to it.
+    /// How many use a disk, tap or address, and how many of them write to it.
     fn users(ledger: &Ledger, wanted: &Claim) -> (usize, usize) {
         let mut count = (0, 0);
         for claim in ledger.0.values().flatten() {
@@ -195,7 +218,9 @@ mod tests {
                     count.0 += 1;
                     count.1 += usize::from(*writable);
                 }
-                (Claim::Tap(name), Claim::Tap(other)) if name == other => {
+                (Claim::Tap(_), Claim::Tap(_)) | (Claim::Mac(_), Claim::Mac(_))
+                    if claim == wanted =>
+                {
                     count.0 += 1;
                     count.1 += 1;
                 }

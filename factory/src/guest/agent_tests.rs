@@ -374,7 +374,11 @@ async fn a_clock_that_is_off_is_stepped_by_what_is_measured() -> anyhow::Result<
     Ok(())
 }
 
-async fn answer(socket: &mut UnixStream, request: &Value, value: &Value) -> std::io::Result<()> {
+pub(in crate::guest) async fn answer(
+    socket: &mut UnixStream,
+    request: &Value,
+    value: &Value,
+) -> std::io::Result<()> {
     let line = json!({"return": value, "id": request["id"]});
     socket.write_all(format!("{line}\n").as_bytes()).await
 }

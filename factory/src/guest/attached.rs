@@ -21,13 +21,19 @@ struct Wanted {
 
 #[derive(Deserialize)]
 struct Seen {
-    nics: Vec<Named>,
-    disks: Vec<Named>,
+    nics: Vec<SeenNic>,
+    disks: Vec<SeenDisk>,
 }
 
-/// One of them. The guest says again which it is; the order is what counts.
 #[derive(Deserialize)]
-struct Named {
+struct SeenNic {
+    mac: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct SeenDisk {
+    serial: String,
     name: String,
 }
 
@@ -40,7 +46,6 @@ impl Agent {
         serials: Vec<String>,
         within: Duration,
     ) -> Result<(Vec<String>, Vec<String>), GuestError> {
-        let counts = (macs.len(), serials.len());
         let wanted = Wanted {
             macs,
             serials,
@@ -49,19 +54,79 @@ impl Agent {
         let seen: Seen = self
             .call(Call::named(COMMAND, &wanted), within + ANSWER_GRACE)
             .await?;
-        if (seen.nics.len(), seen.disks.len()) != counts {
-            return Err(GuestError::Proof {
-                step: COMMAND,
-                reason: format!(
-                    "it names {} nics and {} disks of {} and {}",
-                    seen.nics.len(),
-                    seen.disks.len(),
-                    counts.0,
-                    counts.1
-                ),
-            });
+        let nics = seen.nics.into_iter().map(|nic| (nic.mac, nic.name));
+        let disks = seen.disks.into_iter().map(|disk| (disk.serial, disk.name));
+        Ok((
+            named("address", &wanted.macs, nics)?,
+            named("serial", &wanted.serials, disks)?,
+        ))
+    }
+}
+
+/// The names of what was asked for. The guest says again which each of them is: what it reads off the device itself.
+fn named(
+    what: &str,
+    wanted: &[String],
+    seen: impl Iterator<Item = (String, String)>,
+) -> Result<Vec<String>, GuestError> {
+    let (marks, names): (Vec<_>, Vec<_>) = seen.unzip();
+    let is_same = marks.len() == wanted.len()
+        && marks
+            .iter()
+            .zip(wanted)
+            .all(|(mark, wanted)| mark.eq_ignore_ascii_case(wanted));
+    if is_same {
+        return Ok(names);
+    }
+    Err(GuestError::Proof {
+        step: COMMAND,
+        reason: format!("it has {marks:?} by {what} in place of {wanted:?}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::guest::AgentKind;
+    use crate::guest::agent_tests::{answer, connected, port, request};
+
+    const WITHIN: Duration = Duration::from_secs(15);
+
+    /// What is made of a guest's answer, when one interface and one disk were asked for.
+    async fn names(said: Value) -> anyhow::Result<Result<(Vec<String>, Vec<String>), GuestError>> {
+        let port = port()?;
+        let (agent, mut socket) = connected(&port, AgentKind::VmintAgent, b"").await?;
+        let asking = tokio::spawn(async move {
+            let (macs, serials) = (vec!["02:00:00:00:00:0a".into()], vec!["x-0".into()]);
+            agent.attached(macs, serials, WITHIN).await
+        });
+        let asked = request(&mut socket).await?;
+        assert_eq!(asked["arguments"]["macs"], json!(["02:00:00:00:00:0a"]));
+        answer(&mut socket, &asked, &said).await?;
+        Ok(asking.await?)
+    }
+
+    #[tokio::test]
+    async fn a_guest_has_the_addresses_that_it_was_given() -> anyhow::Result<()> {
+        let nic = |mac| json!({"mac": mac, "name": "eth0"});
+        let disk = |serial| json!({"serial": serial, "name": "vda"});
+        let right = json!({"nics": [nic("02:00:00:00:00:0A")], "disks": [disk("x-0")]});
+        let expected = (vec!["eth0".to_owned()], vec!["vda".to_owned()]);
+        assert_eq!(names(right).await?.ok(), Some(expected));
+        for wrong in [
+            json!({"nics": [nic("02:00:00:00:00:0b")], "disks": [disk("x-0")]}),
+            json!({"nics": [nic("02:00:00:00:00:0a")], "disks": [disk("x-1")]}),
+            json!({"nics": [nic("02:00:00:00:00:0a")], "disks": []}),
+            json!({"nics": [], "disks": [disk("x-0")]}),
+        ] {
+            let error = names(wrong).await?.err();
+            assert!(
+                matches!(&error, Some(GuestError::Proof { .. })),
+                "{error:?}"
+            );
         }
-        let names = |named: Vec<Named>| named.into_iter().map(|device| device.name).collect();
-        Ok((names(seen.nics), names(seen.disks)))
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nix::unistd::Uid;
+use nix::unistd::{Uid, User};
 use serde::Serialize;
 
 use super::{accel, tmpfs, user};
@@ -54,7 +54,7 @@ pub async fn doctor(settings: &HostSettings, guest: &TemplateSpec) -> Vec<Check>
         check_qemu(settings, credentials.clone()).await,
         check_guest("guest kernel", &guest.kernel),
         check_guest("guest initrd", &guest.initrd),
-        check_kvm(settings.accel, credentials.as_ref()),
+        check_kvm(settings, credentials.as_ref()),
         check_templates(settings, guest),
         check_memory(guest),
         check_cores(),
@@ -122,13 +122,22 @@ fn check_guest(name: &str, path: &Path) -> Check {
     }
 }
 
-fn check_kvm(wanted: AccelChoice, credentials: Option<&Credentials>) -> Check {
-    judge_kvm(wanted, accel::device_refusal(credentials))
+fn check_kvm(settings: &HostSettings, credentials: Option<&Credentials>) -> Check {
+    // Whom QEMU runs as.
+    let name = match (credentials, settings.qemu_user.as_deref()) {
+        (Some(_), Some(name)) => name.to_owned(),
+        _ => match User::from_uid(Uid::effective()) {
+            Ok(Some(user)) => user.name,
+            Ok(None) | Err(_) => Uid::effective().to_string(),
+        },
+    };
+    judge_kvm(settings.accel, accel::device_refusal(credentials), &name)
 }
 
-fn judge_kvm(wanted: AccelChoice, refusal: Option<String>) -> Check {
-    const MEND: &str =
-        "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm vmint";
+fn judge_kvm(wanted: AccelChoice, refusal: Option<String>, user: &str) -> Check {
+    let mend = format!(
+        "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm {user}"
+    );
     match refusal {
         None => {
             let detail = "/dev/kvm opens; whether it runs a guest is proved by a boot when the service starts";
@@ -138,13 +147,13 @@ fn judge_kvm(wanted: AccelChoice, refusal: Option<String>) -> Check {
             let detail = format!(
                 "host.accel is \"kvm\", and /dev/kvm cannot be used ({why}): the service would not start"
             );
-            Check::new("kvm", Verdict::Fail, detail, Some(MEND))
+            Check::new("kvm", Verdict::Fail, detail, Some(&mend))
         }
         Some(why) => {
             let detail = format!(
                 "/dev/kvm cannot be used ({why}): guests are emulated (TCG), which is slower"
             );
-            Check::new("kvm", Verdict::Warn, detail, Some(MEND))
+            Check::new("kvm", Verdict::Warn, detail, Some(&mend))
         }
     }
 }
@@ -235,11 +244,15 @@ mod tests {
 
     #[test]
     fn kvm_that_is_demanded_and_cannot_be_used_is_a_failure() {
-        let verdict =
-            |wanted, refusal: Option<&str>| judge_kvm(wanted, refusal.map(str::to_owned)).verdict;
+        let check = |wanted, refusal: Option<&str>| {
+            judge_kvm(wanted, refusal.map(str::to_owned), "somebody")
+        };
+        let verdict = |wanted, refusal| check(wanted, refusal).verdict;
         assert_eq!(verdict(AccelChoice::Kvm, Some("no")), Verdict::Fail);
         assert_eq!(verdict(AccelChoice::Auto, Some("no")), Verdict::Warn);
         assert_eq!(verdict(AccelChoice::Tcg, Some("no")), Verdict::Warn);
         assert_eq!(verdict(AccelChoice::Kvm, None), Verdict::Ok);
+        let mend = check(AccelChoice::Auto, Some("no")).mend;
+        assert!(mend.is_some_and(|mend| mend.ends_with("kvm somebody")));
     }
 }

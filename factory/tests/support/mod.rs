@@ -3,18 +3,18 @@
 //! The real tests need what `scripts/test` prepares: QEMU, the guest in `target/guest`, and as root the user `vmint`.
 #![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+mod host;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vmint_factory::{
-    Accel, AccelChoice, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings,
-    TemplateSpec, Vm, VmId,
+    Accel, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings, TemplateSpec,
+    Vm, VmId,
 };
 
-/// How long anything may take that is waited for: generous, because the machine may be busy.
-pub const LONG: Duration = Duration::from_secs(120);
+pub use host::{LONG, guest_spec, new_folder, settings};
 
 /// How much a guest's clock may be off: what a clone is checked for before it is handed out.
 const CLOCK_OFF: Duration = Duration::from_millis(50);
@@ -124,37 +124,6 @@ impl Lab {
     }
 }
 
-/// A folder on a tmpfs, through which QEMU's user can pass.
-pub fn new_folder() -> anyhow::Result<PathBuf> {
-    let folder = tempfile::Builder::new()
-        .prefix("vmint-test-")
-        .tempdir_in("/dev/shm")?
-        .keep();
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711))?;
-    eprintln!("the test works in {}", folder.display());
-    Ok(folder)
-}
-
-pub fn settings(folder: &Path) -> HostSettings {
-    HostSettings {
-        run_dir: folder.join("run"),
-        template_path: folder.join("template"),
-        qemu: PathBuf::from("qemu-system-x86_64"),
-        qemu_user: Some("vmint".to_owned()),
-        accel: accel(),
-    }
-}
-
-/// The accelerator that the tests ask for: `VMINT_TEST_ACCEL`, or emulation, which works everywhere.
-fn accel() -> AccelChoice {
-    match std::env::var("VMINT_TEST_ACCEL").as_deref() {
-        Ok("kvm") => AccelChoice::Kvm,
-        Ok("auto") => AccelChoice::Auto,
-        Ok("tcg") | Err(_) => AccelChoice::Tcg,
-        Ok(other) => panic!("VMINT_TEST_ACCEL is {other:?}, and can be kvm, auto or tcg"),
-    }
-}
-
 /// Looks that the host has the accelerator that `VMINT_TEST_EXPECT_ACCEL` says, where it is set: a test that fell
 /// back to emulation would prove nothing of KVM.
 pub fn expected_accel(factory: &Factory) -> anyhow::Result<()> {
@@ -174,15 +143,6 @@ pub fn expected_accel(factory: &Factory) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn guest_spec(name: &str) -> TemplateSpec {
-    let guest = guest_folder();
-    TemplateSpec {
-        ready_timeout: LONG,
-        console_max_bytes: 64 * 1024,
-        ..TemplateSpec::new(name, guest.join("vmlinuz"), guest.join("initrd.img"))
-    }
-}
-
 pub fn order(hostname: &str) -> CloneOrder {
     CloneOrder {
         id: VmId::random(),
@@ -190,13 +150,6 @@ pub fn order(hostname: &str) -> CloneOrder {
         on_clone: Vec::new(),
         warm: false,
         paused: false,
-    }
-}
-
-fn guest_folder() -> PathBuf {
-    match std::env::var_os("VMINT_GUEST_DIR") {
-        Some(folder) => folder.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest"),
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) fn details(one: &Sandbox) -> String {
     table.field("hostname", &one.hostname);
     table.field("machine id", &one.machine_id);
     table.field("console", &one.sockets.console);
+    table.field("runtime", &one.sockets.runtime);
     table.field("created at", one.created_at);
     table.field("leased at", one.leased_at);
     table.field("expires at", or_dash(one.expires_at));

@@ -203,15 +203,24 @@ fn stored(path: &str, result: &[u8]) -> Result<u64, FileError> {
         Outcome {
             error: Some(failure),
             ..
-        } => Err(FileError::Refused {
-            path: path.to_owned(),
-            errno: failure.errno,
-            reason: failure.message,
-        }),
+        } => Err(refused(path, failure)),
         Outcome {
             size: Some(size), ..
         } => Ok(size),
         Outcome { .. } => Err(wrong("neither a size nor an error").into()),
+    }
+}
+
+/// The guest's words begin with a path, which may be another one: that of a folder that could not be made.
+fn refused(path: &str, failure: Failure) -> FileError {
+    let words = failure.message;
+    let reason = words
+        .strip_prefix(path)
+        .and_then(|rest| rest.strip_prefix(": "));
+    FileError::Refused {
+        path: path.to_owned(),
+        errno: failure.errno,
+        reason: reason.map(str::to_owned).unwrap_or(words),
     }
 }
 

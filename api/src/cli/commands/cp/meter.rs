@@ -80,20 +80,33 @@ impl Meter {
     }
 
     /// It is done.
-    pub(super) fn done(&self) {
-        let (took, bytes) = (self.0.begun.elapsed(), self.bytes());
+    pub(super) fn done(&self) -> Done {
         if let Some(bar) = &self.0.bar {
             bar.finish_and_clear();
         }
-        let rate = bytes as f64 / took.as_secs_f64().max(1e-3);
+        Done {
+            bytes: self.bytes(),
+            took: self.0.begun.elapsed(),
+        }
+    }
+
+    /// Says what was done.
+    pub(super) fn tell(&self, done: &Done) {
+        let rate = done.bytes as f64 / done.took.as_secs_f64().max(1e-3);
         eprintln!(
             "{}: {} in {:.1} s, {}/s",
             self.0.what,
-            BinaryBytes(bytes),
-            took.as_secs_f64(),
+            BinaryBytes(done.bytes),
+            done.took.as_secs_f64(),
             BinaryBytes(rate as u64)
         );
     }
+}
+
+/// What a copy was. The bytes of a directory are those of its archive.
+pub(super) struct Done {
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
 }
 
 impl Drop for Inner {

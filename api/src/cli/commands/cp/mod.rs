@@ -12,10 +12,12 @@ mod upload;
 
 use meter::Meter;
 use place::Place;
+use serde_json::json;
 
 use crate::cli::args::CpArgs;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
+use crate::cli::output::{Output, print};
 
 /// The guest kernel's number for a path that is a directory.
 const IS_DIRECTORY: i32 = 21;
@@ -24,11 +26,17 @@ const DEPTH: usize = 4;
 /// What is read of a file at once.
 const PIECE_BYTES: usize = 64 << 10;
 
-pub(in crate::cli) async fn run(client: &Client, args: &CpArgs) -> Result<u8, CliError> {
+pub(in crate::cli) async fn run(
+    client: &Client,
+    output: Output,
+    args: &CpArgs,
+) -> Result<u8, CliError> {
     let (source, destination) = (
         Place::parse(&args.source)?,
         Place::parse(&args.destination)?,
     );
+    // Then the report cannot be there, too.
+    let is_stdout_taken = matches!(destination, Place::Stream);
     let meter = Meter::start(&args.source, &args.destination);
     match (source, destination) {
         (Place::Guest { id, path }, Place::Here(to)) => {
@@ -50,6 +58,19 @@ pub(in crate::cli) async fn run(client: &Client, args: &CpArgs) -> Result<u8, Cl
             ));
         }
     }
-    meter.done();
+    let done = meter.done();
+    if !output.json {
+        meter.tell(&done);
+        return Ok(0);
+    }
+    let report = json!({
+        "source": args.source, "destination": args.destination,
+        "bytes": done.bytes, "elapsed_ms": done.took.as_secs_f64() * 1e3,
+    });
+    if is_stdout_taken {
+        eprintln!("{report}");
+    } else {
+        print(&report.to_string())?;
+    }
     Ok(0)
 }

@@ -1,19 +1,24 @@
-//! The same QEMU sequence without vmint: a process, two sockets, the fewest messages that give a clone with its
+//! The same QEMU sequence without vmint: a process, three sockets, the fewest messages that give a clone with its
 //! identity and its first command's answer. It checks nothing, keeps nothing and cleans nothing up but its process.
+
+mod lines;
+mod machine;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
-use vmint_factory::{Accel, AgentKind, Generation};
+use vmint_factory::{Accel, AgentKind, Manifest};
 
-use crate::lab::{DEADLINE, Lab, MEMORY_MIB};
+use self::lines::Lines;
+pub(crate) use self::machine::Machine;
+use crate::lab::{DEADLINE, MEMORY_MIB};
 
 /// As many ports for devices as the state was saved with.
 const HOTPLUG_SLOTS: u32 = 6;
@@ -29,49 +34,54 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    pub(crate) fn of(lab: &Lab, generation: &Generation) -> anyhow::Result<Self> {
-        let agent = generation.manifest().agent;
+    /// From the files of a generation: of 256 MiB and one virtual CPU, with room for no more.
+    pub(crate) fn of(files: PathBuf, qemu: &Path, manifest: &Manifest) -> anyhow::Result<Self> {
+        let agent = manifest.agent;
         anyhow::ensure!(
             agent == AgentKind::VmintAgent,
             "the guest has {agent:?}; this speaks to vmint-agent only"
         );
-        let (accel, cpu) = match lab.factory.host().accel {
+        let (accel, cpu) = match manifest.recipe.accel {
             Accel::Kvm => ("kvm", "host"),
             Accel::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
         };
         Ok(Self {
-            files: lab.files(generation),
+            files,
             sockets: tempfile::tempdir()?,
-            qemu: lab.factory.host().qemu_path.clone(),
+            qemu: qemu.to_owned(),
             accel,
             cpu,
-            paused_at_ns: i64::try_from(generation.manifest().built_at.as_nanosecond())?,
+            paused_at_ns: i64::try_from(manifest.built_at.as_nanosecond())?,
         })
     }
 
     /// Makes a clone, gives it an identity, runs a command, and answers how long that took.
     pub(crate) async fn clone_and_exec(&mut self) -> anyhow::Result<Duration> {
-        tokio::time::timeout(DEADLINE, self.sequence()).await?
+        let begun = Instant::now();
+        let sequence = async {
+            let mut machine = self.start().await?;
+            let stdout = machine.exec(&["/bin/echo", "hello"]).await?;
+            anyhow::ensure!(stdout == b"hello\n", "the command answered {stdout:?}");
+            anyhow::Ok((begun.elapsed(), machine))
+        };
+        let (took, machine) = tokio::time::timeout(DEADLINE, sequence).await??;
+        machine.end().await?;
+        Ok(took)
     }
 
-    async fn sequence(&mut self) -> anyhow::Result<Duration> {
-        let begun = Instant::now();
-        let (qmp_path, agent_path) = (
-            self.sockets.path().join("qmp"),
-            self.sockets.path().join("agent"),
-        );
-        for path in [&qmp_path, &agent_path] {
+    /// Makes a clone, and gives it an identity. The one before is to be gone.
+    pub(crate) async fn start(&mut self) -> anyhow::Result<Machine> {
+        let paths = ["qmp", "agent", "stream"].map(|name| self.sockets.path().join(name));
+        let mut ends = Vec::new();
+        for path in &paths {
             if path.exists() {
                 std::fs::remove_file(path)?;
             }
+            ends.push(OwnedFd::from(UnixListener::bind(path)?));
         }
-        let qmp_end = OwnedFd::from(UnixListener::bind(&qmp_path)?);
-        let agent_end = OwnedFd::from(UnixListener::bind(&agent_path)?);
-        let mut qemu = self
-            .command(&qmp_end, &agent_end)?
-            .kill_on_drop(true)
-            .spawn()?;
-        drop((qmp_end, agent_end));
+        let [qmp_path, agent_path, stream_path] = paths;
+        let qemu = self.command(&ends)?.kill_on_drop(true).spawn()?;
+        drop(ends);
         let mut qmp = Lines::connect(&qmp_path).await?;
         qmp.call("qmp_capabilities", json!({})).await?;
         let on = |name| json!({"capability": name, "state": true});
@@ -83,19 +93,16 @@ impl Recipe {
             .await?;
         qmp.call("cont", json!({})).await?;
         let mut agent = Lines::connect(&agent_path).await?;
+        let stream = UnixStream::connect(&stream_path).await?;
         agent.say(&[0xff]).await?;
         agent.call("guest-sync-delimited", json!({"id": 1})).await?;
         agent.call("vmint-identity", self.identity()?).await?;
-        let exec =
-            json!({"argv": ["/bin/echo", "hello"], "timeout-ms": 60_000, "max-output": 65536});
-        let end = agent.call("vmint-exec", exec).await?;
-        anyhow::ensure!(
-            end["stdout"] == BASE64_STANDARD.encode("hello\n"),
-            "the command answered {end}"
-        );
-        let took = begun.elapsed();
-        qemu.kill().await?;
-        Ok(took)
+        Ok(Machine {
+            qemu,
+            agent,
+            stream: BufReader::with_capacity(machine::BUFFER_BYTES, stream),
+            is_synchronized: false,
+        })
     }
 
     fn identity(&self) -> anyhow::Result<Value> {
@@ -107,7 +114,10 @@ impl Recipe {
     }
 
     /// The command line of a clone, as `factory` has it, but for the console's log and the rights of another user.
-    fn command(&self, qmp: &OwnedFd, agent: &OwnedFd) -> anyhow::Result<tokio::process::Command> {
+    fn command(&self, ends: &[OwnedFd]) -> anyhow::Result<tokio::process::Command> {
+        let [qmp, agent, stream] = ends else {
+            anyhow::bail!("a clone has three sockets");
+        };
         let socket = |id: &str, fd: &OwnedFd| {
             format!("socket,id={id},fd={},server=on,wait=off", fd.as_raw_fd())
         };
@@ -172,65 +182,26 @@ impl Recipe {
             ("runtime", "vmint.runtime.0"),
         ];
         for (nr, (id, name)) in (1..).zip(ports) {
-            if id != "agent" {
-                command.args(["-chardev", &format!("null,id={id}")]);
+            match id {
+                // It came with the ports' controller.
+                "agent" => {}
+                "stream" => {
+                    command.args(["-chardev", &socket(id, stream)]);
+                }
+                id => {
+                    command.args(["-chardev", &format!("null,id={id}")]);
+                }
             }
             let port =
                 format!("virtserialport,bus=ports.0,nr={nr},id={id},chardev={id},name={name}");
             command.args(["-device", &port]);
         }
         command.stdin(std::process::Stdio::null());
-        for fd in [qmp, agent] {
+        for fd in ends {
             // Inherited under its own number.
             let flags = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
             nix::fcntl::fcntl(fd, flags)?;
         }
         Ok(command)
-    }
-}
-
-/// A socket with one JSON object a line.
-struct Lines {
-    socket: BufReader<UnixStream>,
-    id: u64,
-}
-
-impl Lines {
-    async fn connect(path: &std::path::Path) -> anyhow::Result<Self> {
-        Ok(Self {
-            socket: BufReader::new(UnixStream::connect(path).await?),
-            id: 0,
-        })
-    }
-
-    async fn say(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(self.socket.write_all(bytes).await?)
-    }
-
-    async fn call(&mut self, name: &str, arguments: Value) -> anyhow::Result<Value> {
-        self.id += 1;
-        let id = self.id;
-        let line = json!({"execute": name, "arguments": arguments, "id": id});
-        self.say(format!("{line}\n").as_bytes()).await?;
-        let reply = self.until(|line| line["id"] == id).await?;
-        anyhow::ensure!(reply.get("error").is_none(), "{name}: {reply}");
-        Ok(reply["return"].clone())
-    }
-
-    /// The next line that is what is waited for; others are passed over.
-    async fn until(&mut self, is_wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        loop {
-            let mut line = Vec::new();
-            anyhow::ensure!(
-                self.socket.read_until(b'\n', &mut line).await? > 0,
-                "the connection was closed"
-            );
-            let text = line.rsplit(|&byte| byte == 0xff).next().unwrap_or(&line);
-            if let Ok(value) = serde_json::from_slice(text)
-                && is_wanted(&value)
-            {
-                return Ok(value);
-            }
-        }
     }
 }

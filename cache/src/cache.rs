@@ -11,7 +11,9 @@ use vmint_factory::MachineType;
 
 use crate::devices::{DevicesError, Held};
 use crate::entry::Template;
-use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
+use crate::error::{
+    CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, RollbackError, TtlError,
+};
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
 use crate::mint::Mint;
@@ -22,7 +24,7 @@ use crate::repeats::Begun;
 use crate::request::{CheckoutRequest, DeviceOrder, Resize};
 use crate::spec::{CacheSettings, TemplatePlan};
 use crate::telemetry::Telemetry;
-use crate::view::{BuildView, PoolView, Readiness, SandboxView};
+use crate::view::{BuildView, PoolView, Readiness, SandboxView, TemplateView};
 
 /// How long machines that did not end within the stop's deadline may take to be killed.
 const KILL_GRACE: Duration = Duration::from_secs(4);
@@ -119,6 +121,9 @@ impl Cache {
         if self.0.stops.load(Ordering::SeqCst) {
             return readiness::stopping();
         }
+        if self.0.node.draining.has_begun() {
+            return readiness::draining();
+        }
         readiness::of(
             self.0
                 .templates
@@ -139,6 +144,23 @@ impl Cache {
             .ok_or_else(unknown)?
             .status
             .rebuild(&self.0.node.builds)
+    }
+
+    /// Goes back to the generation before. The pool goes over to it as to a new one, and it is not built anew for being
+    /// stale until somebody asks for a build.
+    ///
+    /// # Errors
+    /// See [`RollbackError`]; the current generation is what it was.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done all the same.
+    pub async fn rollback(&self, name: &str) -> Result<TemplateView, RollbackError> {
+        let unknown = || RollbackError::UnknownTemplate {
+            name: name.to_owned(),
+        };
+        let template = self.find(name).ok_or_else(unknown)?;
+        template.status.go_back().await?;
+        Ok(template.view())
     }
 
     /// Waits for the end of a build; `None` when there is no such build.
@@ -244,6 +266,9 @@ impl Cache {
         if self.0.stops.load(Ordering::SeqCst) {
             return Err(CheckoutError::ShuttingDown);
         }
+        if self.0.node.draining.has_begun() {
+            return Err(CheckoutError::Draining);
+        }
         let default = template.pool.spec().ttl;
         let asked = request
             .ttl
@@ -323,6 +348,10 @@ impl Cache {
             Some(max) if asked.is_none_or(|ttl| ttl > max) => Err(TtlError { asked, max }),
             Some(_) | None => Ok(asked),
         }
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.0.stops.load(Ordering::SeqCst)
     }
 
     pub(crate) fn node(&self) -> &Node {

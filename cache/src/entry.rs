@@ -23,11 +23,10 @@ pub(crate) struct Template {
 impl Template {
     pub(crate) fn start(node: &Arc<Node>, plan: TemplatePlan) -> Self {
         let (name, machine) = (plan.spec.name.clone(), plan.spec.machine);
-        let status = Status::new(&name);
-        let damaged = Arc::clone(&status);
-        let on_damage =
-            Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
-        let pool = Pool::start(node, &name, plan.pool, on_damage);
+        let status = Status::new(&name, plan.on_stale);
+        let told = Arc::clone(&status);
+        let reports = Box::new(move |report| told.report(report));
+        let pool = Pool::start(node, &name, plan.pool, reports);
         let keeper = keep(
             Arc::clone(node),
             plan.spec,
@@ -75,21 +74,19 @@ impl Template {
         Ok(())
     }
 
-    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.
+    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits. Or
+    /// there is a stale one, which must not be handed out.
     pub(crate) fn can_be_cloned(&self, on_empty: OnEmpty) -> Result<(), CheckoutError> {
         let snapshot = self.status.snapshot();
-        match snapshot.unavailable() {
-            Some(reason)
-                if snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail =>
-            {
-                let (name, retry_after) = (self.status.name().to_owned(), snapshot.retry_after());
-                Err(CheckoutError::TemplateUnavailable {
-                    name,
-                    reason,
-                    retry_after,
-                })
-            }
-            Some(_) | None => Ok(()),
+        let is_hopeless = snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail;
+        let unavailable = snapshot.unavailable().filter(|_| is_hopeless);
+        match snapshot.refused().or(unavailable) {
+            Some(reason) => Err(CheckoutError::TemplateUnavailable {
+                name: self.status.name().to_owned(),
+                reason,
+                retry_after: snapshot.retry_after(),
+            }),
+            None => Ok(()),
         }
     }
 }

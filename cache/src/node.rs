@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::devices::Book;
+use crate::draining::Draining;
 use crate::events::Events;
 use crate::gate::Gate;
 use crate::mint::Mint;
@@ -44,6 +45,8 @@ pub(crate) struct Node {
     pub uniqueness: Uniqueness,
     /// What happens.
     pub events: Events,
+    /// The drain of all pools.
+    pub draining: Draining,
     /// Builds end, and no more begin.
     pub stopping: CancellationToken,
     /// Whatever still runs is dropped.
@@ -69,6 +72,7 @@ impl Node {
             repeats: Repeats::default(),
             uniqueness: Uniqueness::default(),
             events: Events::default(),
+            draining: Draining::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),

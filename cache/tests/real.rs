@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, PoolSpec, Source, Standby,
-    StartPath, Telemetry, TemplatePlan, TemplateState,
+    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, OnStale, PoolSpec, Source,
+    Standby, StartPath, Telemetry, TemplatePlan, TemplateState,
 };
 use vmint_factory::{AccelChoice, Factory, HostSettings, Phase, Phases, TemplateSpec};
 
@@ -84,6 +84,7 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
         vec![TemplatePlan {
             spec: guest(),
             pool,
+            on_stale: OnStale::Rebuild,
         }],
         settings,
         Arc::new(Silent),

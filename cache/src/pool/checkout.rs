@@ -179,6 +179,7 @@ impl Pool {
                 queue,
                 retry_after: RETRY_AFTER,
             },
+            Refused::Draining => CheckoutError::Draining,
             Refused::Closed => CheckoutError::ShuttingDown,
         }
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vmint_factory::VmId;
 
-use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, State};
+use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, Roll, State};
 use super::message::Refused;
 use crate::mint::{LiveClone, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::uniqueness::Unique;
-use crate::view::{CloneState, CloneView, PoolView};
+use crate::view::{CloneState, CloneView, PoolView, RollView};
 
 /// What a clone's number stands for.
 pub(super) struct Entry {
@@ -49,15 +49,7 @@ impl Ledger {
     /// Tells the core what happened, now.
     pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
         let now = self.moment(Instant::now());
-        let forgets = matches!(
-            event,
-            Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
-        );
-        let effects = self.core.on(now, event);
-        if forgets {
-            self.forget_ended();
-        }
-        effects
+        self.core.on(now, event)
     }
 
     /// A moment in the core's time.
@@ -72,8 +64,13 @@ impl Ledger {
         self.started.checked_add(wake)
     }
 
-    /// Remembers a generation under a number of its own.
+    /// Remembers a generation under a number of its own: the one that it has, where it is known already.
     pub(super) fn add_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
+        let id = &generation.facts().id;
+        let mut known = self.epochs.iter();
+        if let Some((epoch, _)) = known.find(|(_, other)| other.facts().id == *id) {
+            return *epoch;
+        }
         let epoch = Epoch(self.next_epoch);
         self.next_epoch += 1;
         self.epochs.insert(epoch, generation);
@@ -91,15 +88,14 @@ impl Ledger {
             .map(|generation| generation.facts().id.to_string())
     }
 
-    /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that are not
-    /// the current one. Their files may go with that.
-    fn forget_ended(&mut self) {
+    /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that none will
+    /// be made from: neither the current one, nor the one that may be gone back to. Their files may go with that.
+    pub(super) fn forget_ended(&mut self) {
         self.entries
             .retain(|clone, _| self.core.clone_state(*clone).is_some());
-        let current = self.epochs.keys().next_back().copied();
-        let entries = &self.entries;
+        let (core, entries) = (&self.core, &self.entries);
         self.epochs.retain(|epoch, _| {
-            Some(*epoch) == current || entries.values().any(|entry| entry.epoch == *epoch)
+            core.needs(*epoch) || entries.values().any(|entry| entry.epoch == *epoch)
         });
     }
 
@@ -108,7 +104,7 @@ impl Ledger {
         self.epochs.clear();
     }
 
-    /// The generations in use, the newest first, each with the number of its clones.
+    /// The generations in use, each with the number of its clones.
     pub(super) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
         let count = |epoch| {
             self.entries
@@ -154,7 +150,7 @@ impl Ledger {
         let retry_after = self.core.pause() + RETRY_AFTER;
         Refused::Empty {
             reason,
-            has_generation: !self.epochs.is_empty(),
+            has_generation: self.core.epoch().is_some(),
             retry_after,
         }
     }
@@ -168,6 +164,7 @@ impl Ledger {
             target: narrow(core.limits().target),
             max: narrow(core.limits().max),
             ready: tally.ready(),
+            updated: core.updated(),
             launching: tally.in_flight(),
             leased: tally.leased,
             releasing: tally.releasing,
@@ -175,7 +172,24 @@ impl Ledger {
             hits,
             misses,
             degraded: core.degraded().map(str::to_owned),
+            draining: core.is_draining(),
+            roll: core.roll().map(|roll| self.roll_view(roll)),
             clones: self.clone_views(),
+        }
+    }
+
+    fn roll_view(&self, roll: &Roll) -> RollView {
+        let name = |epoch| self.generation_name(epoch).unwrap_or_default();
+        RollView {
+            from: name(roll.from),
+            to: name(roll.to),
+            updated: self.core.updated(),
+            ready: self.core.tally().ready(),
+            target: narrow(self.core.limits().target),
+            deadline: roll.progress_by.map(|end| {
+                let now = self.moment(Instant::now());
+                end.since(now)
+            }),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::core::{CloneKey, Event, Ticket};
+use super::core::{CloneKey, Drain, Event, Ticket};
 use super::grant::Grant;
 use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::request::OnEmpty;
@@ -58,9 +58,16 @@ pub(super) enum Message {
         max: Option<u32>,
         reply: oneshot::Sender<Result<(), Sizes>>,
     },
-    /// A new generation.
+    /// Another generation. `on_trial`: see [`Event::Published`].
     Publish {
         generation: Arc<dyn LiveGeneration>,
+        on_trial: bool,
+        reply: oneshot::Sender<()>,
+    },
+    /// The pool drains, or no longer does; answered once that is so.
+    Drain {
+        whose: Drain,
+        drains: bool,
         reply: oneshot::Sender<()>,
     },
 }
@@ -92,6 +99,7 @@ pub(super) enum Refused {
     QueueFull {
         queue: usize,
     },
+    Draining,
     Closed,
 }
 

@@ -5,7 +5,7 @@
 //!  checkout.rs   a request becomes a lease     actor.rs     the task that owns the core
 //!  grant.rs      a clone on its way out        effects.rs   ... and how
 //!  message.rs    what the actor is told        tasks.rs     launches, pings, ends, watches
-//!                                              ledger.rs    what the core's numbers stand for
+//!  rolling.rs   one generation to the next      ledger.rs    what the core's numbers stand for
 //! ```
 
 mod actor;
@@ -16,9 +16,11 @@ mod grant;
 mod handle;
 mod ledger;
 mod message;
+mod rolling;
 mod tasks;
 
-pub(crate) use self::core::CloneKey;
+pub(crate) use self::core::{CloneKey, Drain};
+pub(crate) use actor::Report;
 pub(crate) use checkout::Order;
 pub(crate) use grant::Grant;
 pub(crate) use handle::Pool;

@@ -1,8 +1,9 @@
 //! Sees to it that a template has a sound current generation: one task a template.
 //!
-//! At the start it takes what is on disk if that is valid and matches; else it builds. Afterwards it builds when
-//! somebody asks, or when a clone finds the generation damaged, and tries again by itself as long as there is no sound
-//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone.
+//! At the start it takes what is on disk if that is whole and can be restored here; else it builds. Afterwards it builds
+//! when somebody asks, when a clone finds the generation damaged, or when it is stale and `on_stale` says so, and tries
+//! again by itself as long as that is needed. Each new generation is given to the pool on trial: when clones of it cannot be
+//! made, the pool goes back, and so does what is on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use tracing::{error, info, warn};
 use vmint_factory::TemplateSpec;
 
 use super::builds::Build;
+use super::looks::Looks;
+use super::snapshot::differences;
 use super::status::{Status, Work};
 use crate::backoff::Backoff;
 use crate::error::BoxError;
@@ -21,9 +24,9 @@ use crate::node::Node;
 use crate::pool::Pool;
 use crate::telemetry::StartPath;
 
-/// The pause after a failed build. A build loads the machine for seconds; what made it fail (no room, a missing file)
-/// takes an operator minutes to mend.
-const BACKOFF: Backoff = Backoff {
+/// The pause after a failed build, and after a generation that was given up. A build loads the machine for seconds; what
+/// made it fail (no room, a missing file) takes an operator minutes to mend.
+pub(super) const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(2),
     cap: Duration::from_secs(300),
 };
@@ -34,12 +37,14 @@ const BUILD_FAILED: &str = "template_unavailable";
 const BUILD_STOPPED: &str = "shutting_down";
 
 /// The keeper of one template.
-struct Keeper {
-    node: Arc<Node>,
-    spec: TemplateSpec,
-    status: Arc<Status>,
-    pool: Pool,
-    failures: u32,
+pub(super) struct Keeper {
+    pub node: Arc<Node>,
+    pub spec: TemplateSpec,
+    pub status: Arc<Status>,
+    pub pool: Pool,
+    /// Builds in a row that came to nothing, or to a generation that was given up.
+    pub failures: u32,
+    pub looks: Looks,
 }
 
 /// Keeps a template until the stop.
@@ -50,6 +55,7 @@ pub(crate) async fn keep(node: Arc<Node>, spec: TemplateSpec, status: Arc<Status
         status,
         pool,
         failures: 0,
+        looks: Looks::new(),
     };
     let stopping = keeper.node.stopping.clone();
     tokio::select! {
@@ -61,14 +67,17 @@ pub(crate) async fn keep(node: Arc<Node>, spec: TemplateSpec, status: Arc<Status
 
 impl Keeper {
     async fn work(&mut self) {
-        self.look().await;
+        self.find().await;
+        self.list().await;
         loop {
             match self.status.next_work(&self.node.builds) {
+                Work::Errand(errand) => self.run(errand).await,
                 Work::Build(build) => self.build(&build).await,
                 Work::Rest { until } => {
                     tokio::select! {
                         () = self.status.changed() => {}
                         () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                        () = self.looks.due() => self.look().await,
                     }
                 }
             }
@@ -76,51 +85,73 @@ impl Keeper {
     }
 
     /// Takes what is on disk, or says why not.
-    async fn look(&self) {
+    async fn find(&mut self) {
         match self.node.mint.find(&self.spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
-                self.take(generation).await;
+                self.take(generation, true).await;
             }
-            Ok(FoundGeneration::Stale { generation, fields }) => {
-                let differences: Vec<String> = fields
-                    .iter()
-                    .map(|stale| {
-                        format!(
-                            "{}: {} was, {} is",
-                            stale.field, stale.built_with, stale.now
-                        )
-                    })
-                    .collect();
-                info!(%generation, differences = differences.join("; "), "the generation on disk does not match: rebuilding");
-                self.status.found_stale(fields);
+            Ok(FoundGeneration::Stale {
+                generation,
+                fields,
+                restorable: Some(found),
+            }) => {
+                self.take(found, true).await;
+                self.note_staleness(&generation, fields);
+            }
+            Ok(FoundGeneration::Stale {
+                generation,
+                fields,
+                restorable: None,
+            }) => {
+                let differences = differences(&fields);
+                info!(%generation, differences, "the generation on disk cannot be restored here: rebuilding");
+                self.status.is_stale_in(None, fields);
             }
             Ok(FoundGeneration::Damaged { generation, reason }) => {
                 warn!(%generation, reason, "the generation on disk is damaged: rebuilding");
+                self.have_another_stand_in().await;
             }
             Ok(FoundGeneration::None) => info!("there is no generation on disk: building"),
             Err(error) => warn!(%error, "what is on disk cannot be used: building"),
         }
     }
 
+    /// Builds, and sees to the errands that come meanwhile.
     async fn build(&mut self, build: &Arc<Build>) {
-        let node = Arc::clone(&self.node);
-        // The semaphore is never closed.
-        let Ok(_turn) = node.building.acquire().await else {
-            return;
+        let (node, spec) = (Arc::clone(&self.node), self.spec.clone());
+        let building = async {
+            // The semaphore is never closed.
+            let turn = node.building.acquire().await.ok()?;
+            let id = build.view().id;
+            info!(build = id, "the build begins");
+            let what = Happening::BuildStarted { build: id };
+            node.events.tell(&spec.name, what);
+            let begun = Instant::now();
+            let progress = Arc::clone(build);
+            let report: StepReport = Arc::new(move |step| {
+                info!(step = step.as_str(), "the build goes on");
+                progress.enter(step);
+            });
+            let built = node.mint.build(&spec, report).await;
+            drop(turn);
+            Some((built, begun.elapsed()))
         };
-        let id = build.view().id;
-        info!(build = id, "the build begins");
-        self.tell(Happening::BuildStarted { build: id });
-        let begun = Instant::now();
-        let progress = Arc::clone(build);
-        let report: StepReport = Arc::new(move |step| {
-            info!(step = step.as_str(), "the build goes on");
-            progress.enter(step);
-        });
-        match node.mint.build(&self.spec, report).await {
-            Ok(generation) => self.built(build, generation, begun.elapsed()).await,
-            Err(error) => self.failed(build, &error, begun.elapsed()),
+        match self.attended(building).await {
+            Some((Ok(generation), took)) => self.built(build, generation, took).await,
+            Some((Err(error), took)) => self.failed(build, &error, took),
+            None => {}
+        }
+    }
+
+    async fn attended<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let status = Arc::clone(&self.status);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                errand = status.errand() => self.run(errand).await,
+            }
         }
     }
 
@@ -133,8 +164,8 @@ impl Keeper {
         if let Some(first_exec) = facts.first_exec {
             telemetry.first_exec(&self.spec.name, StartPath::Cold, first_exec);
         }
-        self.failures = 0;
-        self.take(generation).await;
+        self.take(generation, true).await;
+        self.looks.built(facts.id.clone());
         self.status.build_ended();
         build.succeed(&facts);
         self.tell(Happening::BuildSucceeded {
@@ -142,11 +173,11 @@ impl Keeper {
             generation: facts.id.to_string(),
             took,
         });
+        self.list().await;
     }
 
     fn failed(&mut self, build: &Build, why: &BoxError, took: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        let pause = BACKOFF.pause(self.failures, rand::random());
+        let pause = self.next_pause();
         self.node
             .telemetry
             .build(&self.spec.name, BUILD_FAILED, took);
@@ -165,24 +196,30 @@ impl Keeper {
         build.fail(why);
     }
 
-    fn tell(&self, what: Happening) {
+    /// One more failure: how long to wait after it.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        BACKOFF.pause(self.failures, rand::random())
+    }
+
+    pub(super) fn tell(&self, what: Happening) {
         self.node.events.tell(&self.spec.name, what);
     }
 
-    /// Makes a generation the current one, and lets go of the one before it.
-    async fn take(&self, generation: Arc<dyn LiveGeneration>) {
+    /// Makes a generation the current one.
+    pub(super) async fn take(&mut self, generation: Arc<dyn LiveGeneration>, on_trial: bool) {
         let before = self.status.set_current(Arc::clone(&generation));
-        self.pool.publish(generation).await;
-        if let Some(before) = before {
-            before.retire();
+        if before.is_none() {
+            // There is nothing to roll from, so nothing will say that it has rolled.
+            self.failures = 0;
         }
+        self.pool.publish(generation, on_trial).await;
     }
 
     /// Ends what the stop cut off, and lets go of the generation.
     fn leave(&self) {
         self.status.stop();
-        if let Work::Build(build) = self.status.next_work(&self.node.builds) {
-            self.status.build_ended();
+        if let Some(build) = self.status.take_build() {
             self.node
                 .telemetry
                 .build(&self.spec.name, BUILD_STOPPED, Duration::ZERO);
@@ -193,7 +230,7 @@ impl Keeper {
 }
 
 /// An error and what caused it, unless the text says so already.
-fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -21,7 +21,11 @@ impl Core {
             State::Leased { expires } => expires,
             State::Launching | State::Releasing => None,
         });
-        let others = [self.queue.next_deadline(), self.health.pause_ends(self.now)];
+        let others = [
+            self.queue.next_deadline(),
+            self.health.pause_ends(self.now),
+            self.roll_wakes(),
+        ];
         clones.chain(others.into_iter().flatten()).min()
     }
 

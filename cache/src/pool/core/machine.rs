@@ -5,10 +5,12 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::drain::Drains;
 use super::event::{Effect, EndReason, Event, Refusal, Terms};
 use super::health::Health;
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
 use super::queue::{Queue, Waiter};
+use super::roll::Roll;
 use super::roster::{Ping, Roster, State};
 use crate::request::OnEmpty;
 use crate::view::Source;
@@ -28,6 +30,8 @@ pub(crate) struct Limits {
     pub max_age: Option<Duration>,
     /// A ready clone's guest is asked for a sign of life this often; `None` while its virtual CPUs stand still.
     pub ping_every: Option<Duration>,
+    /// How long a new generation may have a clone under way, and get none ready, before it is given up.
+    pub progress: Duration,
 }
 
 /// How far the pool is on its way to its end.
@@ -46,7 +50,9 @@ pub(super) enum Course {
 pub(crate) struct Core {
     pub(super) limits: Limits,
     pub(super) course: Course,
+    pub(super) drains: Drains,
     pub(super) epoch: Option<Epoch>,
+    pub(super) roll: Option<Roll>,
     pub(super) roster: Roster,
     pub(super) queue: Queue,
     pub(super) health: Health,
@@ -63,7 +69,9 @@ impl Core {
         Self {
             limits,
             course: Course::Open,
+            drains: Drains::default(),
             epoch: None,
+            roll: None,
             roster: Roster::default(),
             queue: Queue::new(limits.queue),
             health: Health::default(),
@@ -82,16 +90,14 @@ impl Core {
         self.take_due(&mut effects);
         self.take(event, &mut effects);
         self.balance(&mut effects);
+        self.watch_roll(&mut effects);
         self.notice_filled();
         effects
     }
 
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Published { epoch } => {
-                self.epoch = Some(epoch);
-                self.health.new_generation();
-            }
+            Event::Published { epoch, on_trial } => self.published(epoch, on_trial, effects),
             Event::Checkout { ticket, terms } => self.checkout(ticket, terms, effects),
             Event::HungUp { ticket } => self.queue.remove(ticket),
             Event::Launched { clone } => self.launched(clone, effects),
@@ -116,6 +122,8 @@ impl Core {
                 self.limits.max = max;
             }
             Event::Tick => {}
+            Event::Drain { whose } => self.drain(whose, effects),
+            Event::Resume { whose } => self.drains.set(whose, false),
             Event::Closed => self.close(Course::Closed, effects),
             Event::Stopped => self.stop(effects),
         }
@@ -124,6 +132,7 @@ impl Core {
     /// Everything whose time has come: deadlines of checkouts, ends of leases, pings.
     fn take_due(&mut self, effects: &mut Vec<Effect>) {
         let now = self.now;
+        self.give_up_when_overdue(effects);
         for waiter in self.queue.take_overdue(now) {
             effects.push(Effect::Refuse {
                 ticket: waiter.ticket,
@@ -154,18 +163,15 @@ impl Core {
     }
 
     fn checkout(&mut self, ticket: Ticket, terms: Terms, effects: &mut Vec<Effect>) {
-        if self.course != Course::Open {
-            effects.push(Effect::Refuse {
-                ticket,
-                why: Refusal::Closed,
-            });
+        if let Some(why) = self.refuses_all() {
+            effects.push(Effect::Refuse { ticket, why });
             return;
         }
         let waiter = Waiter { ticket, terms };
         let at_once = self
             .queue
             .is_empty()
-            .then(|| self.roster.best_ready(self.now, self.epoch))
+            .then(|| self.next_to_grant())
             .flatten();
         if !terms.again {
             self.hits += u64::from(at_once.is_some());
@@ -212,11 +218,21 @@ impl Core {
         if self.course != Course::Stopped {
             self.course = course;
         }
+        self.refuse_waiters(Refusal::Closed, effects);
+    }
+
+    /// Why no checkout gets anything, where that is so.
+    fn refuses_all(&self) -> Option<Refusal> {
+        match self.course {
+            Course::Open => self.is_draining().then_some(Refusal::Draining),
+            Course::Closed | Course::Stopped => Some(Refusal::Closed),
+        }
+    }
+
+    pub(super) fn refuse_waiters(&mut self, why: Refusal, effects: &mut Vec<Effect>) {
         for waiter in self.queue.take_all() {
-            effects.push(Effect::Refuse {
-                ticket: waiter.ticket,
-                why: Refusal::Closed,
-            });
+            let ticket = waiter.ticket;
+            effects.push(Effect::Refuse { ticket, why });
         }
     }
 

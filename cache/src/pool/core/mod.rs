@@ -7,6 +7,8 @@
 //!  ids.rs      names and time           roster.rs   the living clones, and their states
 //!  event.rs    events and effects       queue.rs    the waiting checkouts
 //!  health.rs   can clones be made?      supply.rs   whom to serve, what to make and to end
+//!  roll.rs     from one generation to   drain.rs    no checkouts for a while
+//!              the next, and back
 //!  machine.rs  `on`: one event, and all      clones.rs   what happens to single clones
 //!              that follows from it         look.rs     what can be seen
 //! ```
@@ -16,22 +18,26 @@
 //! - **No clone is granted twice** without having been returned, and none that died, was silent or was never proved.
 //! - **No clone is lost**: each is ready, leased, or on its way to its end, and leaves only when its process is gone.
 //! - **First come, first served**, and every waiting checkout is answered by its deadline.
+//! - **No pool gets colder by a new generation**: the one before serves, and is made from, until the new one has proved itself.
 //! - **After quiet time** as many clones are ready as `target` says, as far as `max` allows.
 
 mod clones;
+mod drain;
 mod event;
 mod health;
 mod ids;
 mod look;
 mod machine;
 mod queue;
+mod roll;
 mod roster;
 mod supply;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use event::{Effect, EndReason, Event, Refusal, Terms};
+pub(crate) use event::{Drain, Effect, EndReason, Event, Refusal, Terms};
 pub(crate) use ids::{CloneKey, Epoch, Moment, Ticket};
 pub(crate) use machine::{Core, Limits};
+pub(crate) use roll::Roll;
 pub(crate) use roster::{Slot, State};

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    BoxError, BuildStep, CloneFailure, FoundGeneration, LaunchOrder, LiveClone, LiveGeneration,
-    Mint, StaleField, StepReport,
+    BoxError, BuildStep, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
+    LiveGeneration, Mint, NoWayBack, StaleField, StepReport,
 };
 use vmint_factory::{GenerationId, Phase, TemplateSpec, VmId};
 
@@ -23,7 +23,10 @@ use super::script::{Build, Launch, OnDisk, Script};
 pub(crate) struct FakeFactory {
     pub script: Mutex<Script>,
     pub clones: Mutex<BTreeMap<VmId, Arc<Clone>>>,
+    /// All that were ever made, the oldest first.
     pub generations: Mutex<Vec<Arc<GenerationState>>>,
+    /// The numbers of those that are on disk, the oldest first, and of the current one.
+    pub disk: Mutex<Disk>,
     pub launches_begun: AtomicUsize,
     pub launching: Arc<AtomicUsize>,
     pub launching_most: AtomicUsize,
@@ -31,6 +34,13 @@ pub(crate) struct FakeFactory {
     pub building_most: AtomicUsize,
     /// Builds go on while this is true.
     pub build_gate: watch::Sender<bool>,
+}
+
+/// What is on disk: places in the list of all generations.
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub all: Vec<usize>,
+    pub current: Option<usize>,
 }
 
 /// Counts down when what it stands for is over, however it ends.
@@ -55,6 +65,7 @@ impl FakeFactory {
             script: Mutex::default(),
             clones: Mutex::default(),
             generations: Mutex::default(),
+            disk: Mutex::default(),
             launches_begun: AtomicUsize::new(0),
             launching: Arc::default(),
             launching_most: AtomicUsize::new(0),
@@ -83,16 +94,43 @@ impl FakeFactory {
             .collect()
     }
 
-    fn generation(&self) -> Arc<dyn LiveGeneration> {
-        let state = Arc::new(GenerationState::default());
-        self.generations.lock().unwrap().push(Arc::clone(&state));
-        Arc::new(Generation::new(state))
+    /// A new one, published.
+    pub(crate) fn generation(&self, recipe: u32) -> Arc<dyn LiveGeneration> {
+        let launch = self.script().of_generation;
+        let state = GenerationState::new(recipe, launch);
+        let mut generations = self.generations.lock().unwrap();
+        generations.push(Arc::clone(&state));
+        let mut disk = self.disk.lock().unwrap();
+        disk.all.push(generations.len() - 1);
+        disk.current = Some(generations.len() - 1);
+        Arc::new(Generation(state))
     }
 
-    async fn launch(&self, order: LaunchOrder) -> Result<Arc<dyn LiveClone>, CloneFailure> {
+    /// The name of the generation that is current on disk.
+    pub(crate) fn current_on_disk(&self) -> String {
+        let at = self.disk.lock().unwrap().current.unwrap();
+        self.generations.lock().unwrap()[at].facts.id.to_string()
+    }
+
+    fn earlier(&self) -> Option<Arc<dyn LiveGeneration>> {
+        let mut disk = self.disk.lock().unwrap();
+        let current = disk.current;
+        let mut earlier = disk.all.iter().rev().copied();
+        let at = earlier.find(|at| current.is_none_or(|current| *at < current))?;
+        disk.current = Some(at);
+        let state = Arc::clone(&self.generations.lock().unwrap()[at]);
+        Some(Arc::new(Generation(state)))
+    }
+
+    async fn launch(
+        &self,
+        generation: &Arc<dyn LiveGeneration>,
+        order: LaunchOrder,
+    ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         let _counted = Counted::new(&self.launching, &self.launching_most);
         self.launches_begun.fetch_add(1, Ordering::SeqCst);
-        let launch = self.script().next_launch();
+        let of_it = state_of(generation).launch;
+        let launch = of_it.unwrap_or_else(|| self.script().next_launch());
         match launch {
             Launch::Up => {}
             Launch::UpAfter(time) => sleep(time).await,
@@ -124,12 +162,27 @@ impl FakeFactory {
         match build {
             Build::Succeeds => {
                 report(BuildStep::Publishing);
-                Ok(self.generation())
+                let recipe = self.script().recipe;
+                Ok(self.generation(recipe))
             }
             Build::Fails => Err("booting: the guest did not answer within 120 s".into()),
             Build::Hangs => std::future::pending().await,
         }
     }
+}
+
+fn state_of(generation: &Arc<dyn LiveGeneration>) -> &Arc<GenerationState> {
+    let made = generation.as_any().downcast_ref::<Generation>();
+    &made.unwrap().0
+}
+
+fn stale(recipe: u32, now: u32) -> Vec<StaleField> {
+    let field = || StaleField {
+        field: "kernel".to_owned(),
+        built_with: recipe.to_string(),
+        now: now.to_string(),
+    };
+    (recipe != now).then(field).into_iter().collect()
 }
 
 fn failure(damage: bool, why: &'static str) -> CloneFailure {
@@ -147,20 +200,22 @@ impl Mint for Shared {
     fn find<'a>(&'a self, _: &'a TemplateSpec) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
         let on_disk = self.0.script().on_disk;
         let generation = GenerationId::new();
-        let stale = || {
-            vec![StaleField {
-                field: "kernel".to_owned(),
-                built_with: "a".to_owned(),
-                now: "b".to_owned(),
-            }]
-        };
         async move {
             match on_disk {
-                OnDisk::Valid => Ok(FoundGeneration::Current(self.0.generation())),
+                OnDisk::Valid => Ok(FoundGeneration::Current(self.0.generation(1))),
                 OnDisk::Stale => Ok(FoundGeneration::Stale {
                     generation,
-                    fields: stale(),
+                    fields: stale(0, 1),
+                    restorable: None,
                 }),
+                OnDisk::Restorable => {
+                    let found = self.0.generation(0);
+                    Ok(FoundGeneration::Stale {
+                        generation: found.facts().id.clone(),
+                        fields: stale(0, 1),
+                        restorable: Some(found),
+                    })
+                }
                 OnDisk::Damaged => Ok(FoundGeneration::Damaged {
                     generation,
                     reason: "cut short".to_owned(),
@@ -181,11 +236,58 @@ impl Mint for Shared {
         self.0.make(report).boxed()
     }
 
+    fn generations<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Vec<GenerationFacts>, BoxError>> {
+        async {
+            let disk = self.0.disk.lock().unwrap();
+            let all = self.0.generations.lock().unwrap();
+            let on_disk = disk.all.iter().rev();
+            Ok(on_disk.map(|at| all[*at].facts.clone()).collect())
+        }
+        .boxed()
+    }
+
+    fn rollback<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>> {
+        let none = || NoWayBack::Impossible("there is no earlier generation".into());
+        async move { self.0.earlier().ok_or_else(none) }.boxed()
+    }
+
+    fn give_up<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+        given_up: &'a GenerationId,
+        back_to: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move {
+            let all = self.0.generations.lock().unwrap();
+            let is = |at: usize, id: &GenerationId| all[at].facts.id == *id;
+            let mut disk = self.0.disk.lock().unwrap();
+            disk.all.retain(|at| !is(*at, given_up));
+            disk.current = disk.all.iter().copied().find(|at| is(*at, back_to));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn staleness<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Vec<StaleField>> {
+        let now = self.0.script().recipe;
+        async move { stale(state_of(generation).recipe, now) }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
-        _: &'a Arc<dyn LiveGeneration>,
+        generation: &'a Arc<dyn LiveGeneration>,
         order: LaunchOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
-        self.0.launch(order).boxed()
+        self.0.launch(generation, order).boxed()
     }
 }

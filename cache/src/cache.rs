@@ -11,7 +11,9 @@ use vmint_factory::MachineType;
 
 use crate::devices::{DevicesError, Held};
 use crate::entry::Template;
-use crate::error::{CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, TtlError};
+use crate::error::{
+    CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, RollbackError, TtlError,
+};
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
 use crate::mint::{AdoptedClone, Mint};
@@ -23,7 +25,7 @@ use crate::request::{CheckoutRequest, DeviceOrder, Resize};
 use crate::spec::{CacheSettings, Leased, TemplatePlan};
 use crate::telemetry::Telemetry;
 use crate::templates::Templates;
-use crate::view::{BuildView, PoolView, Readiness, SandboxView};
+use crate::view::{BuildView, PoolView, Readiness, SandboxView, TemplateView};
 
 /// How long machines that did not end within the stop's deadline may take to be killed.
 const KILL_GRACE: Duration = Duration::from_secs(4);
@@ -137,6 +139,9 @@ impl Cache {
         if self.stops() {
             return readiness::stopping();
         }
+        if self.0.node.draining.has_begun() {
+            return readiness::draining();
+        }
         readiness::of(&self.all())
     }
 
@@ -152,6 +157,23 @@ impl Cache {
             .ok_or_else(unknown)?
             .status
             .rebuild(&self.0.node.builds)
+    }
+
+    /// Goes back to the generation before. The pool goes over to it as to a new one, and it is not built anew for being
+    /// stale until somebody asks for a build.
+    ///
+    /// # Errors
+    /// See [`RollbackError`]; the current generation is what it was.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done all the same.
+    pub async fn rollback(&self, name: &str) -> Result<TemplateView, RollbackError> {
+        let unknown = || RollbackError::UnknownTemplate {
+            name: name.to_owned(),
+        };
+        let template = self.find(name).ok_or_else(unknown)?;
+        template.status.go_back().await?;
+        Ok(template.view())
     }
 
     /// Waits for the end of a build; `None` when there is no such build.
@@ -256,6 +278,9 @@ impl Cache {
     ) -> Result<Lease, CheckoutError> {
         if self.stops() {
             return Err(CheckoutError::ShuttingDown);
+        }
+        if self.0.node.draining.has_begun() {
+            return Err(CheckoutError::Draining);
         }
         let default = template.pool.spec().ttl;
         let asked = request

@@ -35,11 +35,10 @@ impl Template {
         before: Option<CancellationToken>,
     ) -> Self {
         let name = plan.spec.name.clone();
-        let status = Status::new(plan.spec.clone());
-        let damaged = Arc::clone(&status);
-        let on_damage =
-            Box::new(move |generation: &_, reason: &_| damaged.report_damage(generation, reason));
-        let pool = Pool::start(node, &name, plan.pool.clone(), adopted, on_damage);
+        let status = Status::new(plan.spec.clone(), plan.on_stale);
+        let told = Arc::clone(&status);
+        let reports = Box::new(move |report| told.report(report));
+        let pool = Pool::start(node, &name, plan.pool.clone(), adopted, reports);
         let keeper = keep(Arc::clone(node), Arc::clone(&status), pool.clone(), before);
         node.spawn(keeper.instrument(info_span!("template", name)));
         Self {
@@ -53,8 +52,8 @@ impl Template {
     pub(crate) fn change(&self, new: TemplatePlan) -> (Vec<String>, Option<oneshot::Receiver<()>>) {
         let mut plan = lock(&self.plan);
         let keys = plan.differences(&new);
-        if plan.spec != new.spec {
-            self.status.want(new.spec.clone());
+        if plan.spec != new.spec || plan.on_stale != new.on_stale {
+            self.status.want(new.spec.clone(), new.on_stale);
         }
         let settled = (plan.pool != new.pool).then(|| self.pool.reconfigure(new.pool.clone()));
         *plan = new;
@@ -115,21 +114,19 @@ impl Template {
         Ok(())
     }
 
-    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits.
+    /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits. Or
+    /// there is a stale one, which must not be handed out.
     pub(crate) fn can_be_cloned(&self, on_empty: OnEmpty) -> Result<(), CheckoutError> {
         let snapshot = self.status.snapshot();
-        match snapshot.unavailable() {
-            Some(reason)
-                if snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail =>
-            {
-                let (name, retry_after) = (self.status.name().to_owned(), snapshot.retry_after());
-                Err(CheckoutError::TemplateUnavailable {
-                    name,
-                    reason,
-                    retry_after,
-                })
-            }
-            Some(_) | None => Ok(()),
+        let is_hopeless = snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail;
+        let unavailable = snapshot.unavailable().filter(|_| is_hopeless);
+        match snapshot.refused().or(unavailable) {
+            Some(reason) => Err(CheckoutError::TemplateUnavailable {
+                name: self.status.name().to_owned(),
+                reason,
+                retry_after: snapshot.retry_after(),
+            }),
+            None => Ok(()),
         }
     }
 }

@@ -38,6 +38,9 @@ pub enum CheckoutError {
         /// When another try makes sense.
         retry_after: Duration,
     },
+    /// The pool or the whole service drains.
+    #[error("it is being drained: there are no new sandboxes")]
+    Draining,
     /// The service stops.
     #[error("the service is stopping")]
     ShuttingDown,
@@ -103,6 +106,7 @@ impl CheckoutError {
             Self::UnknownTemplate { .. } => "unknown_template",
             Self::PoolEmpty { .. } | Self::NoRoom { .. } => "pool_empty",
             Self::QueueFull { .. } => "queue_full",
+            Self::Draining => "draining",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable { .. } => "template_unavailable",
             Self::Devices(error) => error.code(),
@@ -259,6 +263,49 @@ pub enum RebuildError {
         /// Its id.
         build: String,
     },
+    /// The service stops.
+    #[error("the service is stopping")]
+    ShuttingDown,
+}
+
+/// Why a template was not rolled back.
+#[derive(Debug, Error)]
+pub enum RollbackError {
+    /// No such template.
+    #[error("there is no template {name:?}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+    },
+    /// There is no earlier generation, or none that can be used.
+    #[error(transparent)]
+    Impossible(BoxError),
+    /// A build of it runs, and would replace what is gone back to.
+    #[error("build {build} of this template runs: wait for its end")]
+    Building {
+        /// Its id.
+        build: String,
+    },
+    /// It could not be done.
+    #[error(transparent)]
+    Failed(BoxError),
+    /// The service stops.
+    #[error("the service is stopping")]
+    ShuttingDown,
+}
+
+/// Why a pool or the node does not go on after a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResumeError {
+    /// No such template.
+    #[error("there is no template {name:?}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+    },
+    /// The service ends when it is drained: that was asked for.
+    #[error("the service ends when it is drained, as was asked for")]
+    Exits,
     /// The service stops.
     #[error("the service is stopping")]
     ShuttingDown,

@@ -57,6 +57,34 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
+    /// The generation that clones are made from is not what would be built now.
+    TemplateStale {
+        /// The generation.
+        generation: String,
+        /// In which fields; none when it matches again.
+        fields: Vec<String>,
+    },
+    /// A pool goes over from one generation to another.
+    RollBegun {
+        /// The one before.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+    /// It has gone over.
+    Rolled {
+        /// The new generation.
+        generation: String,
+    },
+    /// It has gone back: clones of the new generation cannot be made, or somebody asked for it.
+    RolledBack {
+        /// The generation that was given up.
+        from: String,
+        /// The current one.
+        to: String,
+        /// Why.
+        reason: String,
+    },
     /// A clone is ready.
     CloneReady {
         /// The clone.

@@ -11,15 +11,16 @@ use tracing::warn;
 use vmint_factory::{
     Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder,
     ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    Factory, FileError, FileReader, FileWriter, Found, Generation, GrowError, Identity,
-    LeaseRecord, OpenDevices, Phase, RecordedState, Size, StreamRequest, TemplateSpec, Vm,
+    Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId, GrowError,
+    Identity, LeaseRecord, Manifest, OpenDevices, Phase, RecordedState, Size, StaleField,
+    StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
     AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
-    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState,
-    StepReport,
+    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
+    RecordState, StepReport,
 };
 use crate::request::SocketOwner;
 use crate::view::Source;
@@ -32,19 +33,22 @@ struct Made {
 
 impl Made {
     fn of(generation: Arc<Generation>) -> Arc<dyn LiveGeneration> {
-        let manifest = generation.manifest();
-        let facts = GenerationFacts {
-            id: generation.id().clone(),
-            built_at: manifest.built_at,
-            accel: manifest.recipe.accel,
-            qemu_version: manifest.recipe.qemu_version.clone(),
-            sizes: generation.sizes(),
-            boot_phases: manifest.boot_phases,
-            build_phases: manifest.build_phases.clone(),
-            first_exec: Some(manifest.first_exec),
-            report: serde_json::to_value(&manifest.report).unwrap_or_default(),
-        };
+        let facts = facts_of(generation.manifest());
         Arc::new(Self { generation, facts })
+    }
+}
+
+fn facts_of(manifest: &Manifest) -> GenerationFacts {
+    GenerationFacts {
+        id: manifest.generation.clone(),
+        built_at: manifest.built_at,
+        accel: manifest.recipe.accel,
+        qemu_version: manifest.recipe.qemu_version.clone(),
+        sizes: manifest.sizes(),
+        boot_phases: manifest.boot_phases,
+        build_phases: manifest.build_phases.clone(),
+        first_exec: Some(manifest.first_exec),
+        report: serde_json::to_value(&manifest.report).unwrap_or_default(),
     }
 }
 
@@ -56,10 +60,6 @@ impl LiveGeneration for Made {
     fn memory_bytes_on_disk(&self) -> u64 {
         // A file that is gone takes no room.
         self.generation.memory_bytes_on_disk().unwrap_or_default()
-    }
-
-    fn retire(&self) {
-        self.generation.retire();
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -76,8 +76,14 @@ impl Mint for Factory {
             Ok(match Factory::find(self, spec).await? {
                 Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
                 Found::Stale {
-                    generation, fields, ..
-                } => FoundGeneration::Stale { generation, fields },
+                    generation,
+                    fields,
+                    restorable,
+                } => FoundGeneration::Stale {
+                    generation,
+                    fields,
+                    restorable: restorable.map(Made::of),
+                },
                 Found::Damaged { generation, reason } => {
                     FoundGeneration::Damaged { generation, reason }
                 }
@@ -104,8 +110,57 @@ impl Mint for Factory {
         .boxed()
     }
 
+    fn generations<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Vec<GenerationFacts>, BoxError>> {
+        async move {
+            let listed = Factory::generations(self, spec).await?;
+            let manifests = listed.iter().filter_map(|one| one.manifest.as_ref());
+            Ok(manifests.map(facts_of).collect())
+        }
+        .boxed()
+    }
+
     fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
         async move { Ok(Factory::forget(self, template).await?) }.boxed()
+    }
+
+    fn rollback<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>> {
+        async move {
+            match Factory::rollback(self, spec).await {
+                Ok(generation) => Ok(Made::of(generation)),
+                Err(error) if error.is_impossible() => Err(NoWayBack::Impossible(error.into())),
+                Err(error) => Err(NoWayBack::Failed(error.into())),
+            }
+        }
+        .boxed()
+    }
+
+    fn give_up<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+        given_up: &'a GenerationId,
+        back_to: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        async move { Ok(Factory::give_up(self, spec, given_up, back_to).await?) }.boxed()
+    }
+
+    fn staleness<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Vec<StaleField>> {
+        async move {
+            match generation.as_any().downcast_ref::<Made>() {
+                Some(made) => Factory::staleness(self, &made.generation, spec).await,
+                None => Vec::new(),
+            }
+        }
+        .boxed()
     }
 
     fn open_devices(

@@ -7,11 +7,13 @@
 //!  cache.rs      the front: what can be asked for      pool/        keeps clones ready, and leases them
 //!  show.rs       ... what can be seen                  template/    keeps a sound generation
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
+//!  drain.rs      ... a rest for a pool or for all
 //!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
 //!  reload.rs     ... and changed while it works        templates.rs   all of them, and those that go
 //!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
 //!  events.rs     what happens, for followers           node.rs      what all of them share
 //!  devices/      who has which disk and tap            admission/   who has how much of the host's memory
+//!  draining.rs   no new sandboxes, for a while or for good
 //!  mint.rs       what is needed of a factory           gate.rs      how many launches at the same time
 //! ```
 
@@ -21,6 +23,8 @@ mod cache;
 mod command;
 mod console;
 mod devices;
+mod drain;
+mod draining;
 mod entry;
 mod error;
 mod events;
@@ -51,23 +55,23 @@ pub use console::FollowedConsole;
 pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
-    SandboxExecError, SandboxFileError, TtlError,
+    ResumeError, RollbackError, SandboxExecError, SandboxFileError, TtlError,
 };
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
     AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
-    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, RecordState,
-    StepReport,
+    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
+    RecordState, StepReport,
 };
 pub use reload::{ReloadError, Reloaded};
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
-pub use spec::{CacheSettings, Leased, MAX_CLONES, PoolSpec, Standby, TemplatePlan};
+pub use spec::{CacheSettings, Leased, MAX_CLONES, OnStale, PoolSpec, Standby, TemplatePlan};
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
-    BuildState, BuildView, CloneState, CloneView, GenerationView, MemoryLevel, PoolView, Readiness,
-    SandboxView, Source, TemplateMemory, TemplateState, TemplateView,
+    BuildState, BuildView, CloneState, CloneView, DrainView, GenerationView, MemoryLevel, PoolView,
+    Readiness, RollView, SandboxView, Source, TemplateMemory, TemplateState, TemplateView,
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{

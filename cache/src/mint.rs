@@ -56,6 +56,39 @@ pub trait Mint: Send + Sync + 'static {
     /// A dropped call ends by itself.
     fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>>;
 
+    /// The whole generations of a template that are on disk, the newest first.
+    fn generations<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Vec<GenerationFacts>, BoxError>>;
+
+    /// Makes the newest earlier generation that can be used the current one on disk.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done or not.
+    fn rollback<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>>;
+
+    /// Makes `back_to`, of which clones can be made, the current one on disk again; `given_up` goes with its last clone.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done or not.
+    fn give_up<'a>(
+        &'a self,
+        spec: &'a TemplateSpec,
+        given_up: &'a GenerationId,
+        back_to: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<(), BoxError>>;
+
+    /// In what a generation differs from what would be built now. Cheap enough to be asked every few seconds.
+    fn staleness<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+        spec: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Vec<StaleField>>;
+
     /// Opens devices of the host with the rights of whoever asks for them.
     ///
     /// # Cancel safety
@@ -117,6 +150,8 @@ pub enum FoundGeneration {
         generation: GenerationId,
         /// Where it differs.
         fields: Vec<StaleField>,
+        /// The generation, where this host can restore it.
+        restorable: Option<Arc<dyn LiveGeneration>>,
     },
     /// It is not what was published.
     Damaged {
@@ -127,6 +162,17 @@ pub enum FoundGeneration {
     },
     /// There is none.
     None,
+}
+
+/// Why a template does not go back to an earlier generation.
+#[derive(Debug, Error)]
+pub enum NoWayBack {
+    /// There is none, or none that can be used.
+    #[error(transparent)]
+    Impossible(BoxError),
+    /// It could not be done.
+    #[error(transparent)]
+    Failed(BoxError),
 }
 
 /// An order for one clone.
@@ -183,8 +229,6 @@ pub trait LiveGeneration: Send + Sync + 'static {
     fn facts(&self) -> &GenerationFacts;
     /// Blocks of its shared memory file, bytes. May block.
     fn memory_bytes_on_disk(&self) -> u64;
-    /// Its files go when nothing holds it any longer.
-    fn retire(&self);
     /// The thing itself, for the [`Mint`] that made it.
     fn as_any(&self) -> &dyn std::any::Any;
 }

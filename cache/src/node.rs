@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use crate::admission::Admission;
 use crate::devices::Book;
+use crate::draining::Draining;
 use crate::events::Events;
 use crate::gate::Gate;
 use crate::mint::Mint;
@@ -47,6 +48,8 @@ pub(crate) struct Node {
     pub memory: Admission,
     /// What happens.
     pub events: Events,
+    /// The drain of all pools.
+    pub draining: Draining,
     /// Builds end, and no more begin.
     pub stopping: CancellationToken,
     /// Whatever still runs is dropped.
@@ -73,6 +76,7 @@ impl Node {
             uniqueness: Uniqueness::default(),
             memory: Admission::new(settings.memory),
             events: Events::default(),
+            draining: Draining::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),

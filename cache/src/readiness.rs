@@ -1,7 +1,8 @@
 //! Whether the service can do its work, and why not.
 //!
 //! Ready once every template has a generation and its pool was filled; no longer while a pool is degraded with nothing
-//! ready, and not again after the stop has begun. A template that was added makes it wait once more.
+//! ready or drained, or a template is stale and must not be; and not again after the stop has begun. A template that was
+//! added makes it wait once more.
 
 use std::sync::Arc;
 
@@ -13,6 +14,14 @@ pub(crate) fn stopping() -> Readiness {
     Readiness {
         ready: false,
         reasons: vec!["the service is stopping".to_owned()],
+    }
+}
+
+/// What is answered while the whole node drains.
+pub(crate) fn draining() -> Readiness {
+    Readiness {
+        ready: false,
+        reasons: vec!["the service is being drained".to_owned()],
     }
 }
 
@@ -31,10 +40,14 @@ pub(crate) fn of(templates: &[Arc<Template>]) -> Readiness {
 fn why_not(template: &Template) -> Option<String> {
     let (status, pool) = (&template.status, &template.pool);
     let name = status.name();
-    if let Some(reason) = status.snapshot().unavailable() {
+    let snapshot = status.snapshot();
+    if let Some(reason) = snapshot.unavailable().or_else(|| snapshot.refused()) {
         return Some(format!("template {name}: {reason}"));
     }
     let view = pool.view();
+    if view.draining {
+        return Some(format!("pool {name}: it is drained"));
+    }
     match view.degraded {
         Some(reason) if view.ready == 0 => Some(format!("pool {name}: {reason}")),
         Some(_) | None if pool.was_filled() => None,

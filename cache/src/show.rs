@@ -1,12 +1,14 @@
 //! What the cache shows of itself: the half of [`Cache`] that only reads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vmint_factory::Phase;
 
 use crate::cache::Cache;
 use crate::entry::Template;
-use crate::mint::{GenerationFacts, LiveGeneration};
+use crate::mint::GenerationFacts;
+use crate::template::Snapshot;
 use crate::view::{
     BuildView, GenerationView, MemoryLevel, PoolView, SandboxView, TemplateMemory, TemplateView,
 };
@@ -83,26 +85,45 @@ impl Cache {
 }
 
 impl Template {
-    fn view(&self) -> TemplateView {
+    pub(crate) fn view(&self) -> TemplateView {
         let snapshot = self.status.snapshot();
         let current = snapshot
             .current
             .as_ref()
             .map(|generation| generation.facts().id.to_string());
-        let generations = self.pool.generations();
+        let generations = self.generations(&snapshot);
         TemplateView {
             name: self.status.name().to_owned(),
             state: snapshot.state,
             current,
-            generations: generations
-                .iter()
-                .map(|(generation, clones)| view(&**generation, *clones))
-                .collect(),
+            generations,
             build: snapshot.build.map(|build| build.id),
             stale: !snapshot.stale_fields.is_empty(),
             stale_fields: snapshot.stale_fields,
             last_error: snapshot.last_error,
         }
+    }
+
+    /// The current generation, then those beside it that are on disk or in use, the newest first.
+    fn generations(&self, snapshot: &Snapshot) -> Vec<GenerationView> {
+        let mut known = BTreeMap::new();
+        for facts in &snapshot.on_disk {
+            known.insert(facts.id.to_string(), view(facts, 0));
+        }
+        for (generation, clones) in self.pool.generations() {
+            let facts = generation.facts();
+            known.insert(facts.id.to_string(), view(facts, clones));
+        }
+        let current = snapshot.current.as_ref().map(|one| one.facts());
+        let current = current.map(|facts| {
+            let known = known.remove(facts.id.as_str());
+            known.unwrap_or_else(|| view(facts, 0))
+        });
+        // Their names sort by age.
+        current
+            .into_iter()
+            .chain(known.into_values().rev())
+            .collect()
     }
 
     fn memory(&self) -> TemplateMemory {
@@ -125,8 +146,7 @@ impl Template {
     }
 }
 
-fn view(generation: &dyn LiveGeneration, clones: usize) -> GenerationView {
-    let facts = generation.facts();
+fn view(facts: &GenerationFacts, clones: usize) -> GenerationView {
     GenerationView {
         generation: facts.id.to_string(),
         built_at: facts.built_at,

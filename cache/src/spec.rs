@@ -40,6 +40,19 @@ pub struct PoolSpec {
     pub queue: usize,
 }
 
+/// What happens when a generation is not what would be built now: its kernel, its initial RAM disk, the hypervisor, the
+/// processor or its description has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStale {
+    /// It serves until another is built, which begins by itself.
+    #[default]
+    Rebuild,
+    /// It serves, and that it is stale is only shown.
+    Warn,
+    /// Checkouts are refused until somebody has it rebuilt.
+    Refuse,
+}
+
 /// One template and its pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplatePlan {
@@ -47,6 +60,8 @@ pub struct TemplatePlan {
     pub spec: TemplateSpec,
     /// Its pool.
     pub pool: PoolSpec,
+    /// What happens when its generation is stale.
+    pub on_stale: OnStale,
 }
 
 /// What becomes of leased sandboxes when the service stops.

@@ -129,6 +129,8 @@ pub struct PoolView {
     pub max: u32,
     /// Warm, unused clones.
     pub ready: usize,
+    /// Those of them that are of the current generation.
+    pub updated: usize,
     /// Clones being made.
     pub launching: usize,
     /// Sandboxes.
@@ -143,8 +145,49 @@ pub struct PoolView {
     pub misses: u64,
     /// Why clones cannot be made at present.
     pub degraded: Option<String>,
+    /// Whether it drains, by itself or with the whole node.
+    pub draining: bool,
+    /// The way to another generation, while it is on it.
+    pub roll: Option<RollView>,
     /// Every living clone, oldest first.
     pub clones: Vec<CloneView>,
+}
+
+/// A pool on its way from one generation to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollView {
+    /// The generation before.
+    pub from: String,
+    /// The new one.
+    pub to: String,
+    /// Ready clones of the new one.
+    pub updated: usize,
+    /// All ready clones.
+    pub ready: usize,
+    /// Warm clones to keep.
+    pub target: u32,
+    /// How long the new generation has yet to get another clone ready; `None` while none of it is being made, or where it
+    /// is not gone back.
+    pub deadline: Option<Duration>,
+}
+
+/// How far the node is with its drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainView {
+    /// Whether it drains.
+    pub draining: bool,
+    /// Whether it drains and no clone is left.
+    pub drained: bool,
+    /// Sandboxes.
+    pub leased: usize,
+    /// Warm, unused clones.
+    pub ready: usize,
+    /// Clones being made.
+    pub launching: usize,
+    /// Clones being ended.
+    pub releasing: usize,
+    /// Whether the service ends when it is drained.
+    pub exit: bool,
 }
 
 /// Whether a template can be cloned.
@@ -179,15 +222,15 @@ pub struct TemplateView {
     pub state: TemplateState,
     /// The generation that new clones are made from.
     pub current: Option<String>,
-    /// The current generation, then older ones that still have clones.
+    /// The current generation, then those beside it that are on disk or in use, the newest first.
     pub generations: Vec<GenerationView>,
     /// The build that runs.
     pub build: Option<String>,
-    /// Whether what is on disk does not match the configuration.
+    /// Whether the current generation, or what was found in its place, is not what would be built now.
     pub stale: bool,
     /// In which fields.
     pub stale_fields: Vec<StaleField>,
-    /// Why the last build failed; `None` after a success.
+    /// Why the last build failed, or why its generation was given up; `None` after a success.
     pub last_error: Option<String>,
 }
 

@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, Leased, PoolSpec, Source, Standby,
-    StartPath, Telemetry, TemplatePlan, TemplateState,
+    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, Leased, OnStale, PoolSpec, Source,
+    Standby, StartPath, Telemetry, TemplatePlan, TemplateState,
 };
 use vmint_factory::{Factory, Phase, Phases};
 
@@ -56,6 +56,7 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
         vec![TemplatePlan {
             spec: guest_spec("default"),
             pool,
+            on_stale: OnStale::Rebuild,
         }],
         settings,
         Arc::new(Silent),

@@ -14,7 +14,7 @@ use crate::template::{
     self, BuildError, BuildProgress, FindError, ForgetError, Found, Generation, ListedGeneration,
     RollbackError,
 };
-use crate::{Accel, HostSettings, StaleField, TemplateSpec};
+use crate::{Accel, GenerationId, HostSettings, StaleField, TemplateSpec};
 
 /// Makes generations and clones on this host. Cheap to clone; the host's locks are held until the last one is gone.
 #[derive(Clone)]
@@ -133,6 +133,25 @@ impl Factory {
     pub async fn rollback(&self, spec: &TemplateSpec) -> Result<Arc<Generation>, RollbackError> {
         let (host, spec) = (Arc::clone(&self.host), spec.clone());
         aside(move || template::rollback(&host, &spec).map(Arc::new)).await
+    }
+
+    /// Gives up a generation of which clones cannot be made, though it was verified: makes `back_to` the current one again,
+    /// of which clones live. The other one goes with its last clone, and is not gone back to.
+    ///
+    /// # Errors
+    /// When `back_to` is not on disk, or the link to it cannot be changed.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself, and may have done it.
+    pub async fn give_up(
+        &self,
+        spec: &TemplateSpec,
+        given_up: &GenerationId,
+        back_to: &GenerationId,
+    ) -> io::Result<()> {
+        let (host, spec) = (Arc::clone(&self.host), spec.clone());
+        let (given_up, back_to) = (given_up.clone(), back_to.clone());
+        aside(move || template::give_up(&host, &spec, &given_up, &back_to)).await
     }
 
     /// In what a generation differs from what would be built now: its description, the kernel, the initial RAM disk,

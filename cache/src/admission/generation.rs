@@ -34,10 +34,6 @@ impl LiveGeneration for Counted {
         self.generation.memory_bytes_on_disk()
     }
 
-    fn retire(&self) {
-        self.generation.retire();
-    }
-
     /// That of the generation itself: its maker knows that one.
     fn as_any(&self) -> &dyn Any {
         self.generation.as_any()

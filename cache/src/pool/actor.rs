@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vmint_factory::GenerationId;
 
-use super::core::{CloneKey, Effect, Event, Moment, State, Terms, Ticket};
+use super::core::{CloneKey, Drain, Effect, Event, Moment, State, Terms, Ticket};
 use super::grant::Grant;
 use super::handle::{Pool, limits, size};
 use super::ledger::Ledger;
@@ -31,8 +31,25 @@ use crate::sync::lock;
 use crate::uniqueness::Unique;
 use crate::view::SandboxView;
 
-/// Is told that clones cannot be made from a generation.
-pub(crate) type DamageReport = Box<dyn Fn(&GenerationId, &str) + Send>;
+/// What a pool finds out about generations.
+pub(crate) enum Report {
+    /// Clones cannot be made from this one: it is damaged.
+    Damaged {
+        generation: GenerationId,
+        reason: String,
+    },
+    /// The pool is over on this one.
+    Rolled { generation: GenerationId },
+    /// Clones cannot be made from one on trial: the pool has gone back.
+    RolledBack {
+        given_up: GenerationId,
+        back_to: Arc<dyn LiveGeneration>,
+        reason: String,
+    },
+}
+
+/// Is told what a pool finds out. It must return at once.
+pub(crate) type Reports = Box<dyn Fn(Report) + Send>;
 
 type Answer = oneshot::Sender<Result<Grant, Refused>>;
 
@@ -51,7 +68,7 @@ pub(super) struct Actor {
     pub ledger: Arc<Mutex<Ledger>>,
     pub inbox: mpsc::Receiver<Message>,
     pub outbox: Outbox,
-    pub on_damage: DamageReport,
+    pub reports: Reports,
     pub work: Work,
 }
 
@@ -69,7 +86,7 @@ impl Actor {
         (pool, spec): (Pool, Arc<PoolSpec>),
         ledger: Arc<Mutex<Ledger>>,
         (outbox, inbox): (Outbox, mpsc::Receiver<Message>),
-        on_damage: DamageReport,
+        reports: Reports,
     ) -> Self {
         Self {
             node,
@@ -78,7 +95,7 @@ impl Actor {
             ledger,
             inbox,
             outbox,
-            on_damage,
+            reports,
             work: Work::default(),
         }
     }
@@ -124,8 +141,20 @@ impl Actor {
                 self.reconfigure();
                 let _ = done.send(());
             }
-            Message::Publish { generation, reply } => {
-                self.publish(generation);
+            Message::Publish {
+                generation,
+                on_trial,
+                reply,
+            } => {
+                self.publish(generation, on_trial);
+                let _ = reply.send(());
+            }
+            Message::Drain {
+                whose,
+                drains,
+                reply,
+            } => {
+                self.drain(whose, drains);
                 let _ = reply.send(());
             }
         }
@@ -231,22 +260,46 @@ impl Actor {
         self.happened(Event::Reconfigured { limits, renew });
     }
 
-    fn publish(&mut self, generation: Arc<dyn LiveGeneration>) {
+    fn drain(&mut self, whose: Drain, drains: bool) {
+        if drains {
+            info!("the pool drains: no checkouts, and nothing new");
+            self.happened(Event::Drain { whose });
+        } else {
+            info!("the pool goes on");
+            self.happened(Event::Resume { whose });
+        }
+    }
+
+    fn publish(&mut self, generation: Arc<dyn LiveGeneration>, on_trial: bool) {
         info!(generation = %generation.facts().id, "clones are made from this generation from now on");
-        let epoch = lock(&self.ledger).set_generation(generation);
-        self.happened(Event::Published { epoch });
+        let epoch = lock(&self.ledger).add_generation(generation);
+        self.happened(Event::Published { epoch, on_trial });
     }
 
     fn happened(&mut self, event: Event) {
         let released = self.settle(&event);
+        let is_over = matches!(
+            event,
+            Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
+        );
         let mut effects = lock(&self.ledger).on(event);
+        let has_rolled =
+            |effect: &Effect| matches!(effect, Effect::Rolled { .. } | Effect::RollBack { .. });
+        let may_forget = is_over || effects.iter().any(has_rolled);
         // What wakes a waiting request comes last: it then runs next, on this very thread, before what is begun here.
         effects.sort_by_key(|effect| matches!(effect, Effect::Grant { .. }));
         for effect in effects {
             self.carry_out(effect);
         }
+        // Only now: what was carried out may name what is forgotten.
+        if may_forget {
+            lock(&self.ledger).forget_ended();
+        }
         if let Some(reply) = released {
             let _ = reply.send(());
+        }
+        if lock(&self.ledger).core.is_drained() {
+            self.node.draining.pool_is_empty();
         }
     }
 

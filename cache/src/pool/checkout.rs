@@ -188,6 +188,7 @@ impl Pool {
                 queue,
                 retry_after: RETRY_AFTER,
             },
+            Refused::Draining => CheckoutError::Draining,
             Refused::Closed => self.closed(),
         }
     }

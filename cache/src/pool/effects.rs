@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vmint_factory::{Phase, VmId};
 
-use super::actor::{Actor, Pending};
+use super::actor::{Actor, Pending, Report};
 use super::core::{CloneKey, Effect, EndReason, Epoch, Event, Refusal, Ticket};
 use super::grant::Grant;
 use super::ledger::Entry;
@@ -48,7 +48,14 @@ impl Actor {
             }
             Effect::End { clone, why } => self.end(clone, why),
             Effect::Leave { clone } => self.leave(clone),
-            Effect::Rebuild { epoch, reason } => self.report_damage(epoch, &reason),
+            Effect::Rebuild { epoch, reason } => self.report_damage(epoch, reason),
+            Effect::Rolls { from, to } => self.rolls(from, to),
+            Effect::Rolled { to } => self.rolled(to),
+            Effect::RollBack {
+                given_up,
+                back_to,
+                reason,
+            } => self.rolled_back(given_up, back_to, reason),
             Effect::Degraded { reason } => {
                 error!(reason, "the pool is degraded: clones cannot be made")
             }
@@ -168,6 +175,7 @@ impl Actor {
             Refusal::QueueFull => Refused::QueueFull {
                 queue: self.spec.queue,
             },
+            Refusal::Draining => Refused::Draining,
             Refusal::Closed => Refused::Closed,
         };
         drop(answer.send(Err(refused)));
@@ -230,12 +238,10 @@ impl Actor {
         }
     }
 
-    fn report_damage(&self, epoch: Epoch, reason: &str) {
-        let generation = lock(&self.ledger)
-            .generation(epoch)
-            .map(|generation| generation.facts().id.clone());
-        if let Some(generation) = generation {
-            (self.on_damage)(&generation, reason);
+    fn report_damage(&self, epoch: Epoch, reason: String) {
+        if let Some(generation) = self.generation(epoch) {
+            let generation = generation.facts().id.clone();
+            (self.reports)(Report::Damaged { generation, reason });
         }
     }
 }

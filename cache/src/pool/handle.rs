@@ -8,10 +8,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-use super::actor::{Actor, DamageReport};
-use super::core::{CloneKey, Event, Limits, Ticket};
+use super::actor::{Actor, Reports};
+use super::core::{CloneKey, Drain, Event, Limits, Ticket};
 use super::ledger::Ledger;
 use super::message::{Message, Outbox, Sizes};
+use super::tasks::LAUNCH_DEADLINE;
 use crate::error::ResizeError;
 use crate::mint::{AdoptedClone, LiveClone, LiveGeneration};
 use crate::node::Node;
@@ -23,6 +24,11 @@ use crate::view::{PoolView, SandboxView};
 /// How often a ready clone's guest is asked for a sign of life: often enough that a dead guest is rarely handed out,
 /// and so rarely that it costs nothing (a ping is a millisecond of one core).
 const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// How long a new generation may have a clone under way and get none ready: a clone takes seconds on the busiest host.
+const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
+/// What each command of `on_clone` may add to that.
+const ON_CLONE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// One pool. Cheap to clone; all clones are the same pool.
 #[derive(Clone)]
@@ -46,7 +52,7 @@ impl Pool {
         template: &str,
         spec: PoolSpec,
         adopted: Vec<AdoptedClone>,
-        on_damage: DamageReport,
+        reports: Reports,
     ) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::new(limits(&spec), rand::random())));
         let (outbox, inbox) = Outbox::new();
@@ -66,10 +72,14 @@ impl Pool {
             (pool.clone(), spec),
             ledger,
             (outbox, inbox),
-            on_damage,
+            reports,
         );
         actor.take_in(adopted);
         node.spawn(actor.run().instrument(info_span!("pool", template)));
+        if node.draining.has_begun() {
+            let whose = Drain::Node;
+            pool.0.outbox.post(Event::Drain { whose });
+        }
         pool
     }
 
@@ -128,7 +138,7 @@ impl Pool {
         lock(&self.0.ledger).core.was_filled()
     }
 
-    /// The generations in use, the newest first, each with the number of its clones.
+    /// The generations in use, each with the number of its clones.
     pub(crate) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
         lock(&self.0.ledger).generations()
     }
@@ -143,22 +153,43 @@ impl Pool {
         lock(&self.0.ledger).leased_machines()
     }
 
-    /// Has clones made from this generation from now on.
+    /// Has clones made from this generation from now on. `on_trial`: the pool goes back by itself when it is no good.
     ///
     /// # Cancel safety
     /// Dropped, the generation is used or not.
-    pub(crate) async fn publish(&self, generation: Arc<dyn LiveGeneration>) {
+    pub(crate) async fn publish(&self, generation: Arc<dyn LiveGeneration>, on_trial: bool) {
         let (reply, done) = oneshot::channel();
-        if self
-            .0
-            .outbox
-            .send(Message::Publish { generation, reply })
-            .await
-            .is_ok()
-        {
+        let message = Message::Publish {
+            generation,
+            on_trial,
+            reply,
+        };
+        if self.0.outbox.send(message).await.is_ok() {
             // An actor that is gone needs no generation.
             let _ = done.await;
         }
+    }
+
+    /// Drains it, or lets it go on. One that is gone has nothing to drain.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drains or not.
+    pub(crate) async fn drain(&self, whose: Drain, drains: bool) {
+        let (reply, done) = oneshot::channel();
+        let message = Message::Drain {
+            whose,
+            drains,
+            reply,
+        };
+        if self.0.outbox.send(message).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Whether it drains, and nothing of it is left; so is one that is gone.
+    pub(crate) fn is_drained(&self) -> bool {
+        let ledger = lock(&self.0.ledger);
+        ledger.core.is_drained() || ledger.core.is_finished()
     }
 
     /// Changes its sizes.
@@ -254,8 +285,17 @@ pub(super) fn limits(spec: &PoolSpec) -> Limits {
         refill: size(spec.refill),
         queue: spec.queue,
         max_age: (!spec.max_age.is_zero()).then_some(spec.max_age),
+        progress: progress_deadline(spec),
         ping_every: (spec.standby == Standby::Running).then_some(PING_EVERY),
     }
+}
+
+/// How long a new generation may get no clone ready.
+fn progress_deadline(spec: &PoolSpec) -> Duration {
+    let commands = u32::try_from(spec.on_clone.len()).unwrap_or(u32::MAX);
+    PROGRESS_DEADLINE
+        .saturating_add(ON_CLONE_DEADLINE.saturating_mul(commands))
+        .min(LAUNCH_DEADLINE)
 }
 
 pub(super) fn size(size: u32) -> usize {

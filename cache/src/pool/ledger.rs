@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vmint_factory::VmId;
 
-use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, State};
+use super::core::{CloneKey, Core, Effect, Epoch, Event, Limits, Moment, Roll, State};
 use super::message::Refused;
 use crate::admission::ClonePermit;
 use crate::mint::{LiveClone, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::uniqueness::Unique;
-use crate::view::{CloneState, CloneView, PoolView};
+use crate::view::{CloneState, CloneView, PoolView, RollView};
 
 /// What a clone's number stands for.
 pub(super) struct Entry {
@@ -36,8 +36,6 @@ pub(super) struct Ledger {
     pub core: Core,
     pub entries: HashMap<CloneKey, Entry>,
     epochs: BTreeMap<Epoch, Arc<dyn LiveGeneration>>,
-    /// What clones are made from.
-    current: Option<Epoch>,
     next_epoch: u64,
     started: Instant,
 }
@@ -48,7 +46,6 @@ impl Ledger {
             core: Core::new(limits, seed),
             entries: HashMap::new(),
             epochs: BTreeMap::new(),
-            current: None,
             next_epoch: 0,
             started: Instant::now(),
         }
@@ -57,15 +54,7 @@ impl Ledger {
     /// Tells the core what happened, now.
     pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
         let now = self.now();
-        let forgets = matches!(
-            event,
-            Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
-        );
-        let effects = self.core.on(now, event);
-        if forgets {
-            self.forget_ended();
-        }
-        effects
+        self.core.on(now, event)
     }
 
     /// This moment, in the core's time.
@@ -85,18 +74,11 @@ impl Ledger {
         self.started.checked_add(wake)
     }
 
-    /// Remembers the generation that clones are made from now on.
-    pub(super) fn set_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
-        let epoch = self.add_generation(generation);
-        self.current = Some(epoch);
-        epoch
-    }
-
-    /// Remembers a generation under a number of its own: the same one as before, if it is known.
+    /// Remembers a generation under a number of its own: the one that it has, where it is known already.
     pub(super) fn add_generation(&mut self, generation: Arc<dyn LiveGeneration>) -> Epoch {
         let id = &generation.facts().id;
         let mut known = self.epochs.iter();
-        if let Some((epoch, _)) = known.find(|(_, known)| known.facts().id == *id) {
+        if let Some((epoch, _)) = known.find(|(_, other)| other.facts().id == *id) {
             return *epoch;
         }
         let epoch = Epoch(self.next_epoch);
@@ -116,14 +98,14 @@ impl Ledger {
             .map(|generation| generation.facts().id.to_string())
     }
 
-    /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that are not
-    /// the current one. Their files may go with that.
-    fn forget_ended(&mut self) {
+    /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that none will
+    /// be made from: neither the current one, nor the one that may be gone back to. Their files may go with that.
+    pub(super) fn forget_ended(&mut self) {
         self.entries
             .retain(|clone, _| self.core.clone_state(*clone).is_some());
-        let (current, entries) = (self.current, &self.entries);
+        let (core, entries) = (&self.core, &self.entries);
         self.epochs.retain(|epoch, _| {
-            Some(*epoch) == current || entries.values().any(|entry| entry.epoch == *epoch)
+            core.needs(*epoch) || entries.values().any(|entry| entry.epoch == *epoch)
         });
     }
 
@@ -132,7 +114,7 @@ impl Ledger {
         self.epochs.clear();
     }
 
-    /// The generations in use, the newest first, each with the number of its clones.
+    /// The generations in use, each with the number of its clones.
     pub(super) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
         let count = |epoch| {
             self.entries
@@ -189,7 +171,7 @@ impl Ledger {
         let retry_after = self.core.pause() + RETRY_AFTER;
         Refused::Empty {
             reason,
-            has_generation: !self.epochs.is_empty(),
+            has_generation: self.core.epoch().is_some(),
             retry_after,
         }
     }
@@ -203,6 +185,7 @@ impl Ledger {
             target: narrow(core.limits().target),
             max: narrow(core.limits().max),
             ready: tally.ready(),
+            updated: core.updated(),
             launching: tally.in_flight(),
             leased: tally.leased,
             releasing: tally.releasing,
@@ -213,7 +196,21 @@ impl Ledger {
                 .degraded()
                 .or(core.short_of_memory())
                 .map(str::to_owned),
+            draining: core.is_draining(),
+            roll: core.roll().map(|roll| self.roll_view(roll)),
             clones: self.clone_views(),
+        }
+    }
+
+    fn roll_view(&self, roll: &Roll) -> RollView {
+        let name = |epoch| self.generation_name(epoch).unwrap_or_default();
+        RollView {
+            from: name(roll.from),
+            to: name(roll.to),
+            updated: self.core.updated(),
+            ready: self.core.tally().ready(),
+            target: narrow(self.core.limits().target),
+            deadline: roll.progress_by.map(|end| end.since(self.now())),
         }
     }
 

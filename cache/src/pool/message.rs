@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::core::{CloneKey, Event, Ticket};
+use super::core::{CloneKey, Drain, Event, Ticket};
 use super::grant::Grant;
 use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::request::OnEmpty;
@@ -60,9 +60,16 @@ pub(super) enum Message {
     },
     /// The pool's settings have changed; answered once the new ones hold.
     Reconfigured { done: oneshot::Sender<()> },
-    /// A new generation.
+    /// Another generation. `on_trial`: see [`Event::Published`].
     Publish {
         generation: Arc<dyn LiveGeneration>,
+        on_trial: bool,
+        reply: oneshot::Sender<()>,
+    },
+    /// The pool drains, or no longer does; answered once that is so.
+    Drain {
+        whose: Drain,
+        drains: bool,
         reply: oneshot::Sender<()>,
     },
 }
@@ -94,6 +101,7 @@ pub(super) enum Refused {
     QueueFull {
         queue: usize,
     },
+    Draining,
     Closed,
 }
 

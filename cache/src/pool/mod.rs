@@ -6,6 +6,7 @@
 //!  grant.rs      a clone on its way out        effects.rs   ... and how
 //!  message.rs    what the actor is told        tasks.rs     launches, pings, ends, watches
 //!  adopt.rs      clones of an earlier service  ledger.rs    what the core's numbers stand for
+//!  rolling.rs    one generation to the next
 //! ```
 
 mod actor;
@@ -17,9 +18,11 @@ mod grant;
 mod handle;
 mod ledger;
 mod message;
+mod rolling;
 mod tasks;
 
-pub(crate) use self::core::CloneKey;
+pub(crate) use self::core::{CloneKey, Drain};
+pub(crate) use actor::Report;
 pub(crate) use checkout::Order;
 pub(crate) use grant::Grant;
 pub(crate) use handle::Pool;

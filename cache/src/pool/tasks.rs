@@ -22,7 +22,7 @@ use crate::uniqueness::{Duplicate, Unique};
 
 /// The longest that a launch may take. Each of its steps has a deadline of its own, much shorter; this one is for the
 /// sum of them, commands of `on_clone` included.
-const LAUNCH_DEADLINE: Duration = Duration::from_secs(600);
+pub(super) const LAUNCH_DEADLINE: Duration = Duration::from_secs(600);
 /// How long a launch that was given up may take to get to where it can be ended in order. A clone takes tens of
 /// milliseconds; after this it is dropped half-made, and cleans up behind itself.
 const ABANDON_GRACE: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! Sees to it that a template has a sound current generation: one task a template.
 //!
-//! At the start it takes what is on disk if that is valid and matches; else it builds. Afterwards it builds when
-//! somebody asks, or when a clone finds the generation damaged, and tries again by itself as long as there is no sound
-//! one. Each new generation is given to the pool, and the one before it retired: its files go with its last clone. When
-//! other settings are wanted it builds with those, and when the template is removed it leaves nothing on disk.
+//! At the start it takes what is on disk if that is whole and can be restored here; else it builds. Afterwards it builds
+//! when somebody asks, when a clone finds the generation damaged, or when it is stale and `on_stale` says so, and tries
+//! again by itself as long as that is needed. Each new generation is given to the pool on trial: when clones of it cannot be
+//! made, the pool goes back, and so does what is on disk. When the template is removed it leaves nothing on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tracing::{error, info, warn};
 use vmint_factory::TemplateSpec;
 
 use super::builds::Build;
+use super::looks::Looks;
+use super::snapshot::differences;
 use super::status::{Status, Work};
 use crate::backoff::Backoff;
 use crate::error::BoxError;
@@ -23,9 +25,9 @@ use crate::node::Node;
 use crate::pool::Pool;
 use crate::telemetry::StartPath;
 
-/// The pause after a failed build. A build loads the machine for seconds; what made it fail (no room, a missing file)
-/// takes an operator minutes to mend.
-const BACKOFF: Backoff = Backoff {
+/// The pause after a failed build, and after a generation that was given up. A build loads the machine for seconds; what
+/// made it fail (no room, a missing file) takes an operator minutes to mend.
+pub(super) const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(2),
     cap: Duration::from_secs(300),
 };
@@ -39,11 +41,13 @@ const BUILD_STOPPED: &str = "shutting_down";
 const BUILD_OUTDATED: &str = "conflict";
 
 /// The keeper of one template.
-struct Keeper {
-    node: Arc<Node>,
-    status: Arc<Status>,
-    pool: Pool,
-    failures: u32,
+pub(super) struct Keeper {
+    pub node: Arc<Node>,
+    pub status: Arc<Status>,
+    pub pool: Pool,
+    /// Builds in a row that came to nothing, or to a generation that was given up.
+    pub failures: u32,
+    pub looks: Looks,
 }
 
 /// Keeps a template until the stop, or until it is removed. `before` is the keeper's of a removed template of the same
@@ -60,6 +64,7 @@ pub(crate) async fn keep(
         status,
         pool,
         failures: 0,
+        looks: Looks::new(),
     };
     let (stopping, removed) = (
         keeper.node.stopping.clone(),
@@ -76,20 +81,23 @@ pub(crate) async fn keep(
 impl Keeper {
     async fn work(&mut self, before: Option<CancellationToken>) {
         match before {
-            None => self.look().await,
-            // What is on disk is the other's, in use, and goes with its last clone: a look would take it for leavings.
+            None => self.find().await,
+            // What is on disk is the other's, in use, and goes with its last clone.
             Some(left) => {
                 left.cancelled().await;
                 info!("a removed template of this name still has sandboxes: building");
             }
         }
+        self.list().await;
         loop {
             match self.status.next_work(&self.node.builds) {
+                Work::Errand(errand) => self.run(errand).await,
                 Work::Build(build) => self.build(&build).await,
                 Work::Rest { until } => {
                     tokio::select! {
                         () = self.status.changed() => {}
                         () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                        () = self.looks.due() => self.look().await,
                     }
                 }
             }
@@ -97,66 +105,83 @@ impl Keeper {
     }
 
     /// Takes what is on disk, or says why not.
-    async fn look(&self) {
-        let (spec, _) = self.status.wanted();
+    async fn find(&mut self) {
+        let spec = self.status.spec();
         match self.node.mint.find(&spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
-                let memory = &self.node.memory;
-                let generation = memory.found(self.status.name(), generation);
-                self.take(generation, spec).await;
+                let generation = self.counted(generation);
+                self.take(generation, Some(spec), true).await;
             }
-            Ok(FoundGeneration::Stale { generation, fields }) => {
-                let differences: Vec<String> = fields
-                    .iter()
-                    .map(|stale| {
-                        format!(
-                            "{}: {} was, {} is",
-                            stale.field, stale.built_with, stale.now
-                        )
-                    })
-                    .collect();
-                info!(%generation, differences = differences.join("; "), "the generation on disk does not match: rebuilding");
-                self.status.found_stale(fields);
+            Ok(FoundGeneration::Stale {
+                generation,
+                fields,
+                restorable: Some(found),
+            }) => {
+                let found = self.counted(found);
+                self.take(found, None, true).await;
+                self.note_staleness(&generation, fields);
+            }
+            Ok(FoundGeneration::Stale {
+                generation,
+                fields,
+                restorable: None,
+            }) => {
+                let differences = differences(&fields);
+                info!(%generation, differences, "the generation on disk cannot be restored here: rebuilding");
+                self.status.is_stale_in(None, fields);
             }
             Ok(FoundGeneration::Damaged { generation, reason }) => {
                 warn!(%generation, reason, "the generation on disk is damaged: rebuilding");
+                self.have_another_stand_in().await;
             }
             Ok(FoundGeneration::None) => info!("there is no generation on disk: building"),
             Err(error) => warn!(%error, "what is on disk cannot be used: building"),
         }
     }
 
+    /// Builds, and sees to the errands that come meanwhile.
     async fn build(&mut self, build: &Arc<Build>) {
-        let node = Arc::clone(&self.node);
-        // The semaphore is never closed.
-        let Ok(_turn) = node.building.acquire().await else {
-            return;
+        let (node, status) = (Arc::clone(&self.node), Arc::clone(&self.status));
+        let building = async {
+            // The semaphore is never closed.
+            let turn = node.building.acquire().await.ok()?;
+            let id = build.view().id;
+            info!(build = id, "the build begins");
+            let what = Happening::BuildStarted { build: id };
+            node.events.tell(status.name(), what);
+            let begun = Instant::now();
+            let progress = Arc::clone(build);
+            let report: StepReport = Arc::new(move |step| {
+                info!(step = step.as_str(), "the build goes on");
+                progress.enter(step);
+            });
+            let (spec, mut later) = status.wanted();
+            let built = tokio::select! {
+                built = make(&node, &spec, report) => Some(built),
+                Ok(()) = later.changed() => None,
+            };
+            drop(turn);
+            Some((built, spec, begun.elapsed()))
         };
-        let id = build.view().id;
-        info!(build = id, "the build begins");
-        self.tell(Happening::BuildStarted { build: id });
-        let begun = Instant::now();
-        let progress = Arc::clone(build);
-        let report: StepReport = Arc::new(move |step| {
-            info!(step = step.as_str(), "the build goes on");
-            progress.enter(step);
-        });
-        let (spec, mut later) = self.status.wanted();
-        let memory = match node.memory.build(&spec.name, spec.memory_mib) {
-            Ok(memory) => memory,
-            Err(sum) => return self.failed(build, &sum.into(), begun.elapsed()),
-        };
-        let made = tokio::select! {
-            made = node.mint.build(&spec, report) => made,
-            Ok(()) = later.changed() => return self.outdated(build, begun.elapsed()),
-        };
-        match made {
-            Ok(generation) => {
-                let generation = memory.built(generation);
-                self.built(build, (generation, spec), begun.elapsed()).await;
+        match self.attended(building).await {
+            Some((Some(Ok(generation)), spec, took)) => {
+                self.built(build, (generation, spec), took).await;
             }
-            Err(error) => self.failed(build, &error, begun.elapsed()),
+            Some((Some(Err(error)), _, took)) => self.failed(build, &error, took),
+            Some((None, _, took)) => self.outdated(build, took),
+            None => {}
+        }
+    }
+
+    async fn attended<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let status = Arc::clone(&self.status);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                errand = status.errand() => self.run(errand).await,
+            }
         }
     }
 
@@ -191,8 +216,8 @@ impl Keeper {
         if let Some(first_exec) = facts.first_exec {
             telemetry.first_exec(name, StartPath::Cold, first_exec);
         }
-        self.failures = 0;
-        self.take(generation, made_of).await;
+        self.take(generation, Some(made_of), true).await;
+        self.looks.built(facts.id.clone());
         self.status.build_ended();
         build.succeed(&facts);
         self.tell(Happening::BuildSucceeded {
@@ -200,11 +225,11 @@ impl Keeper {
             generation: facts.id.to_string(),
             took,
         });
+        self.list().await;
     }
 
     fn failed(&mut self, build: &Build, why: &BoxError, took: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        let pause = BACKOFF.pause(self.failures, rand::random());
+        let pause = self.next_pause();
         self.node
             .telemetry
             .build(self.status.name(), BUILD_FAILED, took);
@@ -223,18 +248,34 @@ impl Keeper {
         build.fail(why);
     }
 
-    fn tell(&self, what: Happening) {
+    /// One more failure: how long to wait after it.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        BACKOFF.pause(self.failures, rand::random())
+    }
+
+    pub(super) fn tell(&self, what: Happening) {
         self.node.events.tell(self.status.name(), what);
     }
 
-    /// Makes a generation the current one, and lets go of the one before it.
-    async fn take(&self, generation: Arc<dyn LiveGeneration>, made_of: Arc<TemplateSpec>) {
+    /// A generation that was there already, with its memory counted.
+    pub(super) fn counted(&self, generation: Arc<dyn LiveGeneration>) -> Arc<dyn LiveGeneration> {
+        self.node.memory.found(self.status.name(), generation)
+    }
+
+    /// Makes a generation the current one. What it was made of is known where this keeper has compared it or built it.
+    pub(super) async fn take(
+        &mut self,
+        generation: Arc<dyn LiveGeneration>,
+        made_of: Option<Arc<TemplateSpec>>,
+        on_trial: bool,
+    ) {
         let before = self.status.set_current(Arc::clone(&generation), made_of);
-        // Before anything is waited for: whatever cuts this off, its files go with its last clone.
-        if let Some(before) = before {
-            before.retire();
+        if before.is_none() {
+            // There is nothing to roll from, so nothing will say that it has rolled.
+            self.failures = 0;
         }
-        self.pool.publish(generation).await;
+        self.pool.publish(generation, on_trial).await;
     }
 
     /// Ends what was cut off, and lets go of the generation.
@@ -246,8 +287,7 @@ impl Keeper {
         } else {
             (BUILD_STOPPED, "the service is stopping")
         };
-        if let Work::Build(build) = self.status.next_work(&self.node.builds) {
-            self.status.build_ended();
+        if let Some(build) = self.status.take_build() {
             self.node
                 .telemetry
                 .build(self.status.name(), outcome, Duration::ZERO);
@@ -270,8 +310,19 @@ impl Keeper {
     }
 }
 
+/// Builds, within the memory that there is for it.
+async fn make(
+    node: &Node,
+    spec: &TemplateSpec,
+    report: StepReport,
+) -> Result<Arc<dyn LiveGeneration>, BoxError> {
+    let memory = node.memory.build(&spec.name, spec.memory_mib)?;
+    let made = node.mint.build(spec, report).await?;
+    Ok(memory.built(made))
+}
+
 /// An error and what caused it, unless the text says so already.
-fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,5 +1,5 @@
-//! What is known of one template, and what is to be done for it. The keeper does it; requests and views only touch
-//! this, and never wait.
+//! What is known of one template, and what is to be done for it. The keeper does it; requests, views and the pool only
+//! touch this, and never wait.
 //!
 //! ```text
 //!              found                     damage
@@ -11,25 +11,27 @@
 //!     |  failed: a pause, longer each time,  | failed: as before, and again after a pause
 //!     +---------- and again -----------------+
 //! ```
-//! A template has at most one build at a time, and keeps the generation that it has until there is a better one.
+//! A template has at most one build at a time, and keeps the generation that it has until there is a better one. A sound
+//! one is built anew by itself when it only stands in for a damaged one, or is stale, and `on_stale` says so, and nobody
+//! has gone back to it by hand.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vmint_factory::{GenerationId, MachineType, StaleField, TemplateSpec};
 
 use super::builds::{Build, Builds};
-use crate::error::RebuildError;
-use crate::mint::LiveGeneration;
-use crate::spec::stale_fields;
+use super::snapshot::Snapshot;
+use crate::error::{RebuildError, RollbackError};
+use crate::mint::{GenerationFacts, LiveGeneration};
+use crate::pool::Report;
+use crate::spec::{OnStale, stale_fields};
 use crate::sync::lock;
 use crate::view::{BuildView, TemplateState};
-
-/// When another try makes sense while a template is looked for or built: a build takes some seconds.
-const RETRY_WHILE_BUILDING: Duration = Duration::from_secs(5);
 
 /// One template.
 pub(crate) struct Status {
@@ -47,11 +49,18 @@ struct Inner {
     current: Option<Arc<dyn LiveGeneration>>,
     /// What the current generation was made of.
     made_of: Option<Arc<TemplateSpec>>,
-    /// A build is to begin though there is a sound generation: it is not what is wanted any more.
+    /// What was being built is not wanted any more, and what is, is to be built in its place.
     is_outdated: bool,
     damage: Option<String>,
     build: Option<Arc<Build>>,
+    errands: VecDeque<Errand>,
+    on_stale: OnStale,
     stale_fields: Vec<StaleField>,
+    /// Somebody went back to the current generation: it is not built anew for being stale.
+    is_pinned: bool,
+    /// The current generation stands in for one that is damaged.
+    stands_in: bool,
+    on_disk: Vec<GenerationFacts>,
     last_error: Option<String>,
     retry_at: Option<Instant>,
     stops: bool,
@@ -60,6 +69,15 @@ struct Inner {
 impl Inner {
     fn is_sound(&self) -> bool {
         self.current.is_some() && self.damage.is_none()
+    }
+
+    /// Whether it is to be built without anybody asking.
+    fn wants_build(&self) -> bool {
+        let is_stale = !self.stale_fields.is_empty() && !self.is_pinned;
+        !self.is_sound()
+            || self.stands_in
+            || self.is_outdated
+            || (is_stale && self.on_stale == OnStale::Rebuild)
     }
 
     fn state(&self) -> TemplateState {
@@ -71,64 +89,61 @@ impl Inner {
             TemplateState::Building
         }
     }
+
+    fn is_current(&self, generation: &GenerationId) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.facts().id == *generation)
+    }
+
+    fn becomes(&mut self, generation: Arc<dyn LiveGeneration>) -> Option<Arc<dyn LiveGeneration>> {
+        self.damage = None;
+        self.stands_in = false;
+        self.is_pinned = false;
+        self.made_of = None;
+        self.stale_fields.clear();
+        self.retry_at = None;
+        self.last_error = None;
+        self.current.replace(generation)
+    }
 }
 
 /// What the keeper is to do next.
 pub(super) enum Work {
+    /// Something that does not take long.
+    Errand(Errand),
     /// This build.
     Build(Arc<Build>),
     /// Nothing, until something changes or this moment comes.
     Rest { until: Option<Instant> },
 }
 
-/// What a template looks like at one moment.
-pub(crate) struct Snapshot {
-    pub state: TemplateState,
-    pub current: Option<Arc<dyn LiveGeneration>>,
-    pub build: Option<BuildView>,
-    pub stale_fields: Vec<StaleField>,
-    pub last_error: Option<String>,
-    /// How long the pause until the next try lasts yet.
-    pub pause: Duration,
-}
-
-impl Snapshot {
-    /// Why no clone can be made, where none can.
-    pub(crate) fn unavailable(&self) -> Option<String> {
-        if self.current.is_some() {
-            return None;
-        }
-        Some(match (&self.build, &self.last_error) {
-            (
-                Some(BuildView {
-                    step: Some(step), ..
-                }),
-                _,
-            ) => format!("it is being built ({})", step.as_str()),
-            (Some(_), _) => "its build is about to begin".to_owned(),
-            (None, Some(error)) => {
-                format!(
-                    "its build failed, and is tried again in {} s: {error}",
-                    self.pause.as_secs()
-                )
-            }
-            (None, None) => "it is being looked for on disk".to_owned(),
-        })
-    }
-
-    /// When another try makes sense.
-    pub(crate) fn retry_after(&self) -> Duration {
-        self.pause + RETRY_WHILE_BUILDING
-    }
+/// Something that the keeper does, also while it builds.
+pub(super) enum Errand {
+    /// The pool is over on this generation.
+    Rolled(GenerationId),
+    /// The pool has given a generation up.
+    WentBack {
+        given_up: GenerationId,
+        back_to: GenerationId,
+    },
+    /// The current generation is damaged: another may stand in for it.
+    StandIn,
+    /// Other settings are wanted: the current generation may be stale.
+    Look,
+    /// Somebody wants the generation before.
+    GoBack(oneshot::Sender<Result<(), RollbackError>>),
 }
 
 impl Status {
     /// A template of which nothing is known yet.
-    pub(crate) fn new(spec: TemplateSpec) -> Arc<Self> {
+    pub(crate) fn new(spec: TemplateSpec, on_stale: OnStale) -> Arc<Self> {
         Arc::new(Self {
             name: spec.name.clone(),
             spec: watch::Sender::new(Arc::new(spec)),
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                on_stale,
+                ..Inner::default()
+            }),
             changed: Notify::new(),
             removed: CancellationToken::new(),
             left: CancellationToken::new(),
@@ -146,7 +161,9 @@ impl Status {
         Snapshot {
             state: inner.state(),
             current: inner.current.clone(),
+            on_disk: inner.on_disk.clone(),
             build: inner.build.as_ref().map(|build| build.view()),
+            on_stale: inner.on_stale,
             stale_fields: inner.stale_fields.clone(),
             last_error: inner.last_error.clone(),
             pause: inner.retry_at.map_or(Duration::ZERO, |at| {
@@ -176,21 +193,23 @@ impl Status {
         Ok(build.view())
     }
 
-    /// Something else is wanted from now on. Where the current generation differs from it, a build begins; one that runs
+    /// Something else is wanted from now on. Where the current generation differs from it, it is stale; a build that runs
     /// makes what is not wanted any more, and begins anew.
-    pub(crate) fn want(&self, spec: TemplateSpec) {
+    pub(crate) fn want(&self, spec: TemplateSpec, on_stale: OnStale) {
         let spec = Arc::new(spec);
         let mut inner = lock(&self.inner);
-        let fields = inner
-            .made_of
-            .as_ref()
-            .map_or_else(Vec::new, |was| stale_fields(was, &spec));
-        inner.is_outdated = !fields.is_empty() || inner.build.is_some();
-        if inner.made_of.is_some() {
-            inner.stale_fields = fields;
+        inner.on_stale = on_stale;
+        inner.is_pinned = false;
+        if **self.spec.borrow() != *spec {
+            // What the descriptions tell is known at once, and what the files tell when the keeper has looked.
+            if let Some(made_of) = &inner.made_of {
+                inner.stale_fields = stale_fields(made_of, &spec);
+            }
+            inner.is_outdated = inner.build.is_some();
+            inner.retry_at = None;
+            self.spec.send_replace(spec);
         }
-        inner.retry_at = None;
-        self.spec.send_replace(spec);
+        inner.errands.push_back(Errand::Look);
         self.changed.notify_one();
     }
 
@@ -217,7 +236,12 @@ impl Status {
         &self.left
     }
 
-    /// What is wanted now, and word of it when something else is. Whatever is begun with it is up to date.
+    /// What is wanted now.
+    pub(super) fn spec(&self) -> Arc<TemplateSpec> {
+        Arc::clone(&self.spec.borrow())
+    }
+
+    /// What is wanted now, and word of it when something else is. What is begun with it is up to date.
     pub(super) fn wanted(&self) -> (Arc<TemplateSpec>, watch::Receiver<Arc<TemplateSpec>>) {
         let mut inner = lock(&self.inner);
         inner.is_outdated = false;
@@ -226,17 +250,58 @@ impl Status {
         (now, later)
     }
 
-    /// Clones cannot be made from this generation. When it is the current one, it will be built anew.
-    pub(crate) fn report_damage(&self, generation: &GenerationId, reason: &str) {
-        let mut inner = lock(&self.inner);
-        let is_current = inner
-            .current
-            .as_ref()
-            .is_some_and(|current| current.facts().id == *generation);
-        if is_current {
-            inner.damage = Some(reason.to_owned());
-            self.changed.notify_one();
+    /// Asks for the generation before. Resolves once it is the current one.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done all the same.
+    pub(crate) async fn go_back(&self) -> Result<(), RollbackError> {
+        let (reply, done) = oneshot::channel();
+        {
+            let mut inner = lock(&self.inner);
+            if inner.stops {
+                return Err(RollbackError::ShuttingDown);
+            }
+            if let Some(running) = &inner.build {
+                return Err(RollbackError::Building {
+                    build: running.view().id,
+                });
+            }
+            inner.errands.push_back(Errand::GoBack(reply));
         }
+        self.changed.notify_one();
+        done.await.unwrap_or(Err(RollbackError::ShuttingDown))
+    }
+
+    /// The pool has found something out.
+    pub(crate) fn report(&self, report: Report) {
+        let mut inner = lock(&self.inner);
+        match report {
+            Report::Damaged { generation, reason } if inner.is_current(&generation) => {
+                inner.damage = Some(reason);
+                inner.errands.push_back(Errand::StandIn);
+            }
+            Report::RolledBack {
+                given_up,
+                back_to,
+                reason,
+            } if inner.is_current(&given_up) => {
+                let id = back_to.facts().id.clone();
+                inner.becomes(back_to);
+                inner.last_error = Some(format!(
+                    "generation {given_up} was given up, and {id} is current again: {reason}"
+                ));
+                let back_to = id;
+                inner
+                    .errands
+                    .push_back(Errand::WentBack { given_up, back_to });
+            }
+            Report::Rolled { generation } => {
+                inner.errands.push_back(Errand::Rolled(generation));
+            }
+            // Another one is current meanwhile.
+            Report::Damaged { .. } | Report::RolledBack { .. } => return,
+        }
+        self.changed.notify_one();
     }
 
     /// No builds begin any more.
@@ -247,11 +312,13 @@ impl Status {
     /// What the keeper is to do now. A build that is needed and not asked for begins here.
     pub(super) fn next_work(&self, builds: &Builds) -> Work {
         let mut inner = lock(&self.inner);
+        if let Some(errand) = inner.errands.pop_front() {
+            return Work::Errand(errand);
+        }
         if let Some(build) = &inner.build {
             return Work::Build(Arc::clone(build));
         }
-        let is_wanted = inner.is_outdated || !inner.is_sound();
-        if !is_wanted || inner.stops {
+        if !inner.wants_build() || inner.stops {
             return Work::Rest { until: None };
         }
         if inner.retry_at.is_some_and(|at| at > Instant::now()) {
@@ -264,6 +331,24 @@ impl Status {
         Work::Build(build)
     }
 
+    /// The next errand, waited for.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn errand(&self) -> Errand {
+        loop {
+            if let Some(errand) = lock(&self.inner).errands.pop_front() {
+                return errand;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// The build that the stop has cut off.
+    pub(super) fn take_build(&self) -> Option<Arc<Build>> {
+        lock(&self.inner).build.take()
+    }
+
     /// Waits until there may be other work.
     ///
     /// # Cancel safety
@@ -272,26 +357,56 @@ impl Status {
         self.changed.notified().await;
     }
 
-    /// What is on disk does not match what is wanted.
-    pub(super) fn found_stale(&self, fields: Vec<StaleField>) {
-        lock(&self.inner).stale_fields = fields;
+    /// In what the current generation differs from what would be built now, or what is on disk while there is none.
+    /// Returns whether that is news.
+    pub(super) fn is_stale_in(
+        &self,
+        generation: Option<&GenerationId>,
+        fields: Vec<StaleField>,
+    ) -> bool {
+        let mut inner = lock(&self.inner);
+        if generation.is_some_and(|generation| !inner.is_current(generation)) {
+            return false;
+        }
+        let is_news = inner.stale_fields != fields;
+        inner.stale_fields = fields;
+        is_news
     }
 
-    /// There is a current generation, made of this. Returns the one before it.
+    /// What there is on disk.
+    pub(super) fn is_on_disk(&self, generations: Vec<GenerationFacts>) {
+        lock(&self.inner).on_disk = generations;
+    }
+
+    /// There is a current generation, made of this, where that is known. Returns the one before it.
     pub(super) fn set_current(
         &self,
         generation: Arc<dyn LiveGeneration>,
-        made_of: Arc<TemplateSpec>,
+        made_of: Option<Arc<TemplateSpec>>,
     ) -> Option<Arc<dyn LiveGeneration>> {
         let mut inner = lock(&self.inner);
-        inner.damage = None;
-        // Something else may be wanted since its making began.
-        inner.stale_fields = stale_fields(&made_of, &self.spec.borrow());
-        inner.is_outdated = !inner.stale_fields.is_empty();
-        inner.made_of = Some(made_of);
-        inner.last_error = None;
-        inner.retry_at = None;
-        inner.current.replace(generation)
+        let before = inner.becomes(generation);
+        if let Some(made_of) = &made_of {
+            // Something else may be wanted since its making began.
+            inner.stale_fields = stale_fields(made_of, &self.spec.borrow());
+        }
+        inner.made_of = made_of;
+        before
+    }
+
+    /// The current generation is one that somebody has gone back to, and stays it.
+    pub(super) fn pin(&self) {
+        lock(&self.inner).is_pinned = true;
+    }
+
+    /// The current generation only stands in for one that is to be built.
+    pub(super) fn stands_in(&self) {
+        lock(&self.inner).stands_in = true;
+    }
+
+    /// No build begins by itself before that.
+    pub(super) fn hold_off(&self, pause: Duration) {
+        lock(&self.inner).retry_at = Some(Instant::now() + pause);
     }
 
     /// The build has ended.
@@ -299,12 +414,12 @@ impl Status {
         lock(&self.inner).build = None;
     }
 
-    /// The build has failed. It is tried again after a pause, unless there is a sound generation. Returns whether.
+    /// The build has failed. It is tried again after a pause, unless it is not needed. Returns whether.
     pub(super) fn build_failed(&self, error: &str, pause: Duration) -> bool {
         let mut inner = lock(&self.inner);
         inner.build = None;
         inner.last_error = Some(error.to_owned());
-        inner.retry_at = (!inner.is_sound()).then(|| Instant::now() + pause);
+        inner.retry_at = inner.wants_build().then(|| Instant::now() + pause);
         inner.retry_at.is_some()
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Cache, CacheSettings, CheckoutRequest, Leased, MemoryBudget, OnEmpty, PoolSpec, PoolView,
-    Source, Standby, StartPath, Telemetry, TemplatePlan,
+    Cache, CacheSettings, CheckoutRequest, Leased, MemoryBudget, OnEmpty, OnStale, PoolSpec,
+    PoolView, Source, Standby, StartPath, Telemetry, TemplatePlan,
 };
 use vmint_factory::{Phase, Phases, TemplateSpec};
 
@@ -86,7 +86,12 @@ pub(crate) fn plan(name: &str, pool: PoolSpec) -> TemplatePlan {
         max_memory_mib: 2048,
         ..TemplateSpec::new(name, PathBuf::from("/kernel"), PathBuf::from("/initrd"))
     };
-    TemplatePlan { spec, pool }
+    let on_stale = OnStale::Rebuild;
+    TemplatePlan {
+        spec,
+        pool,
+        on_stale,
+    }
 }
 
 /// A checkout that waits up to five seconds.

@@ -22,8 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::keep;
 use super::manifest::{self, Manifest};
 use super::store;
-use crate::guest::AgentKind;
-use crate::{GenerationId, MachineType, Size, SizeRange, TemplateSpec};
+use crate::{GenerationId, SizeRange, TemplateSpec};
 
 /// The files of a generation, held by everybody who needs them.
 #[derive(Debug)]
@@ -76,6 +75,11 @@ impl GenerationFiles {
     /// Says whether anybody needs them beside their holders.
     pub(super) fn set_surplus(&self, is_surplus: bool) {
         self.is_surplus.store(is_surplus, Ordering::Release);
+    }
+
+    /// Says that no clone is to be made of them any more.
+    pub(super) fn set_damaged(&self) {
+        self.is_damaged.store(true, Ordering::Release);
     }
 
     pub(super) fn is_damaged(&self) -> bool {
@@ -165,25 +169,7 @@ impl Generation {
     /// The sizes that its clones can have.
     #[must_use]
     pub fn sizes(&self) -> SizeRange {
-        let recipe = &self.manifest.recipe;
-        let fixed = match (recipe.machine, self.manifest.agent) {
-            (MachineType::Microvm, _) => Some("machine type microvm has no hotplug"),
-            (MachineType::Q35, AgentKind::QemuGa) => Some(
-                "the guest's agent is the stock qemu-ga, which vmint cannot have bring anything online: use vmint-agent",
-            ),
-            (MachineType::Q35, AgentKind::VmintAgent) => None,
-        };
-        SizeRange {
-            least: Size {
-                vcpus: recipe.vcpus,
-                memory_mib: recipe.memory_mib,
-            },
-            most: Size {
-                vcpus: recipe.max_vcpus,
-                memory_mib: recipe.max_memory_mib,
-            },
-            fixed,
-        }
+        self.manifest.sizes()
     }
 
     /// What the memory file takes of the host's memory, bytes: once, however many clones map it.
@@ -202,6 +188,11 @@ impl Generation {
         self.let_others_go(None);
     }
 
+    /// Says that it is current: its files stay, whoever holds them.
+    pub(super) fn is_needed(&self) {
+        self.files.set_surplus(false);
+    }
+
     /// Lets go of the generations of its template that are not kept; `before` was current before the current one. The
     /// caller has the right to publish.
     pub(super) fn let_others_go(&self, before: Option<&GenerationId>) {
@@ -215,7 +206,7 @@ impl Generation {
 
     /// Says that its files are not what was published: no clone can be made of it any more, and it is not kept.
     pub(crate) fn found_damaged(&self) {
-        self.files.is_damaged.store(true, Ordering::Release);
+        self.files.set_damaged();
     }
 
     pub(crate) fn memory(&self) -> PathBuf {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::clock::WallNs;
 use crate::guest::AgentKind;
 use crate::memory::{self, MemorySurvey};
-use crate::{Accel, Argv, GenerationId, HostCpu, MachineType, Phases};
+use crate::{Accel, Argv, GenerationId, HostCpu, MachineType, Phases, Size, SizeRange};
 
 /// The file's name.
 const FILE: &str = "manifest.json";
@@ -158,6 +158,30 @@ pub struct CanaryReport {
 impl Manifest {
     /// The format that this program writes, and the only one that it reads.
     pub(crate) const FORMAT: u32 = 2;
+
+    /// The sizes that clones of this generation can have.
+    #[must_use]
+    pub fn sizes(&self) -> SizeRange {
+        let recipe = &self.recipe;
+        let fixed = match (recipe.machine, self.agent) {
+            (MachineType::Microvm, _) => Some("machine type microvm has no hotplug"),
+            (MachineType::Q35, AgentKind::QemuGa) => Some(
+                "the guest's agent is the stock qemu-ga, which vmint cannot have bring anything online: use vmint-agent",
+            ),
+            (MachineType::Q35, AgentKind::VmintAgent) => None,
+        };
+        SizeRange {
+            least: Size {
+                vcpus: recipe.vcpus,
+                memory_mib: recipe.memory_mib,
+            },
+            most: Size {
+                vcpus: recipe.max_vcpus,
+                memory_mib: recipe.max_memory_mib,
+            },
+            fixed,
+        }
+    }
 
     /// Writes the manifest: the last act of a build. It is there whole or not at all.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {

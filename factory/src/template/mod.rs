@@ -53,6 +53,6 @@ pub use progress::{BuildProgress, BuildStep};
 pub use reserve::RoomError;
 pub(crate) use reserve::check_room;
 pub use rollback::RollbackError;
-pub(crate) use rollback::{Platform, refuse_foreign, rollback};
+pub(crate) use rollback::{Platform, give_up, refuse_foreign, rollback};
 pub use stale::StaleField;
 pub(crate) use store::{GenerationDir, Store};

@@ -42,6 +42,35 @@ pub enum RollbackError {
     },
 }
 
+impl RollbackError {
+    /// Whether it is for want of a generation to go back to.
+    #[must_use]
+    pub fn is_impossible(&self) -> bool {
+        matches!(self, Self::NoEarlier { .. } | Self::NoneUsable { .. })
+    }
+}
+
+/// Gives a generation up of which clones cannot be made: makes `back_to` the current one, which is in use and on disk,
+/// and lets the other one's files go with its last clone.
+pub(crate) fn give_up(
+    host: &Host,
+    spec: &TemplateSpec,
+    given_up: &GenerationId,
+    back_to: &GenerationId,
+) -> io::Result<()> {
+    let _turn = host.registry.publishing();
+    let store = host.store(&spec.name);
+    let path = store.generation_path(back_to);
+    Manifest::read(&path)?;
+    store.publish(back_to)?;
+    host.registry.hold(&path).set_surplus(false);
+    let no_good = host.registry.hold(&store.generation_path(given_up));
+    no_good.set_damaged();
+    no_good.set_surplus(true);
+    tracing::info!(template = spec.name, %given_up, %back_to, "rolled back");
+    Ok(())
+}
+
 /// Makes the newest earlier generation that is whole and can be restored here the current one. It blocks, for as
 /// long as the digest of a memory takes.
 pub(crate) fn rollback(host: &Host, spec: &TemplateSpec) -> Result<Generation, RollbackError> {
@@ -73,6 +102,7 @@ pub(crate) fn rollback(host: &Host, spec: &TemplateSpec) -> Result<Generation, R
                 let id = manifest.generation.clone();
                 let generation = Generation::new(&host.registry, path, manifest, spec.clone());
                 store.publish(&id).map_err(failed)?;
+                generation.is_needed();
                 tracing::info!(template = spec.name, generation = %id, before = ?current, "rolled back");
                 return Ok(generation);
             }

@@ -23,8 +23,10 @@ impl Core {
         match slot.state {
             State::Launching => {
                 let epoch = slot.epoch;
+                let counts = self.epoch == Some(epoch) || self.supplier() == Some(epoch);
                 self.make_ready(clone);
-                if self.epoch == Some(epoch) && self.health.succeeded(epoch) {
+                self.noted_success(epoch);
+                if counts && self.health.succeeded(epoch) {
                     effects.push(Effect::Recovered);
                 }
             }
@@ -33,7 +35,7 @@ impl Core {
                 let why = if self.course == Course::Withdrawn {
                     EndReason::Withdrawn
                 } else {
-                    EndReason::Stopped
+                    EndReason::GivenUp
                 };
                 effects.push(Effect::End { clone, why });
             }
@@ -107,7 +109,13 @@ impl Core {
             State::Ready { .. } | State::Leased { .. } => return,
         };
         self.roster.remove(clone);
-        if !was_wanted || self.epoch != Some(epoch) || self.health.is_damaged(epoch) {
+        if !was_wanted || self.failed_on_trial(epoch, (phase, damage, reason), effects) {
+            return;
+        }
+        if self.supplier() != Some(epoch) || self.health.is_damaged(epoch) {
+            return;
+        }
+        if damage && self.cannot_go_back_to(epoch) {
             return;
         }
         if damage {

@@ -26,8 +26,9 @@ pub(crate) struct Terms {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// There is a new generation; clones are made from it from now on.
-    Published { epoch: Epoch },
+    /// Clones are made from this generation from now on. `on_trial`: the one before is kept and gone back to when clones
+    /// of this one cannot be made.
+    Published { epoch: Epoch, on_trial: bool },
     /// Somebody wants a sandbox.
     Checkout { ticket: Ticket, terms: Terms },
     /// They no longer wait for it.
@@ -70,12 +71,25 @@ pub(crate) enum Event {
     Reconfigured { limits: Limits, renew: bool },
     /// The moment named by `Core::next_wake` has come.
     Tick,
+    /// Checkouts are refused, unused clones end and nothing is made; leased ones live on.
+    Drain { whose: Drain },
+    /// That is over.
+    Resume { whose: Drain },
     /// Checkouts are refused and nothing new is made; what lives lives on.
     Closed,
     /// The pool's template is no more: as closed, and what is unused ends. Leases go on.
     Withdrawn,
     /// Everything ends, but leased clones that are to be left: those go on without us.
     Stopped { leave_leased: bool },
+}
+
+/// What is drained: a pool works only while neither is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// This pool.
+    Pool,
+    /// The whole node, and this pool with it.
+    Node,
 }
 
 /// What is to be done.
@@ -105,6 +119,16 @@ pub(crate) enum Effect {
     Leave { clone: CloneKey },
     /// Have the generation built anew: clones cannot be made from it.
     Rebuild { epoch: Epoch, reason: String },
+    /// Tell the operator that the pool goes over from one generation to another.
+    Rolls { from: Epoch, to: Epoch },
+    /// Tell the operator that it has.
+    Rolled { to: Epoch },
+    /// The pool has gone back: clones of the new generation cannot be made. Have the template go back, too.
+    RollBack {
+        given_up: Epoch,
+        back_to: Epoch,
+        reason: String,
+    },
     /// Tell the operator that clones cannot be made at present.
     Degraded { reason: String },
     /// Tell the operator that they can be made again.
@@ -122,6 +146,8 @@ pub(crate) enum Refusal {
     Empty,
     /// Too many wait already.
     QueueFull,
+    /// The pool drains.
+    Draining,
     /// The pool is closed.
     Closed,
 }
@@ -141,7 +167,7 @@ pub(crate) enum EndReason {
     Spoiled,
     /// It was unused for too long.
     TooOld,
-    /// There is a newer generation.
+    /// Clones are made from another generation.
     OldGeneration,
     /// It was made with settings of the pool that hold no longer.
     OldSettings,
@@ -149,6 +175,10 @@ pub(crate) enum EndReason {
     Surplus,
     /// Its template was removed.
     Withdrawn,
+    /// Its launch was given up, and succeeded all the same.
+    GivenUp,
+    /// The pool drains.
+    Drained,
     /// The service stops.
     Stopped,
 }
@@ -163,10 +193,12 @@ impl EndReason {
             Self::Silent => "its guest stopped answering",
             Self::Spoiled => "its checkout was not completed",
             Self::TooOld => "it was unused for longer than max_age",
-            Self::OldGeneration => "there is a newer generation",
+            Self::OldGeneration => "clones are made from another generation now",
             Self::OldSettings => "the pool's settings have changed",
             Self::Withdrawn => "its template was removed",
             Self::Surplus => "the pool has more clones than wanted",
+            Self::GivenUp => "its launch was given up",
+            Self::Drained => "the pool drains",
             Self::Stopped => "the service stops",
         }
     }

@@ -18,10 +18,10 @@ use super::ids::{Epoch, Moment};
 use crate::backoff::Backoff;
 
 /// Failures in a row after which a pool calls itself degraded: one can be chance, and so can two at once.
-const DEGRADED_AFTER: u32 = 3;
+pub(super) const DEGRADED_AFTER: u32 = 3;
 /// The pause after a failure. A clone takes some tens of milliseconds: a quarter of a second gives a burst time to end,
 /// and half a minute is how long an operator can be asked to wait for a recovery.
-const BACKOFF: Backoff = Backoff {
+pub(super) const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(250),
     cap: Duration::from_secs(30),
 };

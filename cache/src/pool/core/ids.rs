@@ -36,6 +36,6 @@ pub(crate) struct CloneKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(pub u64);
 
-/// One generation, in the order in which this pool got them.
+/// One generation, in the order in which this pool got to know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Epoch(pub u64);

@@ -25,6 +25,7 @@ impl Core {
             self.queue.next_deadline(),
             self.health.pause_ends(self.now),
             self.room.pause_ends(self.now),
+            self.roll_wakes(),
         ];
         clones.chain(others.into_iter().flatten()).min()
     }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::drain::Drains;
 use super::event::{Effect, EndReason, Event, Refusal, Terms};
 use super::health::Health;
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
 use super::queue::{Queue, Waiter};
+use super::roll::Roll;
 use super::room::Room;
 use super::roster::{Ping, Roster, State};
 use crate::request::OnEmpty;
@@ -29,6 +31,8 @@ pub(crate) struct Limits {
     pub max_age: Option<Duration>,
     /// A ready clone's guest is asked for a sign of life this often; `None` while its virtual CPUs stand still.
     pub ping_every: Option<Duration>,
+    /// How long a new generation may have a clone under way, and get none ready, before it is given up.
+    pub progress: Duration,
 }
 
 /// How far the pool is on its way to its end: it never goes back.
@@ -49,7 +53,9 @@ pub(super) enum Course {
 pub(crate) struct Core {
     pub(super) limits: Limits,
     pub(super) course: Course,
+    pub(super) drains: Drains,
     pub(super) epoch: Option<Epoch>,
+    pub(super) roll: Option<Roll>,
     pub(super) roster: Roster,
     pub(super) queue: Queue,
     pub(super) health: Health,
@@ -67,7 +73,9 @@ impl Core {
         Self {
             limits,
             course: Course::Open,
+            drains: Drains::default(),
             epoch: None,
+            roll: None,
             roster: Roster::default(),
             queue: Queue::new(limits.queue),
             health: Health::default(),
@@ -87,16 +95,14 @@ impl Core {
         self.take_due(&mut effects);
         self.take(event, &mut effects);
         self.balance(&mut effects);
+        self.watch_roll(&mut effects);
         self.notice_filled();
         effects
     }
 
     fn take(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Published { epoch } => {
-                self.epoch = Some(epoch);
-                self.health.new_generation();
-            }
+            Event::Published { epoch, on_trial } => self.published(epoch, on_trial, effects),
             Event::Checkout { ticket, terms } => self.checkout(ticket, terms, effects),
             Event::HungUp { ticket } => self.queue.remove(ticket),
             Event::Launched { clone } => self.launched(clone, effects),
@@ -124,6 +130,8 @@ impl Core {
             }
             Event::Reconfigured { limits, renew } => self.reconfigure(limits, renew),
             Event::Tick => {}
+            Event::Drain { whose } => self.drain(whose, effects),
+            Event::Resume { whose } => self.drains.set(whose, false),
             Event::Closed => self.close(Course::Closed, effects),
             Event::Withdrawn => self.withdraw(effects),
             Event::Stopped { leave_leased } => self.stop(leave_leased, effects),
@@ -133,6 +141,7 @@ impl Core {
     /// Everything whose time has come: deadlines of checkouts, ends of leases, pings.
     fn take_due(&mut self, effects: &mut Vec<Effect>) {
         let now = self.now;
+        self.give_up_when_overdue(effects);
         for waiter in self.queue.take_overdue(now) {
             effects.push(Effect::Refuse {
                 ticket: waiter.ticket,
@@ -163,18 +172,15 @@ impl Core {
     }
 
     fn checkout(&mut self, ticket: Ticket, terms: Terms, effects: &mut Vec<Effect>) {
-        if self.course != Course::Open {
-            effects.push(Effect::Refuse {
-                ticket,
-                why: Refusal::Closed,
-            });
+        if let Some(why) = self.refuses_all() {
+            effects.push(Effect::Refuse { ticket, why });
             return;
         }
         let waiter = Waiter { ticket, terms };
         let at_once = self
             .queue
             .is_empty()
-            .then(|| self.roster.best_ready(self.now, self.epoch))
+            .then(|| self.next_to_grant())
             .flatten();
         if !terms.again {
             self.hits += u64::from(at_once.is_some());
@@ -219,11 +225,21 @@ impl Core {
 
     fn close(&mut self, course: Course, effects: &mut Vec<Effect>) {
         self.course = self.course.max(course);
+        self.refuse_waiters(Refusal::Closed, effects);
+    }
+
+    /// Why no checkout gets anything, where that is so.
+    fn refuses_all(&self) -> Option<Refusal> {
+        match self.course {
+            Course::Open => self.is_draining().then_some(Refusal::Draining),
+            Course::Closed | Course::Withdrawn | Course::Stopped => Some(Refusal::Closed),
+        }
+    }
+
+    pub(super) fn refuse_waiters(&mut self, why: Refusal, effects: &mut Vec<Effect>) {
         for waiter in self.queue.take_all() {
-            effects.push(Effect::Refuse {
-                ticket: waiter.ticket,
-                why: Refusal::Closed,
-            });
+            let ticket = waiter.ticket;
+            effects.push(Effect::Refuse { ticket, why });
         }
     }
 

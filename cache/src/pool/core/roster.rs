@@ -170,11 +170,19 @@ impl Roster {
     }
 
     /// The ready clone to grant next: one to be kept before one to be replaced, one whose guest is not being asked for
-    /// a sign of life before one that still owes it, and the oldest of those.
-    pub(crate) fn best_ready(&self, now: Moment, current: Option<Epoch>) -> Option<CloneKey> {
+    /// a sign of life before one that still owes it, and the oldest of those. `uses_up`: those of older generations come
+    /// first of all.
+    pub(crate) fn best_ready(
+        &self,
+        now: Moment,
+        current: Option<Epoch>,
+        uses_up: bool,
+    ) -> Option<CloneKey> {
         self.ready()
             .min_by_key(|(key, slot, ping)| {
-                (slot.is_stale(now, current), *ping == Ping::Asked, *key)
+                let waits = uses_up && current == Some(slot.epoch);
+                let owes = *ping == Ping::Asked;
+                (waits, slot.is_stale(now, current), owes, *key)
             })
             .map(first)
     }

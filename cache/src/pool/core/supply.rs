@@ -12,6 +12,9 @@
 //!
 //! Where the host has no memory for another clone, launches pause until some is free, and checkouts wait.
 //!
+//! While a new generation is doubted (`roll.rs`), the refill goes on from the one before, and all that is ready counts; one
+//! clone of the new generation is made beside it. A pool that drains wants nothing.
+//!
 //! A degraded pool always tries to make one, wanted or not: nobody sends checkouts to a service that is not ready, so
 //! nobody would ever find out that clones can be made again.
 
@@ -30,22 +33,30 @@ impl Core {
         }
         self.serve(effects);
         self.trim(effects);
-        if self.course == Course::Open
-            && let Some(epoch) = self.epoch
+        if self.course != Course::Open || self.is_draining() {
+            self.forget_shortage(effects);
+            return;
+        }
+        if let Some(epoch) = self.on_trial()
+            && self.room.allows(self.now)
+        {
+            self.try_one(epoch, effects);
+        }
+        if let Some(epoch) = self.supplier()
             && self.health.allows(self.now, epoch)
         {
             if self.room.allows(self.now) {
                 self.launch(epoch, effects);
             }
-            self.make_room(effects);
         }
+        self.make_room(effects);
         self.forget_shortage(effects);
     }
 
     /// Gives ready clones to waiting checkouts, first come, first served.
     fn serve(&mut self, effects: &mut Vec<Effect>) {
         while !self.queue.is_empty()
-            && let Some(clone) = self.roster.best_ready(self.now, self.epoch)
+            && let Some(clone) = self.next_to_grant()
             && let Some(waiter) = self.queue.pop()
         {
             let made_for_it = waiter.terms.on_empty == OnEmpty::Clone || self.limits.target == 0;
@@ -58,18 +69,33 @@ impl Core {
         }
     }
 
+    /// The ready clone to grant next.
+    pub(super) fn next_to_grant(&self) -> Option<CloneKey> {
+        let uses_up = self.uses_up_old_ones();
+        self.roster.best_ready(self.now, self.epoch, uses_up)
+    }
+
     /// Ends ready clones that are more than wanted: those to be replaced first, then the oldest.
     fn trim(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
-        let target = if self.course == Course::Withdrawn {
-            0
-        } else {
-            self.limits.target
-        };
-        let unwanted = tally.ready().saturating_sub(target);
+        let unwanted = tally.ready().saturating_sub(self.target());
         let beyond_max = tally.staying().saturating_sub(self.limits.max);
         for _ in 0..unwanted.max(beyond_max).min(tally.ready()) {
             self.end_worst(effects);
+        }
+    }
+
+    /// Makes a clone of the generation that is on trial, beside all others: one at a time.
+    fn try_one(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
+        let tally = self.tally();
+        let has_room = tally.alive() < self.limits.max;
+        if self.trial_is_due() && tally.launching == 0 && has_room {
+            let clone = self.roster.begin(self.now, epoch);
+            effects.push(Effect::Launch {
+                clone,
+                epoch,
+                urgent: false,
+            });
         }
     }
 
@@ -77,8 +103,9 @@ impl Core {
     fn launch(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
         let tally = self.tally();
         let room = self.limits.max.saturating_sub(tally.alive());
-        let slots = self.at_once().saturating_sub(tally.in_flight());
-        let waiting = self.queue.len().saturating_sub(tally.in_flight());
+        let under_way = self.under_way(&tally);
+        let slots = self.at_once().saturating_sub(under_way);
+        let waiting = self.queue.len().saturating_sub(under_way);
         for nth in 0..self.wanted(&tally).min(room).min(slots) {
             let clone = self.roster.begin(self.now, epoch);
             effects.push(Effect::Launch {
@@ -94,17 +121,33 @@ impl Core {
     fn make_room(&mut self, effects: &mut Vec<Effect>) {
         let tally = self.tally();
         let is_quiet = tally.in_flight() == 0 && tally.releasing == 0;
-        if is_quiet
-            && tally.stale > 0
-            && self.wanted(&tally) > 0
-            && (tally.alive() == self.limits.max || self.room.is_short())
-        {
+        let may_replace = match self.on_trial() {
+            Some(_) => self.trial_is_due(),
+            None => {
+                let allowed = |epoch| self.health.allows(self.now, epoch);
+                self.wanted(&tally) > 0 && self.epoch.is_some_and(allowed)
+            }
+        };
+        let is_full = tally.alive() == self.limits.max || self.room.is_short();
+        if is_quiet && tally.stale > 0 && may_replace && is_full {
             self.end_worst(effects);
+        }
+    }
+
+    /// Clones that are being made for the refill. The one on trial comes on top of them.
+    fn under_way(&self, tally: &Tally) -> usize {
+        match self.on_trial() {
+            Some(_) => tally.launching_old + tally.launching.saturating_sub(1),
+            None => tally.in_flight(),
         }
     }
 
     /// Clones that are wanted beyond those that are ready or being made.
     pub(super) fn wanted(&self, tally: &Tally) -> usize {
+        if self.on_trial().is_some() {
+            let supply = tally.launching_old + tally.ready();
+            return (self.limits.target + self.queue.len()).saturating_sub(supply);
+        }
         let waiting = self.queue.len().saturating_sub(tally.launching_old);
         let wanted = (self.limits.target + waiting).saturating_sub(tally.launching + tally.fresh);
         let probe = usize::from(self.health.degraded().is_some() && tally.in_flight() == 0);
@@ -130,6 +173,7 @@ impl Core {
     fn why_to_do_without(&self, clone: CloneKey) -> EndReason {
         match self.roster.get(clone) {
             _ if self.course == Course::Withdrawn => EndReason::Withdrawn,
+            Some(_) if self.is_draining() => EndReason::Drained,
             Some(slot) if self.epoch != Some(slot.epoch) => EndReason::OldGeneration,
             Some(slot) if slot.is_outdated => EndReason::OldSettings,
             Some(slot) if slot.best_before.is_some_and(|end| end <= self.now) => EndReason::TooOld,

@@ -7,22 +7,28 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use vmint_cache::{GenerationFacts, LiveGeneration, Size, SizeRange};
-use vmint_factory::{Accel, GenerationId, Phases};
+use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec};
 
-/// What became of a generation.
-#[derive(Default)]
+use super::script::Launch;
+
+/// What is true of a generation, also when nobody holds it.
 pub(crate) struct GenerationState {
-    pub retired: AtomicUsize,
+    pub facts: GenerationFacts,
+    /// What it was built from.
+    pub recipe: u32,
+    /// And from which description, where that is known.
+    pub made_of: Option<TemplateSpec>,
+    /// How its clones come up, where the script's word does not hold for them.
+    pub launch: Option<Launch>,
     pub dropped: AtomicUsize,
 }
 
-pub(super) struct Generation {
-    facts: GenerationFacts,
-    state: Arc<GenerationState>,
-}
-
-impl Generation {
-    pub(super) fn new(id: GenerationId, state: Arc<GenerationState>) -> Self {
+impl GenerationState {
+    pub(super) fn new(
+        id: GenerationId,
+        (recipe, made_of): (u32, Option<TemplateSpec>),
+        launch: Option<Launch>,
+    ) -> Arc<Self> {
         let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
         let sizes = SizeRange {
             least: size(1, 256),
@@ -40,19 +46,26 @@ impl Generation {
             first_exec: Some(Duration::from_millis(3)),
             report: serde_json::json!({"canaries": 2}),
         };
-        Self { facts, state }
+        let dropped = AtomicUsize::new(0);
+        Arc::new(Self {
+            facts,
+            recipe,
+            made_of,
+            launch,
+            dropped,
+        })
     }
 }
 
+/// Somebody's hold on one.
+pub(super) struct Generation(pub Arc<GenerationState>);
+
 impl LiveGeneration for Generation {
     fn facts(&self) -> &GenerationFacts {
-        &self.facts
+        &self.0.facts
     }
     fn memory_bytes_on_disk(&self) -> u64 {
         1 << 20
-    }
-    fn retire(&self) {
-        self.state.retired.fetch_add(1, Ordering::SeqCst);
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -61,6 +74,6 @@ impl LiveGeneration for Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        self.state.dropped.fetch_add(1, Ordering::SeqCst);
+        self.0.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -32,6 +32,8 @@ pub(crate) enum Build {
 pub(crate) enum OnDisk {
     Valid,
     Stale,
+    /// Stale, and clones of it can be made.
+    Restorable,
     Damaged,
     Nothing,
     Unreadable,
@@ -54,6 +56,10 @@ pub(crate) struct Script {
     pub launch: Launch,
     pub builds: VecDeque<Build>,
     pub build: Build,
+    /// How the clones of generations that are built from now on come up, where `launch` does not hold for them.
+    pub of_generation: Option<Launch>,
+    /// What a generation would be built from now.
+    pub recipe: u32,
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
     /// Machines that die in the moment they are resumed, counted down.
@@ -77,6 +83,8 @@ impl Default for Script {
             launch: Launch::UpAfter(Duration::from_millis(50)),
             builds: VecDeque::new(),
             build: Build::Succeeds,
+            of_generation: None,
+            recipe: 1,
             hostnames_refused: 0,
             resumes_deadly: 0,
             attaches: VecDeque::new(),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::world::{Truth, World};
-use crate::pool::core::{CloneKey, Event, Limits, State, Ticket};
+use crate::pool::core::{CloneKey, Drain, Epoch, Event, Limits, State, Ticket};
 use crate::request::OnEmpty;
 
 /// One step. An `Index` picks one of those to whom it can happen; a step that can happen to nobody is none.
@@ -35,6 +35,9 @@ enum Step {
     Answers(Index),
     IsSilent(Index),
     Publish,
+    GoBack(Index),
+    Drain(Drain),
+    Resume(Drain),
     Resize {
         target: usize,
         more: usize,
@@ -67,11 +70,18 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => which().prop_map(Step::EndIsDone),
         2 => which().prop_map(Step::Answers),
         1 => which().prop_map(Step::IsSilent),
-        1 => Just(Step::Publish),
+        2 => Just(Step::Publish),
+        1 => which().prop_map(Step::GoBack),
+        1 => whose().prop_map(Step::Drain),
+        2 => whose().prop_map(Step::Resume),
         1 => (0_usize..6, 0_usize..6).prop_map(|(target, more)| Step::Resize { target, more }),
         1 => (limits(), any::<bool>()).prop_map(|(limits, renew)| Step::Reconfigure { limits, renew }),
         4 => (0_u64..30_000).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
     ]
+}
+
+fn whose() -> impl Strategy<Value = Drain> {
+    prop_oneof![Just(Drain::Pool), Just(Drain::Node)]
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -87,6 +97,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 queue,
                 max_age,
                 ping_every,
+                progress: Duration::from_secs(30),
             }
         },
     )
@@ -159,6 +170,16 @@ fn take(world: &mut World, step: &Step) {
         Step::Publish => {
             world.publish();
         }
+        Step::GoBack(which) => {
+            let known: Vec<Epoch> = world.known().into_iter().collect();
+            world.go_back_to(*which.get(&known));
+        }
+        Step::Drain(whose) => {
+            world.on(Event::Drain { whose: *whose });
+        }
+        Step::Resume(whose) => {
+            world.on(Event::Resume { whose: *whose });
+        }
         Step::Resize { target, more } => {
             world.on(Event::Resized {
                 target: *target,
@@ -209,9 +230,10 @@ fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_be
     );
     // Time that passes may begin a launch for somebody, and then end the wait.
     let wanting = world.waiting.len().max(waiting_before);
-    let bound = world.core.limits().refill.max(1) + wanting;
+    let tried = usize::from(world.core.roll().is_some());
+    let bound = world.core.limits().refill.max(1) + wanting + tried;
     assert!(
-        tally.in_flight() <= bound.max(in_flight_before),
+        tally.in_flight() <= bound.max(in_flight_before + tried),
         "{tally:?} with {wanting} waiting"
     );
     for (clone, truth) in &world.clones {
@@ -229,6 +251,7 @@ fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_be
             world.core.clone_state(*clone)
         );
     }
+    check_roll(world);
     assert_eq!(world.core.waiters(), world.waiting.len());
     assert!(
         world.waiting.values().all(|deadline| *deadline > world.now),
@@ -254,8 +277,38 @@ fn withdraw(world: &mut World) {
     world.settle();
 }
 
+/// What clones are made from is known, and what may be gone back to is kept.
+fn check_roll(world: &World) {
+    let Some(current) = world.core.epoch() else {
+        return;
+    };
+    let known = world.known();
+    assert!(known.contains(&current), "{current:?} is not known");
+    for clone in world.launching() {
+        assert!(known.contains(&world.epochs[&clone]));
+    }
+    if let Some(roll) = world.core.roll() {
+        assert_eq!(roll.to, current);
+        assert!(roll.from != roll.to && world.core.needs(roll.from) && known.contains(&roll.from));
+        let of_it = world.of(roll.to, &world.launching());
+        assert!(roll.progress_by.is_none() || !of_it.is_empty());
+        assert!(
+            roll.progress_by
+                .is_none_or(|end| end.since_start() > world.now)
+        );
+    }
+    if world.core.is_draining() {
+        let tally = world.core.tally();
+        let idle = tally.ready() + tally.in_flight() + world.waiting.len();
+        assert_eq!(idle, 0, "{tally:?} while it drains");
+    }
+}
+
 /// Nothing fails any more, and time passes.
 fn turn_quiet(world: &mut World) {
+    for whose in [Drain::Pool, Drain::Node] {
+        world.on(Event::Resume { whose });
+    }
     world.publish();
     for _ in 0..10 {
         world.settle();
@@ -291,6 +344,8 @@ proptest! {
             prop_assert_eq!(tally.fresh, limits.target.min(limits.max.saturating_sub(tally.leased)), "{:?}", tally);
             prop_assert_eq!((tally.stale, tally.in_flight(), tally.releasing), (0, 0, 0));
             prop_assert_eq!(world.core.short_of_memory(), None);
+            let is_full = limits.max - limits.max.min(tally.leased) < limits.target;
+            prop_assert!(world.core.roll().is_none() || is_full, "{:?}", world.core.roll());
             prop_assert!(world.core.degraded().is_none() || tally.alive() >= limits.max, "{:?}", tally);
         }
     }

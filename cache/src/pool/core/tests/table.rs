@@ -5,7 +5,7 @@ use std::time::Duration;
 use vmint_factory::Phase;
 
 use super::world::{LIMITS, World};
-use crate::pool::core::{CloneKey, Effect, Event, Limits, State};
+use crate::pool::core::{CloneKey, Drain, Effect, Event, Limits, State};
 use crate::request::OnEmpty;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,6 +78,7 @@ fn event(name: &str) -> Event {
         },
         "released" => Event::Released { clone },
         "ended" => Event::Ended { clone },
+        "drain" => Event::Drain { whose: Drain::Pool },
         "withdrawn" => Event::Withdrawn,
         "stopped" => Event::Stopped {
             leave_leased: false,
@@ -129,7 +130,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 14] = [
+    let table: [(&str, [&str; 7]); 15] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -244,6 +245,18 @@ fn every_state_with_every_event() {
                 "leased",
                 "gone",
                 "gone",
+                "gone",
+            ],
+        ),
+        (
+            "drain",
+            [
+                "releasing+abandon",
+                "releasing+end",
+                "releasing+end",
+                "leased",
+                "releasing",
+                "releasing",
                 "gone",
             ],
         ),

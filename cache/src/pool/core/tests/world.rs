@@ -18,6 +18,7 @@ pub(super) const LIMITS: Limits = Limits {
     queue: 8,
     max_age: None,
     ping_every: None,
+    progress: Duration::from_secs(60),
 };
 
 /// What is true of a clone, whatever the core thinks.
@@ -47,6 +48,8 @@ pub(super) struct World {
     refused_last: CloneKey,
     next_ticket: u64,
     next_epoch: u64,
+    /// Generations that the pool's ledger has: those with clones, and those that the core needed after some event.
+    kept: BTreeSet<Epoch>,
 }
 
 impl World {
@@ -67,6 +70,7 @@ impl World {
             refused_last: CloneKey(0),
             next_ticket: 0,
             next_epoch: 0,
+            kept: BTreeSet::new(),
         }
     }
 
@@ -83,7 +87,26 @@ impl World {
         for effect in &effects {
             self.carry_out(effect);
         }
+        self.forget();
         effects
+    }
+
+    /// What the ledger does with generations.
+    fn forget(&mut self) {
+        let alive = |epoch: Epoch| {
+            let clones = self.clones.iter();
+            let mut of_it = clones.filter(|(clone, _)| self.epochs[*clone] == epoch);
+            of_it.any(|(_, truth)| *truth != Truth::Gone)
+        };
+        let kept = self.kept.iter().copied();
+        self.kept = kept
+            .filter(|epoch| self.core.needs(*epoch) || alive(*epoch))
+            .collect();
+    }
+
+    /// The generations that are known.
+    pub(super) fn known(&self) -> BTreeSet<Epoch> {
+        self.kept.clone()
     }
 
     fn carry_out(&mut self, effect: &Effect) {
@@ -145,6 +168,19 @@ impl World {
                 );
             }
             Effect::Rebuild { epoch, .. } => self.notes.push(format!("rebuild {}", epoch.0)),
+            Effect::Rolls { from, to } => {
+                self.notes.push(format!("rolls {} {}", from.0, to.0));
+            }
+            Effect::Rolled { to } => self.notes.push(format!("rolled {}", to.0)),
+            Effect::RollBack {
+                given_up,
+                back_to,
+                reason,
+            } => {
+                let (given_up, back_to) = (given_up.0, back_to.0);
+                let note = format!("back from {given_up} to {back_to}: {reason}");
+                self.notes.push(note);
+            }
             Effect::Degraded { reason } => self.notes.push(format!("degraded: {reason}")),
             Effect::Recovered => self.notes.push("recovered".to_owned()),
             Effect::OutOfRoom { reason } => self.notes.push(format!("out of room: {reason}")),
@@ -187,10 +223,13 @@ impl World {
         ticket
     }
 
+    /// A new generation, on trial.
     pub(super) fn publish(&mut self) -> Epoch {
         let epoch = Epoch(self.next_epoch);
         self.next_epoch += 1;
-        self.on(Event::Published { epoch });
+        self.kept.insert(epoch);
+        let on_trial = true;
+        self.on(Event::Published { epoch, on_trial });
         epoch
     }
 
@@ -198,6 +237,18 @@ impl World {
         if clone > self.refused_last {
             self.no_launch_before = Duration::ZERO;
         }
+    }
+
+    /// A generation that is to be used whatever comes.
+    pub(super) fn go_back_to(&mut self, epoch: Epoch) {
+        let on_trial = false;
+        self.on(Event::Published { epoch, on_trial });
+    }
+
+    /// Clones of a generation, whatever becomes of them.
+    pub(super) fn of(&self, epoch: Epoch, clones: &[CloneKey]) -> Vec<CloneKey> {
+        let is_of = |clone: &&CloneKey| self.epochs[*clone] == epoch;
+        clones.iter().filter(is_of).copied().collect()
     }
 
     pub(super) fn launch_succeeds(&mut self, clone: CloneKey) {

@@ -1,0 +1,100 @@
+//! Looking, every few seconds, whether the current generation is what would be built now, and what else is on disk.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+use vmint_factory::{GenerationId, StaleField};
+
+use super::keeper::Keeper;
+use super::snapshot::differences;
+use crate::events::Happening;
+
+/// How often to look: an operator who has changed a file does not wait for longer. It costs a few `stat`s.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A generation that is stale so soon after its build may have been built from files that change all the time, or that
+/// cannot be told apart: it is not built anew at once, but after the pause of a failure.
+const TOO_SOON: Duration = Duration::from_secs(60);
+
+/// When to look.
+pub(super) struct Looks {
+    next: Instant,
+    built: Option<(GenerationId, Instant)>,
+}
+
+impl Looks {
+    pub(super) fn new() -> Self {
+        Self {
+            next: Instant::now() + LOOK_EVERY,
+            built: None,
+        }
+    }
+
+    /// Resolves when it is time.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn due(&self) {
+        sleep_until(self.next).await;
+    }
+
+    /// A generation was built.
+    pub(super) fn built(&mut self, generation: GenerationId) {
+        self.built = Some((generation, Instant::now()));
+    }
+
+    fn is_too_soon(&self, generation: &GenerationId) -> bool {
+        let mut built = self.built.iter();
+        built.any(|(built, at)| built == generation && at.elapsed() < TOO_SOON)
+    }
+}
+
+impl Keeper {
+    /// Looks at everything.
+    pub(super) async fn look(&mut self) {
+        self.looks.next = Instant::now() + LOOK_EVERY;
+        self.list().await;
+        let Some(current) = self.status.snapshot().current else {
+            return;
+        };
+        let fields = self
+            .node
+            .mint
+            .staleness(&current, &self.status.spec())
+            .await;
+        self.note_staleness(&current.facts().id, fields);
+    }
+
+    /// Looks at what is on disk.
+    pub(super) async fn list(&self) {
+        match self.node.mint.generations(&self.status.spec()).await {
+            Ok(generations) => self.status.is_on_disk(generations),
+            Err(error) => warn!(%error, "the generations on disk cannot be listed"),
+        }
+    }
+
+    /// The current generation differs in these fields.
+    pub(super) fn note_staleness(&mut self, generation: &GenerationId, fields: Vec<StaleField>) {
+        let (differences, names) = (
+            differences(&fields),
+            fields.iter().map(|stale| stale.field.clone()).collect(),
+        );
+        let is_stale = !fields.is_empty();
+        if !self.status.is_stale_in(Some(generation), fields) {
+            return;
+        }
+        if is_stale {
+            warn!(%generation, differences, "the current generation is stale");
+            if self.looks.is_too_soon(generation) {
+                let pause = self.next_pause();
+                self.status.hold_off(pause);
+            }
+        } else {
+            info!(%generation, "the current generation is no longer stale");
+        }
+        self.tell(Happening::TemplateStale {
+            generation: generation.to_string(),
+            fields: names,
+        });
+    }
+}

@@ -11,7 +11,7 @@ use super::budget::MemoryBudget;
 use super::count::{Count, Crossing, Key, file_bytes};
 use super::generation::Counted;
 use super::sum::{MIB, NoRoom};
-use crate::mint::{LiveClone, LiveGeneration};
+use crate::mint::{GenerationFacts, LiveClone, LiveGeneration};
 use crate::spec::TemplatePlan;
 use crate::sync::lock;
 use crate::view::MemoryLevel;
@@ -35,11 +35,10 @@ struct State {
 }
 
 impl State {
-    fn keep(&mut self, generation: &dyn LiveGeneration, file: FilePermit) -> Arc<FilePermit> {
+    fn keep(&mut self, generation: &GenerationId, file: FilePermit) -> Arc<FilePermit> {
         let file = Arc::new(file);
         self.files.retain(|_, file| file.strong_count() > 0);
-        let id = generation.facts().id.clone();
-        self.files.insert(id, Arc::downgrade(&file));
+        self.files.insert(generation.clone(), Arc::downgrade(&file));
         file
     }
 }
@@ -56,8 +55,8 @@ pub(crate) struct BuildPermit {
     _beside: BesidePermit,
 }
 
-/// The right to a memory file.
-pub(super) struct FilePermit {
+/// The right to a memory file. Dropped, it is free.
+pub(crate) struct FilePermit {
     admission: Admission,
     key: Key,
 }
@@ -132,23 +131,26 @@ impl Admission {
         template: &str,
         generation: Arc<dyn LiveGeneration>,
     ) -> Arc<dyn LiveGeneration> {
-        let bytes = file_bytes(generation.facts().sizes.least.memory_mib);
+        let file = self.file_of(template, generation.facts());
+        Counted::hold(generation, file)
+    }
+
+    /// The file of a generation that is on disk, whether anybody has it or not.
+    pub(crate) fn file_of(&self, template: &str, generation: &GenerationFacts) -> Arc<FilePermit> {
+        let bytes = file_bytes(generation.sizes.least.memory_mib);
         let (file, crossing) = {
             let mut state = lock(&self.0.state);
-            let held = state
-                .files
-                .get(&generation.facts().id)
-                .and_then(Weak::upgrade);
+            let held = state.files.get(&generation.id).and_then(Weak::upgrade);
             // Somebody may have it already: it is there once.
             let file = held.unwrap_or_else(|| {
                 let key = state.count.hold_file(template, bytes);
                 let admission = self.clone();
-                state.keep(&*generation, FilePermit { admission, key })
+                state.keep(&generation.id, FilePermit { admission, key })
             });
             (file, state.count.crossing())
         };
         tell(crossing);
-        Counted::hold(generation, file)
+        file
     }
 
     /// Room for what is plugged into a clone. It is the clone's until the clone is gone.
@@ -254,7 +256,8 @@ impl BuildPermit {
     /// The build has made this: it keeps the room for its file, and the rest is free.
     pub(crate) fn built(self, generation: Arc<dyn LiveGeneration>) -> Arc<dyn LiveGeneration> {
         let admission = self.file.admission.clone();
-        let file = lock(&admission.0.state).keep(&*generation, self.file);
+        let id = &generation.facts().id;
+        let file = lock(&admission.0.state).keep(id, self.file);
         Counted::hold(generation, file)
     }
 }

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! What is counted:
-//! - **The memory file of each living generation, once and in full**: from before its build begins until its last holder
-//!   is gone. However many clones map it, it is there once; and its pages are in memory from the start.
+//! - **The memory file of each generation, once and in full**: from before its build begins until its last holder is gone,
+//!   and while it is kept on disk to go back to. However many clones map it, it is there once; and its pages are in memory
+//!   from the start.
 //! - **What a build takes beside it**: the machine that boots the template, and the canaries.
 //! - **The private pages of each clone**, `Anonymous` as measured, from before it is launched until its process is gone.
 //!   As long as it was not measured, what the unused clones of its template came to at the most.
@@ -18,8 +19,8 @@
 //! memory can make the sum larger than the budget by themselves; nothing new is admitted then until it has fallen, and
 //! the log says when it began and when it was over. A sandbox is never ended for that.
 //!
-//! A generation on disk that does not match its template any more, or is damaged, is not counted: nothing is known of it
-//! but its name, and the build that replaces it removes it.
+//! A generation on disk that is damaged is not counted: nothing is known of it but its name, and the build that replaces it
+//! removes it.
 
 mod budget;
 mod count;
@@ -29,5 +30,5 @@ mod measure;
 mod sum;
 
 pub use budget::MemoryBudget;
-pub(crate) use ledger::{Admission, ClonePermit};
+pub(crate) use ledger::{Admission, ClonePermit, FilePermit};
 pub use sum::NoRoom;

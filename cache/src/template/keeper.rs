@@ -17,6 +17,7 @@ use super::builds::Build;
 use super::looks::Looks;
 use super::snapshot::differences;
 use super::status::{Status, Work};
+use crate::admission::FilePermit;
 use crate::backoff::Backoff;
 use crate::error::BoxError;
 use crate::events::Happening;
@@ -48,6 +49,8 @@ pub(super) struct Keeper {
     /// Builds in a row that came to nothing, or to a generation that was given up.
     pub failures: u32,
     pub looks: Looks,
+    /// The memory of what is on disk.
+    pub on_disk: Vec<Arc<FilePermit>>,
 }
 
 /// Keeps a template until the stop, or until it is removed. `before` is the keeper's of a removed template of the same
@@ -65,6 +68,7 @@ pub(crate) async fn keep(
         pool,
         failures: 0,
         looks: Looks::new(),
+        on_disk: Vec::new(),
     };
     let (stopping, removed) = (
         keeper.node.stopping.clone(),

@@ -66,9 +66,15 @@ impl Keeper {
     }
 
     /// Looks at what is on disk.
-    pub(super) async fn list(&self) {
+    pub(super) async fn list(&mut self) {
         match self.node.mint.generations(&self.status.spec()).await {
-            Ok(generations) => self.status.is_on_disk(generations),
+            Ok(generations) => {
+                let (name, memory) = (self.status.name(), &self.node.memory);
+                let files = generations.iter().map(|one| memory.file_of(name, one));
+                // The new ones first: a file that stays is counted all the while.
+                self.on_disk = files.collect();
+                self.status.is_on_disk(generations);
+            }
             Err(error) => warn!(%error, "the generations on disk cannot be listed"),
         }
     }

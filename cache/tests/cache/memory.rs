@@ -262,7 +262,7 @@ async fn a_build_reserves_its_file_and_one_that_does_not_fit_fails_with_the_sum(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_generation_counts_until_its_last_clone_is_gone() {
+async fn a_generation_counts_as_long_as_it_is_on_disk_or_in_use() {
     let factory = FakeFactory::new();
     let plans = vec![plan("default", pool_spec())];
     let bench = Bench::with_memory(&factory, plans, budget(4 * FILE_MIB));
@@ -289,7 +289,17 @@ async fn a_generation_counts_until_its_last_clone_is_gone() {
     assert_eq!(files(&bench), (2, 2 * FILE_MIB * MIB + clones));
     bench.cache.release(&old).await.unwrap();
     let clones = 2 * CLONE_MIB * MIB;
-    assert_eq!(files(&bench), (1, FILE_MIB * MIB + clones));
+    assert_eq!(
+        files(&bench),
+        (2, 2 * FILE_MIB * MIB + clones),
+        "it is kept"
+    );
+    bench.factory.removes_earlier();
+    bench
+        .until("it is noticed", |bench| {
+            files(bench) == (1, FILE_MIB * MIB + clones)
+        })
+        .await;
     bench.stops_clean().await;
 }
 

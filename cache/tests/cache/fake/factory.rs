@@ -167,6 +167,13 @@ impl FakeFactory {
         Arc::new(Generation(state))
     }
 
+    /// Nothing but the current generation is kept on disk.
+    pub(crate) fn removes_earlier(&self) {
+        let mut disk = self.disk.lock().unwrap();
+        let current = disk.current;
+        disk.all.retain(|at| Some(*at) == current);
+    }
+
     /// The name of the generation that is current on disk.
     pub(crate) fn current_on_disk(&self) -> String {
         let at = self.disk.lock().unwrap().current.unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use vmint_cache::{
     CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
-    RenewError, ResizeError, SandboxExecError, SandboxFileError,
+    RenewError, ResizeError, ResumeError, RollbackError, SandboxExecError, SandboxFileError,
 };
 
 use super::code::Code;
@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Console(#[from] ConsoleError),
     Resize(#[from] ResizeError),
     Rebuild(#[from] RebuildError),
+    Rollback(#[from] RollbackError),
+    Resume(#[from] ResumeError),
 }
 
 impl From<Failure> for Problem {
@@ -34,7 +36,9 @@ impl From<Failure> for Problem {
         match &failure {
             Failure::Checkout(CheckoutError::UnknownTemplate { .. })
             | Failure::Resize(ResizeError::UnknownTemplate { .. })
-            | Failure::Rebuild(RebuildError::UnknownTemplate { .. }) => {
+            | Failure::Rebuild(RebuildError::UnknownTemplate { .. })
+            | Failure::Rollback(RollbackError::UnknownTemplate { .. })
+            | Failure::Resume(ResumeError::UnknownTemplate { .. }) => {
                 problem(Code::UnknownTemplate)
             }
 
@@ -57,7 +61,12 @@ impl From<Failure> for Problem {
             }
             Failure::Checkout(CheckoutError::ShuttingDown)
             | Failure::Resize(ResizeError::ShuttingDown)
-            | Failure::Rebuild(RebuildError::ShuttingDown) => Self::shutting_down(),
+            | Failure::Rebuild(RebuildError::ShuttingDown)
+            | Failure::Rollback(RollbackError::ShuttingDown)
+            | Failure::Resume(ResumeError::ShuttingDown) => Self::shutting_down(),
+            Failure::Checkout(CheckoutError::Draining) => {
+                problem(Code::Draining).retry_after(super::limits::DRAIN_WAIT)
+            }
 
             Failure::Checkout(CheckoutError::Devices(DevicesError::InUse(_))) => {
                 problem(Code::Conflict)
@@ -74,7 +83,12 @@ impl From<Failure> for Problem {
                 problem(Code::NotPossible)
             }
             Failure::Rebuild(RebuildError::AlreadyRunning { .. })
+            | Failure::Rollback(
+                RollbackError::Impossible(_) | RollbackError::Building { .. },
+            )
+            | Failure::Resume(ResumeError::Exits)
             | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
+            Failure::Rollback(RollbackError::Failed(_)) => problem(Code::Internal),
 
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)

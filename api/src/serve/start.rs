@@ -66,11 +66,13 @@ async fn serve_with(
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     info!("listening on {urls}");
 
-    let first = signals.stop().await;
-    info!(
-        signal = first.as_str(),
-        "stopping; a second signal ends it at once"
-    );
+    tokio::select! {
+        first = signals.stop() => info!(
+            signal = first.as_str(),
+            "stopping; a second signal ends it at once"
+        ),
+        () = cache.drained_to_exit() => info!("drained: stopping, as was asked for"),
+    }
     let code = tokio::select! {
         () = stop_gently(&cache, &stopping, server) => 0,
         second = signals.stop() => {

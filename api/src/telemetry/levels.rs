@@ -86,6 +86,7 @@ mod tests {
             target: 2,
             max: 16,
             ready: 1,
+            updated: 1,
             launching: 0,
             leased: 0,
             releasing: 0,
@@ -93,6 +94,8 @@ mod tests {
             hits: 0,
             misses: 0,
             degraded: None,
+            draining: false,
+            roll: None,
             clones: Vec::new(),
         };
         let text = render_levels(&[pool], &[], &[]);

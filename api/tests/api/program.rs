@@ -75,8 +75,6 @@ async fn names_of_later_versions_are_2_with_clear_words() {
     for args in [
         ["config", "reload"].as_slice(),
         &["serve", "--drain-on-exit"],
-        &["template", "rollback", "default"],
-        &["pool", "drain", "default"],
     ] {
         let (code, _, err) = run(args).await;
         assert_eq!(code, 2, "{args:?}: {err}");

@@ -7,6 +7,7 @@ pub(super) mod config;
 pub(super) mod console;
 pub(super) mod cp;
 pub(super) mod doctor;
+pub(super) mod drain;
 pub(super) mod exec;
 mod exec_live;
 pub(super) mod guard;

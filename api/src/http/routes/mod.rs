@@ -7,6 +7,7 @@ mod checkout;
 pub(super) mod console;
 mod devices;
 pub(super) mod document;
+pub(super) mod drain;
 pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod exec_stream;
@@ -14,7 +15,6 @@ pub(super) mod files;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod pools;
-pub(super) mod reserved;
 pub(super) mod sandboxes;
 pub(super) mod templates;
 

@@ -87,10 +87,9 @@ impl Code {
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::GuestError => StatusCode::BAD_GATEWAY,
-            Self::PoolEmpty
-            | Self::Draining
-            | Self::ShuttingDown
-            | Self::TemplateUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PoolEmpty | Self::Draining | Self::ShuttingDown | Self::TemplateUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -83,9 +83,7 @@ impl From<Failure> for Problem {
                 problem(Code::NotPossible)
             }
             Failure::Rebuild(RebuildError::AlreadyRunning { .. })
-            | Failure::Rollback(
-                RollbackError::Impossible(_) | RollbackError::Building { .. },
-            )
+            | Failure::Rollback(RollbackError::Impossible(_) | RollbackError::Building { .. })
             | Failure::Resume(ResumeError::Exits)
             | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
             Failure::Rollback(RollbackError::Failed(_)) => problem(Code::Internal),

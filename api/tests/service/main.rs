@@ -11,6 +11,7 @@ mod live;
 mod main_job;
 mod plain_user;
 mod prometheus;
+mod rolling;
 mod service;
 #[path = "../api/support/terminal.rs"]
 mod terminal;

@@ -222,9 +222,7 @@ fn generations_are_kept_and_treated_as_asked() {
         ("warn", OnStale::Warn),
         ("refuse", OnStale::Refuse),
     ] {
-        let text = format!(
-            "[templates.default]\nkeep_generations = 16\non_stale = \"{word}\""
-        );
+        let text = format!("[templates.default]\nkeep_generations = 16\non_stale = \"{word}\"");
         let examined = Host::new().examine(&text);
         let plan = &examined.config.templates[0];
         assert_eq!((plan.on_stale, plan.spec.keep_generations), (on_stale, 16));

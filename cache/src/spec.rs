@@ -95,9 +95,15 @@ struct Value {
 impl TemplatePlan {
     /// The keys whose values differ in another plan: those of the template, then `pool.` those of its pool.
     pub(crate) fn differences(&self, new: &Self) -> Vec<String> {
-        let spec = differing(template_values(&self.spec), template_values(&new.spec));
-        let pool = differing(pool_values(&self.pool), pool_values(&new.pool));
-        let spec = spec.map(|(was, _)| was.key.to_owned());
+        let Self {
+            spec,
+            pool,
+            on_stale,
+        } = self;
+        let spec = differing(template_values(spec), template_values(&new.spec));
+        let pool = differing(pool_values(pool), pool_values(&new.pool));
+        let on_stale = (*on_stale != new.on_stale).then(|| "on_stale".to_owned());
+        let spec = spec.map(|(was, _)| was.key.to_owned()).chain(on_stale);
         spec.chain(pool.map(|(was, _)| format!("pool.{}", was.key)))
             .collect()
     }

@@ -92,10 +92,10 @@ pub(crate) enum Command {
     /// Check or show the configuration, or have it read again
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// List, show or rebuild templates
+    /// List, show, rebuild or roll back templates
     #[command(subcommand)]
     Template(TemplateCommand),
-    /// List or resize pools
+    /// List, resize, drain or resume pools
     #[command(subcommand)]
     Pool(PoolCommand),
     /// End sandboxes whose lease runs out while no service runs: the service starts this by itself
@@ -107,6 +107,10 @@ pub(crate) enum Command {
     },
     /// Remove what a stopped service leaves: generations, their tmpfs, the run directory
     Clean,
+    /// Refuse checkouts and end unused clones everywhere; sandboxes live until their end
+    Drain(DrainArgs),
+    /// Let the service go on after a drain
+    Resume,
     /// Lease a sandbox
     Checkout(CheckoutArgs),
     /// List leased sandboxes
@@ -140,9 +144,19 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Finish the leases before the service stops (not possible yet)
+    /// End leased sandboxes with the service; without it they go on, and the next start takes them up
     #[arg(long)]
     pub(crate) drain_on_exit: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// End the service when nothing is left
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Wait until nothing is left
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -169,7 +183,7 @@ pub(crate) enum TemplateCommand {
         /// The template
         name: String,
     },
-    /// Go back to the generation before (not possible yet)
+    /// Go back to the generation before
     Rollback {
         /// The template
         name: String,
@@ -191,8 +205,13 @@ pub(crate) enum PoolCommand {
         #[arg(long, value_name = "N")]
         max: Option<u32>,
     },
-    /// Stop refilling a pool and end its unused clones (not possible yet)
+    /// Refuse checkouts and end unused clones, until it is resumed; sandboxes live until their end
     Drain {
+        /// The template
+        name: String,
+    },
+    /// Let a drained pool go on
+    Resume {
         /// The template
         name: String,
     },

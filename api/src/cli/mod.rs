@@ -21,7 +21,8 @@ pub use error::CliError;
 use args::{Command, ConfigCommand};
 use client::Client;
 use commands::{
-    checkout, clean, config, console, cp, doctor, exec, guard, inspect, pool, ps, sandbox, template,
+    checkout, clean, config, console, cp, doctor, drain, exec, guard, inspect, pool, ps, sandbox,
+    template,
 };
 use output::Output;
 
@@ -43,6 +44,8 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Config(ConfigCommand::Show) => config::show(&options),
         Command::Template(command) => template::run(&client()?, output, command).await,
         Command::Pool(command) => pool::run(&client()?, output, command).await,
+        Command::Drain(args) => drain::drain(&client()?, output, &args).await,
+        Command::Resume => drain::resume(&client()?, output).await,
         Command::Checkout(args) => checkout::run(&client()?, output, args).await,
         Command::Ps(args) => ps::run(&client()?, output, args).await,
         Command::Inspect { id } => inspect::run(&client()?, output, &id).await,

@@ -33,6 +33,8 @@ pub enum Code {
     GuestError,
     /// No clone in time.
     PoolEmpty,
+    /// The pool or the service drains.
+    Draining,
     /// The service stops.
     ShuttingDown,
     /// The template has nothing to clone.
@@ -62,6 +64,7 @@ impl Code {
             Self::QueueFull => "queue_full",
             Self::GuestError => "guest_error",
             Self::PoolEmpty => "pool_empty",
+            Self::Draining => "draining",
             Self::ShuttingDown => "shutting_down",
             Self::TemplateUnavailable => "template_unavailable",
             Self::Timeout => "timeout",
@@ -84,7 +87,7 @@ impl Code {
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::GuestError => StatusCode::BAD_GATEWAY,
-            Self::PoolEmpty | Self::ShuttingDown | Self::TemplateUnavailable => {
+            Self::PoolEmpty | Self::Draining | Self::ShuttingDown | Self::TemplateUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -110,6 +113,7 @@ impl Code {
             Self::QueueFull => "too many checkouts wait",
             Self::GuestError => "the guest failed",
             Self::PoolEmpty => "no sandbox is ready",
+            Self::Draining => "no new sandboxes are given out",
             Self::ShuttingDown => "the service is stopping",
             Self::TemplateUnavailable => "the template is not available",
             Self::Timeout => "the time is over",

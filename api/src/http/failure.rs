@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use vmint_cache::{
     CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
-    ReloadError, RenewError, ResizeError, SandboxExecError, SandboxFileError,
+    ReloadError, RenewError, ResizeError, ResumeError, RollbackError, SandboxExecError,
+    SandboxFileError,
 };
 
 use super::code::Code;
@@ -28,6 +29,8 @@ pub(crate) enum Failure {
     Resize(#[from] ResizeError),
     Rebuild(#[from] RebuildError),
     Reload(#[from] ReloadFailure),
+    Rollback(#[from] RollbackError),
+    Resume(#[from] ResumeError),
 }
 
 impl From<Failure> for Problem {
@@ -36,7 +39,9 @@ impl From<Failure> for Problem {
         match &failure {
             Failure::Checkout(CheckoutError::UnknownTemplate { .. })
             | Failure::Resize(ResizeError::UnknownTemplate { .. })
-            | Failure::Rebuild(RebuildError::UnknownTemplate { .. }) => {
+            | Failure::Rebuild(RebuildError::UnknownTemplate { .. })
+            | Failure::Rollback(RollbackError::UnknownTemplate { .. })
+            | Failure::Resume(ResumeError::UnknownTemplate { .. }) => {
                 problem(Code::UnknownTemplate)
             }
 
@@ -61,8 +66,13 @@ impl From<Failure> for Problem {
             Failure::Checkout(CheckoutError::ShuttingDown)
             | Failure::Resize(ResizeError::ShuttingDown)
             | Failure::Rebuild(RebuildError::ShuttingDown)
+            | Failure::Rollback(RollbackError::ShuttingDown)
+            | Failure::Resume(ResumeError::ShuttingDown)
             | Failure::Reload(ReloadFailure::Cache(ReloadError::ShuttingDown)) => {
                 Self::shutting_down()
+            }
+            Failure::Checkout(CheckoutError::Draining) => {
+                problem(Code::Draining).retry_after(super::limits::DRAIN_WAIT)
             }
             Failure::Reload(ReloadFailure::Load(_) | ReloadFailure::Slow { .. }) => {
                 problem(Code::NotPossible)
@@ -89,7 +99,10 @@ impl From<Failure> for Problem {
                 | ResizeError::NoRoom(_),
             ) => problem(Code::NotPossible),
             Failure::Rebuild(RebuildError::AlreadyRunning { .. })
+            | Failure::Rollback(RollbackError::Impossible(_) | RollbackError::Building { .. })
+            | Failure::Resume(ResumeError::Exits)
             | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
+            Failure::Rollback(RollbackError::Failed(_)) => problem(Code::Internal),
 
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)

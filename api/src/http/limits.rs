@@ -73,5 +73,7 @@ pub(crate) const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
 /// Longest request id that is taken over from a client.
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
+/// When another try makes sense while a pool or the service drains: an operator works on it.
+pub(crate) const DRAIN_WAIT: Duration = Duration::from_secs(30);
 /// When another try makes sense while the service stops: a restart finds its templates again.
 pub(crate) const RESTART_WAIT: Duration = Duration::from_secs(5);

@@ -23,8 +23,7 @@ const PROBLEM: &str = "Problem";
         (name = "sandboxes", description = "Leased clones"),
         (name = "pools", description = "Warm clones"),
         (name = "templates", description = "What is cloned, and its builds"),
-        (name = "service", description = "Health, metrics, this document"),
-        (name = "reserved", description = "Names that later versions fill; until then they answer 422 `not_possible`")
+        (name = "service", description = "Health, metrics, drain, this document")
     )
 )]
 pub(super) struct Document;
@@ -99,15 +98,17 @@ problem_responses! {
     UnknownBuild = "404" "`unknown_build`";
     KeyReused = "409" "`conflict`: the Idempotency-Key was used for another request, or a disk or tap is in use";
     Conflict = "409" "`conflict`: a build of this template runs already";
+    NoWayBack = "409" "`conflict`: there is no earlier generation that can be used, or a build of this template runs";
+    Exits = "409" "`conflict`: the service was asked to end when it is drained";
     TooLarge = "413" "`too_large`: the body is larger than it may be";
     NotJson = "415" "`unsupported_media_type`: a body needs `Content-Type: application/json`";
-    NotPossible = "422" "`not_possible`: understood, but beyond a limit, or not possible yet; the detail says which";
+    NotPossible = "422" "`not_possible`: understood, but beyond a limit, or not possible with this template; the detail says which";
     BadConfiguration = "422" "`not_possible`: the file has mistakes: all of them are in the detail, and nothing was changed";
     FileNotPossible = "422" "`not_possible`: the guest's kernel refuses (`errno` says why): a directory, no space, read-only and so on";
     ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
     GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";
-    NoSandbox = "503" "`pool_empty`, `template_unavailable` or `shutting_down`; see `Retry-After`";
+    NoSandbox = "503" "`pool_empty`, `template_unavailable`, `draining` or `shutting_down`; see `Retry-After`";
     ShuttingDown = "503" "`shutting_down`; see `Retry-After`";
     Stalled = "504" "`timeout`: the transfer stood still for too long";
     Timeout = "504" "`timeout`: the command did not end in its time; it was killed in the guest";

@@ -74,13 +74,6 @@ impl Problem {
         Self::new(Code::NotPossible, detail)
     }
 
-    /// A part of the API that is reserved.
-    pub(crate) fn not_yet(what: &str) -> Self {
-        Self::not_possible(format!(
-            "{what} is not possible yet: this version of vmint only reserves the name"
-        ))
-    }
-
     /// Says when another try makes sense.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, config, console, document, events, exec, exec_stream, files, health, metrics, pools,
-    reserved, sandboxes, templates,
+    builds, config, console, document, drain, events, exec, exec_stream, files, health, metrics,
+    pools, sandboxes, templates,
 };
 use super::service::Service;
 
@@ -42,13 +42,15 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(templates::list))
         .routes(routes!(templates::show))
         .routes(routes!(templates::rebuild))
-        .routes(routes!(reserved::rollback))
+        .routes(routes!(templates::rollback))
         .routes(routes!(builds::list))
         .routes(routes!(builds::show))
         .routes(routes!(pools::list))
         .routes(routes!(pools::show, pools::resize))
-        .routes(routes!(reserved::drain_pool))
-        .routes(routes!(reserved::drain))
+        .routes(routes!(drain::drain_pool))
+        .routes(routes!(drain::resume_pool))
+        .routes(routes!(drain::show, drain::drain))
+        .routes(routes!(drain::resume))
         .routes(routes!(sandboxes::list, sandboxes::checkout))
         .routes(routes!(sandboxes::show, sandboxes::release))
         .routes(routes!(sandboxes::renew))

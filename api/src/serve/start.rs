@@ -87,12 +87,14 @@ async fn serve_with(
     let reloads = AbortOnDropHandle::new(tokio::spawn(reload_on(hangup, reloader)));
     info!("listening on {urls}");
 
-    let first = signals.stop().await;
+    tokio::select! {
+        first = signals.stop() => info!(
+            signal = first.as_str(),
+            "stopping; a second signal ends it at once"
+        ),
+        () = cache.drained_to_exit() => info!("drained: stopping, as was asked for"),
+    }
     drop(reloads);
-    info!(
-        signal = first.as_str(),
-        "stopping; a second signal ends it at once"
-    );
     let code = tokio::select! {
         () = stop_gently(&cache, &stopping, server, leased) => 0,
         second = signals.stop() => {

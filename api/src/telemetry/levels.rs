@@ -96,6 +96,7 @@ mod tests {
             target: 2,
             max: 16,
             ready: 1,
+            updated: 1,
             launching: 0,
             leased: 0,
             releasing: 0,
@@ -103,6 +104,8 @@ mod tests {
             hits: 0,
             misses: 0,
             degraded: None,
+            draining: false,
+            roll: None,
             clones: Vec::new(),
         };
         let node = MemoryLevel {

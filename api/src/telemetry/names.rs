@@ -70,7 +70,7 @@ pub(super) const GAUGES: [(&str, &str); 11] = [
     ),
     (
         TEMPLATE_STALE,
-        "1 where a template no longer matches its configuration.",
+        "1 where the current generation of a template is not what would be built now.",
     ),
     (
         TEMPLATE_MEMORY,

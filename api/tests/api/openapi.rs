@@ -5,21 +5,24 @@ use serde_json::{Map, Value};
 use crate::support::Harness;
 
 /// Every route of the contract, with the status of its good answer.
-const ROUTES: [(&str, &str, &str); 29] = [
+const ROUTES: [(&str, &str, &str); 32] = [
     ("get", "/healthz", "200"),
     ("get", "/readyz", "200"),
     ("get", "/metrics", "200"),
     ("get", "/v1/templates", "200"),
     ("get", "/v1/templates/{name}", "200"),
     ("post", "/v1/templates/{name}/rebuild", "202"),
-    ("post", "/v1/templates/{name}/rollback", "422"),
+    ("post", "/v1/templates/{name}/rollback", "200"),
     ("get", "/v1/builds", "200"),
     ("get", "/v1/builds/{id}", "200"),
     ("get", "/v1/pools", "200"),
     ("get", "/v1/pools/{template}", "200"),
     ("patch", "/v1/pools/{template}", "200"),
-    ("post", "/v1/pools/{template}/drain", "422"),
-    ("post", "/v1/drain", "422"),
+    ("post", "/v1/pools/{template}/drain", "200"),
+    ("post", "/v1/pools/{template}/resume", "200"),
+    ("post", "/v1/drain", "200"),
+    ("get", "/v1/drain", "200"),
+    ("post", "/v1/resume", "200"),
     ("post", "/v1/sandboxes", "201"),
     ("get", "/v1/sandboxes", "200"),
     ("get", "/v1/sandboxes/{id}", "200"),

@@ -71,18 +71,6 @@ async fn wrong_usage_is_2() {
 }
 
 #[tokio::test]
-async fn names_of_later_versions_are_2_with_clear_words() {
-    for args in [
-        ["template", "rollback", "default"],
-        ["pool", "drain", "default"],
-    ] {
-        let (code, _, err) = run(&args).await;
-        assert_eq!(code, 2, "{args:?}: {err}");
-        assert!(err.contains("not possible yet"), "{args:?}: {err}");
-    }
-}
-
-#[tokio::test]
 async fn a_service_that_is_not_there_is_69_and_named() {
     for (url, args) in [
         ("http://127.0.0.1:1", ["ps"].as_slice()),

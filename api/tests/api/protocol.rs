@@ -262,28 +262,3 @@ async fn a_panic_is_a_500_and_the_service_goes_on() {
         .await
         .ok(200);
 }
-
-#[tokio::test]
-async fn names_of_later_versions_are_refused_after_what_does_not_exist() {
-    let harness = Harness::start().await;
-    for (there, not_there) in [
-        (
-            "/v1/templates/default/rollback",
-            "/v1/templates/nope/rollback",
-        ),
-        ("/v1/pools/default/drain", "/v1/pools/nope/drain"),
-    ] {
-        harness
-            .call(Method::POST, there)
-            .await
-            .problem(422, "not_possible");
-        harness
-            .call(Method::POST, not_there)
-            .await
-            .problem(404, "unknown_template");
-    }
-    harness
-        .call(Method::POST, "/v1/drain")
-        .await
-        .problem(422, "not_possible");
-}

@@ -40,11 +40,17 @@ async fn it_stops_starts_again_and_leaves_nothing() -> anyhow::Result<()> {
     // Another configuration: rebuilt, and the log says in what it differs.
     place.configure("", "kernel_params = \"loglevel=3\"", "target = 1")?;
     let mut service = place.start().await?;
-    service.ready().await?;
-    assert_ne!(
-        service.get("/v1/templates/default").await?["current"],
-        built
-    );
+    service
+        .until("a rebuild", |socket| {
+            let built = built.clone();
+            async move {
+                let path = "/v1/templates/default";
+                let (_, template) =
+                    crate::service::call(socket.as_ref(), Method::GET, path, None).await?;
+                Ok(template["current"].is_string() && template["current"] != built)
+            }
+        })
+        .await?;
     assert!(service.log().contains("kernel_params"), "{}", service.log());
     service.stop().await?;
     place.close().await

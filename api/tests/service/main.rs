@@ -12,6 +12,7 @@ mod main_job;
 mod plain_user;
 mod prometheus;
 mod reload;
+mod rolling;
 mod service;
 mod survive;
 #[path = "../api/support/terminal.rs"]

@@ -198,7 +198,8 @@ impl Place {
     }
 }
 
-fn guest_folder() -> PathBuf {
+/// Where the guest is that the services boot.
+pub fn guest_folder() -> PathBuf {
     match std::env::var_os("VMINT_GUEST_DIR") {
         Some(folder) => folder.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest"),

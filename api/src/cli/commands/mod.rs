@@ -7,6 +7,7 @@ pub(super) mod config;
 pub(super) mod console;
 pub(super) mod cp;
 pub(super) mod doctor;
+pub(super) mod drain;
 pub(super) mod exec;
 mod exec_live;
 pub(super) mod guard;
@@ -17,15 +18,6 @@ mod query;
 pub(super) mod sandbox;
 pub(super) mod serve;
 pub(super) mod template;
-
-use super::error::CliError;
-
-/// A name of a later version.
-pub(super) fn reserved(what: &str) -> CliError {
-    CliError::Usage(format!(
-        "{what} is not possible yet: this version of vmint only reserves the name"
-    ))
-}
 
 /// A path with one name or id in it, whatever its letters.
 fn path_with(before: &str, name: &str, after: &str) -> String {

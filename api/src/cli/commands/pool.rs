@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use super::{path_with, reserved};
+use super::path_with;
 use crate::cli::args::PoolCommand;
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::error::CliError;
@@ -31,9 +31,27 @@ pub(in crate::cli) async fn run(
                 .await?;
             output.show(&answer, || Ok(list(&[answer.read()?])))?;
         }
-        PoolCommand::Drain { .. } => return Err(reserved("vmint pool drain")),
+        PoolCommand::Drain { name } => change(client, output, &name, "/drain").await?,
+        PoolCommand::Resume { name } => change(client, output, &name, "/resume").await?,
     }
     Ok(0)
+}
+
+async fn change(client: &Client, output: Output, name: &str, what: &str) -> Result<(), CliError> {
+    let path = path_with("/v1/pools/", name, what);
+    let answer = client
+        .call(Method::POST, &path, None, ANSWER_TIMEOUT)
+        .await?;
+    output.show(&answer, || Ok(list(&[answer.read()?])))
+}
+
+/// What a pool is about, beside its work.
+fn state(pool: &Pool) -> String {
+    match &pool.roll {
+        _ if pool.draining => "draining".to_owned(),
+        Some(roll) => format!("rolling to {}", roll.to),
+        None => "-".to_owned(),
+    }
 }
 
 fn list(pools: &[Pool]) -> String {
@@ -42,17 +60,20 @@ fn list(pools: &[Pool]) -> String {
         "TARGET",
         "MAX",
         "READY",
+        "UPDATED",
         "LAUNCHING",
         "LEASED",
         "RELEASING",
         "WAITERS",
         "HITS",
         "MISSES",
+        "STATE",
         "DEGRADED",
     ]);
     for pool in pools {
         let numbers = [
             pool.ready,
+            pool.updated,
             pool.launching,
             pool.leased,
             pool.releasing,
@@ -67,6 +88,7 @@ fn list(pools: &[Pool]) -> String {
         row.extend([
             pool.hits.to_string(),
             pool.misses.to_string(),
+            state(pool),
             or_dash(pool.degraded.as_ref()),
         ]);
         table.row(row);

@@ -5,20 +5,24 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::{Instant, sleep};
 
-use super::{path_with, reserved};
+use super::path_with;
 use crate::cli::args::TemplateCommand;
 use crate::cli::client::{ANSWER_TIMEOUT, Answer, Client};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Table, or_dash, since};
-use crate::http::view::{Build, Generation, Template, TemplateList};
+use crate::http::view::{Build, Generation, Pool, Roll, Template, TemplateList};
 
 /// How often a running build is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a build may take; the service's own deadlines are far shorter.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
-/// Exit code of a build that failed.
+/// How long a rollback may take: every byte of a memory is read.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How long a roll may stand still before it is left alone: where `max` is reached it goes on when sandboxes end.
+const ROLL_PATIENCE: Duration = Duration::from_secs(30);
+/// Exit code of a build that failed, or that was rolled back.
 const BUILD_FAILED: u8 = 1;
 
 pub(in crate::cli) async fn run(
@@ -40,7 +44,14 @@ pub(in crate::cli) async fn run(
             Ok(0)
         }
         TemplateCommand::Rebuild { name } => rebuild(client, output, &name).await,
-        TemplateCommand::Rollback { .. } => Err(reserved("vmint template rollback")),
+        TemplateCommand::Rollback { name } => {
+            let path = path_with("/v1/templates/", &name, "/rollback");
+            let answer = client
+                .call(Method::POST, &path, None, ROLLBACK_TIMEOUT)
+                .await?;
+            output.show(&answer, || Ok(details(&answer.read()?)))?;
+            Ok(0)
+        }
     }
 }
 
@@ -126,25 +137,60 @@ fn phase(generation: &Generation, name: &str) -> String {
     )
 }
 
-/// Starts a build and watches it to its end.
+/// Starts a build and watches it to its end, and the pool until it is over on it.
 async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliError> {
     let path = path_with("/v1/templates/", name, "/rebuild");
     let answer = client
         .call(Method::POST, &path, None, ANSWER_TIMEOUT)
         .await?;
     let (answer, build) = watch(client, answer).await?;
-    let succeeded = build.state == "succeeded";
-    if output.json || succeeded {
+    let failure = match build.state.as_str() {
+        "succeeded" => rolled(client, &build).await?,
+        _ => {
+            let why = build.error.as_deref().unwrap_or("no reason was given");
+            Some(format!("the build failed: {why}"))
+        }
+    };
+    if output.json || failure.is_none() {
         output.show(&answer, || {
             Ok(format!("built {}", or_dash(build.generation.as_ref())))
         })?;
-    } else {
-        print(&format!(
-            "the build failed: {}",
-            build.error.as_deref().unwrap_or("no reason was given")
-        ))?;
+    } else if let Some(failure) = &failure {
+        print(failure)?;
     }
-    Ok(if succeeded { 0 } else { BUILD_FAILED })
+    Ok(if failure.is_none() { 0 } else { BUILD_FAILED })
+}
+
+/// Watches the pool go over to what was built. Returns why it did not.
+async fn rolled(client: &Client, build: &Build) -> Result<Option<String>, CliError> {
+    let progress = Progress::start(&format!("rolling {}", build.template));
+    let pool_path = path_with("/v1/pools/", &build.template, "");
+    let (mut seen, mut seen_at) = (String::new(), Instant::now());
+    loop {
+        let pool: Pool = client.get(&pool_path).await?.read()?;
+        let is_its = |roll: &Roll| Some(&roll.to) == build.generation.as_ref();
+        let Some(roll) = pool.roll.filter(is_its) else {
+            break;
+        };
+        let step = format!(
+            "{} of {} updated, {} ready",
+            roll.updated, roll.target, roll.ready
+        );
+        progress.step(&step);
+        if step != seen {
+            (seen, seen_at) = (step, Instant::now());
+        } else if roll.deadline_s.is_none() && seen_at.elapsed() > ROLL_PATIENCE {
+            progress.step("it goes on when sandboxes end: see `vmint pool ls`");
+            return Ok(None);
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    let path = path_with("/v1/templates/", &build.template, "");
+    let template: Template = client.get(&path).await?.read()?;
+    let given_up = build.generation.as_deref().unwrap_or_default();
+    Ok(template
+        .last_error
+        .filter(|error| template.current != build.generation && error.contains(given_up)))
 }
 
 async fn watch(client: &Client, mut answer: Answer) -> Result<(Answer, Build), CliError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vmint_cache::TemplatePlan;
+use vmint_cache::{OnStale, TemplatePlan};
 use vmint_factory::{MachineType, TemplateSpec};
 
 use super::host::path_text;
@@ -28,8 +28,8 @@ const MAX_MEMORY_MAX_BYTES: u64 = 4096 * 1024 * MIB;
 const CONSOLE_MAX_BYTES: (u64, u64) = (4 << 10, 1 << 30);
 /// A boot under emulation takes seconds; an hour is no answer any more.
 const READY_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
-/// The only value of `keep_generations` so far.
-const KEEP_GENERATIONS: u32 = 2;
+/// Each generation takes its whole memory of the tmpfs.
+const KEEP_GENERATIONS: (i64, i64) = (1, 16);
 
 pub(super) fn check(
     name: &str,
@@ -44,7 +44,6 @@ pub(super) fn check(
         problems,
     };
     check_name(name, &mut section);
-    check_reserved(template, &mut section);
     let (vcpus, max_vcpus) = vcpus(template, &mut section);
     let machine = machine(&template.machine, &mut section);
     let (memory_mib, max_memory_mib) = memory(template, places, &mut section);
@@ -81,8 +80,14 @@ pub(super) fn check(
         ),
         warmup: template.warmup.clone(),
         verify: template.verify.clone(),
-        keep_generations: KEEP_GENERATIONS,
+        keep_generations: section.number(
+            "keep_generations",
+            template.keep_generations,
+            KEEP_GENERATIONS,
+            2,
+        ),
     };
+    let on_stale = on_stale(&template.on_stale, &mut section);
     let pool = pool::check(
         &template.pool,
         max_ttl,
@@ -91,7 +96,11 @@ pub(super) fn check(
             problems,
         },
     );
-    TemplatePlan { spec, pool }
+    TemplatePlan {
+        spec,
+        pool,
+        on_stale,
+    }
 }
 
 fn check_name(name: &str, section: &mut Section<'_>) {
@@ -111,25 +120,13 @@ fn check_name(name: &str, section: &mut Section<'_>) {
     }
 }
 
-/// Keys that are known and do nothing yet must not look as if they did.
-fn check_reserved(template: &Template, section: &mut Section<'_>) {
-    if template.on_stale != "rebuild" {
-        section.tell(
-            "on_stale",
-            template.on_stale.as_str(),
-            "is not possible yet",
-            r#"use "rebuild""#,
-        );
-    }
-    if template.keep_generations != i64::from(KEEP_GENERATIONS) {
-        let mend = format!("use {KEEP_GENERATIONS}, or remove the key");
-        section.tell(
-            "keep_generations",
-            template.keep_generations,
-            "is not possible yet",
-            mend,
-        );
-    }
+fn on_stale(text: &str, section: &mut Section<'_>) -> OnStale {
+    let choices = [
+        ("rebuild", OnStale::Rebuild),
+        ("warn", OnStale::Warn),
+        ("refuse", OnStale::Refuse),
+    ];
+    section.choice("on_stale", text, &choices, OnStale::Rebuild)
 }
 
 fn machine(text: &str, section: &mut Section<'_>) -> MachineType {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use vmint_cache::OnStale;
 
 use crate::config::{DEFAULT_FILE, Examined, Places, examine_text, show_effective};
 
@@ -204,19 +205,29 @@ fn sizes_that_no_guest_can_have_are_refused() {
 }
 
 #[test]
-fn what_only_later_versions_do_is_refused() {
+fn generations_are_kept_and_treated_as_asked() {
     let text = r#"
         [templates.default]
-        on_stale = "warn"
-        keep_generations = 3
+        on_stale = "ignore"
+        keep_generations = 0
     "#;
     insta::assert_snapshot!(Host::new().problems(text), @r#"
     2 problems in the configuration
-      templates.default.on_stale = "warn": is not possible yet
-        mend: use "rebuild"
-      templates.default.keep_generations = 3: is not possible yet
-        mend: use 2, or remove the key
+      templates.default.keep_generations = 0: is out of range
+        mend: use 1 to 16
+      templates.default.on_stale = "ignore": is none of the choices
+        mend: use one of: "rebuild", "warn", "refuse"
     "#);
+    for (word, on_stale) in [
+        ("rebuild", OnStale::Rebuild),
+        ("warn", OnStale::Warn),
+        ("refuse", OnStale::Refuse),
+    ] {
+        let text = format!("[templates.default]\nkeep_generations = 16\non_stale = \"{word}\"");
+        let examined = Host::new().examine(&text);
+        let plan = &examined.config.templates[0];
+        assert_eq!((plan.on_stale, plan.spec.keep_generations), (on_stale, 16));
+    }
 }
 
 #[test]

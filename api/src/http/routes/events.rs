@@ -37,8 +37,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         (
             status = 200, body = String, content_type = "text/event-stream",
             description = "One event after the other, until the service stops. `event` is one of `build_started`, \
-                `build_succeeded`, `build_failed`, `clone_ready`, `clone_failed`, `clone_ended`, `checkout`, \
-                `checkout_failed`, `release`, `template_added`, `template_changed`, `template_removed` and `lagged`; `data` is a JSON object"
+                `build_succeeded`, `build_failed`, `template_stale`, `roll_begun`, `rolled`, `rolled_back`, `clone_ready`, \
+                `clone_failed`, `clone_ended`, `checkout`, `checkout_failed`, `release`, `template_added`, \
+                `template_changed`, `template_removed` and `lagged`; `data` is a JSON object"
         ),
         openapi::Invalid
     )

@@ -8,6 +8,7 @@ pub(super) mod config;
 pub(super) mod console;
 mod devices;
 pub(super) mod document;
+pub(super) mod drain;
 pub(super) mod events;
 pub(super) mod exec;
 pub(super) mod exec_stream;
@@ -15,7 +16,6 @@ pub(super) mod files;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod pools;
-pub(super) mod reserved;
 pub(super) mod sandboxes;
 pub(super) mod templates;
 

@@ -90,3 +90,21 @@ pub(in crate::http) async fn rebuild(
     })?;
     Ok(Json(Build::from(ended)).into_response())
 }
+
+/// Goes back to the generation before. The pool goes over to it as to a new one.
+#[utoipa::path(
+    post, path = "/v1/templates/{name}/rollback", operation_id = "rollback_template", tag = "templates",
+    params(("name" = String, Path, description = "The template")),
+    responses(
+        (status = 200, body = Template),
+        openapi::UnknownTemplate, openapi::NoWayBack, openapi::ShuttingDown
+    )
+)]
+pub(in crate::http) async fn rollback(
+    State(service): State<Service>,
+    Name(name): Name,
+    _: NoParams,
+) -> Result<Json<Template>, Problem> {
+    let view = service.cache().rollback(&name).await;
+    Ok(Json(Template::from(view.map_err(Failure::from)?)))
+}

@@ -28,6 +28,16 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
         Happening::BuildFailed { build, reason } => {
             ("build_failed", json!({"build": build, "reason": reason}))
         }
+        Happening::TemplateStale { generation, fields } => (
+            "template_stale",
+            json!({"generation": generation, "fields": fields}),
+        ),
+        Happening::RollBegun { from, to } => ("roll_begun", json!({"from": from, "to": to})),
+        Happening::Rolled { generation } => ("rolled", json!({"generation": generation})),
+        Happening::RolledBack { from, to, reason } => (
+            "rolled_back",
+            json!({"from": from, "to": to, "reason": reason}),
+        ),
         Happening::CloneReady { clone, took } => {
             ("clone_ready", json!({"clone": clone, "took_ms": ms(*took)}))
         }

@@ -16,6 +16,6 @@ pub use config::{Configuration, LastReload, Reloaded};
 pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub(crate) use file::X_VMINT_MODE;
-pub use pool::{Pool, PoolClone, PoolList};
+pub use pool::{Drain, Pool, PoolClone, PoolList, Roll};
 pub use sandbox::{Sandbox, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs};
 pub use template::{Generation, StaleField, Template, TemplateList};

@@ -20,16 +20,16 @@ pub struct Template {
     /// The generation that new clones are made from.
     #[schema(required = true, example = "20250102-030405-bcdf")]
     pub current: Option<String>,
-    /// The current generation, then older ones that still have clones.
+    /// The current generation, then those beside it that are on disk or in use, the newest first.
     pub generations: Vec<Generation>,
     /// The build that runs.
     #[schema(required = true, example = "b1")]
     pub build: Option<String>,
-    /// Whether what is on disk no longer matches the configuration.
+    /// Whether the current generation is not what would be built now.
     pub stale: bool,
     /// In which fields.
     pub stale_fields: Vec<StaleField>,
-    /// Why the last build failed; null after a success.
+    /// Why the last build failed, or why its generation was given up; null after a success.
     #[schema(required = true)]
     pub last_error: Option<String>,
 }
@@ -62,7 +62,7 @@ pub struct Generation {
     pub report: serde_json::Value,
 }
 
-/// One difference between a template on disk and its configuration.
+/// One difference between a generation and what would be built now.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StaleField {
     /// Which field.

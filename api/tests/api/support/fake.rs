@@ -15,8 +15,8 @@ use vmint_cache::{
     AdoptedClone, AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts,
     CloneFailure, ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
     FileReader, FileWriter, FoundGeneration, GenerationFacts, GrowError, GuestError, Identity,
-    IdentityDigest, LaunchOrder, LiveClone, LiveGeneration, Mint, RecordState, Size, SizeRange,
-    SocketOwner, StepReport, StreamRequest,
+    IdentityDigest, LaunchOrder, LiveClone, LiveGeneration, Mint, NoWayBack, RecordState, Size,
+    SizeRange, SocketOwner, StaleField, StepReport, StreamRequest,
 };
 use vmint_factory::{Accel, GenerationId, OpenDevices, Phases, TemplateSpec, VmId};
 
@@ -32,6 +32,10 @@ pub(crate) struct FakeFactory {
     pub(crate) builds_fail: AtomicBool,
     /// Whether a generation is on disk at the start.
     pub(crate) on_disk: AtomicBool,
+    /// Generations that are on disk, the oldest first.
+    pub(crate) disk: Mutex<Vec<Arc<dyn LiveGeneration>>>,
+    /// Whether what they are built from has changed.
+    pub(crate) is_stale: AtomicBool,
     /// What was bound last, and to whom sockets were given last.
     pub(crate) bound: Mutex<Binding>,
     pub(crate) owner: Mutex<Option<SocketOwner>>,
@@ -52,6 +56,8 @@ impl FakeFactory {
             builds: watch::Sender::new(true),
             builds_fail: AtomicBool::new(false),
             on_disk: AtomicBool::new(true),
+            disk: Mutex::default(),
+            is_stale: AtomicBool::new(false),
             bound: Mutex::default(),
             console: Arc::default(),
             owner: Mutex::default(),
@@ -71,7 +77,13 @@ impl FakeFactory {
         if self.builds_fail.load(Ordering::SeqCst) {
             return Err("booting: the guest did not answer within 120 s".into());
         }
-        Ok(Generation::made())
+        Ok(self.made())
+    }
+
+    fn made(&self) -> Arc<dyn LiveGeneration> {
+        let made = Generation::made();
+        self.disk.lock().unwrap().push(Arc::clone(&made));
+        made
     }
 
     async fn launch(
@@ -107,7 +119,7 @@ impl Mint for Shared {
         async {
             let on_disk = self.0.on_disk.load(Ordering::SeqCst);
             Ok(if on_disk {
-                FoundGeneration::Current(Generation::made())
+                FoundGeneration::Current(self.0.made())
             } else {
                 FoundGeneration::None
             })
@@ -129,6 +141,58 @@ impl Mint for Shared {
 
     fn forget<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
         async { Ok(()) }.boxed()
+    }
+
+    fn generations<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Vec<GenerationFacts>, BoxError>> {
+        async {
+            let disk = self.0.disk.lock().unwrap();
+            Ok(disk.iter().rev().map(|one| one.facts().clone()).collect())
+        }
+        .boxed()
+    }
+
+    fn rollback<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>> {
+        async {
+            let mut disk = self.0.disk.lock().unwrap();
+            if disk.len() < 2 {
+                return Err(NoWayBack::Impossible("there is no earlier one".into()));
+            }
+            disk.pop();
+            Ok(Arc::clone(&disk[disk.len() - 1]))
+        }
+        .boxed()
+    }
+
+    fn give_up<'a>(
+        &'a self,
+        _: &'a TemplateSpec,
+        _: &'a GenerationId,
+        _: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn staleness<'a>(
+        &'a self,
+        _: &'a Arc<dyn LiveGeneration>,
+        _: &'a TemplateSpec,
+    ) -> BoxFuture<'a, Vec<StaleField>> {
+        async {
+            let field = || StaleField {
+                field: "kernel".to_owned(),
+                built_with: "blake3:aa".to_owned(),
+                now: "blake3:bb".to_owned(),
+            };
+            let is_stale = self.0.is_stale.load(Ordering::SeqCst);
+            is_stale.then(field).into_iter().collect()
+        }
+        .boxed()
     }
 
     fn mint<'a>(
@@ -173,7 +237,6 @@ impl LiveGeneration for Generation {
     fn memory_bytes_on_disk(&self) -> u64 {
         64 << 20
     }
-    fn retire(&self) {}
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -44,10 +44,9 @@ impl Core {
         }
         if let Some(epoch) = self.supplier()
             && self.health.allows(self.now, epoch)
+            && self.room.allows(self.now)
         {
-            if self.room.allows(self.now) {
-                self.launch(epoch, effects);
-            }
+            self.launch(epoch, effects);
         }
         self.make_room(effects);
         self.forget_shortage(effects);

@@ -7,9 +7,9 @@
 //!             the service is gone                      another guardian is there
 //!  watching ---------------------> guarding ---------------------------------------> exit
 //!  (a pidfd, no polling)            | once a second: records afresh, leases that
-//!                                   | have run out end, and what was being released
-//!                                   v
-//!                                  exit: no lease with an end is left
+//!                                   | have run out end, and what was being released;
+//!                                   v consoles of sandboxes stay within their limit
+//!                                  exit: no leased sandbox is left
 //! ```
 //!
 //! What always holds:
@@ -20,7 +20,8 @@
 //! - It ends nothing but the recorded process of a clone, through a pidfd, after number, start time, host boot, program
 //!   and name were compared; and nothing whose record, read at that moment, gives it time.
 //! - Directories stay: the next service, or `vmint clean`, sweeps them. So whoever looks into one is never surprised.
-//! - A lease without an end, a clone that nobody has and a machine that is being made are not its business.
+//! - A sandbox without an end is not ended, but its console is kept within its limit. A clone that nobody has and a
+//!   machine that is being made are not its business.
 //! - It holds one record at a time. Killed at any moment it leaves a file with its number, and nothing else.
 
 mod run;

@@ -11,7 +11,7 @@ use super::FILE;
 use crate::clock::Moment;
 use crate::host::holder_of;
 use crate::process::{ProcessStamp, Stray};
-use crate::vm::{RecordFile, RecordedState, Role, VmRecord, machines, process_of};
+use crate::vm::{RecordFile, RecordedState, Role, VmRecord, machines, process_of, trim_console};
 
 /// How often records are looked at while there is no service.
 const TICK: Duration = Duration::from_secs(1);
@@ -66,7 +66,8 @@ pub fn guard_leases(run_dir: &Path) -> Result<(), GuardError> {
     }
 }
 
-/// Looks at every record once: ends what nobody has a right to any more. Answers how many leases have an end yet.
+/// Looks at every record once: ends what nobody has a right to any more, and keeps the consoles of the others within
+/// their limit. Answers how many those are.
 fn round(run_dir: &Path, grace: Duration) -> io::Result<usize> {
     let grace_ns = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
     let mut left = 0;
@@ -80,16 +81,29 @@ fn round(run_dir: &Path, grace: Duration) -> io::Result<usize> {
         }
         let left_ns = match record.state {
             RecordedState::Launching | RecordedState::Ready | RecordedState::Preparing => continue,
-            RecordedState::Leased => record.lease_left_ns(Moment::now()),
-            RecordedState::Releasing => Some(i64::MIN),
+            // One without an end has all the time there is.
+            RecordedState::Leased => record.lease_left_ns(Moment::now()).unwrap_or(i64::MAX),
+            RecordedState::Releasing => i64::MIN,
         };
-        match left_ns {
-            Some(ns) if ns <= -grace_ns => end(&record)?,
-            Some(_) if process_of(&record).is_some() => left += 1,
-            Some(_) | None => {}
+        if left_ns <= -grace_ns {
+            end(&record)?;
+        } else if process_of(&record).is_some() {
+            left += 1;
+            keep_console_short(&path, &record);
         }
     }
     Ok(left)
+}
+
+/// What a guest writes may not fill the host while there is no service to cut it.
+fn keep_console_short(path: &Path, record: &VmRecord) {
+    match trim_console(path, record.console_max_bytes) {
+        // Somebody has removed it, and it will not come back.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(vm = %record.id, %error, "a console's log cannot be cut");
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn end(record: &VmRecord) -> io::Result<()> {

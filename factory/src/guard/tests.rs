@@ -71,6 +71,18 @@ fn machine(run_dir: &Path, state: RecordedState, lease_ms: Option<i64>) -> anyho
     Ok(player)
 }
 
+/// The console's log of a machine, with two megabytes in it.
+fn console_of(run_dir: &Path, player: &Player) -> anyhow::Result<PathBuf> {
+    for path in machines(run_dir)? {
+        if RecordFile::read(&path)?.process == player.stamp()? {
+            let log = path.join("console.log");
+            fs::write(&log, vec![b'x'; 2 << 20])?;
+            return Ok(log);
+        }
+    }
+    anyhow::bail!("it has no directory")
+}
+
 fn guard(run_dir: &Path) -> std::thread::JoinHandle<Result<(), GuardError>> {
     let run_dir = run_dir.to_owned();
     std::thread::spawn(move || guard_leases(&run_dir))
@@ -105,8 +117,18 @@ fn leases_end_on_time_when_the_service_is_gone() -> anyhow::Result<()> {
         made.elapsed() >= Duration::from_millis(1500),
         "not before its end"
     );
+    // One that has no end is not ended, but its console does not grow.
+    let log = console_of(folder.path(), &endless)?;
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&log)?.len() > 0 {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "its console stays");
+        std::thread::yield_now();
+    }
+    assert!(fs::metadata(log.with_extension("old"))?.len() <= 1 << 20);
+    assert!(endless.is_alive()? && ready.is_alive()? && !guard.is_finished());
+    endless.0.kill()?;
+    endless.0.wait()?;
     guard.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
-    assert!(endless.is_alive()? && ready.is_alive()?);
     assert_eq!(fs::read_dir(folder.path().join("vm"))?.count(), 5);
     Ok(())
 }

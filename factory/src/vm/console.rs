@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// What a follower reads at once from the log; what was cut off comes on top, and is no more than half of what is kept.
 const FOLLOW_MAX_BYTES: usize = 64 << 10;
+/// The file's name.
+pub(super) const LOG: &str = "console.log";
 /// What of a console is part of an error message.
 const TAIL_LINES: usize = 40;
 
@@ -100,6 +102,14 @@ impl Console {
             .collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
+}
+
+/// Keeps the console of a machine that has no owner within its limit.
+///
+/// # Errors
+/// When its files cannot be read or written.
+pub(crate) fn trim_console(machine: &Path, max_bytes: u64) -> io::Result<()> {
+    Console::new(machine.join(LOG), max_bytes).trim()
 }
 
 /// Keeps a console within its limit, and complains of one that is lost only once: somebody has removed the file, and

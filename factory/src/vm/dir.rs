@@ -100,7 +100,7 @@ impl VmDir {
     }
 
     pub(crate) fn console_log(&self) -> PathBuf {
-        self.path.join("console.log")
+        self.path.join(super::console::LOG)
     }
 }
 

@@ -28,6 +28,7 @@ mod record_file;
 mod sweep;
 
 pub use console::ConsoleFollower;
+pub(crate) use console::trim_console;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
 pub(crate) use orphan::{Orphan, process_of};

@@ -205,12 +205,7 @@ impl Actor {
 
     /// Lets go of a sandbox that lives on: its record says whose it is.
     fn leave(&mut self, clone: CloneKey) {
-        let sandbox = lock(&self.ledger)
-            .entries
-            .get_mut(&clone)
-            .and_then(|entry| entry.sandbox.take());
-        if let Some(sandbox) = sandbox {
-            self.node.sandboxes.leave(&sandbox);
+        if let Some(sandbox) = self.take_sandbox(clone) {
             sandbox.end("the service stops, and the sandbox goes on without it");
         }
         if let Some(vm) = self.machine(clone) {
@@ -220,14 +215,17 @@ impl Actor {
         }
     }
 
+    /// The sandbox that a clone is, which nobody finds any more.
+    fn take_sandbox(&self, clone: CloneKey) -> Option<Arc<Sandbox>> {
+        let mut ledger = lock(&self.ledger);
+        let sandbox = ledger.entries.get_mut(&clone)?.sandbox.take()?;
+        self.node.sandboxes.leave(&sandbox);
+        Some(sandbox)
+    }
+
     /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox.
     pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) {
-        let sandbox = lock(&self.ledger)
-            .entries
-            .get_mut(&clone)
-            .and_then(|entry| entry.sandbox.take());
-        if let Some(sandbox) = sandbox {
-            self.node.sandboxes.leave(&sandbox);
+        if let Some(sandbox) = self.take_sandbox(clone) {
             sandbox.end(why);
             if let Some(view) = sandbox.view() {
                 self.node.repeats.ended(&view.id);

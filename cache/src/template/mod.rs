@@ -3,7 +3,8 @@
 //! ```text
 //!  keeper.rs    finds, builds, publishes, and tries again     status.rs    what is known of a template, and what is to be done
 //!  errands.rs   ... goes back                                 snapshot.rs  ... at one moment
-//!  looks.rs     ... looks whether anything has changed        builds.rs    the history of builds
+//!  looks.rs     ... looks whether anything has changed        wanted.rs    ... what is wanted of it
+//!                                                             builds.rs    the history of builds
 //! ```
 
 mod builds;
@@ -12,6 +13,7 @@ mod keeper;
 mod looks;
 mod snapshot;
 mod status;
+mod wanted;
 
 pub(crate) use builds::Builds;
 pub(crate) use keeper::keep;

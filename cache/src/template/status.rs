@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vmint_factory::{GenerationId, MachineType, StaleField, TemplateSpec};
+use vmint_factory::{GenerationId, StaleField, TemplateSpec};
 
 use super::builds::{Build, Builds};
 use super::snapshot::Snapshot;
@@ -37,33 +37,33 @@ use crate::view::{BuildView, TemplateState};
 pub(crate) struct Status {
     name: String,
     /// What is wanted. It changes with `inner` locked.
-    spec: watch::Sender<Arc<TemplateSpec>>,
-    inner: Mutex<Inner>,
-    changed: Notify,
-    removed: CancellationToken,
-    left: CancellationToken,
+    pub(super) spec: watch::Sender<Arc<TemplateSpec>>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) changed: Notify,
+    pub(super) removed: CancellationToken,
+    pub(super) left: CancellationToken,
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     current: Option<Arc<dyn LiveGeneration>>,
     /// What the current generation was made of.
-    made_of: Option<Arc<TemplateSpec>>,
+    pub(super) made_of: Option<Arc<TemplateSpec>>,
     /// What was being built is not wanted any more, and what is, is to be built in its place.
-    is_outdated: bool,
+    pub(super) is_outdated: bool,
     damage: Option<String>,
-    build: Option<Arc<Build>>,
-    errands: VecDeque<Errand>,
-    on_stale: OnStale,
-    stale_fields: Vec<StaleField>,
+    pub(super) build: Option<Arc<Build>>,
+    pub(super) errands: VecDeque<Errand>,
+    pub(super) on_stale: OnStale,
+    pub(super) stale_fields: Vec<StaleField>,
     /// Somebody went back to the current generation: it is not built anew for being stale.
-    is_pinned: bool,
+    pub(super) is_pinned: bool,
     /// The current generation stands in for one that is damaged.
     stands_in: bool,
     on_disk: Vec<GenerationFacts>,
     last_error: Option<String>,
-    retry_at: Option<Instant>,
-    stops: bool,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) stops: bool,
 }
 
 impl Inner {
@@ -191,63 +191,6 @@ impl Status {
         inner.build = Some(Arc::clone(&build));
         self.changed.notify_one();
         Ok(build.view())
-    }
-
-    /// Something else is wanted from now on. Where the current generation differs from it, it is stale; a build that runs
-    /// makes what is not wanted any more, and begins anew.
-    pub(crate) fn want(&self, spec: TemplateSpec, on_stale: OnStale) {
-        let spec = Arc::new(spec);
-        let mut inner = lock(&self.inner);
-        inner.on_stale = on_stale;
-        inner.is_pinned = false;
-        if **self.spec.borrow() != *spec {
-            // What the descriptions tell is known at once, and what the files tell when the keeper has looked.
-            if let Some(made_of) = &inner.made_of {
-                inner.stale_fields = stale_fields(made_of, &spec);
-            }
-            inner.is_outdated = inner.build.is_some();
-            inner.retry_at = None;
-            self.spec.send_replace(spec);
-        }
-        inner.errands.push_back(Errand::Look);
-        self.changed.notify_one();
-    }
-
-    /// What machine its clones are: those of the current generation, where there is one.
-    pub(crate) fn machine(&self) -> MachineType {
-        let inner = lock(&self.inner);
-        let made_of = inner.made_of.as_ref();
-        made_of.map_or_else(|| self.spec.borrow().machine, |spec| spec.machine)
-    }
-
-    /// The template is no more: its keeper leaves.
-    pub(crate) fn remove(&self) {
-        lock(&self.inner).stops = true;
-        self.removed.cancel();
-    }
-
-    /// Cancelled once the template is no more.
-    pub(super) fn removed(&self) -> &CancellationToken {
-        &self.removed
-    }
-
-    /// Cancelled once its keeper has left: it touches nothing on disk any more.
-    pub(crate) fn left(&self) -> &CancellationToken {
-        &self.left
-    }
-
-    /// What is wanted now.
-    pub(super) fn spec(&self) -> Arc<TemplateSpec> {
-        Arc::clone(&self.spec.borrow())
-    }
-
-    /// What is wanted now, and word of it when something else is. What is begun with it is up to date.
-    pub(super) fn wanted(&self) -> (Arc<TemplateSpec>, watch::Receiver<Arc<TemplateSpec>>) {
-        let mut inner = lock(&self.inner);
-        inner.is_outdated = false;
-        let later = self.spec.subscribe();
-        let now = Arc::clone(&later.borrow());
-        (now, later)
     }
 
     /// Asks for the generation before. Resolves once it is the current one.

@@ -21,7 +21,7 @@ prepare() {
       insmod "$module" || echo "kvm-lab: cannot load $module"
     done
   done </etc/vmint/modules
-  # As udev does it.
+  # As udev does it. Who may open /dev/vhost-vsock is root: QEMU gets it opened.
   chgrp kvm /dev/kvm && chmod 0660 /dev/kvm
 }
 
@@ -29,7 +29,7 @@ prepare() {
 run() {
   begun=$(cut -d . -f 1 /proc/uptime)
   # With either setting it is KVM that must be found here.
-  VMINT_TEST_ACCEL=$1 VMINT_TEST_EXPECT_ACCEL=kvm timeout -s KILL "$JOB_SECONDS" "/lab/$2" --exact "$3" >/run/output 2>&1
+  VMINT_TEST_ACCEL=$1 VMINT_TEST_EXPECT_ACCEL=kvm VMINT_TEST_EXPECT_VSOCK=yes timeout -s KILL "$JOB_SECONDS" "/lab/$2" --exact "$3" >/run/output 2>&1
   code=$?
   took=$(($(cut -d . -f 1 /proc/uptime) - begun))
   # A name that no test has is no success.

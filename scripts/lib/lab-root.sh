@@ -29,7 +29,7 @@ lab_host() {
   rootfs_busybox "$work/packages" "$work/root"
   # What modules_install reads.
   # shellcheck disable=SC2034
-  BOOT_MODULES=(kvm_amd) DEVICE_MODULES=()
+  BOOT_MODULES=(kvm_amd vhost_vsock) DEVICE_MODULES=()
   modules_install "$work/root"
   lab_users "$work/root"
   lab_qemu "$work/root"

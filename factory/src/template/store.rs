@@ -217,11 +217,12 @@ pub(super) fn remove_folder_of(generation: &Path) {
     }
 }
 
-/// The generation that the link in a template's folder names.
+/// The generation that the link in a template's folder names; none where it is no link.
 pub(super) fn current_of(store: &Path) -> io::Result<Option<GenerationId>> {
     match fs::read_link(store.join(CURRENT)) {
         Ok(target) => Ok(target.to_str().and_then(GenerationId::parse)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
         Err(error) => Err(error),
     }
 }

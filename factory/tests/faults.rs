@@ -218,9 +218,11 @@ async fn generations_live_beside_each_other_and_go_with_their_last_clone() -> an
     rolls_back_only_to_what_is_whole(&lab, &spec, &old).await?;
     notices_what_was_built_with_something_else(&lab, &new, &spec).await?;
 
-    // A build that keeps only its own lets the others go, with their last clones.
     let mut alone = spec.clone();
     alone.keep_generations = 1;
+    one_is_given_up(&lab, &alone, &old).await?;
+
+    // A build that keeps only its own lets the others go, with their last clones.
     drop((old, new));
     let last = lab.build(&alone).await?;
     assert!(path.exists(), "a clone still needs it");
@@ -234,6 +236,24 @@ async fn generations_live_beside_each_other_and_go_with_their_last_clone() -> an
     assert_eq!(lab.factory.generations(&spec).await?.len(), 1);
     lab.mint(&last, "last").await?.end().await;
     lab.close().await
+}
+
+/// The one that is gone back to was surplus already, and stays; the one that was given up goes with its last holder.
+async fn one_is_given_up(lab: &Lab, alone: &TemplateSpec, old: &Generation) -> anyhow::Result<()> {
+    let bad = lab.build(alone).await?;
+    let path = lab.generation_file(&bad, "manifest.json");
+    let factory = &lab.factory;
+    factory.give_up(alone, bad.id(), old.id()).await?;
+    let listed = factory.generations(alone).await?;
+    let current = listed.iter().find(|of| of.is_current);
+    assert_eq!(current.map(|of| &of.id), Some(old.id()));
+    assert!(path.exists(), "somebody holds it");
+    drop(bad);
+    assert!(!path.exists() && lab.generation_file(old, "memory").exists());
+    let unknown = vmint_factory::GenerationId::new();
+    let error = factory.give_up(alone, old.id(), &unknown).await;
+    assert!(error.is_err(), "there is nothing to go back to");
+    Ok(())
 }
 
 async fn rolls_back_only_to_what_is_whole(

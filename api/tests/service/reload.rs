@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::service::{Place, Service, call, id};
 
 const DEFAULT: &str = "[templates.default.pool]\ntarget = 1\nmax = 4\n";
-const OTHER: &str =
-    "[templates.other]\nmemory = \"192MiB\"\n[templates.other.pool]\ntarget = 1\nmax = 4\n";
+/// It keeps no generation but its current one, and those that are in use.
+const OTHER: &str = "[templates.other]\nmemory = \"192MiB\"\nkeep_generations = 1\n[templates.other.pool]\ntarget = 1\nmax = 4\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn templates_come_and_go_beside_others() -> anyhow::Result<()> {

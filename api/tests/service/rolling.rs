@@ -35,7 +35,7 @@ async fn rolled_from(service: &mut Service<'_>, old: &Value) -> anyhow::Result<V
                 let (_, pool) =
                     call(socket.as_ref(), Method::GET, "/v1/pools/default", None).await?;
                 let is_new = current(socket).await? != old;
-                Ok(is_new && pool["roll"].is_null() && pool["updated"] == pool["target"])
+                Ok(is_new && pool["roll"].is_null())
             }
         })
         .await?;

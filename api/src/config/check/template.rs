@@ -80,12 +80,7 @@ pub(super) fn check(
         ),
         warmup: template.warmup.clone(),
         verify: template.verify.clone(),
-        keep_generations: section.number(
-            "keep_generations",
-            template.keep_generations,
-            KEEP_GENERATIONS,
-            2,
-        ),
+        keep_generations: keep_generations(template.keep_generations, &mut section),
     };
     let on_stale = on_stale(&template.on_stale, &mut section);
     let pool = pool::check(
@@ -118,6 +113,10 @@ fn check_name(name: &str, section: &mut Section<'_>) {
             mend,
         );
     }
+}
+
+fn keep_generations(number: i64, section: &mut Section<'_>) -> u32 {
+    section.number("keep_generations", number, KEEP_GENERATIONS, 2)
 }
 
 fn on_stale(text: &str, section: &mut Section<'_>) -> OnStale {

@@ -2,6 +2,7 @@
 
 mod fake;
 mod harness;
+mod mint;
 mod reply;
 mod streams;
 pub(crate) mod terminal;

@@ -170,16 +170,9 @@ fn take(world: &mut World, step: &Step) {
         Step::Publish => {
             world.publish();
         }
-        Step::GoBack(which) => {
-            let known: Vec<Epoch> = world.known().into_iter().collect();
-            world.go_back_to(*which.get(&known));
-        }
-        Step::Drain(whose) => {
-            world.on(Event::Drain { whose: *whose });
-        }
-        Step::Resume(whose) => {
-            world.on(Event::Resume { whose: *whose });
-        }
+        Step::GoBack(which) => go_back(world, which),
+        Step::Drain(whose) => drop(world.on(Event::Drain { whose: *whose })),
+        Step::Resume(whose) => drop(world.on(Event::Resume { whose: *whose })),
         Step::Resize { target, more } => {
             world.on(Event::Resized {
                 target: *target,
@@ -194,6 +187,11 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Pass(time) => world.pass(*time),
     }
+}
+
+fn go_back(world: &mut World, which: &Index) {
+    let known: Vec<Epoch> = world.known().into_iter().collect();
+    world.go_back_to(*which.get(&known));
 }
 
 fn hang_up(world: &mut World, which: &Index) {

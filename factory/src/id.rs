@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +11,10 @@ use serde::{Deserialize, Serialize};
 const ALPHABET: &[u8] = b"bcdfghjkmnpqrstvwxz23456789";
 /// Random letters of a virtual machine's id: 27^12 names, 57 bits.
 const VM_ID_LETTERS: usize = 12;
-/// Random letters that tell apart two generations begun in the same second.
+/// Random letters that tell apart generations of two templates that begin in the same second.
 const GENERATION_LETTERS: usize = 4;
+/// How the second is written at which a generation's build began.
+const SECOND: &str = "%Y%m%d-%H%M%S";
 /// Longest id that is taken from outside; paths are built from ids.
 const MAX_ID_BYTES: usize = 64;
 
@@ -57,7 +61,7 @@ impl VmId {
 }
 
 /// The name of one generation of a template: the second its build began (UTC), and a random tail.
-/// Sorting the names sorts the generations by age.
+/// Sorting the names of a template's generations sorts them by age, whatever is done to the host's clock.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GenerationId(String);
@@ -66,8 +70,33 @@ impl GenerationId {
     /// A new id for a build that begins now.
     #[must_use]
     pub fn new() -> Self {
-        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-        Self(format!("{now}-{}", random_letters(GENERATION_LETTERS)))
+        Self::at(&Timestamp::now().strftime(SECOND).to_string())
+    }
+
+    /// The same, behind another one: where the host's clock says that this one is the older, it was set back, and the
+    /// name is that of the second after the other.
+    pub(crate) fn new_after(other: Option<&Self>) -> Self {
+        let new = Self::new();
+        let Some(behind) = other.and_then(Self::second) else {
+            return new;
+        };
+        match new.second() {
+            Some(now) if now > behind => new,
+            _ => {
+                let next = behind.checked_add(SignedDuration::from_secs(1));
+                next.map_or(new, |next| Self::at(&next.strftime(SECOND).to_string()))
+            }
+        }
+    }
+
+    fn at(second: &str) -> Self {
+        Self(format!("{second}-{}", random_letters(GENERATION_LETTERS)))
+    }
+
+    /// The second in the name; none in one that was given by hand.
+    fn second(&self) -> Option<DateTime> {
+        let (second, _tail) = self.0.rsplit_once('-')?;
+        DateTime::strptime(SECOND, second).ok()
     }
 
     /// Reads an id that came from outside; `None` when it cannot be one.
@@ -135,5 +164,22 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(VmId::parse(a.as_str()), Some(a));
         assert!(GenerationId::parse(GenerationId::new().as_str()).is_some());
+    }
+
+    #[test]
+    fn a_generation_sorts_behind_the_one_before_it_whatever_the_clock_says() {
+        let of = |text: &str| GenerationId::parse(text);
+        let old = of("20010101-000000-bcdf");
+        let now = GenerationId::new();
+        assert!(GenerationId::new_after(old.as_ref()).as_str()[..15] >= now.as_str()[..15]);
+        let ahead = of("21991231-235959-zzzz");
+        let behind = GenerationId::new_after(ahead.as_ref());
+        assert!(behind.as_str().starts_with("22000101-000000-"), "{behind}");
+        let same = GenerationId::new_after(Some(&now));
+        assert!(same > now, "{now} and {same} begin in the same second");
+        for odd in ["by-hand", "99999999-999999-bcdf", "x"] {
+            let new = GenerationId::new_after(of(odd).as_ref());
+            assert!(new.as_str()[..15] >= now.as_str()[..15], "{odd}: {new}");
+        }
     }
 }

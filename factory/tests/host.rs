@@ -53,6 +53,78 @@ async fn a_full_template_path_is_refused_with_its_mend() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Somebody else fills the file system after the build has begun, before its state is saved: the build fails with the
+/// reason and leaves nothing, and with room again the next one succeeds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_path_that_gets_full_fails_the_build_alone() -> anyhow::Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not root: a plain user cannot mount a small file system");
+        return Ok(());
+    }
+    let folder = new_folder()?;
+    let small = settings(&folder);
+    std::fs::create_dir(&small.template_path)?;
+    let flags = nix::mount::MsFlags::empty();
+    let size = Some("size=244m");
+    nix::mount::mount(
+        Some("small"),
+        &small.template_path,
+        Some("tmpfs"),
+        flags,
+        size,
+    )?;
+    let factory = Factory::open(small.clone(), &guest_spec("probe")).await?;
+    let mut spec = guest_spec("default");
+    spec.memory_mib = 128;
+    let filler = small.template_path.join("filler");
+    for full_at in [
+        vmint_factory::BuildStep::Saving,
+        vmint_factory::BuildStep::Publishing,
+    ] {
+        let file = filler.clone();
+        let progress = BuildProgress::new(move |step| {
+            if step == full_at {
+                fill(&file);
+            }
+        });
+        let error = factory
+            .build(&spec, progress)
+            .await
+            .expect_err("it is full");
+        let text = with_sources(&error);
+        assert!(
+            text.contains("No space left on device"),
+            "{full_at:?}: {text}"
+        );
+        std::fs::remove_file(&filler)?;
+        let left: Vec<_> = std::fs::read_dir(&small.template_path)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect::<std::io::Result<_>>()?;
+        assert_eq!(left, ["lock"], "{full_at:?}");
+        assert_eq!(std::fs::read_dir(small.run_dir.join("vm"))?.count(), 0);
+    }
+    drop(factory.build(&spec, BuildProgress::default()).await?);
+    drop(factory);
+    clean(&small).await?;
+    nix::mount::umount(&small.template_path)?;
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// Writes to a file until no byte more goes in.
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file can be made");
+    for piece in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![0; piece]).is_ok() {}
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(with_sources).unwrap_or_default();
+    format!("{error}: {source}")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_service_is_refused_and_cleaning_too() -> anyhow::Result<()> {
     let lab = Lab::open().await?;

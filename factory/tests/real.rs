@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use support::{LONG, Lab, clock_is_right, guest_spec, order, output, since_epoch};
-use vmint_factory::{Found, Phase};
+use vmint_factory::{Found, Phase, TemplateSpec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clones_have_answered_and_are_unique() -> anyhow::Result<()> {
@@ -125,11 +125,34 @@ async fn a_generation_is_taken_up_again_only_when_it_is_whole_and_wanted() -> an
         );
         std::fs::write(&path, &whole)?;
     }
+    the_link_to_it_is_not_what_it_was(&lab, &spec).await?;
     assert!(
         matches!(lab.factory.find(&spec).await?, Found::Current(_)),
         "whole again"
     );
     lab.close().await
+}
+
+/// Without its link, or with one that leads nowhere or is none, nothing is current, and a rollback finds it.
+async fn the_link_to_it_is_not_what_it_was(lab: &Lab, spec: &TemplateSpec) -> anyhow::Result<()> {
+    let link = lab.settings.template_path.join("default/current");
+    let whole = std::fs::read_link(&link)?;
+    for target in [None, Some("20010101-000000-bcdf"), Some("../.."), Some("")] {
+        std::fs::remove_file(&link)?;
+        match target {
+            Some("") => std::fs::write(&link, "")?,
+            Some(target) => std::os::unix::fs::symlink(target, &link)?,
+            None => {}
+        }
+        let found = lab.factory.find(spec).await?;
+        assert!(
+            matches!(found, Found::None | Found::Damaged { .. }),
+            "{target:?}: {found:?}"
+        );
+        let back = lab.factory.rollback(spec).await?;
+        assert_eq!(whole.to_str(), Some(back.id().as_str()), "{target:?}");
+    }
+    Ok(())
 }
 
 /// Replaces a file's content, whatever its mode.

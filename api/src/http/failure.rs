@@ -148,12 +148,15 @@ impl Problem {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and what caused it, on one line; a cause that the text ends with already is not told twice.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let _ = write!(text, ": {error}");
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
         source = error.source();
     }
     text

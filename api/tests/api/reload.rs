@@ -172,7 +172,9 @@ async fn a_file_with_mistakes_changes_nothing_and_all_of_them_are_told() {
     }
     std::fs::remove_file(file.path()).unwrap();
     let reply = harness.call(Method::POST, "/v1/config/reload").await;
-    assert!(reply.problem(422, "not_possible").contains(&path));
+    let detail = reply.problem(422, "not_possible");
+    assert!(detail.contains(&path), "{detail}");
+    assert_eq!(detail.matches("(os error 2)").count(), 1, "{detail}");
     harness.get("/readyz").await.ok(200);
 }
 

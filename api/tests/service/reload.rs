@@ -34,6 +34,7 @@ async fn templates_come_and_go_beside_others() -> anyhow::Result<()> {
     assert_eq!(clones(&service.pool().await?), clones(&untouched));
     works(&service, &of_default).await?;
 
+    one_that_never_answers_leaves_the_old_one_serving(&mut service).await?;
     another_guest_is_built_while_the_old_one_serves(&mut service).await?;
     works(&service, &of_default).await?;
     service.stop().await?;
@@ -175,6 +176,34 @@ async fn it_comes_back_beside_its_own_sandbox(
             Ok(generations(place)?.is_empty() && place.machines()?.len() == 2)
         })
         .await
+}
+
+async fn one_that_never_answers_leaves_the_old_one_serving(
+    service: &mut Service<'_>,
+) -> anyhow::Result<()> {
+    let before = service.get("/v1/templates/default").await?["current"].clone();
+    let mute = "kernel_params = \"rdinit=/bin/sh\"\nready_timeout = \"3s\"";
+    let changed = format!("[templates.default]\n{mute}\n{DEFAULT}");
+    service.place.configure_with(&changed)?;
+    reloaded(service, true).await?;
+    service
+        .until("the build to fail", |socket| async move {
+            let (_, builds) = call(Path::new(&socket), Method::GET, "/v1/builds", None).await?;
+            let all = builds["builds"].as_array().cloned().unwrap_or_default();
+            Ok(all.iter().any(|build| build["state"] == "failed"))
+        })
+        .await?;
+    let template = service.get("/v1/templates/default").await?;
+    assert_eq!(
+        (&template["state"], &template["current"], &template["stale"]),
+        (&json!("ready"), &before, &json!(true))
+    );
+    assert!(service.log().contains("did not answer within 3 s"));
+    assert_eq!(service.call(Method::GET, "/readyz", None).await?.0, 200);
+    let meanwhile = sandbox_of(service, "default").await?;
+    assert_eq!(meanwhile["generation"], before);
+    assert_eq!(service.release(&id(&meanwhile)).await?, 204);
+    Ok(())
 }
 
 async fn another_guest_is_built_while_the_old_one_serves(

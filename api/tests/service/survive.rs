@@ -110,10 +110,35 @@ async fn a_stop_leaves_what_is_leased_and_clean_ends_it() -> anyhow::Result<()> 
     assert_eq!(seen(&service, &id(&kept)).await?, before);
     assert_eq!(env_of(&service, &id(&kept)).await?, "hush\njob-17\n");
     service.leave().await?;
+    its_generation_is_damaged_meanwhile(&place, &kept).await?;
 
     assert_eq!(place.machines()?.len(), 1);
     let cleaned = place.run_configured(&["clean"]).await?;
     assert!(cleaned.status.success());
     place.nothing_left()?;
     place.close().await
+}
+
+/// A sandbox needs nothing of its generation's files but the memory that it has open: it lives on, and others are made
+/// from another generation.
+async fn its_generation_is_damaged_meanwhile(place: &Place, kept: &Value) -> anyhow::Result<()> {
+    let old = kept["generation"].as_str().unwrap_or_default();
+    let state = place
+        .template_path()
+        .join("default")
+        .join(old)
+        .join("state");
+    let mut bytes = std::fs::read(&state)?;
+    bytes[12_345] ^= 1;
+    std::fs::remove_file(&state)?;
+    std::fs::write(&state, bytes)?;
+    let mut service = place.start_mortal().await?;
+    service.ready().await?;
+    service.quiet(1).await?;
+    assert_eq!(env_of(&service, &id(kept)).await?, "hush\njob-17\n");
+    let next = service.sandbox().await?;
+    assert_ne!(next["generation"], kept["generation"]);
+    assert_eq!(service.exec(&id(&next), "true").await?.0, 200);
+    assert_eq!(service.release(&id(&next)).await?, 204);
+    service.leave().await
 }

@@ -15,7 +15,7 @@ use crate::aside::aside;
 use crate::clock::Moment;
 use crate::device::{Attached, DiskKey};
 use crate::host::{Host, Orphaned};
-use crate::template::{self, Generation};
+use crate::template::{self, TakenUp};
 use crate::vm::{LeaseRecord, RecordedState, VmRecord};
 use crate::{Argv, GenerationId, TemplateSpec};
 
@@ -43,10 +43,11 @@ pub struct Adopted {
     pub disk_keys: Vec<DiskKey>,
 }
 
-type Generations = HashMap<(String, Option<GenerationId>), Result<Arc<Generation>, String>>;
+type Generations = HashMap<(String, Option<GenerationId>), Result<TakenUp, String>>;
 
 /// Takes up every clone that the factory found when it opened, if its template is among `specs` and its generation is
-/// whole. All others are ended, each with a line in the log.
+/// whole. Where a file of that is damaged, sandboxes live on all the same: they were made when it was whole, and have
+/// it open. All others are ended, each with a line in the log.
 ///
 /// # Cancel safety
 /// A dropped call ends those that it has begun with. The others stay as they are.
@@ -77,9 +78,7 @@ fn generations(host: &Host, specs: &[TemplateSpec], wanted: &[VmRecord]) -> Gene
             let spec = spec.ok_or("its template is not configured any more")?;
             let id = record.generation.as_ref();
             let id = id.ok_or("its record names no generation")?;
-            let taken = template::take_up(host, spec, id);
-            taken
-                .map(Arc::new)
+            template::take_up(host, spec, id)
                 .map_err(|e| format!("its generation is not whole: {e}"))
         });
     }
@@ -95,8 +94,12 @@ async fn adopt_one(
     let (id, pid) = (record.id.clone(), record.process.pid);
     let key = (record.template.clone(), record.generation.clone());
     let generation = match generations.get(&key) {
-        Some(Ok(generation)) => Arc::clone(generation),
-        Some(Err(why)) => {
+        Some(Ok(TakenUp::Whole(generation))) => Arc::clone(generation),
+        Some(Ok(TakenUp::Damaged(generation, why))) if record.lease.is_some() => {
+            tracing::warn!(vm = %id, pid, why, "a sandbox of an earlier service outlives its generation, which is not whole");
+            Arc::clone(generation)
+        }
+        Some(Ok(TakenUp::Damaged(_, why)) | Err(why)) => {
             orphan.end().await;
             tracing::warn!(vm = %id, pid, why, "ended a clone of an earlier service");
             return None;

@@ -25,11 +25,7 @@ pub(super) enum Look {
 /// # Errors
 /// In words, when the manifest or a file is missing, cut short or altered, as far as that was looked at.
 pub(super) fn check(path: &Path, digests: &Digests, look: Look) -> io::Result<Manifest> {
-    let manifest = Manifest::read(path)?;
-    if path.file_name().and_then(|name| name.to_str()) != Some(manifest.generation.as_str()) {
-        let why = format!("manifest.json: it is that of {}", manifest.generation);
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
+    let manifest = read_manifest(path)?;
     let files = &manifest.files;
     check_file(&store::state_path(path), &files.state, digests, look)?;
     check_file(
@@ -39,6 +35,19 @@ pub(super) fn check(path: &Path, digests: &Digests, look: Look) -> io::Result<Ma
         look,
     )?;
     check_file(&store::memory_path(path), &files.memory, digests, look)?;
+    Ok(manifest)
+}
+
+/// Reads what a generation says of itself.
+///
+/// # Errors
+/// In words, when that is missing, altered or of another generation.
+pub(super) fn read_manifest(path: &Path) -> io::Result<Manifest> {
+    let manifest = Manifest::read(path)?;
+    if path.file_name().and_then(|name| name.to_str()) != Some(manifest.generation.as_str()) {
+        let why = format!("manifest.json: it is that of {}", manifest.generation);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     Ok(manifest)
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{Look, check};
+use super::check::{Look, check, read_manifest};
 use super::generation::Generation;
 use super::keep;
 use super::rollback::refuse_foreign;
@@ -108,23 +108,32 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
     })
 }
 
-/// Takes up one generation, current or not, when it is whole, byte for byte. It blocks.
+/// A generation that clones of an earlier service were made from.
+#[derive(Debug)]
+pub(crate) enum TakenUp {
+    /// It is whole, byte for byte.
+    Whole(Arc<Generation>),
+    /// It says what it was, and a file of it is not what it says, for this reason: no clone is made of it any more.
+    Damaged(Arc<Generation>, String),
+}
+
+/// Takes up one generation, current or not. It blocks.
 ///
 /// # Errors
-/// In words, when it is not.
-pub(crate) fn take_up(
-    host: &Host,
-    spec: &TemplateSpec,
-    id: &GenerationId,
-) -> io::Result<Generation> {
+/// When it does not say what it was.
+pub(crate) fn take_up(host: &Host, spec: &TemplateSpec, id: &GenerationId) -> io::Result<TakenUp> {
     let path = host.store(&spec.name).generation_path(id);
-    let manifest = check(&path, &host.digests, Look::EveryByte)?;
-    Ok(Generation::new(
-        &host.registry,
-        &path,
-        manifest,
-        spec.clone(),
-    ))
+    let of = |manifest| {
+        let registry = &host.registry;
+        Arc::new(Generation::new(registry, &path, manifest, spec.clone()))
+    };
+    let damage = match check(&path, &host.digests, Look::EveryByte) {
+        Ok(manifest) => return Ok(TakenUp::Whole(of(manifest))),
+        Err(damage) => damage,
+    };
+    let generation = of(read_manifest(&path)?);
+    generation.found_damaged();
+    Ok(TakenUp::Damaged(generation, damage.to_string()))
 }
 
 /// Lets go of the generations that are more than are kept.

@@ -33,7 +33,7 @@ fn remove(store: &Store, registry: &Registry) -> io::Result<()> {
     store.unpublish()?;
     keep::let_go(keep::generations(store.path())?, registry)?;
     match fs::remove_dir(store.path()) {
-        // What is removed beside this, and what is in use, needs its folder yet.
+        // What is removed beside this, and what is in use, needs its folder yet, and takes it with it.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -65,7 +65,7 @@ mod tests {
         assert!(store.generation_path(&used).join("manifest.json").exists());
         assert!(!store.generation_path(&old).join("manifest.json").exists());
         drop(held);
-        while store.generation_path(&used).exists() {
+        while store.path().exists() {
             std::thread::yield_now();
         }
         Ok(())

@@ -116,6 +116,7 @@ fn remove(path: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(%generation, %error, "an old generation cannot be removed"),
     }
+    store::remove_folder_of(path);
 }
 
 /// One immutable build of a template. Every clone holds it, so its files stay until the last one has ended.

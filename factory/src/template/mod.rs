@@ -40,7 +40,7 @@ pub(crate) use build::build;
 pub use error::BuildError;
 pub(crate) use error::failure as command_failure;
 pub use find::{FindError, Found};
-pub(crate) use find::{find, take_up};
+pub(crate) use find::{TakenUp, find, take_up};
 pub use forget::ForgetError;
 pub(crate) use forget::forget;
 pub use generation::Generation;

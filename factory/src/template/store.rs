@@ -49,6 +49,23 @@ impl Store {
         current_of(&self.path)
     }
 
+    /// A name for a new generation: it sorts behind those that are there.
+    pub(crate) fn next_id(&self) -> io::Result<GenerationId> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(GenerationId::new()),
+            Err(error) => return Err(error),
+        };
+        let mut newest = None;
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                newest = newest.max(entry.file_name().to_str().and_then(GenerationId::parse));
+            }
+        }
+        Ok(GenerationId::new_after(newest.as_ref()))
+    }
+
     /// Makes a generation the current one: one rename.
     pub(crate) fn publish(&self, id: &GenerationId) -> io::Result<()> {
         let fresh = self.path.join(CURRENT_NEW);
@@ -78,13 +95,13 @@ impl Store {
 
     /// Makes the directory of a new generation. It goes with its guard, unless it was published.
     pub(crate) fn create(&self, id: &GenerationId) -> io::Result<GenerationDir> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&self.path)?;
-        self.give_to_group(&self.path)?;
         let path = self.generation_path(id);
-        DirBuilder::new().mode(0o750).create(&path)?;
+        let mut made = self.make_folders(&path);
+        // The last generation of a removed template of this name has just taken the folder with it.
+        if matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            made = self.make_folders(&path);
+        }
+        made?;
         let dir = GenerationDir {
             path,
             group: self.group,
@@ -92,6 +109,15 @@ impl Store {
         };
         self.give_to_group(&dir.path)?;
         Ok(dir)
+    }
+
+    fn make_folders(&self, generation: &Path) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.path)?;
+        self.give_to_group(&self.path)?;
+        DirBuilder::new().mode(0o750).create(generation)
     }
 
     fn give_to_group(&self, path: &Path) -> io::Result<()> {
@@ -172,14 +198,31 @@ impl Drop for GenerationDir {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a failed build's directory cannot be removed");
         }
+        remove_folder_of(&self.path);
     }
 }
 
-/// The generation that the link in a template's folder names.
+/// Removes the folder of a template with its last generation; where there is anything else in it, it stays.
+pub(super) fn remove_folder_of(generation: &Path) {
+    let Some(store) = generation.parent() else {
+        return;
+    };
+    match fs::remove_dir(store) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(path = %store.display(), %error, "an empty folder cannot be removed")
+        }
+        Ok(()) => {}
+    }
+}
+
+/// The generation that the link in a template's folder names; none where it is no link.
 pub(super) fn current_of(store: &Path) -> io::Result<Option<GenerationId>> {
     match fs::read_link(store.join(CURRENT)) {
         Ok(target) => Ok(target.to_str().and_then(GenerationId::parse)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -205,9 +248,11 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let store = Store::new(folder.path(), "default", None);
         assert_eq!(store.current()?, None);
-        let (old, new) = (GenerationId::new(), GenerationId::new());
+        let old = store.next_id()?;
         store.create(&old)?.keep();
         store.publish(&old)?;
+        let new = store.next_id()?;
+        assert!(new > old, "within the same second, too");
         store.create(&new)?.keep();
         store.publish(&new)?;
         assert_eq!(store.current()?, Some(new.clone()));
@@ -224,7 +269,7 @@ mod tests {
         drop(dir.create_writable(&dir.memory())?);
         assert!(store.generation_path(&id).exists());
         drop(dir);
-        assert!(!store.generation_path(&id).exists());
+        assert!(!store.path().exists(), "nor is its empty folder left");
         Ok(())
     }
 }

@@ -59,7 +59,9 @@ impl Reserved {
     fn make_blocking(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {
         reserve::check_room(&host.template_path, spec.memory_mib)?;
         let store = host.store(&spec.name);
-        let id = GenerationId::new();
+        let id = store
+            .next_id()
+            .map_err(Site::file_error("read", store.path()))?;
         let path = store.generation_path(&id);
         let dir = store
             .create(&id)

@@ -17,6 +17,7 @@ mod exec;
 mod lab;
 mod memory;
 mod service;
+mod soak;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -66,7 +67,9 @@ enum What {
         #[arg(long, default_value_t = 4)]
         clones: u32,
     },
-    /// All of it.
+    /// The real service under load, killed again and again: nothing fails, nothing comes twice, nothing is left.
+    Soak(soak::Options),
+    /// All of it, the soak excepted.
     All,
 }
 
@@ -82,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
         } => exec::run(sandboxes, commands).await,
         What::Copy { rounds } => copy::run(rounds).await,
         What::Memory { clones } => memory::run(clones).await,
+        What::Soak(options) => soak::run(options).await,
         What::All => {
             memory::run(4).await?;
             clone::run(5, 6).await?;

@@ -1,0 +1,110 @@
+//! What a service takes for itself while it lives: descriptors and memory.
+//!
+//! Both go up and down with the sandboxes of the moment, so floors are compared: the least in the life's first half minute
+//! with the least in its last. What is never given back raises the floor.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use procfs::process::Process;
+use tokio::task::JoinHandle;
+
+use super::books::Books;
+
+/// How often is looked.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Lives that are shorter say nothing: the first half of one is its start.
+const LIFE_LEAST: Duration = Duration::from_secs(60);
+/// How long the beginning and the end of a life are.
+const WINDOW: Duration = Duration::from_secs(30);
+/// How many descriptors more are no leak: a machine has about eight, so these are four clones that happen to live.
+const DESCRIPTORS_MAX: usize = 32;
+/// How much more memory is no leak: a clone's console and its tasks are far below a megabyte, histories have limits; the
+/// allocator keeps some of what a build took.
+const MEMORY_MAX_KIB: u64 = 32 << 10;
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Instant,
+    descriptors: usize,
+    memory_kib: u64,
+}
+
+pub(super) struct Upkeep {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    task: JoinHandle<()>,
+}
+
+impl Upkeep {
+    /// Looks until the process is gone.
+    pub(super) fn watch(pid: u32) -> Self {
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn({
+            let samples = Arc::clone(&samples);
+            async move {
+                while let Some(sample) = look(pid) {
+                    lock(&samples).push(sample);
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            }
+        });
+        Self { samples, task }
+    }
+
+    /// The life is over: did it grow?
+    pub(super) fn close(&self, books: &Books) -> anyhow::Result<()> {
+        self.task.abort();
+        let samples = lock(&self.samples);
+        let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+            return Ok(());
+        };
+        let life = last.at - first.at;
+        if life < LIFE_LEAST {
+            return Ok(());
+        }
+        let early = samples.iter().filter(|s| s.at - first.at < WINDOW);
+        let late = samples.iter().filter(|s| last.at - s.at < WINDOW);
+        let (early, late) = (floor(early), floor(late));
+        let text = format!(
+            "{:.0} s: descriptors {} to {}, memory {} to {} KiB",
+            life.as_secs_f64(),
+            early.0,
+            late.0,
+            early.1,
+            late.1
+        );
+        books.pages().lives.push(text.clone());
+        let is_well = late.0 <= early.0 + DESCRIPTORS_MAX && late.1 <= early.1 + MEMORY_MAX_KIB;
+        anyhow::ensure!(is_well, "the service grows: {text}");
+        Ok(())
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn floor<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> (usize, u64) {
+    let descriptors = samples.clone().map(|s| s.descriptors).min();
+    let memory = samples.map(|s| s.memory_kib).min();
+    (descriptors.unwrap_or_default(), memory.unwrap_or_default())
+}
+
+/// `None` once the process has ended.
+fn look(pid: u32) -> Option<Sample> {
+    let process = Process::new(pid.try_into().ok()?).ok()?;
+    let rollup = process.smaps_rollup().ok()?;
+    let memory = rollup.memory_map_rollup.iter().next()?;
+    let anonymous = memory.extension.map.get("Anonymous")?;
+    Some(Sample {
+        at: Instant::now(),
+        descriptors: process.fd_count().ok()?,
+        memory_kib: anonymous / 1024,
+    })
+}
+
+fn lock(samples: &Mutex<Vec<Sample>>) -> std::sync::MutexGuard<'_, Vec<Sample>> {
+    samples.lock().unwrap_or_else(PoisonError::into_inner)
+}

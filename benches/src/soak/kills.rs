@@ -13,12 +13,13 @@ use super::audit;
 use super::host;
 use super::service::Service;
 use super::situation::{Situation, provoke, settle};
+use super::upkeep::LIFE_LEAST;
 use super::view::View;
 
 /// Of the time of a soak, the share in which kills come: what is left is one long life, whose upkeep can be compared.
 const KILLING_SHARE: f64 = 0.75;
-/// Of the time, what the last life lasts at least, when the kills took longer.
-const CALM_SHARE: f64 = 0.15;
+/// What the last life lasts at least, however long the kills took: long enough for a comparison.
+const CALM_LEAST: Duration = LIFE_LEAST.saturating_add(Duration::from_secs(5));
 /// How often it is looked whether anything has failed.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,7 +51,7 @@ impl Kills {
             self.until(service, begun + at).await?;
             self.kill(service, nth).await?;
         }
-        let end = (begun + time).max(Instant::now() + time.mul_f64(CALM_SHARE));
+        let end = (begun + time).max(Instant::now() + CALM_LEAST);
         self.until(service, end).await
     }
 

@@ -61,6 +61,9 @@ pub(crate) struct Options {
     /// The vmint to soak; without it, the release build.
     #[arg(long)]
     program: Option<PathBuf>,
+    /// Leave the folder, with the log, also when everything agreed.
+    #[arg(long)]
+    keep: bool,
 }
 
 /// What all parts of a soak have in common.
@@ -100,6 +103,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     match outcome {
+        Ok(()) if options.keep => Ok(()),
         Ok(()) => soak.place.remove(),
         Err(error) => {
             soak.place.end_everything()?;

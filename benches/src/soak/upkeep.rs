@@ -14,7 +14,7 @@ use super::books::Books;
 /// How often is looked.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Lives that are shorter say nothing: the first half of one is its start.
-const LIFE_LEAST: Duration = Duration::from_secs(60);
+pub(super) const LIFE_LEAST: Duration = Duration::from_secs(60);
 /// How long the beginning and the end of a life are.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How many descriptors more are no leak: a machine has about eight, so these are four clones that happen to live.

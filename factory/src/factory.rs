@@ -88,13 +88,18 @@ impl Factory {
     }
 
     /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation
-    /// is whole and whose monitor answers. What else there was is ended, with a line in the log. Until this is called
-    /// they stay as they are, and a factory that is dropped leaves them to the next one. Called again it finds nothing.
+    /// is whole and whose monitor answers; a leased one whatever has become of its generation's files, as long as the
+    /// manifest says what they were. What else there was is ended, and what other templates have on disk is removed,
+    /// each with a line in the log. Until this is called all stays as it is, and a factory that is dropped leaves it to
+    /// the next one. Called again it finds nothing.
     ///
     /// # Cancel safety
     /// A dropped call ends the clones that it has begun with; the others stay as they are.
     pub async fn adopt(&self, specs: &[TemplateSpec]) -> Vec<Adopted> {
-        clone::adopt(&self.host, specs).await
+        let adopted = clone::adopt(&self.host, specs).await;
+        let (host, specs) = (Arc::clone(&self.host), specs.to_vec());
+        aside(move || template::forget_others(&host, &specs)).await;
+        adopted
     }
 
     /// Takes up the current generation that is on disk, when it is whole and what is wanted. Those beyond

@@ -194,6 +194,12 @@ async fn clones_live_on_through_a_kill_and_are_taken_up_again() -> anyhow::Resul
     let none: [TemplateSpec; 0] = [];
     assert!(factory.adopt(&none).await.is_empty());
     assert_eq!((machines(&folder)?, processes(&folder)?), (0, 0));
+    // Nor has it any files.
+    let deadline = tokio::time::Instant::now() + LONG;
+    while folder.join("template/default").exists() {
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "its files stay");
+        tokio::task::yield_now().await;
+    }
     drop(factory);
     clean(&settings(&folder)).await?;
     std::fs::remove_dir(&folder)?;

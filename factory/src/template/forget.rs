@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use super::generation::Registry;
 use super::keep;
 use super::store::Store;
+use crate::TemplateSpec;
+use crate::host::Host;
 
 /// Why not all of a template was removed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,47 @@ pub(crate) fn forget(
         template: template.to_owned(),
         source,
     })
+}
+
+/// Removes what an earlier service has left of templates that are none any more: nobody would find it again, and it
+/// takes memory. What cannot be removed is told in the log. It blocks.
+pub(crate) fn forget_others(host: &Host, specs: &[TemplateSpec]) {
+    let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let left = match others(&host.template_path, &names) {
+        Ok(left) => left,
+        Err(error) => {
+            let path = host.template_path.display();
+            tracing::warn!(%path, %error, "it cannot be told what is left of other templates");
+            return;
+        }
+    };
+    for template in left {
+        match forget(&host.store(&template), &template, &host.registry) {
+            Ok(()) => tracing::info!(
+                template,
+                "removed a template that is not configured any more"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "a template that is not configured any more stays on disk")
+            }
+        }
+    }
+}
+
+/// The templates other than these that have a generation on disk. Whatever else lies there is not ours.
+fn others(template_path: &Path, names: &[&str]) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(template_path)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let is_other = entry.file_type()?.is_dir() && !names.contains(&name.as_str());
+        if is_other && !keep::generations(&entry.path())?.is_empty() {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 fn remove(store: &Store, registry: &Registry) -> io::Result<()> {
@@ -68,6 +112,22 @@ mod tests {
         while store.path().exists() {
             std::thread::yield_now();
         }
+        Ok(())
+    }
+
+    #[test]
+    fn others_are_those_with_a_generation() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        for template in ["default", "other", "empty"] {
+            let store = Store::new(folder.path(), template, None);
+            let path = store.create(&GenerationId::new())?.keep();
+            if template != "empty" {
+                fs::write(path.join("manifest.json"), "{}")?;
+            }
+        }
+        fs::write(folder.path().join("lock"), "")?;
+        fs::create_dir_all(folder.path().join("mine/of-somebody"))?;
+        assert_eq!(others(folder.path(), &["default", "new"])?, ["other"]);
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ pub(crate) use error::failure as command_failure;
 pub use find::{FindError, Found};
 pub(crate) use find::{TakenUp, find, take_up};
 pub use forget::ForgetError;
-pub(crate) use forget::forget;
+pub(crate) use forget::{forget, forget_others};
 pub use generation::Generation;
 pub(crate) use generation::{GenerationFiles, Registry};
 pub(crate) use keep::sweep_half_built;

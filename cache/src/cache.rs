@@ -77,11 +77,13 @@ impl Cache {
             Arc::new(Template::start(&node, plan, adopted, None))
         };
         let templates = plans.into_iter().map(&mut start).collect();
-        Self(Arc::new(Inner {
+        let cache = Self(Arc::new(Inner {
             node,
             templates: Templates::new(templates),
             stops: AtomicBool::new(false),
-        }))
+        }));
+        cache.let_go_of(adopted);
+        cache
     }
 
     /// Begins the stop: not ready any more, checkouts are refused, also those that wait, nothing new is made. Leased

@@ -48,6 +48,22 @@ impl Template {
         }
     }
 
+    /// A template that is none any more, of which an earlier service has left sandboxes: as one that was removed.
+    pub(crate) fn going(node: &Arc<Node>, name: &str, adopted: Vec<AdoptedClone>) -> Self {
+        let plan = TemplatePlan::of_none(name);
+        let status = Status::new(plan.spec.clone(), plan.on_stale);
+        let pool = Pool::start(node, name, plan.pool.clone(), adopted, Box::new(|_| {}));
+        status.remove();
+        pool.withdraw();
+        let keeper = keep(Arc::clone(node), Arc::clone(&status), pool.clone(), None);
+        node.spawn(keeper.instrument(info_span!("template", name)));
+        Self {
+            status,
+            pool,
+            plan: Mutex::new(plan),
+        }
+    }
+
     /// Makes it what a plan of the same name says. Returns the keys that differ, and the word that they hold.
     pub(crate) fn change(&self, new: TemplatePlan) -> (Vec<String>, Option<oneshot::Receiver<()>>) {
         let mut plan = lock(&self.plan);

@@ -18,6 +18,7 @@ use tracing::{Instrument, info, info_span};
 use crate::cache::Cache;
 use crate::entry::Template;
 use crate::events::Happening;
+use crate::mint::AdoptedClone;
 use crate::spec::TemplatePlan;
 use crate::templates::Lists;
 
@@ -108,6 +109,18 @@ impl Cache {
         lists.serving = serving.into();
         self.tell(&done);
         Ok((done, settled))
+    }
+
+    /// Has sandboxes of templates that are none any more live on to their end.
+    pub(crate) fn let_go_of(&self, mut adopted: Vec<AdoptedClone>) {
+        while let Some(name) = adopted.first().map(|clone| clone.template.clone()) {
+            let is_its = |clone: &mut AdoptedClone| clone.template == name;
+            let its = adopted.extract_if(.., is_its).collect();
+            let template = Arc::new(Template::going(self.node(), &name, its));
+            let going = Arc::clone(&template);
+            self.lists().change(|lists| lists.going.push(going));
+            self.let_go(template);
+        }
     }
 
     /// Has a removed template end with its last lease.

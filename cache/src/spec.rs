@@ -1,5 +1,6 @@
 //! What an operator decides about a pool. The values were checked for form by whoever read the configuration.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vmint_factory::{Argv, StaleField, TemplateSpec};
@@ -93,6 +94,24 @@ struct Value {
 }
 
 impl TemplatePlan {
+    /// That of a template that is none any more: nothing is built, and nothing made.
+    pub(crate) fn of_none(name: &str) -> Self {
+        Self {
+            spec: TemplateSpec::new(name, PathBuf::new(), PathBuf::new()),
+            pool: PoolSpec {
+                target: 0,
+                max: MAX_CLONES,
+                refill: 0,
+                standby: Standby::Running,
+                on_clone: Vec::new(),
+                max_age: Duration::ZERO,
+                ttl: Duration::ZERO,
+                queue: 0,
+            },
+            on_stale: OnStale::Warn,
+        }
+    }
+
     /// The keys whose values differ in another plan: those of the template, then `pool.` those of its pool.
     pub(crate) fn differences(&self, new: &Self) -> Vec<String> {
         let Self {

@@ -88,8 +88,8 @@ impl Factory {
     }
 
     /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation
-    /// is whole and whose monitor answers; a leased one whatever has become of its generation's files, as long as the
-    /// manifest says what they were. What else there was is ended, and what other templates have on disk is removed,
+    /// is whole and whose monitor answers; a leased one whatever has become of its template, or of its generation's files
+    /// as long as the manifest says what they were. What else there was is ended, and what other templates have on disk is removed,
     /// each with a line in the log. Until this is called all stays as it is, and a factory that is dropped leaves it to
     /// the next one. Called again it finds nothing.
     ///

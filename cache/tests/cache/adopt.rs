@@ -208,3 +208,24 @@ async fn they_go_on_also_when_the_stop_is_cut_off() {
     drop(bench);
     assert!(factory.clone_of(&leased.id).is_alive());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_lives_on_when_its_template_is_no_more() {
+    let bench = Bench::filled(pool_spec()).await;
+    let leased = bench.lease().await;
+    bench.is_full().await;
+    let factory = Arc::clone(&bench.factory);
+    factory.service_dies();
+    let bench = Bench::of(&factory, vec![plan("other", pool_spec())]);
+    assert!(same(&leased, &bench.cache.sandbox(&leased.id).unwrap()));
+    assert!(bench.cache.template("default").is_none() && bench.cache.pool("default").is_none());
+    let unknown = bench.cache.checkout(request()).await.unwrap_err();
+    assert_eq!(unknown.code(), "unknown_template");
+    let renewed = bench.cache.renew(&leased.id, Some(900 * SECOND)).await;
+    assert!(renewed.is_ok());
+    bench.cache.release(&leased.id).await.unwrap();
+    assert!(!factory.clone_of(&leased.id).is_alive());
+    assert_eq!(*factory.forgotten.lock().unwrap(), ["default"]);
+    bench.cache.stop(30 * SECOND, Leased::End).await;
+    assert!(factory.alive().is_empty());
+}

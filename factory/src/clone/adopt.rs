@@ -4,6 +4,7 @@
 //! by dropping its handle, as any other.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub struct Adopted {
 type Generations = HashMap<(String, Option<GenerationId>), Result<TakenUp, String>>;
 
 /// Takes up every clone that the factory found when it opened, if its template is among `specs` and its generation is
-/// whole. Where a file of that is damaged, sandboxes live on all the same: they were made when it was whole, and have
-/// it open. All others are ended, each with a line in the log.
+/// whole. Sandboxes live on where neither is so: they were made when it was, and have its files open. All others are ended,
+/// each with a line in the log.
 ///
 /// # Cancel safety
 /// A dropped call ends those that it has begun with. The others stay as they are.
@@ -63,7 +64,7 @@ pub(crate) async fn adopt(host: &Arc<Host>, specs: &[TemplateSpec]) -> Vec<Adopt
     };
     let generations = &generations;
     let taken = stream::iter(std::iter::from_fn(|| orphans().pop()))
-        .map(|orphaned| adopt_one(host, generations, orphaned))
+        .map(|orphaned| adopt_one(host, (specs, generations), orphaned))
         .buffer_unordered(AT_ONCE);
     taken.filter_map(std::future::ready).collect().await
 }
@@ -75,7 +76,9 @@ fn generations(host: &Host, specs: &[TemplateSpec], wanted: &[VmRecord]) -> Gene
         let key = (record.template.clone(), record.generation.clone());
         found.entry(key).or_insert_with(|| {
             let spec = specs.iter().find(|spec| spec.name == record.template);
-            let spec = spec.ok_or("its template is not configured any more")?;
+            // Of a template that is none any more nothing is made: its name will do.
+            let none = TemplateSpec::new(&record.template, PathBuf::new(), PathBuf::new());
+            let spec = spec.unwrap_or(&none);
             let id = record.generation.as_ref();
             let id = id.ok_or("its record names no generation")?;
             template::take_up(host, spec, id)
@@ -87,13 +90,21 @@ fn generations(host: &Host, specs: &[TemplateSpec], wanted: &[VmRecord]) -> Gene
 
 async fn adopt_one(
     host: &Host,
-    generations: &Generations,
+    (specs, generations): (&[TemplateSpec], &Generations),
     Orphaned { orphan, _files }: Orphaned,
 ) -> Option<Adopted> {
     let record = orphan.record();
+    let is_unwanted =
+        record.lease.is_none() && specs.iter().all(|spec| spec.name != record.template);
     let (id, pid) = (record.id.clone(), record.process.pid);
     let key = (record.template.clone(), record.generation.clone());
     let generation = match generations.get(&key) {
+        Some(_) if is_unwanted => {
+            orphan.end().await;
+            let why = "its template is not configured any more";
+            tracing::warn!(vm = %id, pid, why, "ended a clone of an earlier service");
+            return None;
+        }
         Some(Ok(TakenUp::Whole(generation))) => Arc::clone(generation),
         Some(Ok(TakenUp::Damaged(generation, why))) if record.lease.is_some() => {
             tracing::warn!(vm = %id, pid, why, "a sandbox of an earlier service outlives its generation, which is not whole");

@@ -216,3 +216,66 @@ impl Books {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn held(id: &str, machine_id: &str, ttl_s: i64) -> anyhow::Result<Held> {
+        let expires_at = Timestamp::now() + SignedDuration::from_secs(ttl_s);
+        Held::of(
+            "tag",
+            &json!({
+                "id": id, "pid": 7, "machine_id": machine_id, "hostname": "h",
+                "expires_at": expires_at.to_string(),
+            }),
+        )
+    }
+
+    #[test]
+    fn what_comes_twice_is_noticed() -> anyhow::Result<()> {
+        let books = Books::default();
+        let first = held("a", "m1", 60)?;
+        books.takes(&first)?;
+        assert!(
+            books.takes(&held("a", "m2", 60)?).is_err(),
+            "handed out twice"
+        );
+        assert!(
+            books.takes(&held("b", "m1", 60)?).is_err(),
+            "looks as another"
+        );
+        books.random(&first, "r")?;
+        assert!(books.random(&first, "r").is_err(), "the same numbers");
+        assert_eq!(books.pages().duplicates, 3);
+        Ok(())
+    }
+
+    #[test]
+    fn only_what_was_hurt_or_is_over_may_be_gone() -> anyhow::Result<()> {
+        let books = Books::default();
+        let (whole, hurt, over) = (held("a", "1", 60)?, held("b", "2", 60)?, held("c", "3", 0)?);
+        for one in [&whole, &hurt, &over] {
+            books.takes(one)?;
+        }
+        books.hurts("b");
+        assert!(!books.may_be_gone(&whole));
+        assert!(books.may_be_gone(&hurt) && books.may_be_gone(&over));
+        let there: Vec<_> = books.held().into_iter().map(|held| held.id).collect();
+        assert_eq!(there, ["a"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_may_be_missed_only_around_a_kill() {
+        let books = Books::default();
+        books.is_up(Duration::ZERO);
+        let era = books.era();
+        assert!(!books.may_miss(era));
+        books.goes_down();
+        books.is_up(Duration::ZERO);
+        assert!(books.may_miss(era) && !books.may_miss(books.era()));
+    }
+}

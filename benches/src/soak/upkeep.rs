@@ -54,28 +54,9 @@ impl Upkeep {
     /// The life is over: did it grow?
     pub(super) fn close(&self, books: &Books) -> anyhow::Result<()> {
         self.task.abort();
-        let samples = lock(&self.samples);
-        let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
-            return Ok(());
-        };
-        let life = last.at - first.at;
-        if life < LIFE_LEAST {
-            return Ok(());
+        if let Some(text) = compare(&lock(&self.samples))? {
+            books.pages().lives.push(text);
         }
-        let early = samples.iter().filter(|s| s.at - first.at < WINDOW);
-        let late = samples.iter().filter(|s| last.at - s.at < WINDOW);
-        let (early, late) = (floor(early), floor(late));
-        let text = format!(
-            "{:.0} s: descriptors {} to {}, memory {} to {} KiB",
-            life.as_secs_f64(),
-            early.0,
-            late.0,
-            early.1,
-            late.1
-        );
-        books.pages().lives.push(text.clone());
-        let is_well = late.0 <= early.0 + DESCRIPTORS_MAX && late.1 <= early.1 + MEMORY_MAX_KIB;
-        anyhow::ensure!(is_well, "the service grows: {text}");
         Ok(())
     }
 }
@@ -84,6 +65,31 @@ impl Drop for Upkeep {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What to say of a life, if it was long enough; an error when it grew.
+fn compare(samples: &[Sample]) -> anyhow::Result<Option<String>> {
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+        return Ok(None);
+    };
+    let life = last.at - first.at;
+    if life < LIFE_LEAST {
+        return Ok(None);
+    }
+    let early = samples.iter().filter(|s| s.at - first.at < WINDOW);
+    let late = samples.iter().filter(|s| last.at - s.at < WINDOW);
+    let (early, late) = (floor(early), floor(late));
+    let text = format!(
+        "{:.0} s: descriptors {} to {}, memory {} to {} KiB",
+        life.as_secs_f64(),
+        early.0,
+        late.0,
+        early.1,
+        late.1
+    );
+    let is_well = late.0 <= early.0 + DESCRIPTORS_MAX && late.1 <= early.1 + MEMORY_MAX_KIB;
+    anyhow::ensure!(is_well, "the service grows: {text}");
+    Ok(Some(text))
 }
 
 fn floor<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> (usize, u64) {
@@ -107,4 +113,30 @@ fn look(pid: u32) -> Option<Sample> {
 
 fn lock(samples: &Mutex<Vec<Sample>>) -> std::sync::MutexGuard<'_, Vec<Sample>> {
     samples.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two minutes of samples that grow by so much a second.
+    fn grown(descriptors: usize, memory_kib: u64) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let sample = |second: u32| {
+            let (seconds, more) = (u64::from(second), usize::try_from(second));
+            Sample {
+                at: begun + Duration::from_secs(seconds),
+                descriptors: 50 + descriptors * more.unwrap_or_default(),
+                memory_kib: 9000 + memory_kib * seconds,
+            }
+        };
+        compare(&(0..120).map(sample).collect::<Vec<_>>()).map(drop)
+    }
+
+    #[test]
+    fn a_floor_that_rises_is_noticed() {
+        assert!(grown(0, 0).is_ok());
+        assert!(grown(1, 0).is_err(), "a descriptor a second");
+        assert!(grown(0, 1 << 10).is_err(), "a megabyte a second");
+    }
 }

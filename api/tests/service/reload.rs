@@ -198,7 +198,7 @@ async fn one_that_never_answers_leaves_the_old_one_serving(
         (&template["state"], &template["current"], &template["stale"]),
         (&json!("ready"), &before, &json!(true))
     );
-    assert!(service.log().contains("did not answer within 3 s"));
+    assert!(service.log().contains("did not answer"));
     assert_eq!(service.call(Method::GET, "/readyz", None).await?.0, 200);
     let meanwhile = sandbox_of(service, "default").await?;
     assert_eq!(meanwhile["generation"], before);

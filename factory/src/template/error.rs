@@ -68,6 +68,14 @@ pub enum BuildError {
     /// The state was not saved.
     #[error("the template cannot be saved: {0}")]
     Save(#[from] MonitorError),
+    /// The state was not saved, for want of room: the hypervisor says no more than that it could not write.
+    #[error("the template cannot be saved: {} is full ({source})", .path.display())]
+    Full {
+        /// The template path.
+        path: PathBuf,
+        /// What the hypervisor says.
+        source: MonitorError,
+    },
     /// A canary did not start.
     #[error("canary {number} does not start: {source}")]
     Canary {

@@ -16,6 +16,9 @@ const MIB: u64 = 1024 * 1024;
 /// initial RAM disk (10 to 60 MiB).
 const BESIDE_BYTES: u64 = 96 * MIB;
 
+/// What the state takes at most, with what its file system takes for it.
+const STATE_BYTES: u64 = MIB;
+
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +78,12 @@ pub(crate) fn check_room(template_path: &Path, memory_mib: u64) -> Result<(), Ro
         return Err(RoomError::Host { available, needed });
     }
     Ok(())
+}
+
+/// Whether a device state does not fit any more.
+pub(crate) fn is_full(template_path: &Path) -> bool {
+    let stat = nix::sys::statvfs::statvfs(template_path);
+    stat.is_ok_and(|stat| stat.blocks_available() * stat.fragment_size() < STATE_BYTES)
 }
 
 /// Makes the file as long as the memory, with every block allocated. It blocks: 256 MiB take some 50 ms.

@@ -14,9 +14,9 @@ use crate::aside::aside;
 use crate::clock::WallNs;
 use crate::guest::{Agent, ExecRequest, GuestError};
 use crate::memory::{self, MemorySurvey};
-use crate::template::BuildError;
 use crate::template::error::failure;
 use crate::template::manifest::{FileSeal, Files, SavedClock};
+use crate::template::{BuildError, reserve};
 use crate::vm::LiveVm;
 use crate::{Argv, Phases};
 
@@ -97,7 +97,16 @@ impl Running {
         let asked = (WallNs::now(), Instant::now());
         self.vm.monitor.pause().await?;
         let paused_at = asked.0.plus(asked.1.elapsed() / 2);
-        self.vm.monitor.save(SAVE_DEADLINE).await?;
+        if let Err(source) = self.vm.monitor.save(SAVE_DEADLINE).await {
+            let path = &self.site.host.template_path;
+            return Err(match reserve::is_full(path) {
+                true => BuildError::Full {
+                    path: path.clone(),
+                    source,
+                },
+                false => BuildError::Save(source),
+            });
+        }
         let Self {
             site,
             vm,

@@ -66,6 +66,7 @@ impl Service {
                 Ok(reply) if reply.status == 200 => {
                     let took = self.born.elapsed();
                     self.soak.books.is_up(took);
+                    self.upkeep.begin();
                     return Ok(took);
                 }
                 Ok(reply) => last = reply.body.to_string(),

@@ -1,7 +1,7 @@
 //! What a service takes for itself while it lives: descriptors and memory.
 //!
-//! Both go up and down with the sandboxes of the moment, so floors are compared: the least in the life's first half minute
-//! with the least in its last. What is never given back raises the floor.
+//! Both go up and down with the sandboxes of the moment, so floors are compared: the least in the first half minute after
+//! the service was ready with the least in its last. What is never given back raises the floor.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::books::Books;
 
 /// How often is looked.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// Lives that are shorter say nothing: the first half of one is its start.
+/// Lives that are shorter say nothing: their beginning would be their end.
 pub(super) const LIFE_LEAST: Duration = Duration::from_secs(60);
 /// How long the beginning and the end of a life are.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -49,6 +49,11 @@ impl Upkeep {
             }
         });
         Self { samples, task }
+    }
+
+    /// The start is over: what counts begins now.
+    pub(super) fn begin(&self) {
+        lock(&self.samples).clear();
     }
 
     /// The life is over: did it grow?

@@ -34,7 +34,9 @@ async fn rolled_from(service: &mut Service<'_>, old: &Value) -> anyhow::Result<V
             async move {
                 let (_, pool) =
                     call(socket.as_ref(), Method::GET, "/v1/pools/default", None).await?;
-                let is_new = current(socket).await? != old;
+                // None right after a start: what is on disk is still being looked at.
+                let current = current(socket).await?;
+                let is_new = current.is_string() && current != old;
                 Ok(is_new && pool["roll"].is_null())
             }
         })

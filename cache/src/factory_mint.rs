@@ -58,8 +58,7 @@ impl LiveGeneration for Made {
     }
 
     fn memory_bytes_on_disk(&self) -> u64 {
-        // A file that is gone takes no room.
-        self.generation.memory_bytes_on_disk().unwrap_or_default()
+        self.generation.memory_bytes_on_disk()
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -159,6 +158,17 @@ impl Mint for Factory {
                 Some(made) => Factory::staleness(self, &made.generation, spec).await,
                 None => Vec::new(),
             }
+        }
+        .boxed()
+    }
+
+    fn damage<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+    ) -> BoxFuture<'a, Option<String>> {
+        async move {
+            let made = generation.as_any().downcast_ref::<Made>()?;
+            Factory::damage(self, &made.generation).await
         }
         .boxed()
     }

@@ -89,6 +89,12 @@ pub trait Mint: Send + Sync + 'static {
         spec: &'a TemplateSpec,
     ) -> BoxFuture<'a, Vec<StaleField>>;
 
+    /// What is wrong with a generation's files; `None` when they are what was published. As cheap.
+    fn damage<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+    ) -> BoxFuture<'a, Option<String>>;
+
     /// Opens devices of the host with the rights of whoever asks for them.
     ///
     /// # Cancel safety

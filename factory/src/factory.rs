@@ -179,6 +179,16 @@ impl Factory {
         .await
     }
 
+    /// What is wrong with a generation's files: one is missing, cut short or altered. `None` when they are what was
+    /// published. Cheap enough to be asked every few seconds, as [`Factory::staleness`] is.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn damage(&self, generation: &Arc<Generation>) -> Option<String> {
+        let (generation, host) = (Arc::clone(generation), Arc::clone(&self.host));
+        aside(move || generation.damage(&host.digests)).await
+    }
+
     /// Builds, verifies and publishes a new generation. Earlier ones stay as long as they are kept or in use.
     ///
     /// # Errors

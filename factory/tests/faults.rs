@@ -188,7 +188,7 @@ async fn a_damaged_state_is_never_loaded(
         .await
         .expect_err("there is no state");
     assert!(
-        matches!(error.failure, CloneFailure::StateUnreadable { .. })
+        matches!(error.failure, CloneFailure::FileUnreadable { .. })
             && error.is_generation_damage()
     );
     Ok(std::fs::rename(&aside, &path)?)

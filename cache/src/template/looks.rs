@@ -9,6 +9,7 @@ use vmint_factory::{GenerationId, StaleField};
 use super::keeper::Keeper;
 use super::snapshot::differences;
 use crate::events::Happening;
+use crate::pool::Report;
 
 /// How often to look: an operator who has changed a file does not wait for longer. It costs a few `stat`s.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -57,12 +58,25 @@ impl Keeper {
         let Some(current) = self.status.snapshot().current else {
             return;
         };
+        if let Some(reason) = self.node.mint.damage(&current).await {
+            self.note_damage(current.facts().id.clone(), reason);
+            return;
+        }
         let fields = self
             .node
             .mint
             .staleness(&current, &self.status.spec())
             .await;
         self.note_staleness(&current.facts().id, fields);
+    }
+
+    /// A file of the current generation is not what it was: no clone can be made of it. A pool that is full would find that
+    /// out when the next one is needed.
+    fn note_damage(&self, generation: GenerationId, reason: String) {
+        if !self.status.is_damaged() {
+            warn!(%generation, reason, "the current generation is damaged: rebuilding");
+            self.status.report(Report::Damaged { generation, reason });
+        }
     }
 
     /// Looks at what is on disk.

@@ -219,7 +219,9 @@ impl Status {
     pub(crate) fn report(&self, report: Report) {
         let mut inner = lock(&self.inner);
         match report {
-            Report::Damaged { generation, reason } if inner.is_current(&generation) => {
+            Report::Damaged { generation, reason }
+                if inner.is_current(&generation) && inner.damage.is_none() =>
+            {
                 inner.damage = Some(reason);
                 inner.errands.push_back(Errand::StandIn);
             }
@@ -241,10 +243,15 @@ impl Status {
             Report::Rolled { generation } => {
                 inner.errands.push_back(Errand::Rolled(generation));
             }
-            // Another one is current meanwhile.
+            // Another one is current meanwhile, or it was said before.
             Report::Damaged { .. } | Report::RolledBack { .. } => return,
         }
         self.changed.notify_one();
+    }
+
+    /// Whether the current generation is known to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        lock(&self.inner).damage.is_some()
     }
 
     /// No builds begin any more.

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::sleep;
 use vmint_cache::{BuildState, CheckoutError, OnEmpty, PoolSpec, Standby, TemplateState};
+use vmint_factory::GenerationId;
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{FakeFactory, Launch};
@@ -181,6 +183,24 @@ async fn a_damaged_generation_is_rebuilt_while_ready_clones_are_served() {
             old.dropped.load(Ordering::SeqCst) == 1
         })
         .await;
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_on_disk_is_noticed_while_nobody_needs_a_clone() {
+    let bench = Bench::filled(pool_spec()).await;
+    let damaged = bench.cache.template("default").unwrap().current;
+    let id = damaged.as_deref().and_then(GenerationId::parse);
+    bench.factory.script().damaged = id;
+    bench
+        .until("it is rebuilt and rolled", |bench| {
+            let template = bench.cache.template("default").unwrap();
+            template.current != damaged && bench.pool().roll.is_none()
+        })
+        .await;
+    bench.is_full().await;
+    sleep(3600 * SECOND).await;
+    assert_eq!(bench.cache.builds().len(), 1);
     bench.stops_clean().await;
 }
 

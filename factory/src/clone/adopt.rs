@@ -44,23 +44,32 @@ pub struct Adopted {
     pub disk_keys: Vec<DiskKey>,
 }
 
-type Generations = HashMap<(String, Option<GenerationId>), Result<TakenUp, String>>;
+/// What a clone was made from: the template and its generation.
+type Origin = (String, Option<GenerationId>);
+/// The directories of the clones of each.
+type Machines = HashMap<Origin, Vec<PathBuf>>;
+type Generations = HashMap<Origin, Result<TakenUp, String>>;
+
+fn generation_of(record: &VmRecord) -> Origin {
+    (record.template.clone(), record.generation.clone())
+}
 
 /// Takes up every clone that the factory found when it opened, if its template is among `specs` and its generation is
-/// whole. Sandboxes live on where neither is so: they were made when it was, and have its files open. All others are ended,
-/// each with a line in the log.
+/// whole. Sandboxes live on where neither is so: they were made when it was, and have its files open and a copy of its
+/// manifest. All others are ended, each with a line in the log.
 ///
 /// # Cancel safety
 /// A dropped call ends those that it has begun with. The others stay as they are.
 pub(crate) async fn adopt(host: &Arc<Host>, specs: &[TemplateSpec]) -> Vec<Adopted> {
     let orphans = || host.orphans.lock().unwrap_or_else(PoisonError::into_inner);
     let generations = {
-        let wanted: Vec<_> = orphans()
-            .iter()
-            .map(|o| o.orphan.record().clone())
-            .collect();
+        let mut machines = Machines::new();
+        for Orphaned { orphan, .. } in orphans().iter() {
+            let of_its = machines.entry(generation_of(orphan.record())).or_default();
+            of_its.push(orphan.path().to_owned());
+        }
         let (host, specs) = (Arc::clone(host), specs.to_vec());
-        aside(move || generations(&host, &specs, &wanted)).await
+        aside(move || generations(&host, &specs, machines)).await
     };
     let generations = &generations;
     let taken = stream::iter(std::iter::from_fn(|| orphans().pop()))
@@ -70,22 +79,22 @@ pub(crate) async fn adopt(host: &Arc<Host>, specs: &[TemplateSpec]) -> Vec<Adopt
 }
 
 /// The generations of the clones, each looked at once, byte for byte. It blocks.
-fn generations(host: &Host, specs: &[TemplateSpec], wanted: &[VmRecord]) -> Generations {
-    let mut found = Generations::new();
-    for record in wanted {
-        let key = (record.template.clone(), record.generation.clone());
-        found.entry(key).or_insert_with(|| {
-            let spec = specs.iter().find(|spec| spec.name == record.template);
-            // Of a template that is none any more nothing is made: its name will do.
-            let none = TemplateSpec::new(&record.template, PathBuf::new(), PathBuf::new());
-            let spec = spec.unwrap_or(&none);
-            let id = record.generation.as_ref();
-            let id = id.ok_or("its record names no generation")?;
-            template::take_up(host, spec, id)
-                .map_err(|e| format!("its generation is not whole: {e}"))
-        });
-    }
-    found
+fn generations(host: &Host, specs: &[TemplateSpec], wanted: Machines) -> Generations {
+    let look = |(template, id): &Origin, machines: &[PathBuf]| {
+        let spec = specs.iter().find(|spec| spec.name == *template);
+        // Of a template that is none any more nothing is made: its name will do.
+        let none = TemplateSpec::new(template, PathBuf::new(), PathBuf::new());
+        let id = id.as_ref().ok_or("its record names no generation")?;
+        let taken_up = template::take_up(host, spec.unwrap_or(&none), id, machines);
+        taken_up.map_err(|e| format!("nothing says any more what its generation was: {e}"))
+    };
+    wanted
+        .into_iter()
+        .map(|(origin, machines)| {
+            let found = look(&origin, &machines);
+            (origin, found)
+        })
+        .collect()
 }
 
 async fn adopt_one(
@@ -97,8 +106,7 @@ async fn adopt_one(
     let is_unwanted =
         record.lease.is_none() && specs.iter().all(|spec| spec.name != record.template);
     let (id, pid) = (record.id.clone(), record.process.pid);
-    let key = (record.template.clone(), record.generation.clone());
-    let generation = match generations.get(&key) {
+    let generation = match generations.get(&generation_of(record)) {
         Some(_) if is_unwanted => {
             orphan.end().await;
             let why = "its template is not configured any more";

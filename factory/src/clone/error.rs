@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use crate::Phase;
 use crate::driver::MonitorError;
 use crate::guest::GuestError;
@@ -26,12 +28,7 @@ impl CloneError {
     /// Whether the generation's files, or this host, are not what they were: no clone can be made from it any more.
     #[must_use]
     pub fn is_generation_damage(&self) -> bool {
-        matches!(
-            self.failure,
-            CloneFailure::StateUnreadable { .. }
-                | CloneFailure::StateDamaged { .. }
-                | CloneFailure::Foreign { .. }
-        )
+        matches!(self.failure, CloneFailure::Foreign { .. }) || self.failure.is_file_damage()
     }
 }
 
@@ -39,20 +36,20 @@ impl CloneError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloneFailure {
-    /// The state file cannot be read.
-    #[error("the template's state {} cannot be read: {source}", .path.display())]
-    StateUnreadable {
+    /// A file of the generation cannot be read.
+    #[error("the template's file {} cannot be read: {source}", .path.display())]
+    FileUnreadable {
         /// The file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
-    /// The state file is not the one that was saved.
+    /// A file of the generation is not the one that was published.
     #[error(
-        "the template's state {} is damaged: its digest is {found} and the manifest says {wanted}; rebuild the template",
+        "the template's file {} is damaged: its digest is {found} and the manifest says {wanted}; rebuild the template",
         .path.display()
     )]
-    StateDamaged {
+    FileDamaged {
         /// The file.
         path: PathBuf,
         /// Its digest.
@@ -105,6 +102,22 @@ pub enum CloneFailure {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl CloneFailure {
+    /// Whether a file of the generation is not what was published, for good. A service that has no descriptor or no
+    /// memory left to read it with says nothing about the file.
+    pub(super) fn is_file_damage(&self) -> bool {
+        match self {
+            Self::FileDamaged { .. } => true,
+            Self::FileUnreadable { source, .. } => {
+                let of_the_service = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+                let is_it = |errno: &Errno| source.raw_os_error() == Some(*errno as i32);
+                !of_the_service.iter().any(is_it)
+            }
+            _ => false,
+        }
+    }
 }
 
 fn console_tail(lines: &str) -> String {

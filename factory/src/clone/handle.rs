@@ -305,6 +305,7 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call leaves it to be left.
     pub async fn leave(&self) -> VmEnd {
+        self.generation.is_left();
         self.live.leave().await
     }
 

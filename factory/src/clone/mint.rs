@@ -1,8 +1,6 @@
 //! The making of a clone.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +8,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::{CloneError, CloneFailure};
+use super::files::checked_state;
 use super::handle::Vm;
-use crate::aside::aside;
 use crate::clock::WallNs;
 use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
 use crate::host::Host;
-use crate::memory;
 use crate::template::{Generation, refuse_foreign};
 use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
 use crate::{Argv, Phase, Phases, VmId};
@@ -77,7 +74,7 @@ async fn make(
     let mut making = Making::begin(host, generation);
     refuse_foreign(&generation.manifest().recipe, &host.platform())
         .map_err(|reason| making.failed(CloneFailure::Foreign { reason }))?;
-    let state = checked_state_aside(generation).await;
+    let state = checked_state(host, generation).await;
     let state = state.map_err(|e| making.failed(e))?;
     let live = making.start(host, &order, role, state).await?;
     making.load(&live).await?;
@@ -106,7 +103,7 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// Begins with the state, which is checked before anything is started: to its user that is a failed load.
+    /// Begins with the files, which are checked before anything is started: to its user that is a failed load.
     fn begin(host: &Host, generation: &'a Arc<Generation>) -> Self {
         let machine = generation.manifest().recipe.machine;
         let expects_reseed = host.driver.capabilities(machine).generation_id;
@@ -273,6 +270,8 @@ impl<'a> Making<'a> {
             machine_id: proof.machine_id.clone(),
         };
         let created_at = Timestamp::now();
+        let copied = self.generation.manifest().leave_copy(live.dir());
+        copied.map_err(|source| self.failed(CloneFailure::Record { source }))?;
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());
             record.digest = Some(proof.digest());
@@ -290,54 +289,6 @@ impl<'a> Making<'a> {
             (identity, proof.digest()),
             (created_at, self.phases),
         ))
-    }
-}
-
-/// The same as [`checked_state`], on a thread that may block.
-async fn checked_state_aside(generation: &Arc<Generation>) -> Result<File, CloneFailure> {
-    let generation = Arc::clone(generation);
-    aside(move || checked_state(&generation)).await
-}
-
-/// Opens the state and checks the digest of what that very descriptor reads: a damaged state loads without a
-/// complaint and answers, nearly always. Reading at offsets leaves the descriptor at its beginning.
-fn checked_state(generation: &Generation) -> Result<File, CloneFailure> {
-    let path = generation.state();
-    let read = || -> io::Result<(File, Vec<u8>)> {
-        let file = File::open(&path)?;
-        let mut bytes = Vec::new();
-        OffsetReader { file: &file, at: 0 }.read_to_end(&mut bytes)?;
-        Ok((file, bytes))
-    };
-    let (file, bytes) = read().map_err(|source| CloneFailure::StateUnreadable {
-        path: path.clone(),
-        source,
-    })?;
-    let found = memory::bytes_digest(&bytes);
-    let wanted = &generation.manifest().files.state.digest;
-    if found == *wanted {
-        Ok(file)
-    } else {
-        generation.found_damaged();
-        Err(CloneFailure::StateDamaged {
-            path,
-            found,
-            wanted: wanted.clone(),
-        })
-    }
-}
-
-/// Reads a file without moving its descriptor.
-struct OffsetReader<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for OffsetReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Clones: machines restored from a generation.
 //!
 //! ```text
-//!  check state -> spawn -> monitor -> load -> resume -> agent answers -> identity proved -> warmed -> on_clone -> ready
+//!  check files -> spawn -> monitor -> load -> resume -> agent answers -> identity proved -> warmed -> on_clone -> ready
 //!      |___________|__________|_________|________|____________|_______________|_________|_________|
 //!                     a failure or a dropped future: the process is killed, nothing is left
 //! ```
@@ -11,6 +11,7 @@
 
 mod adopt;
 mod error;
+mod files;
 mod grow;
 mod handle;
 mod mint;

@@ -70,7 +70,7 @@ pub(crate) struct Host {
     pub(crate) qemu: Arc<Qemu>,
     pub(crate) user: Option<Credentials>,
     pub(crate) cpu: HostCpu,
-    pub(crate) digests: Digests,
+    pub(crate) digests: Arc<Digests>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) cids: Cids,
     /// What an earlier service has left and nobody has asked for yet.

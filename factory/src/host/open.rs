@@ -13,7 +13,6 @@ use super::lock::{Lock, LockError};
 use super::tmpfs::{self, TmpfsError};
 use super::user::{self, UserError};
 use super::{Host, HostCpu, Orphaned};
-use crate::memory::Digests;
 use crate::qemu::{self, ProbeError, Qemu};
 use crate::template::{self, Registry};
 use crate::vm::{self, Orphan};
@@ -79,7 +78,7 @@ pub(crate) async fn open(
         qemu,
         user,
         cpu: HostCpu::of_this_host(),
-        digests: Digests::default(),
+        digests: Arc::default(),
         registry,
         cids: super::Cids::new(),
         orphans: Mutex::new(orphans),
@@ -106,11 +105,6 @@ async fn examine(settings: &HostSettings) -> Result<(Arc<Registry>, Vec<Orphaned
     };
     let found = vm::examine(&settings.run_dir).await;
     let found = found.map_err(failed(&settings.run_dir))?;
-    let half_built = template::sweep_half_built(&settings.template_path);
-    let half_built = half_built.map_err(failed(&settings.template_path))?;
-    for line in found.done.iter().chain(&half_built) {
-        tracing::info!("{line}");
-    }
     let registry = Arc::new(Registry::default());
     let orphaned = |orphan: Orphan| {
         let record = orphan.record();
@@ -125,6 +119,11 @@ async fn examine(settings: &HostSettings) -> Result<(Arc<Registry>, Vec<Orphaned
         }
     };
     let orphans: Vec<_> = found.orphans.into_iter().map(orphaned).collect();
+    let half_built = template::sweep_half_built(&settings.template_path, &registry);
+    let half_built = half_built.map_err(failed(&settings.template_path))?;
+    for line in found.done.iter().chain(&half_built) {
+        tracing::info!("{line}");
+    }
     if !orphans.is_empty() {
         tracing::info!(
             count = orphans.len(),

@@ -43,8 +43,17 @@ pub(super) fn check(path: &Path, digests: &Digests, look: Look) -> io::Result<Ma
 /// # Errors
 /// In words, when that is missing, altered or of another generation.
 pub(super) fn read_manifest(path: &Path) -> io::Result<Manifest> {
-    let manifest = Manifest::read(path)?;
-    if path.file_name().and_then(|name| name.to_str()) != Some(manifest.generation.as_str()) {
+    let name = path.file_name().and_then(|name| name.to_str());
+    read_manifest_of(name.unwrap_or_default(), path)
+}
+
+/// Reads what a generation of this name says of itself, in its own directory or in that of a machine which was left a copy.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub(super) fn read_manifest_of(generation: &str, dir: &Path) -> io::Result<Manifest> {
+    let manifest = Manifest::read(dir)?;
+    if manifest.generation.as_str() != generation {
         let why = format!("manifest.json: it is that of {}", manifest.generation);
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{Look, check, read_manifest};
+use super::check::{Look, check, read_manifest, read_manifest_of};
 use super::generation::Generation;
 use super::keep;
 use super::rollback::refuse_foreign;
@@ -113,15 +113,21 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
 pub(crate) enum TakenUp {
     /// It is whole, byte for byte.
     Whole(Arc<Generation>),
-    /// It says what it was, and a file of it is not what it says, for this reason: no clone is made of it any more.
+    /// It is known what it was, and a file of it is not what it was, for this reason: no clone is made of it any more.
     Damaged(Arc<Generation>, String),
 }
 
-/// Takes up one generation, current or not. It blocks.
+/// Takes up one generation, current or not; `machines` are the directories of clones of it, which have a copy of its
+/// manifest. It blocks.
 ///
 /// # Errors
-/// When it does not say what it was.
-pub(crate) fn take_up(host: &Host, spec: &TemplateSpec, id: &GenerationId) -> io::Result<TakenUp> {
+/// When nothing says what it was.
+pub(crate) fn take_up(
+    host: &Host,
+    spec: &TemplateSpec,
+    id: &GenerationId,
+    machines: &[PathBuf],
+) -> io::Result<TakenUp> {
     let path = host.store(&spec.name).generation_path(id);
     let of = |manifest| {
         let registry = &host.registry;
@@ -131,9 +137,13 @@ pub(crate) fn take_up(host: &Host, spec: &TemplateSpec, id: &GenerationId) -> io
         Ok(manifest) => return Ok(TakenUp::Whole(of(manifest))),
         Err(damage) => damage,
     };
-    let generation = of(read_manifest(&path)?);
-    generation.found_damaged();
-    Ok(TakenUp::Damaged(generation, damage.to_string()))
+    host.registry.hold(&path).found_damaged();
+    let mut copies = machines.iter();
+    let manifest = read_manifest(&path).or_else(|unreadable| {
+        let copy = copies.find_map(|machine| read_manifest_of(id.as_str(), machine).ok());
+        copy.ok_or(unreadable)
+    })?;
+    Ok(TakenUp::Damaged(of(manifest), damage.to_string()))
 }
 
 /// Lets go of the generations that are more than are kept.

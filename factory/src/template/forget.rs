@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::generation::Registry;
 use super::keep;
-use super::store::Store;
+use super::store::{Store, current_of};
 use crate::TemplateSpec;
 use crate::host::Host;
 
@@ -65,8 +65,9 @@ fn others(template_path: &Path, names: &[&str]) -> io::Result<Vec<String>> {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
+        let path = entry.path();
         let is_other = entry.file_type()?.is_dir() && !names.contains(&name.as_str());
-        if is_other && !keep::generations(&entry.path())?.is_empty() {
+        if is_other && (current_of(&path)?.is_some() || !keep::generations(&path)?.is_empty()) {
             found.push(name);
         }
     }

@@ -9,7 +9,8 @@
 //!   remembers it as long as somebody holds it. So the files of a generation that is in use are never removed.
 //! - A generation that nobody needs any more is marked as surplus; its files go with the last holder, or at once where
 //!   there is none. Who decides which are surplus is `keep.rs`.
-//! - A service that dies loses the marks, and the next one sets them anew: nothing about them is on disk.
+//! - A service that dies loses the marks, and the next one sets them anew: nothing about them is on disk. One that stops
+//!   and leaves clones running leaves the files of their generations, too.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,9 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::check::{Look, check};
 use super::keep;
 use super::manifest::{self, Manifest};
 use super::store;
+use crate::memory::Digests;
 use crate::{GenerationId, SizeRange, TemplateSpec};
 
 /// The files of a generation, held by everybody who needs them.
@@ -31,6 +34,8 @@ pub(crate) struct GenerationFiles {
     is_surplus: AtomicBool,
     /// A clone has found that they are not what was published.
     is_damaged: AtomicBool,
+    /// A clone of it goes on without us: whether they are needed is the next service's to say.
+    is_left: AtomicBool,
 }
 
 /// The generations that somebody holds. Bounded by the clones and by what is kept.
@@ -59,6 +64,7 @@ impl Registry {
             path: path.to_owned(),
             is_surplus: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
         });
         held.insert(path.to_owned(), Arc::downgrade(&files));
         files
@@ -77,9 +83,13 @@ impl GenerationFiles {
         self.is_surplus.store(is_surplus, Ordering::Release);
     }
 
-    /// Says that no clone is to be made of them any more.
-    pub(super) fn set_damaged(&self) {
+    /// Says that they are not what was published: no clone is to be made of them any more, and they are not kept.
+    pub(super) fn found_damaged(&self) {
         self.is_damaged.store(true, Ordering::Release);
+        if !manifest::is_there(&self.path) {
+            // Who decides what is kept does not see them.
+            self.set_surplus(true);
+        }
     }
 
     pub(super) fn is_damaged(&self) -> bool {
@@ -89,15 +99,14 @@ impl GenerationFiles {
 
 impl Drop for GenerationFiles {
     fn drop(&mut self) {
-        if self.is_surplus.load(Ordering::Acquire) {
+        if self.is_surplus.load(Ordering::Acquire) && !self.is_left.load(Ordering::Acquire) {
             let path = std::mem::take(&mut self.path);
-            // Without its manifest it is none any more, however long the rest takes to be removed. Where it has none
-            // it was never published, and its builder removes it.
+            // Without its manifest it is none any more, however long the rest takes to be removed.
             match manifest::remove(&path) {
-                Ok(()) => remove_aside(path),
-                Err(error) => {
-                    tracing::debug!(path = %path.display(), %error, "it is removed already")
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "an old generation cannot be removed");
                 }
+                _ => remove_aside(path),
             }
         }
     }
@@ -173,13 +182,15 @@ impl Generation {
         self.manifest.sizes()
     }
 
-    /// What the memory file takes of the host's memory, bytes: once, however many clones map it.
-    ///
-    /// # Errors
-    /// When the file is gone.
-    pub fn memory_bytes_on_disk(&self) -> io::Result<u64> {
+    /// What the memory file takes of the host's memory, bytes: once, however many clones map it. Where its name is gone
+    /// those who map it keep what it took when it was built.
+    #[must_use]
+    pub fn memory_bytes_on_disk(&self) -> u64 {
         const STAT_BLOCK_BYTES: u64 = 512;
-        Ok(fs::metadata(self.memory())?.blocks() * STAT_BLOCK_BYTES)
+        match fs::metadata(self.memory()) {
+            Ok(file) => file.blocks() * STAT_BLOCK_BYTES,
+            Err(_) => self.manifest.memory.allocated_bytes,
+        }
     }
 
     /// Says that another generation has taken its place. It stays on disk as long as it is among the
@@ -205,9 +216,21 @@ impl Generation {
         }
     }
 
+    /// Says that a clone of it is left running for the next service: its files stay, whoever lets go of them here.
+    pub(crate) fn is_left(&self) {
+        self.files.is_left.store(true, Ordering::Release);
+    }
+
     /// Says that its files are not what was published: no clone can be made of it any more, and it is not kept.
     pub(crate) fn found_damaged(&self) {
-        self.files.set_damaged();
+        self.files.found_damaged();
+    }
+
+    /// What is wrong with its files; a file is read only when it has changed. It blocks.
+    pub(crate) fn damage(&self, digests: &Digests) -> Option<String> {
+        let damage = check(&self.files.path, digests, Look::Changes).err()?;
+        self.found_damaged();
+        Some(damage.to_string())
     }
 
     pub(crate) fn memory(&self) -> PathBuf {

@@ -110,9 +110,12 @@ pub(super) fn let_go(surplus: Vec<PathBuf>, registry: &Registry) -> io::Result<V
     Ok(removed)
 }
 
-/// Removes what builds have left that were cut off: generations without a manifest, half links. The caller has just
-/// taken the lock, so nothing is being built. Answers what was removed, one line each.
-pub(crate) fn sweep_half_built(template_path: &Path) -> io::Result<Vec<String>> {
+/// Removes what builds have left that were cut off: generations without a manifest that nobody holds, half links. The
+/// caller has just taken the lock, so nothing is being built. Answers what was removed, one line each.
+pub(crate) fn sweep_half_built(
+    template_path: &Path,
+    registry: &Registry,
+) -> io::Result<Vec<String>> {
     let mut done = Vec::new();
     for entry in fs::read_dir(template_path)? {
         let template = entry?;
@@ -123,7 +126,8 @@ pub(crate) fn sweep_half_built(template_path: &Path) -> io::Result<Vec<String>> 
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name());
             let is_dir = entry.file_type()?.is_dir();
-            if is_dir && !manifest::is_there(&path) {
+            let is_half_built = is_dir && !manifest::is_there(&path);
+            if is_half_built && registry.held(&path).is_none() {
                 fs::remove_dir_all(&path)?;
                 let template = template.file_name();
                 done.push(format!(

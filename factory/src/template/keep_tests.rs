@@ -205,13 +205,16 @@ fn half_built_generations_are_swept_and_whole_ones_are_not() -> anyhow::Result<(
     let half = shelf.store.path().join("g2");
     fs::create_dir(&half)?;
     fs::write(half.join("memory"), "half a mem")?;
+    // A generation that a living clone holds has lost its manifest.
+    let lost = shelf.publish("g3", 2)?;
+    fs::remove_file(shelf.store.path().join("g3/manifest.json"))?;
     std::os::unix::fs::symlink("g2", shelf.store.path().join("current.new"))?;
     assert_eq!(shelf.on_disk()?, ["g1"], "what has no manifest is none");
     assert!(
         shelf.surplus(1)?.is_empty(),
         "and is not removed as one: it may be a build"
     );
-    let done = sweep_half_built(shelf.folder.path())?;
+    let done = sweep_half_built(shelf.folder.path(), &shelf.registry)?;
     assert_eq!(
         done,
         ["removed generation g2 of template default, whose build was cut off"]
@@ -221,6 +224,15 @@ fn half_built_generations_are_swept_and_whole_ones_are_not() -> anyhow::Result<(
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<Result<_, _>>()?;
     left.sort();
-    assert_eq!(left, ["current", "g1"]);
+    assert_eq!(left, ["current", "g1", "g3"]);
+    // It goes with its holder.
+    let path = shelf.store.path().join("g3");
+    lost.found_damaged();
+    drop(lost);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while path.exists() {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "it stays");
+        std::thread::yield_now();
+    }
     Ok(())
 }

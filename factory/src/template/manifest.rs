@@ -187,11 +187,20 @@ impl Manifest {
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         let fresh = dir.join("manifest.json.new");
         let mut file = fs::File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(&sealed(serde_json::to_value(
-            self,
-        )?)?)?)?;
+        file.write_all(&serde_json::to_vec_pretty(&self.to_sealed()?)?)?;
         file.sync_all()?;
         fs::rename(fresh, dir.join(FILE))
+    }
+
+    /// Writes a copy into the directory of a machine, for the service after this one: should it find the generation's
+    /// own gone or altered, it still knows what the machine is. A machine without its record's last state is never taken
+    /// up, and that is written after this: so the copy may be written in pieces.
+    pub(crate) fn leave_copy(&self, machine: &Path) -> io::Result<()> {
+        fs::write(machine.join(FILE), serde_json::to_vec(&self.to_sealed()?)?)
+    }
+
+    fn to_sealed(&self) -> io::Result<Value> {
+        sealed(serde_json::to_value(self)?)
     }
 
     /// Reads a manifest.

@@ -65,7 +65,7 @@ pub(crate) fn give_up(
     store.publish(back_to)?;
     host.registry.hold(&path).set_surplus(false);
     let no_good = host.registry.hold(&store.generation_path(given_up));
-    no_good.set_damaged();
+    no_good.found_damaged();
     no_good.set_surplus(true);
     tracing::info!(template = spec.name, %given_up, %back_to, "rolled back");
     Ok(())

@@ -12,7 +12,6 @@ use crate::aside::aside;
 use crate::clone::{CloneOrder, Vm, mint_canary};
 use crate::guest::ExecRequest;
 use crate::host::Host;
-use crate::memory;
 
 /// Two show what one cannot: that clones differ from each other.
 const CANARIES: usize = 2;
@@ -54,7 +53,7 @@ pub(super) async fn verify(
     for vm in vms {
         vm.end().await;
     }
-    refuse_changed_memory(generation).await?;
+    refuse_changed_memory(host, generation).await?;
     Ok(VerifyReport {
         canaries: reports,
         memory_unchanged: true,
@@ -92,10 +91,10 @@ async fn run_verify_commands(vm: &Vm, generation: &Generation) -> Result<(), Bui
     Ok(())
 }
 
-async fn refuse_changed_memory(generation: &Generation) -> Result<(), BuildError> {
+async fn refuse_changed_memory(host: &Host, generation: &Generation) -> Result<(), BuildError> {
     let path = generation.memory();
-    let read = path.clone();
-    let digest = aside(move || memory::file_digest(&read)).await;
+    let (read, digests) = (path.clone(), Arc::clone(&host.digests));
+    let digest = aside(move || digests.read(&read)).await;
     let digest = digest.map_err(|source| BuildError::File {
         action: "read",
         path,

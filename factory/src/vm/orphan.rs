@@ -78,6 +78,10 @@ impl Orphan {
         &self.record
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes it up: it has an owner from now on. Who cannot be taken up is ended, and the error says why.
     ///
     /// # Cancel safety

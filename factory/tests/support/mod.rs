@@ -115,6 +115,22 @@ impl Lab {
         Ok(found)
     }
 
+    /// Another factory in the same folders: the service that comes after this one.
+    pub async fn reopened(self) -> anyhow::Result<Self> {
+        let Self {
+            factory,
+            settings,
+            folder,
+        } = self;
+        drop(factory);
+        let factory = Factory::open(settings.clone(), &guest_spec("probe")).await?;
+        Ok(Self {
+            factory,
+            settings,
+            folder,
+        })
+    }
+
     /// Looks that nothing is left, and removes the folders.
     pub async fn close(self) -> anyhow::Result<()> {
         self.nothing_left().await?;

@@ -99,6 +99,13 @@ impl Mint for Shared {
         .boxed()
     }
 
+    fn damage<'a>(
+        &'a self,
+        _: &'a Arc<dyn LiveGeneration>,
+    ) -> BoxFuture<'a, Option<String>> {
+        async { None }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,

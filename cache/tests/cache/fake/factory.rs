@@ -399,6 +399,14 @@ impl Mint for Shared {
         async move { fields }.boxed()
     }
 
+    fn damage<'a>(
+        &'a self,
+        generation: &'a Arc<dyn LiveGeneration>,
+    ) -> BoxFuture<'a, Option<String>> {
+        let is_damaged = self.0.script().damaged.as_ref() == Some(&generation.facts().id);
+        async move { is_damaged.then(|| "memory: it is cut short".to_owned()) }.boxed()
+    }
+
     fn mint<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,

@@ -73,6 +73,8 @@ pub(crate) struct Script {
     pub ends: bool,
     /// The generation that is on disk; a new one each time, where it is none.
     pub found: Option<GenerationId>,
+    /// The generation whose files are not what was published.
+    pub damaged: Option<GenerationId>,
 }
 
 impl Default for Script {
@@ -92,6 +94,7 @@ impl Default for Script {
             growths_refused: 0,
             ends: true,
             found: None,
+            damaged: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::site::Site;
 use crate::aside::aside;
 use crate::clock::WallNs;
 use crate::guest::{Agent, ExecRequest, GuestError};
-use crate::memory::{self, MemorySurvey};
+use crate::memory::{Digests, MemorySurvey};
 use crate::template::error::failure;
 use crate::template::manifest::{FileSeal, Files, SavedClock};
 use crate::template::{BuildError, reserve};
@@ -140,7 +140,8 @@ fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
             .make_read_only(path)
             .map_err(Site::file_error("protect", path))?;
     }
-    let sealed = |path: &PathBuf| file_seal(path).map_err(Site::file_error("read", path));
+    let digests = &site.host.digests;
+    let sealed = |path: &PathBuf| file_seal(path, digests).map_err(Site::file_error("read", path));
     let files = Files {
         memory: sealed(&memory)?,
         state: sealed(&state)?,
@@ -151,10 +152,10 @@ fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
     Ok((site, files, survey))
 }
 
-/// A file's length and digest.
-fn file_seal(path: &Path) -> io::Result<FileSeal> {
+/// A file's length and digest, which is remembered for the clones to come.
+fn file_seal(path: &Path, digests: &Digests) -> io::Result<FileSeal> {
     Ok(FileSeal {
         bytes: fs::metadata(path)?.len(),
-        digest: memory::file_digest(path)?,
+        digest: digests.read(path)?,
     })
 }

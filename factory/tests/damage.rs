@@ -188,7 +188,10 @@ async fn an_old_one_stays_for_its_sandbox(lab: Lab, sandbox: Arc<Vm>) -> anyhow:
     let (lab, adopted) = restarted(lab, vec![sandbox]).await?;
     let sandbox = only(adopted)?;
     lives(&sandbox).await?;
-    assert!(folder.join("memory").exists(), "it maps it, so it is counted");
+    assert!(
+        folder.join("memory").exists(),
+        "it maps it, so it is counted"
+    );
     sandbox.end().await;
     drop(sandbox);
     goes(&folder).await?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::error::CloneFailure;
 use crate::aside::aside;
 use crate::host::Host;
-use crate::memory::{Digests, bytes_digest};
+use crate::memory::{Digests, reader_digest};
 use crate::template::{FileSeal, Generation};
 
 /// Checks all files and opens the state, on a thread that may block.
@@ -47,8 +47,8 @@ fn check(generation: &Generation, digests: &Digests) -> Result<File, CloneFailur
         }
     }
     let path = generation.state();
-    match read_whole(&path) {
-        Ok((file, bytes)) => compare(path, bytes_digest(&bytes), &files.state).map(|()| file),
+    match opened(&path) {
+        Ok((file, found)) => compare(path, found, &files.state).map(|()| file),
         Err(source) => Err(CloneFailure::FileUnreadable { path, source }),
     }
 }
@@ -64,12 +64,12 @@ fn compare(path: PathBuf, found: String, wanted: &FileSeal) -> Result<(), CloneF
     })
 }
 
-/// What a descriptor reads. Reading at offsets leaves it at its beginning.
-fn read_whole(path: &Path) -> io::Result<(File, Vec<u8>)> {
+/// Opens a file, and digests what that very descriptor reads. Reading at offsets leaves it at its beginning; reading in
+/// pieces keeps a thread that may never do it again from holding on to as much memory as the file is long.
+fn opened(path: &Path) -> io::Result<(File, String)> {
     let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    OffsetReader { file: &file, at: 0 }.read_to_end(&mut bytes)?;
-    Ok((file, bytes))
+    let digest = reader_digest(OffsetReader { file: &file, at: 0 })?;
+    Ok((file, digest))
 }
 
 /// Reads a file without moving its descriptor.

@@ -1,6 +1,6 @@
 //! Digests of files and bytes.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 fn named(hash: blake3::Hash) -> String {
@@ -14,6 +14,16 @@ fn named(hash: blake3::Hash) -> String {
 pub(crate) fn file_digest(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap(path)?;
+    Ok(named(hasher.finalize()))
+}
+
+/// The digest of what is read to the end, 64 KiB at a time.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn reader_digest(reader: impl Read) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(reader)?;
     Ok(named(hasher.finalize()))
 }
 
@@ -33,6 +43,7 @@ mod tests {
         let mut bytes = vec![0_u8; 100_000];
         std::fs::write(&path, &bytes)?;
         assert_eq!(file_digest(&path)?, bytes_digest(&bytes));
+        assert_eq!(reader_digest(&bytes[..])?, bytes_digest(&bytes));
         bytes[77_777] ^= 0x10;
         assert_ne!(file_digest(&path)?, bytes_digest(&bytes));
         Ok(())

@@ -7,6 +7,6 @@ mod digest;
 mod digests;
 mod survey;
 
-pub(crate) use digest::{bytes_digest, file_digest};
+pub(crate) use digest::{bytes_digest, file_digest, reader_digest};
 pub(crate) use digests::Digests;
 pub use survey::MemorySurvey;

@@ -99,10 +99,7 @@ impl Mint for Shared {
         .boxed()
     }
 
-    fn damage<'a>(
-        &'a self,
-        _: &'a Arc<dyn LiveGeneration>,
-    ) -> BoxFuture<'a, Option<String>> {
+    fn damage<'a>(&'a self, _: &'a Arc<dyn LiveGeneration>) -> BoxFuture<'a, Option<String>> {
         async { None }.boxed()
     }
 

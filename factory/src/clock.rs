@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
@@ -17,6 +18,16 @@ impl WallNs {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// A time of day.
+    pub(crate) fn of(time: Timestamp) -> Self {
+        Self(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
+    }
+
+    /// The time of day.
+    pub(crate) fn timestamp(self) -> Timestamp {
+        Timestamp::from_nanosecond(self.0.into()).unwrap_or(Timestamp::MAX)
     }
 
     /// A later time.

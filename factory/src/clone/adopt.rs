@@ -127,12 +127,14 @@ async fn adopt_one(
         None => return None,
     };
     match orphan.adopt(&*host.driver).await {
-        Ok((live, record)) => {
+        Ok((live, mut record)) => {
+            let now = Moment::now();
+            record.told_at(now);
             tracing::info!(vm = %id, pid, state = ?record.state, "took up a clone of an earlier service");
             Some(Adopted {
                 vm: Arc::new(Vm::adopted(live, generation, &record)),
                 state: record.state,
-                lease_left: record.lease_left(Moment::now()),
+                lease_left: record.lease_left(now),
                 lease: record.lease,
                 is_paused: record.paused_at.is_some(),
                 on_clone: record.on_clone,

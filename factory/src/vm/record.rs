@@ -142,10 +142,27 @@ impl VmRecord {
     /// while no service looks neither ends a lease nor prolongs it.
     pub(crate) fn lease_left_ns(&self, now: Moment) -> Option<i64> {
         let expires_at = self.lease.as_ref()?.expires_at?;
-        let expires_at = i64::try_from(expires_at.as_nanosecond()).unwrap_or(i64::MAX);
-        let left_then = WallNs(expires_at).since(self.written.wall);
+        let left_then = WallNs::of(expires_at).since(self.written.wall);
         let since = i64::try_from(now.after(self.written).as_nanos()).unwrap_or(i64::MAX);
         Some(left_then.saturating_sub(since))
+    }
+}
+
+/// A wall clock that has gone by so much more or less than the other one was set, not corrected.
+const CLOCK_SET_NS: u64 = 1_000_000_000;
+
+impl VmRecord {
+    /// The record as it is told at a moment. Where the wall clock was set since it was written, the end of its lease is
+    /// another time of day, as far away as before.
+    pub(crate) fn told_at(&mut self, now: Moment) {
+        if let (Some(left), Some(lease)) = (self.lease_left_ns(now), &mut self.lease) {
+            let end = WallNs(now.wall.0.saturating_add(left));
+            let set_by = lease.expires_at.map(|told| end.since(WallNs::of(told)));
+            if set_by.is_some_and(|by| by.unsigned_abs() > CLOCK_SET_NS) {
+                lease.expires_at = Some(end.timestamp());
+            }
+        }
+        self.written = now;
     }
 }
 
@@ -222,6 +239,38 @@ pub(crate) mod tests {
         assert_eq!(left(at(5, 60)), Some(50), "the wall clock was set back");
         assert_eq!(left(at(9999, 60)), Some(50), "and forth");
         assert_eq!(left(at(1010, 111)), Some(0), "it has run out");
+        Ok(())
+    }
+
+    #[test]
+    fn the_end_of_a_lease_is_told_by_the_clock_as_it_is_set_now() -> anyhow::Result<()> {
+        let at = |wall_ms: i64, boot: u64| Moment {
+            wall: WallNs(wall_ms * 1_000_000),
+            since_boot: Duration::from_secs(boot),
+        };
+        let told = Timestamp::from_second(1060)?;
+        // Now, by both clocks; the end that is told then, and what is left.
+        for (now, end_s, left_s) in [
+            (at(1_010_000, 60), 1060, 50),
+            (at(1_010_400, 60), 1060, 49),
+            (at(87_410_000, 60), 87_460, 50),
+            (at(5_000, 60), 55, 50),
+            (at(87_410_000, 160), 87_360, 0),
+        ] {
+            let mut record = VmRecord {
+                written: at(1_000_000, 50),
+                lease: Some(LeaseRecord {
+                    expires_at: Some(told),
+                    ..lease(String::new())
+                }),
+                ..record()
+            };
+            record.told_at(now);
+            let end = record.lease.as_ref().and_then(|lease| lease.expires_at);
+            assert_eq!(end, Some(Timestamp::from_second(end_s)?));
+            let left = record.lease_left(now).map(|left| left.as_secs());
+            assert_eq!(left, Some(left_s));
+        }
         Ok(())
     }
 }

@@ -112,8 +112,8 @@ impl RecordFile {
     /// When it cannot be written: then the one before it is still there, and is what the next change begins with.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
         let mut record = self.record.clone();
+        record.told_at(Moment::now());
         change(&mut record);
-        record.written = Moment::now();
         let sequence = self.sequence + 1;
         let line = line_of(sequence, &record)?;
         if line.len() <= self.slot_bytes {

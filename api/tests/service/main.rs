@@ -4,6 +4,7 @@
 
 mod accel;
 mod caller;
+mod clock;
 mod damage;
 mod examples;
 mod faults;

@@ -1,0 +1,119 @@
+//! A host whose wall clock is wrong, and set while no service looks: leases last as long as they were given for, and what
+//! is built later is the newer one.
+//!
+//! The clock is set by libfaketime, for the service and what it starts; the clock that counts from the host's boot stays.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::service::{LONG, Place, Service, id};
+
+/// How much later than its lease a sandbox may end on a busy machine.
+const LATE: Duration = Duration::from_secs(15);
+
+/// A time that the service has told, by the true clock.
+fn told(value: &Value, off: SignedDuration) -> anyhow::Result<Timestamp> {
+    let told: Timestamp = value.as_str().unwrap_or_default().parse()?;
+    Ok(told - off)
+}
+
+async fn leased(service: &Service<'_>, ttl_s: u32) -> anyhow::Result<Value> {
+    let body = json!({"ttl_s": ttl_s, "wait_ms": 60_000});
+    let (status, sandbox) = service.checkout(body).await?;
+    anyhow::ensure!(status == 201, "{status}: {sandbox}");
+    Ok(sandbox)
+}
+
+/// Builds a generation and answers its name.
+async fn rebuilt(service: &mut Service<'_>) -> anyhow::Result<String> {
+    let path = "/v1/templates/default/rebuild?wait=true";
+    let (status, build) = service.call(Method::POST, path, None).await?;
+    anyhow::ensure!(status == 200 && build["state"] == "succeeded", "{status}: {build}");
+    service.quiet(1).await?;
+    let template = service.get("/v1/templates/default").await?;
+    Ok(template["current"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A sandbox of before: its lease has the end that it had, and its guest runs.
+async fn lives_on(service: &Service<'_>, sandbox: &Value, off: SignedDuration) -> anyhow::Result<()> {
+    let path = format!("/v1/sandboxes/{}", id(sandbox));
+    let now = service.get(&path).await?;
+    assert_eq!(now["pid"], sandbox["pid"]);
+    let end = told(&sandbox["expires_at"], SignedDuration::ZERO)?;
+    let moved = told(&now["expires_at"], off)?.duration_since(end);
+    assert!(moved.abs() <= SignedDuration::from_secs(1), "by {moved}");
+    let (status, done) = service.exec(&id(sandbox), "echo alive").await?;
+    assert_eq!((status, &done["stdout"]), (200, &json!("alive\n")));
+    Ok(())
+}
+
+/// A new sandbox of this service has the service's time, which is off.
+async fn is_off(service: &Service<'_>, off: SignedDuration) -> anyhow::Result<()> {
+    let before = Timestamp::now();
+    let sandbox = leased(service, 600).await?;
+    let at = told(&sandbox["leased_at"], off)?;
+    let since = at.duration_since(before);
+    assert!(since.abs() < SignedDuration::try_from(LONG)?, "by {since}");
+    let (status, done) = service.exec(&id(&sandbox), "date +%s").await?;
+    let date: i64 = done["stdout"].as_str().unwrap_or_default().trim().parse()?;
+    let guest = Timestamp::from_second(date)? - off;
+    let since = guest.duration_since(before);
+    assert!(status == 200 && since.abs() < SignedDuration::try_from(LONG)?, "by {since}");
+    assert_eq!(service.release(&id(&sandbox)).await?, 204);
+    Ok(())
+}
+
+/// When a process is gone.
+async fn end_of(pid: Value) -> Instant {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    while process.exists() {
+        ticks.tick().await;
+    }
+    Instant::now()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::Result<()> {
+    const SHORT_S: u32 = 30;
+    let day = SignedDuration::from_hours(24);
+    let place = Place::new()?;
+    place.configure("", "", "target = 1\nmax = 4")?;
+    let mut service = place.start_mortal().await?;
+    service.ready().await?;
+    let long = leased(&service, 900).await?;
+    let begun = Instant::now();
+    let short = leased(&service, SHORT_S).await?;
+    let ends = tokio::spawn(tokio::time::timeout(LONG, end_of(short["pid"].clone())));
+    service.kill().await?;
+
+    let mut service = place.start_off("+1d").await?;
+    service.ready().await?;
+    lives_on(&service, &long, day).await?;
+    if begun.elapsed() < Duration::from_secs(SHORT_S.into()) {
+        lives_on(&service, &short, day).await?;
+    }
+    is_off(&service, day).await?;
+    let ahead = rebuilt(&mut service).await?;
+    service.kill().await?;
+
+    let mut service = place.start_off("-1d").await?;
+    service.ready().await?;
+    lives_on(&service, &long, -day).await?;
+    is_off(&service, -day).await?;
+    let behind = rebuilt(&mut service).await?;
+    assert!(behind > ahead, "{behind} is newer than {ahead}");
+    let lasted = ends.await??.duration_since(begun);
+    let lease = Duration::from_secs(SHORT_S.into());
+    assert!(lasted >= lease && lasted < lease + LATE, "{lasted:?}");
+    lives_on(&service, &long, -day).await?;
+    assert_eq!(service.release(&id(&long)).await?, 204);
+    service.quiet(1).await?;
+    assert_eq!(place.machines()?.len(), 1);
+    service.stop().await?;
+    place.close().await
+}

@@ -9,6 +9,7 @@ mod faults;
 mod life;
 mod live;
 mod main_job;
+mod place;
 mod plain_user;
 mod prometheus;
 mod reload;

@@ -4,10 +4,13 @@
 
 mod accel;
 mod caller;
+mod events;
 mod examples;
 mod faults;
+mod going_back;
 mod life;
 mod live;
+mod load;
 mod main_job;
 mod place;
 mod plain_user;

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::service::{LONG, Service};
@@ -142,6 +143,19 @@ impl Place {
         std::fs::read_dir(folder)?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect()
+    }
+
+    /// What is written down of each machine that runs, or ends. One that has no record yet, or no longer, is left out.
+    pub fn records(&self) -> anyhow::Result<Vec<Value>> {
+        let folder = self.run_dir().join("vm");
+        let read = |id: String| {
+            let record = std::fs::read_to_string(folder.join(id).join("vm.json")).ok()?;
+            // A line for each of the last two; what is being written is none yet.
+            let lines = record.lines().flat_map(serde_json::from_str::<Value>);
+            let newest = lines.max_by_key(|line| line["sequence"].as_u64())?;
+            Some(newest["record"].clone())
+        };
+        Ok(self.directories()?.into_iter().filter_map(read).collect())
     }
 
     /// Looks that no machine is left.

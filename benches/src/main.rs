@@ -16,6 +16,7 @@ mod copy;
 mod exec;
 mod lab;
 mod memory;
+mod rebuild;
 mod service;
 mod soak;
 mod stats;
@@ -67,6 +68,8 @@ enum What {
         #[arg(long, default_value_t = 4)]
         clones: u32,
     },
+    /// Checkouts before a rebuild and during it, under the same load.
+    Rebuild(rebuild::Options),
     /// The real service under load, killed again and again: nothing fails, nothing comes twice, nothing is left.
     Soak(soak::Options),
     /// All of it, the soak excepted.
@@ -85,13 +88,15 @@ async fn main() -> anyhow::Result<()> {
         } => exec::run(sandboxes, commands).await,
         What::Copy { rounds } => copy::run(rounds).await,
         What::Memory { clones } => memory::run(clones).await,
+        What::Rebuild(options) => rebuild::run(&options).await,
         What::Soak(options) => soak::run(options).await,
         What::All => {
             memory::run(4).await?;
             clone::run(5, 6).await?;
             checkout::run(200).await?;
             exec::run(20, 20).await?;
-            copy::run(10).await
+            copy::run(10).await?;
+            rebuild::run(&rebuild::Options::default()).await
         }
     }
 }

@@ -30,8 +30,13 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts the release build. Its clones cannot grow: they are as those by hand.
+    /// Starts the release build.
     pub(crate) fn start() -> anyhow::Result<Self> {
+        Self::start_program(&program()?, POOL_TARGET)
+    }
+
+    /// Starts a vmint. Its clones cannot grow: they are as those by hand.
+    pub(crate) fn start_program(program: &Path, pool_target: u32) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("vmint-bench-")
             .tempdir_in("/dev/shm")?;
@@ -45,12 +50,12 @@ impl Service {
             "[server]\nlisten = \"127.0.0.1:{port}\"\n\
              [host]\nrun_dir = \"{run}\"\ntemplate_path = \"{template}\"\n\
              [templates.default]\nmemory = \"{MEMORY_MIB}MiB\"\nmax_memory = \"{MEMORY_MIB}MiB\"\nmax_vcpus = 1\n\
-             [templates.default.pool]\ntarget = {POOL_TARGET}\n",
+             [templates.default.pool]\ntarget = {pool_target}\n",
             run = folder.path().join("run").display(),
             template = folder.path().join("template").display(),
         );
         std::fs::write(&config, text)?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .arg("--config")
@@ -126,7 +131,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    async fn open(port: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn open(port: u16) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -244,7 +249,7 @@ impl Connection {
         loop {
             let (_, pool) = self.call(Method::GET, "/v1/pools/default").await?;
             let is_quiet = pool["launching"] == 0 && pool["releasing"] == 0;
-            if is_quiet && pool["ready"].as_u64() == Some(POOL_TARGET.into()) {
+            if is_quiet && pool["ready"] == pool["target"] {
                 return Ok(());
             }
             anyhow::ensure!(Instant::now() < deadline, "the pool does not fill: {pool}");

@@ -96,6 +96,8 @@ pub(crate) struct LaunchOrder {
     /// Its address on AF_VSOCK, where it has one.
     pub(crate) vsock: Option<Vsock>,
     pub(crate) boot: Boot,
+    /// Whether others that want a processor go first.
+    pub(crate) gives_way: bool,
     pub(crate) ends: MachineEnds,
     /// Where the monitor's listening socket can be dialled.
     pub(crate) monitor_path: PathBuf,

@@ -33,6 +33,8 @@ pub(crate) struct ChildSettings {
     pub(crate) user: Option<Credentials>,
     /// Whether its memory comes in pages of 4 KiB only, even where it asks for 2 MiB.
     pub(crate) small_pages: bool,
+    /// By how much its niceness is above our own.
+    pub(crate) niceness: Option<i32>,
 }
 
 /// Makes the child lead its own session, dump no core (it would hold the guest's memory), gain no privileges, and be
@@ -42,6 +44,7 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
         inherited,
         user,
         small_pages,
+        niceness,
     } = settings;
     let hook = move || -> io::Result<()> {
         nix::unistd::setsid()?;
@@ -56,6 +59,9 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
             nix::unistd::setgroups(&user.groups)?;
             nix::unistd::setgid(user.gid)?;
             nix::unistd::setuid(user.uid)?;
+        }
+        if let Some(above_ours) = niceness {
+            rustix::process::nice(above_ours)?;
         }
         if small_pages {
             nix::sys::prctl::set_thp_disable(true)?;

@@ -194,6 +194,7 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
             initrd: trial.path("initrd"),
             params: kernel_params(guest, Accel::Kvm),
         },
+        gives_way: false,
         state: fs::File::open("/dev/null")?.into(),
         console_max_bytes: guest.console_max_bytes,
     };

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use super::priority::{NICENESS, lower_session};
 use super::stderr::StderrTail;
 use super::stray::ProcessStamp;
 use super::watch::ExitWatch;
@@ -34,6 +35,8 @@ pub(crate) struct LaunchPlan {
     pub(crate) user: Option<Credentials>,
     /// See [`ChildSettings::small_pages`].
     pub(crate) small_pages: bool,
+    /// Whether others that want a processor go first: see `priority.rs`.
+    pub(crate) gives_way: bool,
 }
 
 /// A child process. Dropped before it has ended, it is killed and reaped in the background.
@@ -73,12 +76,16 @@ impl Child {
             inherited: plan.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
             user: plan.user,
             small_pages: plan.small_pages,
+            niceness: plan.gives_way.then_some(NICENESS),
         };
         sys::prepare_child(&mut command, settings);
         let mut process = command.spawn()?;
         drop(plan.inherited);
         let gone = || io::Error::other("the process has no pid");
         let pid = process.id().ok_or_else(gone)?;
+        if plan.gives_way {
+            lower_session(pid);
+        }
         let stamp = ProcessStamp::of(pid)?;
         let watch = Arc::new(ExitWatch::of(pid)?);
         let (stderr, reader) = match process.stderr.take() {

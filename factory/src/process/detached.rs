@@ -32,6 +32,7 @@ impl Detached {
             inherited: Vec::new(),
             user: None,
             small_pages: false,
+            niceness: None,
         };
         sys::prepare_child(&mut command, settings);
         command.spawn().map(Self)

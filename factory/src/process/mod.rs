@@ -11,6 +11,7 @@ mod child;
 mod detached;
 mod memory;
 mod owned;
+mod priority;
 mod stderr;
 mod stray;
 #[cfg(test)]

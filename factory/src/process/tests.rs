@@ -8,12 +8,17 @@ use super::{Child, ExitKind, LaunchPlan};
 const GRACE: Duration = Duration::from_millis(300);
 
 fn shell(script: &str) -> std::io::Result<Child> {
+    shell_that_gives_way(false, script)
+}
+
+fn shell_that_gives_way(gives_way: bool, script: &str) -> std::io::Result<Child> {
     Child::spawn(LaunchPlan {
         program: PathBuf::from("/bin/sh"),
         args: vec!["-c".into(), script.into()],
         inherited: Vec::new(),
         user: None,
         small_pages: false,
+        gives_way,
     })
 }
 
@@ -95,9 +100,37 @@ async fn a_program_that_is_not_there_is_an_error() {
         inherited: vec![],
         user: None,
         small_pages: false,
+        gives_way: false,
     };
     let error = Child::spawn(plan).expect_err("there is no such program");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}
+
+/// The niceness of a process, and that of its session where the kernel groups by sessions.
+fn niceness(child: &Child) -> anyhow::Result<(i64, Option<String>)> {
+    let pid = child.stamp().pid;
+    let process = procfs::process::Process::new(pid.try_into()?)?;
+    let session = match std::fs::read_to_string(format!("/proc/{pid}/autogroup")) {
+        Ok(text) => text.split_whitespace().last().map(str::to_owned),
+        Err(_) => None,
+    };
+    Ok((process.stat()?.nice, session))
+}
+
+#[tokio::test]
+async fn one_that_gives_way_is_nice_and_so_is_its_session() -> anyhow::Result<()> {
+    let script = "echo ready >&2; while :; do sleep 1; done";
+    let like_us = shell(script)?;
+    let nice = shell_that_gives_way(true, script)?;
+    for child in [&like_us, &nice] {
+        said(child, "ready").await;
+    }
+    let (before, session) = niceness(&like_us)?;
+    assert!(session.is_none_or(|niceness| niceness == "0"));
+    let (after, session) = niceness(&nice)?;
+    assert_eq!(after, (before + 5).min(19));
+    assert!(session.is_none_or(|niceness| niceness == "5"));
+    Ok(())
 }
 
 #[tokio::test]

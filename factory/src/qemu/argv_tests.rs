@@ -22,6 +22,7 @@ fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
         memory: memory.into(),
         vsock: None,
         boot,
+        gives_way: false,
         ends: MachineEnds {
             monitor: null()?,
             agent: null()?,

@@ -80,6 +80,7 @@ impl Qemu {
             inherited,
             user: self.user.clone(),
             small_pages,
+            gives_way: order.gives_way,
         };
         let failed = |source| LaunchError::Spawn { program, source };
         let mut child = Child::spawn_aside(plan).await.map_err(failed)?;

@@ -169,6 +169,7 @@ fn start(path: &Path, user: Option<Credentials>) -> io::Result<(Child, UnixStrea
         inherited: vec![theirs],
         user,
         small_pages: false,
+        gives_way: false,
     })?;
     Ok((child, UnixStream::from_std(ours)?))
 }

@@ -41,6 +41,8 @@ pub(crate) struct StartPlan {
     pub(crate) memory: PathBuf,
     pub(crate) vsock: Option<Vsock>,
     pub(crate) boot: Boot,
+    /// Whether others that want a processor go first.
+    pub(crate) gives_way: bool,
     pub(crate) state: OwnedFd,
     pub(crate) console_max_bytes: u64,
 }
@@ -111,6 +113,7 @@ impl LiveVm {
             vsock: plan.vsock,
             monitor_path: dir.monitor(),
             boot: plan.boot,
+            gives_way: plan.gives_way,
             ends: MachineEnds {
                 monitor: ends.monitor,
                 agent: ends.agent,

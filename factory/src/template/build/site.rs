@@ -27,6 +27,8 @@ pub(super) struct Site {
     pub(super) store: Store,
     pub(super) dir: GenerationDir,
     pub(super) recipe: Recipe,
+    /// Whether its machines let all others go first.
+    pub(super) gives_way: bool,
 }
 
 impl Site {
@@ -95,6 +97,7 @@ impl Reserved {
             memory::bytes_digest(&kernel_bytes),
             memory::bytes_digest(&initrd_bytes),
         );
+        let gives_way = is_in_service(&host, &store);
         Ok(Self {
             site: Site {
                 host,
@@ -103,6 +106,7 @@ impl Reserved {
                 store,
                 dir,
                 recipe,
+                gives_way,
             },
             kernel,
             initrd,
@@ -144,6 +148,7 @@ impl Reserved {
                 initrd: initrd.clone(),
                 params: boot_params(&site.recipe).await,
             },
+            gives_way: site.gives_way,
             state: state.into(),
             console_max_bytes: site.spec.console_max_bytes,
         };
@@ -169,6 +174,16 @@ impl Reserved {
         phases.total = begun.elapsed();
         Running::begin(site, vm, agent, phases).await
     }
+}
+
+/// Whether clones are made of another generation meanwhile. Then nobody waits for this build, and those clones go first;
+/// else everybody waits for it.
+fn is_in_service(host: &Host, store: &Store) -> bool {
+    let Ok(Some(current)) = store.current() else {
+        return false;
+    };
+    let files = host.registry.held(&store.generation_path(&current));
+    files.is_some_and(|files| !files.is_damaged())
 }
 
 /// The kernel's parameters, and what is known of this host alone: it is not part of the recipe, or every build would

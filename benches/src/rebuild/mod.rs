@@ -1,0 +1,158 @@
+//! Whether checkouts wait longer while their template is rebuilt: the same load goes on before a rebuild and during it, in
+//! turn, on one service.
+//!
+//! Two loads: checkouts that come at a rate which the host can sustain, and clients without a pause, who take clones
+//! as fast as they are made. A rebuild lasts from its order until the pool is over on the new generation.
+
+mod load;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::lab::DEADLINE;
+use crate::service::{Connection, Service, program};
+use crate::stats::{Sample, Target, verdict};
+use load::{Arm, Load, Rhythm, Seen};
+
+/// Clones that wait: as many as come while one is made on a busy host.
+const POOL_TARGET: u32 = 3;
+/// How long is looked before the first rebuild. Later as long as the last rebuild took.
+const FIRST_LOOK: Duration = Duration::from_secs(15);
+/// What comes in the first moments after a rebuild belongs to neither: the files of an old generation are given back.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How often the service is asked how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is asked of the measurement.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many rebuilds under each load.
+    #[arg(long, default_value_t = 4)]
+    rounds: u32,
+    /// How often a sandbox is checked out, milliseconds.
+    #[arg(long, default_value_t = 800)]
+    interval_ms: u64,
+    /// The vmint that is measured; without it, the release build.
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rounds: 4,
+            interval_ms: 800,
+            program: None,
+        }
+    }
+}
+
+/// Measures under both loads.
+pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
+    let program = match &options.program {
+        Some(program) => program.canonicalize().context("no such program")?,
+        None => program()?,
+    };
+    let steady = Rhythm::Every(Duration::from_millis(options.interval_ms));
+    for rhythm in [steady, Rhythm::WithoutPause] {
+        println!(
+            "\ncheckouts before a rebuild and during it, {rhythm}, a pool of {POOL_TARGET}, {} rebuilds",
+            options.rounds
+        );
+        let mut service = Service::start_program(&program, POOL_TARGET)?;
+        let outcome = measure(&mut service, rhythm, options.rounds).await;
+        service.stop().await?;
+        let (seen, rebuilds) = outcome?;
+        print(&seen, &rebuilds);
+    }
+    Ok(())
+}
+
+fn print(seen: &Seen, rebuilds: &Sample) {
+    println!("  before               {}", seen.before);
+    println!("  during               {}", seen.during);
+    println!("  a rebuild with roll  {rebuilds}");
+    for (what, limit, percentile) in [
+        ("wait during / before, p50", 1.5, 50.0),
+        ("wait during / before, p99", 1.5, 99.0),
+        ("wait during / before, longest", 1.5, 100.0),
+    ] {
+        let ratio = seen.during.percentile_ms(percentile) / seen.before.percentile_ms(percentile);
+        verdict(what, ratio, "x", Target::AtMost(limit));
+    }
+    for failure in &seen.failures {
+        println!("  failed: {failure}");
+    }
+    // As many as anybody will ever see of them.
+    #[allow(clippy::cast_precision_loss)]
+    let failures = seen.failures.len() as f64;
+    verdict("jobs that failed", failures, "", Target::AtMost(0.0));
+}
+
+async fn measure(
+    service: &mut Service,
+    rhythm: Rhythm,
+    rounds: u32,
+) -> anyhow::Result<(Seen, Sample)> {
+    let mut operator = Operator(service.connect().await?);
+    operator.0.until_full().await?;
+    let load = Load::start(rhythm, service.port)?;
+    let mut rebuilds = Sample::new()?;
+    let mut look = FIRST_LOOK;
+    for _ in 0..rounds {
+        operator.watch(SETTLING).await?;
+        load.enter(Arm::Before);
+        operator.watch(look).await?;
+        load.enter(Arm::During);
+        look = operator.rebuild().await?;
+        load.enter(Arm::Neither);
+        rebuilds.add(look)?;
+    }
+    Ok((load.end().await?, rebuilds))
+}
+
+/// Whoever orders rebuilds.
+struct Operator(Connection);
+
+impl Operator {
+    /// Does for a while what is done during a rebuild: it asks how far the service is.
+    async fn watch(&mut self, span: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + span;
+        while Instant::now() < end {
+            self.state().await?;
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Rebuilds, and answers how long it took until the pool was over on the new generation.
+    async fn rebuild(&mut self) -> anyhow::Result<Duration> {
+        let (old, _) = self.state().await?;
+        let begun = Instant::now();
+        let path = "/v1/templates/default/rebuild";
+        let (status, build) = self.0.call(Method::POST, path).await?;
+        anyhow::ensure!(status == StatusCode::ACCEPTED, "{status}: {build}");
+        loop {
+            let (current, roll) = self.state().await?;
+            if current != old && roll.is_null() {
+                return Ok(begun.elapsed());
+            }
+            let path = format!("/v1/builds/{}", build["id"].as_str().unwrap_or_default());
+            let (_, build) = self.0.call(Method::GET, &path).await?;
+            anyhow::ensure!(build["state"] != "failed", "a build failed: {build}");
+            anyhow::ensure!(begun.elapsed() < DEADLINE, "no end of a rebuild: {roll}");
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// The current generation, and the roll where there is one.
+    async fn state(&mut self) -> anyhow::Result<(Value, Value)> {
+        let (_, template) = self.0.call(Method::GET, "/v1/templates/default").await?;
+        let (_, pool) = self.0.call(Method::GET, "/v1/pools/default").await?;
+        Ok((template["current"].clone(), pool["roll"].clone()))
+    }
+}

@@ -32,14 +32,21 @@ async fn leased(service: &Service<'_>, ttl_s: u32) -> anyhow::Result<Value> {
 async fn rebuilt(service: &mut Service<'_>) -> anyhow::Result<String> {
     let path = "/v1/templates/default/rebuild?wait=true";
     let (status, build) = service.call(Method::POST, path, None).await?;
-    anyhow::ensure!(status == 200 && build["state"] == "succeeded", "{status}: {build}");
+    anyhow::ensure!(
+        status == 200 && build["state"] == "succeeded",
+        "{status}: {build}"
+    );
     service.quiet(1).await?;
     let template = service.get("/v1/templates/default").await?;
     Ok(template["current"].as_str().unwrap_or_default().to_owned())
 }
 
 /// A sandbox of before: its lease has the end that it had, and its guest runs.
-async fn lives_on(service: &Service<'_>, sandbox: &Value, off: SignedDuration) -> anyhow::Result<()> {
+async fn lives_on(
+    service: &Service<'_>,
+    sandbox: &Value,
+    off: SignedDuration,
+) -> anyhow::Result<()> {
     let path = format!("/v1/sandboxes/{}", id(sandbox));
     let now = service.get(&path).await?;
     assert_eq!(now["pid"], sandbox["pid"]);
@@ -62,7 +69,10 @@ async fn is_off(service: &Service<'_>, off: SignedDuration) -> anyhow::Result<()
     let date: i64 = done["stdout"].as_str().unwrap_or_default().trim().parse()?;
     let guest = Timestamp::from_second(date)? - off;
     let since = guest.duration_since(before);
-    assert!(status == 200 && since.abs() < SignedDuration::try_from(LONG)?, "by {since}");
+    assert!(
+        status == 200 && since.abs() < SignedDuration::try_from(LONG)?,
+        "by {since}"
+    );
     assert_eq!(service.release(&id(&sandbox)).await?, 204);
     Ok(())
 }
@@ -91,7 +101,7 @@ async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::R
     let ends = tokio::spawn(tokio::time::timeout(LONG, end_of(short["pid"].clone())));
     service.kill().await?;
 
-    let mut service = place.start_off("+1d").await?;
+    let mut service = place.start_off("+1d")?;
     service.ready().await?;
     lives_on(&service, &long, day).await?;
     if begun.elapsed() < Duration::from_secs(SHORT_S.into()) {
@@ -101,7 +111,7 @@ async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::R
     let ahead = rebuilt(&mut service).await?;
     service.kill().await?;
 
-    let mut service = place.start_off("-1d").await?;
+    let mut service = place.start_off("-1d")?;
     service.ready().await?;
     lives_on(&service, &long, -day).await?;
     is_off(&service, -day).await?;

@@ -115,10 +115,31 @@ impl Place {
     }
 
     async fn start_with(&self, args: &[&str]) -> anyhow::Result<Service<'_>> {
-        let config = self.config().display().to_string();
-        let mut program = self.vmint(&["serve", "--config", &config]);
+        let mut program = self.serve();
         program.args(args);
         Service::start(self, program)
+    }
+
+    /// The same, where the wall clock is off by as much as this says, such as `+1d`. Sandboxes outlive it.
+    pub fn start_off(&self, by: &str) -> anyhow::Result<Service<'_>> {
+        /// It sets the clock of those that load it. The kernel's linker says no word of a library that is not there, so it
+        /// is looked for.
+        const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+        anyhow::ensure!(
+            Path::new(FAKETIME).exists(),
+            "there is no {FAKETIME}: scripts/install --tests installs it"
+        );
+        let mut program = self.serve();
+        program
+            .env("LD_PRELOAD", FAKETIME)
+            .env("FAKETIME", by)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Service::start(self, program)
+    }
+
+    fn serve(&self) -> Command {
+        let config = self.config().display().to_string();
+        self.vmint(&["serve", "--config", &config])
     }
 
     /// Hypervisors whose memory is in this place.

@@ -177,6 +177,13 @@ impl GenerationDir {
         self.make_read_only(path)
     }
 
+    /// Copies a file, for the hypervisor to read only. The kernel copies: a service that has read whole files keeps their
+    /// memory.
+    pub(crate) fn copy_read_only(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::copy(from, to)?;
+        self.make_read_only(to)
+    }
+
     /// Takes everybody's right to write away.
     pub(crate) fn make_read_only(&self, path: &Path) -> io::Result<()> {
         give_to_group(path, self.group)?;

@@ -1,6 +1,6 @@
 //! The place of a build: room, files, and the machine that boots in it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,25 +78,18 @@ impl Reserved {
         // Copies: the hypervisor's user need not be able to read the originals, and what is digested is what boots.
         let kernel = dir.path().join("kernel");
         let initrd = dir.path().join("initrd");
-        let kernel_bytes =
-            fs::read(&spec.kernel).map_err(Site::file_error("read", &spec.kernel))?;
-        let initrd_bytes =
-            fs::read(&spec.initrd).map_err(Site::file_error("read", &spec.initrd))?;
-        let stub = crate::qemu::kernel_stub(&kernel_bytes)
-            .map_err(Site::file_error("use", &spec.kernel))?;
-        for (path, bytes) in [
-            (&kernel, &kernel_bytes),
-            (&initrd, &initrd_bytes),
-            (&dir.kernel_stub(), &stub),
-        ] {
-            dir.write_read_only(path, bytes)
-                .map_err(Site::file_error("write", path))?;
+        for (from, to) in [(&spec.kernel, &kernel), (&spec.initrd, &initrd)] {
+            dir.copy_read_only(from, to)
+                .map_err(Site::file_error("copy", from))?;
         }
-        let recipe = host.recipe_of(
-            &spec,
-            memory::bytes_digest(&kernel_bytes),
-            memory::bytes_digest(&initrd_bytes),
-        );
+        let stub = File::open(&kernel).and_then(crate::qemu::kernel_stub);
+        let stub = stub.map_err(Site::file_error("use", &spec.kernel))?;
+        let path = dir.kernel_stub();
+        dir.write_read_only(&path, &stub)
+            .map_err(Site::file_error("write", &path))?;
+        let digest =
+            |copy: &Path| memory::file_digest(copy).map_err(Site::file_error("read", copy));
+        let recipe = host.recipe_of(&spec, digest(&kernel)?, digest(&initrd)?);
         let gives_way = is_in_service(&host, &store);
         Ok(Self {
             site: Site {

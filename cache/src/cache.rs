@@ -278,12 +278,9 @@ impl Cache {
         template: &Template,
         request: CheckoutRequest,
     ) -> Result<Lease, CheckoutError> {
-        if self.stops() {
-            return Err(CheckoutError::ShuttingDown);
-        }
-        if self.0.node.draining.has_begun() {
-            return Err(CheckoutError::Draining);
-        }
+        self.takes_checkouts()?;
+        let wait = template.looked(&request).await?;
+        self.takes_checkouts()?;
         let default = template.pool.spec().ttl;
         let asked = request
             .ttl
@@ -297,7 +294,7 @@ impl Cache {
         };
         let order = Order {
             on_empty: request.on_empty,
-            wait: request.wait,
+            wait,
             ttl,
             vcpus: request.vcpus,
             memory_mib: request.memory_mib,
@@ -309,6 +306,16 @@ impl Cache {
         };
         let leased = template.pool.checkout(&order).await;
         leased.map_err(|error| template.with_reason(error))
+    }
+
+    fn takes_checkouts(&self) -> Result<(), CheckoutError> {
+        if self.stops() {
+            Err(CheckoutError::ShuttingDown)
+        } else if self.0.node.draining.has_begun() {
+            Err(CheckoutError::Draining)
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens devices and claims them, before any clone is taken for them.

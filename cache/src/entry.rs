@@ -1,8 +1,10 @@
 //! One template of the cache: what is known of it, and its pool.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
@@ -11,11 +13,16 @@ use crate::error::CheckoutError;
 use crate::mint::AdoptedClone;
 use crate::node::Node;
 use crate::pool::Pool;
-use crate::request::OnEmpty;
+use crate::request::{CheckoutRequest, OnEmpty};
 use crate::spec::TemplatePlan;
 use crate::sync::lock;
-use crate::template::{Status, keep};
+use crate::template::{Snapshot, Status, keep};
 use crate::view::TemplateState;
+
+/// How long a checkout that does not wait for a clone waits until it is known whether there are any: a look at a generation
+/// reads every byte of it, some tenths of a second where it has a gigabyte.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+const NOT_LOOKED: &str = "it is not known yet what is on disk";
 
 /// A template and its pool.
 pub(crate) struct Template {
@@ -130,6 +137,31 @@ impl Template {
         Ok(())
     }
 
+    /// Waits until it is known whether clones of an earlier service may be handed out; answers how much of the checkout's
+    /// time is left.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn looked(
+        &self,
+        request: &CheckoutRequest,
+    ) -> Result<Duration, CheckoutError> {
+        let begun = Instant::now();
+        let wait = match request.on_empty {
+            OnEmpty::Wait | OnEmpty::Clone => request.wait,
+            OnEmpty::Fail => LOOK_DEADLINE,
+        };
+        let looked = self.status.looked();
+        if timeout(wait, looked.cancelled()).await.is_err() {
+            let snapshot = self.status.snapshot();
+            let reason = snapshot.unavailable();
+            return Err(
+                self.unavailable(&snapshot, reason.unwrap_or_else(|| NOT_LOOKED.to_owned()))
+            );
+        }
+        Ok(request.wait.saturating_sub(begun.elapsed()))
+    }
+
     /// Refuses a checkout that nothing can come of: there is no generation, and none is being made, or nobody waits. Or
     /// there is a stale one, which must not be handed out.
     pub(crate) fn can_be_cloned(&self, on_empty: OnEmpty) -> Result<(), CheckoutError> {
@@ -137,12 +169,16 @@ impl Template {
         let is_hopeless = snapshot.state == TemplateState::Failed || on_empty == OnEmpty::Fail;
         let unavailable = snapshot.unavailable().filter(|_| is_hopeless);
         match snapshot.refused().or(unavailable) {
-            Some(reason) => Err(CheckoutError::TemplateUnavailable {
-                name: self.status.name().to_owned(),
-                reason,
-                retry_after: snapshot.retry_after(),
-            }),
+            Some(reason) => Err(self.unavailable(&snapshot, reason)),
             None => Ok(()),
+        }
+    }
+
+    fn unavailable(&self, snapshot: &Snapshot, reason: String) -> CheckoutError {
+        CheckoutError::TemplateUnavailable {
+            name: self.status.name().to_owned(),
+            reason,
+            retry_after: snapshot.retry_after(),
         }
     }
 }

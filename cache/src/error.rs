@@ -96,6 +96,15 @@ pub enum CheckoutError {
         #[source]
         source: BoxError,
     },
+    /// The host did not take what a lease needs, which no guest and no other clone can help: a full run directory.
+    #[error("{what}")]
+    Host {
+        /// What did not work.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: BoxError,
+    },
 }
 
 impl CheckoutError {
@@ -115,6 +124,7 @@ impl CheckoutError {
                 "not_possible"
             }
             Self::Guest { .. } => "guest_error",
+            Self::Host { .. } => "internal",
         }
     }
 }

@@ -135,7 +135,8 @@ impl From<Failure> for Problem {
             | Failure::File(
                 SandboxFileError::File(FileError::Guest(_)) | SandboxFileError::Ended(_),
             ) => problem(Code::GuestError),
-            Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
+            Failure::Checkout(CheckoutError::Host { .. })
+            | Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
     }
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::service::{LONG, Place, Service, id};
+use crate::service::{LONG, Place, Service, call, id};
 
 /// A checkout that says a lot.
 fn checkout() -> Value {
@@ -85,6 +85,25 @@ async fn a_killed_service_loses_nothing() -> anyhow::Result<()> {
     );
     assert_eq!(env_of(&service, &id(&next)).await?.lines().next(), Some(""));
     assert_eq!(service.release(&id(&next)).await?, 204);
+
+    // And from its first answer on, also to who does not wait.
+    service.quiet(1).await?;
+    let machines = place.machines()?;
+    service.kill().await?;
+    let mut service = place.start_mortal().await?;
+    let asks = |socket: String| async move {
+        let (status, _) = call(socket.as_ref(), Method::GET, "/healthz", None).await?;
+        Ok(status == 200)
+    };
+    service.until("an answer", asks).await?;
+    let (status, first) = service.checkout(json!({"on_empty": "fail"})).await?;
+    assert_eq!(status, 201, "{first}");
+    assert!(
+        machines
+            .iter()
+            .any(|pid| Some(i64::from(*pid)) == first["pid"].as_i64())
+    );
+    assert_eq!(service.release(&id(&first)).await?, 204);
     service.stop().await?;
     place.close().await
 }

@@ -22,14 +22,23 @@ const AGREE_DEADLINE: Duration = Duration::from_secs(120);
 /// How often it is looked.
 const AGAIN: Duration = Duration::from_millis(100);
 /// What a generation may take beside its memory, MiB.
-const GENERATION_REST_MIB: u64 = 16;
+pub(super) const GENERATION_REST_MIB: u64 = 16;
 
 /// Waits until all agree, and fails with what does not.
 pub(super) async fn agree(soak: &Soak, service: &mut Service) -> anyhow::Result<()> {
+    agree_within(soak, service, AGREE_DEADLINE).await
+}
+
+/// The same, with less patience.
+pub(super) async fn agree_within(
+    soak: &Soak,
+    service: &mut Service,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let still = tokio::time::timeout(STILL_DEADLINE, soak.gate.write())
         .await
         .context("the load does not stand still")?;
-    let deadline = Instant::now() + AGREE_DEADLINE;
+    let deadline = Instant::now() + patience;
     let view = loop {
         service.lives()?;
         let view = View::take(&soak.place.socket()).await?;
@@ -137,6 +146,7 @@ fn generations(soak: &Soak, view: &View, found: &mut Differences) -> anyhow::Res
             .push(format!("generations take {taken} MiB, not {most}"));
     }
     found.equal("leftovers", &host::leftovers(place)?, &Vec::new());
+    found.equal("strangers", &host::strangers(place)?, &Vec::new());
     // The folder is on a tmpfs already, so there is nothing to mount.
     found.equal("mounts", &host::mounts(&place.folder)?, &Vec::new());
     Ok(())
@@ -169,8 +179,13 @@ pub(super) async fn nothing_leased(soak: &Soak, service: &mut Service) -> anyhow
 
 /// After the stop: nothing runs, and nothing is there but generations and the log.
 pub(super) async fn nothing_left(soak: &Soak) -> anyhow::Result<()> {
+    nothing_left_within(soak, AGREE_DEADLINE).await
+}
+
+/// The same, with less patience.
+pub(super) async fn nothing_left_within(soak: &Soak, patience: Duration) -> anyhow::Result<()> {
     let place = &soak.place;
-    let deadline = Instant::now() + AGREE_DEADLINE;
+    let deadline = Instant::now() + patience;
     loop {
         let seen = host::processes(&place.folder)?;
         let directories = host::directories(place)?;

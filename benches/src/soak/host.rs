@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::place::Place;
 
+/// What a service has in its run directory.
+const IN_RUN_DIR: [&str; 6] = ["accel.json", "api.sock", "guard", "guard.log", "lock", "vm"];
+/// And where its templates are.
+const IN_TEMPLATE_PATH: [&str; 2] = ["default", "lock"];
+
 /// A hypervisor's process.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -26,19 +31,18 @@ pub(super) struct Processes {
 /// Finds every process whose command line names the folder. A process that has ended and was not waited for has no
 /// command line, and is not there.
 pub(super) fn processes(folder: &Path) -> anyhow::Result<Processes> {
-    let folder = folder.to_string_lossy();
     let mut found = Processes::default();
     for process in procfs::process::all_processes()?.flatten() {
         let Ok(words) = process.cmdline() else {
             continue;
         };
-        if !words.iter().any(|word| word.contains(&*folder)) {
+        if !name(&words, folder) {
             continue;
         }
         let pid = process.pid;
-        let name = words.iter().skip_while(|word| *word != "-name").nth(1);
+        let id = words.iter().skip_while(|word| *word != "-name").nth(1);
         match (
-            name.and_then(|name| name.strip_prefix("vmint-")),
+            id.and_then(|name| name.strip_prefix("vmint-")),
             words.get(1),
         ) {
             (Some(id), _) => found.machines.push(Machine {
@@ -51,6 +55,18 @@ pub(super) fn processes(folder: &Path) -> anyhow::Result<Processes> {
         }
     }
     Ok(found)
+}
+
+/// Whether the command line of this process names the folder.
+pub(super) fn names_folder(pid: i32, folder: &Path) -> bool {
+    let process = procfs::process::Process::new(pid);
+    let words = process.and_then(|process| process.cmdline());
+    words.is_ok_and(|words| name(&words, folder))
+}
+
+fn name(words: &[String], folder: &Path) -> bool {
+    let folder = folder.to_string_lossy();
+    words.iter().any(|word| word.contains(&*folder))
 }
 
 /// The directories of machines.
@@ -79,6 +95,20 @@ pub(super) fn leftovers(place: &Place) -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// What is in the run directory and in the template path, and no service puts there.
+pub(super) fn strangers(place: &Place) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (folder, known) in [
+        (place.run_dir(), IN_RUN_DIR.as_slice()),
+        (place.template_path(), IN_TEMPLATE_PATH.as_slice()),
+    ] {
+        let names = names(&folder)?;
+        let unknown = names.iter().filter(|name| !known.contains(&name.as_str()));
+        found.extend(unknown.map(|name| folder.join(name)));
+    }
+    Ok(found)
+}
+
 /// What the generations take, MiB.
 pub(super) fn template_mib(place: &Place) -> io::Result<u64> {
     let blocks: u64 = files(&place.template_path())?
@@ -96,7 +126,8 @@ pub(super) fn mounts(folder: &Path) -> io::Result<Vec<String>> {
     Ok(ours.map(str::to_owned).collect())
 }
 
-fn template_folder(place: &Place) -> PathBuf {
+/// The folder of the generations.
+pub(super) fn template_folder(place: &Place) -> PathBuf {
     place.template_path().join("default")
 }
 

@@ -11,6 +11,7 @@
 //! What always holds:
 //! - The load stands still while an audit looks: everybody else holds the gate for reading, request by request.
 //! - Whatever is hurt is written into the books before it is hurt, so nobody takes the damage for a fault of the service.
+//! - What the audit looks for it finds: `--self-test` puts each such thing in a live service's way (`plant.rs`).
 //! - Every wait has a deadline. A soak that fails ends what it has started, by number, and leaves its folder.
 
 mod audit;
@@ -22,7 +23,9 @@ mod kills;
 mod load;
 mod order;
 mod place;
+mod plant;
 mod report;
+mod self_test;
 mod service;
 mod situation;
 mod upkeep;
@@ -64,6 +67,10 @@ pub(crate) struct Options {
     /// Leave the folder, with the log, also when everything agreed.
     #[arg(long)]
     keep: bool,
+    /// Instead of a soak, show that one can fail: each thing that must not be is put in place, named by the audit, and
+    /// taken away again.
+    #[arg(long, conflicts_with_all = ["minutes", "kills", "seed"])]
+    self_test: bool,
 }
 
 /// What all parts of a soak have in common.
@@ -86,21 +93,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         books: Books::default(),
         gate: RwLock::new(()),
     });
-    println!(
-        "soak of {} min with {} kills, seed {seed}, in {}",
-        options.minutes,
-        options.kills,
-        soak.place.folder.display()
-    );
-    let longest = minutes(options.minutes) + KILL_MAX * options.kills + FRAME_MAX;
-    let outcome = tokio::select! {
-        outcome = tokio::time::timeout(longest, whole(&soak, &options, seed)) => {
-            outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it is not over after {longest:?}")))
-        }
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            Err(anyhow::anyhow!("interrupted"))
-        }
+    let folder = soak.place.folder.display();
+    let (what, outcome) = if options.self_test {
+        println!("planting what must not be, in {folder}");
+        let outcome = bounded(FRAME_MAX, self_test::run(&soak)).await;
+        ("the self-test of the soak".to_owned(), outcome)
+    } else {
+        println!(
+            "soak of {} min with {} kills, seed {seed}, in {folder}",
+            options.minutes, options.kills
+        );
+        let longest = minutes(options.minutes) + KILL_MAX * options.kills + FRAME_MAX;
+        let outcome = bounded(longest, whole(&soak, &options, seed)).await;
+        (format!("the soak with seed {seed}"), outcome)
     };
     match outcome {
         Ok(()) if options.keep => Ok(()),
@@ -109,7 +114,23 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             soak.place.end_everything()?;
             println!("\n{}", soak.books.failures_text());
             println!("everything is left in {}", soak.place.folder.display());
-            Err(error.context(format!("the soak with seed {seed} failed")))
+            Err(error.context(format!("{what} failed")))
+        }
+    }
+}
+
+/// The work, unless it takes too long or somebody ends it.
+async fn bounded(
+    longest: Duration,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        outcome = tokio::time::timeout(longest, work) => {
+            outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it is not over after {longest:?}")))
+        }
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Err(anyhow::anyhow!("interrupted"))
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) const TARGET: u64 = 2;
 /// Generations that stay on disk.
 pub(super) const KEEP_GENERATIONS: usize = 2;
 /// How long what is killed may take to be gone.
-const GONE_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const GONE_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Place {
     pub(super) folder: PathBuf,

@@ -94,6 +94,13 @@ impl Service {
         Ok(())
     }
 
+    /// `kill -9` that nobody knows of: it looks as if it had ended by itself.
+    pub(super) async fn dies(&mut self) -> anyhow::Result<()> {
+        kill(self.pid()?, Signal::SIGKILL)?;
+        tokio::time::timeout(END_DEADLINE, self.child.wait()).await??;
+        Ok(())
+    }
+
     /// Stops it as an operator would; answers how long it took.
     pub(super) async fn stop(mut self) -> anyhow::Result<Duration> {
         let begun = Instant::now();
@@ -106,7 +113,7 @@ impl Service {
         Ok(begun.elapsed())
     }
 
-    fn pid(&self) -> anyhow::Result<Pid> {
+    pub(super) fn pid(&self) -> anyhow::Result<Pid> {
         let pid = self.child.id().context("the service has ended")?;
         Ok(Pid::from_raw(pid.try_into()?))
     }

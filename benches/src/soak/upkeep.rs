@@ -15,13 +15,24 @@ use super::books::Books;
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Lives that are shorter say nothing: their beginning would be their end.
 pub(super) const LIFE_LEAST: Duration = Duration::from_secs(60);
-/// How long the beginning and the end of a life are.
-const WINDOW: Duration = Duration::from_secs(30);
+/// What is compared in a soak.
+const SOAKED: Span = Span {
+    life_least: LIFE_LEAST,
+    window: Duration::from_secs(30),
+};
 /// How many descriptors more are no leak: a machine has about eight, so these are four clones that happen to live.
 const DESCRIPTORS_MAX: usize = 32;
 /// How much more memory is no leak: a clone's console and its tasks are far below a megabyte, histories have limits; the
 /// allocator keeps some of what a build took.
 const MEMORY_MAX_KIB: u64 = 32 << 10;
+
+/// How much of a life is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) life_least: Duration,
+    /// How long the beginning and the end of a life are.
+    pub(super) window: Duration,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -32,12 +43,18 @@ struct Sample {
 
 pub(super) struct Upkeep {
     samples: Arc<Mutex<Vec<Sample>>>,
+    span: Span,
     task: JoinHandle<()>,
 }
 
 impl Upkeep {
     /// Looks until the process is gone.
     pub(super) fn watch(pid: u32) -> Self {
+        Self::watch_for(pid, SOAKED)
+    }
+
+    /// The same, for a life of another length.
+    pub(super) fn watch_for(pid: u32, span: Span) -> Self {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let task = tokio::spawn({
             let samples = Arc::clone(&samples);
@@ -48,7 +65,11 @@ impl Upkeep {
                 }
             }
         });
-        Self { samples, task }
+        Self {
+            samples,
+            span,
+            task,
+        }
     }
 
     /// The start is over: what counts begins now.
@@ -59,7 +80,7 @@ impl Upkeep {
     /// The life is over: did it grow?
     pub(super) fn close(&self, books: &Books) -> anyhow::Result<()> {
         self.task.abort();
-        if let Some(text) = compare(&lock(&self.samples))? {
+        if let Some(text) = compare(&lock(&self.samples), self.span)? {
             books.pages().lives.push(text);
         }
         Ok(())
@@ -73,16 +94,16 @@ impl Drop for Upkeep {
 }
 
 /// What to say of a life, if it was long enough; an error when it grew.
-fn compare(samples: &[Sample]) -> anyhow::Result<Option<String>> {
+fn compare(samples: &[Sample], span: Span) -> anyhow::Result<Option<String>> {
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
         return Ok(None);
     };
     let life = last.at - first.at;
-    if life < LIFE_LEAST {
+    if life < span.life_least {
         return Ok(None);
     }
-    let early = samples.iter().filter(|s| s.at - first.at < WINDOW);
-    let late = samples.iter().filter(|s| last.at - s.at < WINDOW);
+    let early = samples.iter().filter(|s| s.at - first.at < span.window);
+    let late = samples.iter().filter(|s| last.at - s.at < span.window);
     let (early, late) = (floor(early), floor(late));
     let text = format!(
         "{:.0} s: descriptors {} to {}, memory {} to {} KiB",
@@ -135,7 +156,7 @@ mod tests {
                 memory_kib: 9000 + memory_kib * seconds,
             }
         };
-        compare(&(0..120).map(sample).collect::<Vec<_>>()).map(drop)
+        compare(&(0..120).map(sample).collect::<Vec<_>>(), SOAKED).map(drop)
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! The steps after the grant are taken in the caller's task, so the pool goes on meanwhile.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -65,19 +67,20 @@ enum Unfit {
     Dead(&'static str),
     Refused(CheckoutError),
     /// It was ended for it already.
-    Ended {
-        what: &'static str,
-        source: BoxError,
-    },
-    Unprepared {
-        what: &'static str,
-        source: BoxError,
-    },
+    Ended(CheckoutError),
+    /// Another one may do better.
+    Unprepared(CheckoutError),
 }
 
 impl Unfit {
     fn unprepared(what: &'static str, source: BoxError) -> Self {
-        Self::Unprepared { what, source }
+        Self::Unprepared(CheckoutError::Guest { what, source })
+    }
+
+    /// Nothing that the guest did: the run directory is full, or broken.
+    fn unrecorded(what: &'static str, source: io::Error) -> Self {
+        let source = source.into();
+        Self::Unprepared(CheckoutError::Host { what, source })
     }
 }
 
@@ -108,27 +111,22 @@ impl Pool {
                     dead += 1;
                 }
                 // Whoever died while it was made fit is as good as dead before.
-                Err(Unfit::Unprepared { .. })
-                    if grant.vm().has_exited() && dead < DEAD_CLONES_MAX =>
-                {
+                Err(Unfit::Unprepared(_)) if grant.vm().has_exited() && dead < DEAD_CLONES_MAX => {
                     warn!(vm = %grant.vm().facts().id, "a clone died when it was granted; another is taken");
                     dead += 1;
                 }
-                Err(Unfit::Unprepared { what, source } | Unfit::Ended { what, source })
-                    if unprepared == 0 =>
-                {
-                    warn!(vm = %grant.vm().facts().id, error = %source, "{what}; another clone is taken");
+                Err(Unfit::Unprepared(error) | Unfit::Ended(error)) if unprepared == 0 => {
+                    warn!(vm = %grant.vm().facts().id, error = error.source(), "{error}; another clone is taken");
                     unprepared += 1;
                 }
-                Err(Unfit::Refused(error)) => return Err(error),
                 Err(Unfit::Dead(how)) => {
                     return Err(CheckoutError::Guest {
                         what: "every clone was dead",
                         source: how.into(),
                     });
                 }
-                Err(Unfit::Unprepared { what, source } | Unfit::Ended { what, source }) => {
-                    return Err(CheckoutError::Guest { what, source });
+                Err(Unfit::Refused(error) | Unfit::Unprepared(error) | Unfit::Ended(error)) => {
+                    return Err(error);
                 }
             }
         }
@@ -262,7 +260,7 @@ impl Pool {
             Err(_) => too_slow(ATTACH_DEADLINE),
         };
         match timeout(ATTACH_DEADLINE, vm.end()).await {
-            Ok(_) => Err(Unfit::Ended { what: WHAT, source }),
+            Ok(_) => Err(Unfit::Ended(CheckoutError::Guest { what: WHAT, source })),
             Err(_) => Err(Unfit::Refused(CheckoutError::Guest {
                 what: "the devices are still in a clone that does not end",
                 source: too_slow(ATTACH_DEADLINE),
@@ -289,7 +287,7 @@ impl Pool {
 /// From here on the clone is somebody's, whatever becomes of it.
 fn touch(grant: &mut Grant) -> Result<(), Unfit> {
     let touched = grant.touch();
-    touched.map_err(|error| Unfit::unprepared("what it is for could not be recorded", error.into()))
+    touched.map_err(|error| Unfit::unrecorded("what it is for could not be recorded", error))
 }
 
 async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
@@ -317,7 +315,7 @@ fn give_sockets(grant: &mut Grant, owner: SocketOwner) -> Result<(), Unfit> {
         Err(error) => {
             grant.spoil();
             let what = "its sockets could not be given to the caller";
-            Err(Unfit::unprepared(what, error.into()))
+            Err(Unfit::unrecorded(what, error))
         }
     }
 }
@@ -350,7 +348,7 @@ fn record(
         Err(error) => {
             grant.spoil();
             let what = "the lease could not be recorded";
-            Err(Unfit::unprepared(what, error.into()))
+            Err(Unfit::unrecorded(what, error))
         }
     }
 }

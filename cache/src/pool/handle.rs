@@ -266,6 +266,16 @@ impl Pool {
             && done.await.is_ok()
     }
 
+    /// Ends what stands ready, for none of it must be handed out.
+    ///
+    /// # Cancel safety
+    /// Dropped, it ends or not.
+    pub(crate) async fn discard(&self) {
+        // A pool that is gone has nothing ready.
+        let message = Message::Happened(Event::Discarded);
+        let _ = self.0.outbox.send(message).await;
+    }
+
     /// Refuses checkouts, also those that wait, and makes no more clones.
     pub(crate) fn close(&self) {
         self.0.outbox.post(Event::Closed);

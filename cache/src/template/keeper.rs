@@ -62,6 +62,7 @@ pub(crate) async fn keep(
     before: Option<CancellationToken>,
 ) {
     let _left = status.left().clone().drop_guard();
+    let _looked = status.looked().clone().drop_guard();
     let mut keeper = Keeper {
         node,
         status,
@@ -92,6 +93,7 @@ impl Keeper {
                 info!("a removed template of this name still has sandboxes: building");
             }
         }
+        self.status.looked().cancel();
         self.list().await;
         loop {
             match self.status.next_work(&self.node.builds) {
@@ -133,6 +135,7 @@ impl Keeper {
             }) => {
                 let differences = differences(&fields);
                 info!(%generation, differences, "the generation on disk cannot be restored here: rebuilding");
+                self.pool.discard().await;
                 self.status.is_stale_in(None, fields);
             }
             Ok(FoundGeneration::Damaged { generation, reason }) => {

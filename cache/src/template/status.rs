@@ -42,6 +42,7 @@ pub(crate) struct Status {
     pub(super) changed: Notify,
     pub(super) removed: CancellationToken,
     pub(super) left: CancellationToken,
+    looked: CancellationToken,
 }
 
 #[derive(Default)]
@@ -147,12 +148,18 @@ impl Status {
             changed: Notify::new(),
             removed: CancellationToken::new(),
             left: CancellationToken::new(),
+            looked: CancellationToken::new(),
         })
     }
 
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Cancelled once it is known what is on disk, and whether the clones of an earlier service may be handed out.
+    pub(crate) fn looked(&self) -> &CancellationToken {
+        &self.looked
     }
 
     /// What it looks like.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use vmint_cache::{
-    Binding, CheckedOut, CheckoutRequest, Leased, PoolSpec, RecordState, RequestKey, SandboxView,
-    Source, Standby,
+    Binding, CheckedOut, CheckoutRequest, Leased, OnEmpty, OnStale, PoolSpec, RecordState,
+    RequestKey, SandboxView, Source, Standby, TemplatePlan,
 };
 
 use vmint_factory::Argv;
 
-use crate::bench::{Bench, SECOND, plan, pool_spec, request};
-use crate::fake::FakeFactory;
+use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
+use crate::fake::{FakeFactory, OnDisk};
 
 /// The service that comes next, on the same generation, with these settings.
 fn next(factory: &Arc<FakeFactory>, pool: PoolSpec) -> Bench {
@@ -94,6 +94,70 @@ async fn a_killed_service_loses_no_sandbox_and_no_ready_clone() {
     );
     bench.cache.release(&leased.id).await.unwrap();
     assert!(!bench.factory.clone_of(&leased.id).is_alive());
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ready_clone_is_handed_out_with_the_first_answer() {
+    for on_empty in [OnEmpty::Fail, OnEmpty::Clone, OnEmpty::Wait] {
+        let bench = Bench::filled(pool_spec()).await;
+        let before = ids(&bench);
+        let bench = killed(bench, pool_spec()).await;
+        let begun = Instant::now();
+        let lease = bench.cache.checkout(request_with(on_empty)).await.unwrap();
+        assert!(before.contains(&lease.view().id), "{on_empty:?}");
+        assert!(begun.elapsed().is_zero(), "{on_empty:?}");
+        drop(lease);
+        bench.stops_clean().await;
+    }
+}
+
+/// The next service finds this on disk.
+async fn killed_over(on_disk: OnDisk, on_stale: OnStale) -> (Bench, Vec<String>) {
+    let bench = Bench::filled(pool_spec()).await;
+    let before = ids(&bench);
+    let factory = Arc::clone(&bench.factory);
+    factory.service_dies();
+    factory.script().on_disk = on_disk;
+    let plan = TemplatePlan {
+        on_stale,
+        ..plan("default", pool_spec())
+    };
+    (Bench::of(&factory, vec![plan]), before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_ready_clone_of_what_must_not_be_handed_out_is_handed_out() {
+    for on_empty in [OnEmpty::Fail, OnEmpty::Clone, OnEmpty::Wait] {
+        let (bench, _) = killed_over(OnDisk::Restorable, OnStale::Refuse).await;
+        let refused = bench.cache.checkout(request_with(on_empty)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), "template_unavailable", "{refused}");
+        assert!(refused.to_string().contains("stale"), "{refused}");
+        bench.stops_clean().await;
+    }
+    // Nothing can be restored of it here: another one is built, and those of before end.
+    let (bench, before) = killed_over(OnDisk::Stale, OnStale::Warn).await;
+    let lease = bench.lease().await;
+    assert!(!before.contains(&lease.id), "{} of {before:?}", lease.id);
+    let is_alive = |id: &String| bench.factory.clone_of(id).is_alive();
+    assert!(!before.iter().any(is_alive));
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_what_is_on_disk_is_not_waited_for_without_end() {
+    let (bench, _) = killed_over(OnDisk::Hangs, OnStale::Rebuild).await;
+    for (on_empty, wait) in [(OnEmpty::Fail, 5 * SECOND), (OnEmpty::Wait, 7 * SECOND)] {
+        let begun = Instant::now();
+        let order = CheckoutRequest {
+            wait: 7 * SECOND,
+            ..request_with(on_empty)
+        };
+        let refused = bench.cache.checkout(order).await.unwrap_err();
+        assert_eq!(refused.code(), "template_unavailable", "{refused}");
+        assert_eq!(begun.elapsed().as_secs(), wait.as_secs(), "{on_empty:?}");
+    }
     bench.stops_clean().await;
 }
 

@@ -207,6 +207,31 @@ async fn two_guests_that_do_not_take_their_names_are_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_run_directory_is_no_guests_fault() {
+    for (order, what) in [
+        (request(), "the lease could not be recorded"),
+        (named("job-17"), "what it is for could not be recorded"),
+    ] {
+        let bench = Bench::filled(pool_spec()).await;
+        for clone in bench.factory.alive() {
+            clone.is_out_of_room();
+        }
+        let error = bench.cache.checkout(order.clone()).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            ("internal", what)
+        );
+        bench.all_is_back().await;
+        assert_eq!(bench.factory.alive().len(), 2);
+        assert!(
+            bench.cache.checkout(order).await.is_ok(),
+            "there is room again"
+        );
+        bench.stops_clean().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_lease_gives_the_clone_back_unless_it_was_changed() {
     let bench = Bench::filled(pool_spec()).await;
     let lease = bench.cache.checkout(request()).await.unwrap();

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::call::Call;
 use super::line::LineReader;
+use super::said::{Event, Kind, classify, excerpt, parse_reply};
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
 const QUEUED_REQUESTS: usize = 32;
@@ -57,17 +58,6 @@ pub enum LinkError {
     /// The other side answered with an error.
     #[error("{0}")]
     Refused(String),
-}
-
-/// An event that the monitor reported by itself.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Event {
-    /// Its name.
-    #[serde(rename = "event")]
-    pub(crate) name: String,
-    /// Its data.
-    #[serde(default)]
-    pub(crate) data: serde_json::Value,
 }
 
 /// How a link is set up.
@@ -325,83 +315,4 @@ async fn write(
         )?)
     };
     socket.async_io(Interest::WRITABLE, send).await
-}
-
-enum Kind {
-    Reply(Option<u64>),
-    Event(Event),
-    Greeting,
-}
-
-/// Tells replies, events and the monitor's greeting apart, whatever else they hold.
-fn classify(line: &[u8]) -> Result<Kind, LinkError> {
-    #[derive(Deserialize)]
-    struct Keys {
-        #[serde(rename = "return")]
-        return_: Option<serde::de::IgnoredAny>,
-        error: Option<serde::de::IgnoredAny>,
-        event: Option<serde::de::IgnoredAny>,
-        #[serde(rename = "QMP")]
-        greeting: Option<serde::de::IgnoredAny>,
-        id: Option<u64>,
-    }
-    let malformed = |e: serde_json::Error| LinkError::Malformed {
-        reason: format!("{e}: {}", excerpt(line)),
-    };
-    let keys: Keys = serde_json::from_slice(line).map_err(malformed)?;
-    if keys.event.is_some() {
-        return Ok(Kind::Event(
-            serde_json::from_slice(line).map_err(malformed)?,
-        ));
-    }
-    if keys.greeting.is_some() {
-        return Ok(Kind::Greeting);
-    }
-    if keys.return_.is_some() || keys.error.is_some() {
-        return Ok(Kind::Reply(keys.id));
-    }
-    // `{"return": null}` does not exist in either protocol, so what is left is nothing we know.
-    Err(LinkError::Malformed {
-        reason: excerpt(line),
-    })
-}
-
-fn parse_reply<T: DeserializeOwned>(line: &[u8]) -> Result<T, LinkError> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        desc: String,
-    }
-    #[derive(Deserialize)]
-    struct Reply<T> {
-        #[serde(rename = "return")]
-        return_: Option<T>,
-        error: Option<Refusal>,
-    }
-    let reply: Reply<T> = serde_json::from_slice(line).map_err(|e| LinkError::Malformed {
-        reason: format!("{e}: {}", excerpt(line)),
-    })?;
-    match reply {
-        Reply {
-            error: Some(refusal),
-            ..
-        } => Err(LinkError::Refused(refusal.desc)),
-        Reply {
-            return_: Some(value),
-            ..
-        } => Ok(value),
-        Reply {
-            return_: None,
-            error: None,
-        } => Err(LinkError::Malformed {
-            reason: excerpt(line),
-        }),
-    }
-}
-
-/// The beginning of a line, for a message.
-fn excerpt(line: &[u8]) -> String {
-    const SHOWN_BYTES: usize = 120;
-    let shown = &line[..line.len().min(SHOWN_BYTES)];
-    let more = if line.len() > SHOWN_BYTES { "…" } else { "" };
-    format!("{}{more}", String::from_utf8_lossy(shown).escape_debug())
 }

@@ -18,9 +18,11 @@ mod line;
 mod link;
 #[cfg(test)]
 mod passing_tests;
+mod said;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use call::Call;
 pub use link::LinkError;
-pub(crate) use link::{Event, Link, LinkSettings};
+pub(crate) use link::{Link, LinkSettings};
+pub(crate) use said::Event;

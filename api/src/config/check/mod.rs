@@ -6,6 +6,8 @@
 mod host;
 mod pool;
 mod server;
+#[cfg(test)]
+mod size_tests;
 mod template;
 
 use std::path::PathBuf;

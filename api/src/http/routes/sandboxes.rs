@@ -80,7 +80,7 @@ pub(in crate::http) async fn list(
     responses(
         (status = 201, body = Sandbox, headers(("location" = String, description = "The sandbox"))),
         openapi::Invalid, openapi::UnknownTemplate, openapi::KeyReused, openapi::TooLarge, openapi::NotJson,
-        openapi::NotPossible, openapi::QueueFull, openapi::GuestFailed, openapi::NoSandbox
+        openapi::NotPossible, openapi::QueueFull, openapi::HostFailed, openapi::GuestFailed, openapi::NoSandbox
     )
 )]
 pub(in crate::http) async fn checkout(

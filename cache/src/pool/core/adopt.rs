@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::event::{Effect, EndReason};
 use super::ids::{CloneKey, Epoch, Moment};
 use super::machine::Core;
 use super::roster::{Ping, State};
@@ -32,6 +33,17 @@ impl Core {
             slot.state = State::Leased { expires };
         }
         clone
+    }
+
+    /// What was taken in must not be handed out after all.
+    pub(super) fn discard(&mut self, effects: &mut Vec<Effect>) {
+        for (clone, slot) in self.roster.iter_mut() {
+            if matches!(slot.state, State::Ready { .. }) {
+                slot.state = State::Releasing;
+                let why = EndReason::Foreign;
+                effects.push(Effect::End { clone, why });
+            }
+        }
     }
 
     fn adopt(&mut self, now: Moment, epoch: Epoch) -> CloneKey {

@@ -69,6 +69,8 @@ pub(crate) enum Event {
     Resized { target: usize, max: usize },
     /// The pool has other settings. `renew`: clones that were made with the ones before are to be replaced.
     Reconfigured { limits: Limits, renew: bool },
+    /// What stands ready must not be handed out, and ends.
+    Discarded,
     /// The moment named by `Core::next_wake` has come.
     Tick,
     /// Checkouts are refused, unused clones end and nothing is made; leased ones live on.
@@ -169,6 +171,8 @@ pub(crate) enum EndReason {
     TooOld,
     /// Clones are made from another generation.
     OldGeneration,
+    /// No clones could be made from its generation here.
+    Foreign,
     /// It was made with settings of the pool that hold no longer.
     OldSettings,
     /// There are more than wanted.
@@ -194,6 +198,7 @@ impl EndReason {
             Self::Spoiled => "its checkout was not completed",
             Self::TooOld => "it was unused for longer than max_age",
             Self::OldGeneration => "clones are made from another generation now",
+            Self::Foreign => "another QEMU, accelerator or processor has made its generation",
             Self::OldSettings => "the pool's settings have changed",
             Self::Withdrawn => "its template was removed",
             Self::Surplus => "the pool has more clones than wanted",

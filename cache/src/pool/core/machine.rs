@@ -129,6 +129,7 @@ impl Core {
                 self.limits.max = max;
             }
             Event::Reconfigured { limits, renew } => self.reconfigure(limits, renew),
+            Event::Discarded => self.discard(effects),
             Event::Tick => {}
             Event::Drain { whose } => self.drain(whose, effects),
             Event::Resume { whose } => self.drains.set(whose, false),

@@ -5,22 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, FoundGeneration,
-    GenerationFacts, LaunchOrder, LiveClone, LiveGeneration, Mint, NoWayBack, RecordState,
-    StaleField, StepReport,
+    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, LaunchOrder, LiveClone,
+    LiveGeneration, RecordState, StepReport,
 };
 use vmint_factory::{GenerationId, Phase, TemplateSpec, VmId};
 
-use super::generation::{Generation, GenerationState};
+use super::generation::{Generation, GenerationState, state_of};
 use super::machine::{Clone, Handle};
-use super::script::{Build, Launch, OnDisk, Script};
+use super::script::{Build, Launch, Script};
 
 pub(crate) struct FakeFactory {
     pub script: Mutex<Script>,
@@ -145,7 +142,7 @@ impl FakeFactory {
     }
 
     /// One that was made before.
-    fn known(&self, id: &GenerationId) -> Option<Arc<dyn LiveGeneration>> {
+    pub(super) fn known(&self, id: &GenerationId) -> Option<Arc<dyn LiveGeneration>> {
         let all = self.generations.lock().unwrap();
         let state = all.iter().find(|state| state.facts.id == *id)?;
         Some(Arc::new(Generation(Arc::clone(state))))
@@ -156,7 +153,11 @@ impl FakeFactory {
         self.generation_of(recipe, None)
     }
 
-    fn generation_of(&self, recipe: u32, made_of: Option<TemplateSpec>) -> Arc<dyn LiveGeneration> {
+    pub(super) fn generation_of(
+        &self,
+        recipe: u32,
+        made_of: Option<TemplateSpec>,
+    ) -> Arc<dyn LiveGeneration> {
         let launch = self.script().of_generation;
         let state = GenerationState::new(GenerationId::new(), (recipe, made_of), launch);
         let mut generations = self.generations.lock().unwrap();
@@ -180,7 +181,7 @@ impl FakeFactory {
         self.generations.lock().unwrap()[at].facts.id.to_string()
     }
 
-    fn earlier(&self) -> Option<Arc<dyn LiveGeneration>> {
+    pub(super) fn earlier(&self) -> Option<Arc<dyn LiveGeneration>> {
         let mut disk = self.disk.lock().unwrap();
         let current = disk.current;
         let mut earlier = disk.all.iter().rev().copied();
@@ -190,7 +191,7 @@ impl FakeFactory {
         Some(Arc::new(Generation(state)))
     }
 
-    async fn launch(
+    pub(super) async fn launch(
         &self,
         generation: &Arc<dyn LiveGeneration>,
         order: LaunchOrder,
@@ -224,7 +225,7 @@ impl FakeFactory {
         Ok(Arc::new(Handle::new(clone, &self.era)))
     }
 
-    async fn make(
+    pub(super) async fn make(
         &self,
         spec: &TemplateSpec,
         report: StepReport,
@@ -247,178 +248,10 @@ impl FakeFactory {
     }
 }
 
-fn state_of(generation: &Arc<dyn LiveGeneration>) -> &Arc<GenerationState> {
-    let made = generation.as_any().downcast_ref::<Generation>();
-    &made.unwrap().0
-}
-
-fn stale(recipe: u32, now: u32) -> Vec<StaleField> {
-    let field = || StaleField {
-        field: "kernel".to_owned(),
-        built_with: recipe.to_string(),
-        now: now.to_string(),
-    };
-    (recipe != now).then(field).into_iter().collect()
-}
-
 fn failure(damage: bool, why: &'static str) -> CloneFailure {
     CloneFailure {
         phase: Phase::Load,
         damage,
         source: why.into(),
-    }
-}
-
-/// The factory as the cache gets it.
-pub(crate) struct Shared(Arc<FakeFactory>, usize);
-
-impl Shared {
-    pub(crate) fn new(factory: &Arc<FakeFactory>) -> Self {
-        Self(Arc::clone(factory), factory.era.load(Ordering::SeqCst))
-    }
-}
-
-impl Mint for Shared {
-    fn find<'a>(
-        &'a self,
-        spec: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
-        let on_disk = self.0.script().on_disk;
-        self.0.finds.fetch_add(1, Ordering::SeqCst);
-        let generation = GenerationId::new();
-        async move {
-            match on_disk {
-                OnDisk::Valid => {
-                    let found = self.0.script().found.clone();
-                    let known = found.and_then(|id| self.0.known(&id));
-                    let made_of = Some(spec.clone());
-                    let found = known.unwrap_or_else(|| self.0.generation_of(1, made_of));
-                    Ok(FoundGeneration::Current(found))
-                }
-                OnDisk::Stale => Ok(FoundGeneration::Stale {
-                    generation,
-                    fields: stale(0, 1),
-                    restorable: None,
-                }),
-                OnDisk::Restorable => {
-                    let found = self.0.generation(0);
-                    Ok(FoundGeneration::Stale {
-                        generation: found.facts().id.clone(),
-                        fields: stale(0, 1),
-                        restorable: Some(found),
-                    })
-                }
-                OnDisk::Damaged => Ok(FoundGeneration::Damaged {
-                    generation,
-                    reason: "cut short".to_owned(),
-                }),
-                OnDisk::Nothing => Ok(FoundGeneration::None),
-                OnDisk::Unreadable => Err("permission denied".into()),
-                OnDisk::Hangs => std::future::pending().await,
-            }
-        }
-        .boxed()
-    }
-
-    fn build<'a>(
-        &'a self,
-        spec: &'a TemplateSpec,
-        report: StepReport,
-    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, BoxError>> {
-        async {
-            let made = self.0.make(spec, report).await?;
-            self.0.built.lock().unwrap().push(spec.clone());
-            Ok(made)
-        }
-        .boxed()
-    }
-
-    fn forget<'a>(&'a self, template: &'a str) -> BoxFuture<'a, Result<(), BoxError>> {
-        self.0.forgotten.lock().unwrap().push(template.to_owned());
-        async { Ok(()) }.boxed()
-    }
-
-    fn adopt<'a>(&'a self, _: &'a [TemplateSpec]) -> BoxFuture<'a, Vec<AdoptedClone>> {
-        async { self.0.adopted() }.boxed()
-    }
-
-    fn generations<'a>(
-        &'a self,
-        _: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Result<Vec<GenerationFacts>, BoxError>> {
-        async {
-            let disk = self.0.disk.lock().unwrap();
-            let all = self.0.generations.lock().unwrap();
-            let on_disk = disk.all.iter().rev();
-            Ok(on_disk.map(|at| all[*at].facts.clone()).collect())
-        }
-        .boxed()
-    }
-
-    fn rollback<'a>(
-        &'a self,
-        _: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>> {
-        let none = || NoWayBack::Impossible("there is no earlier generation".into());
-        async move { self.0.earlier().ok_or_else(none) }.boxed()
-    }
-
-    fn give_up<'a>(
-        &'a self,
-        _: &'a TemplateSpec,
-        given_up: &'a GenerationId,
-        back_to: &'a GenerationId,
-    ) -> BoxFuture<'a, Result<(), BoxError>> {
-        async move {
-            let all = self.0.generations.lock().unwrap();
-            let is = |at: usize, id: &GenerationId| all[at].facts.id == *id;
-            let mut disk = self.0.disk.lock().unwrap();
-            disk.all.retain(|at| !is(*at, given_up));
-            disk.current = disk.all.iter().copied().find(|at| is(*at, back_to));
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn staleness<'a>(
-        &'a self,
-        generation: &'a Arc<dyn LiveGeneration>,
-        spec: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<StaleField>> {
-        let (now, state) = (self.0.script().recipe, state_of(generation));
-        let mut fields = stale(state.recipe, now);
-        let parameters = |spec: &TemplateSpec| spec.kernel_params.clone();
-        let was = state.made_of.as_ref().map(parameters);
-        if let Some(built_with) = was.filter(|was| *was != spec.kernel_params) {
-            fields.push(StaleField {
-                field: "kernel_params".to_owned(),
-                built_with,
-                now: spec.kernel_params.clone(),
-            });
-        }
-        async move { fields }.boxed()
-    }
-
-    fn damage<'a>(
-        &'a self,
-        generation: &'a Arc<dyn LiveGeneration>,
-    ) -> BoxFuture<'a, Option<String>> {
-        let is_damaged = self.0.script().damaged.as_ref() == Some(&generation.facts().id);
-        async move { is_damaged.then(|| "memory: it is cut short".to_owned()) }.boxed()
-    }
-
-    fn mint<'a>(
-        &'a self,
-        generation: &'a Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
-    ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
-        async move {
-            if self.0.era.load(Ordering::SeqCst) != self.1 {
-                // Whoever asks was killed.
-                return std::future::pending().await;
-            }
-            self.0.launch(generation, order).await
-        }
-        .boxed()
     }
 }

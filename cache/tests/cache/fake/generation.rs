@@ -77,3 +77,9 @@ impl Drop for Generation {
         self.0.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// What the fake knows of a generation.
+pub(super) fn state_of(generation: &Arc<dyn LiveGeneration>) -> &Arc<GenerationState> {
+    let made = generation.as_any().downcast_ref::<Generation>();
+    &made.unwrap().0
+}

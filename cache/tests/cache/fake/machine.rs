@@ -49,6 +49,7 @@ pub(crate) struct Clone {
     refuses_to_grow: bool,
     attach: Attach,
     answers: AtomicBool,
+    is_full: AtomicBool,
     private_bytes: AtomicU64,
     end: watch::Sender<Option<String>>,
 }
@@ -74,6 +75,7 @@ impl Clone {
             refuses_to_grow: script.next_refuses_to_grow(),
             attach: script.next_attach(),
             answers: AtomicBool::new(true),
+            is_full: AtomicBool::new(false),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
             order,
@@ -100,6 +102,11 @@ impl Clone {
 
     pub(crate) fn falls_silent(&self) {
         self.answers.store(false, Ordering::SeqCst);
+    }
+
+    /// Its directory takes nothing more.
+    pub(crate) fn is_out_of_room(&self) {
+        self.is_full.store(true, Ordering::SeqCst);
     }
 
     /// The state in its last record.
@@ -328,6 +335,9 @@ impl LiveClone for Handle {
         }
         if !self.0.is_alive() {
             return Err(io::Error::other("its directory is gone"));
+        }
+        if self.0.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         self.0.records.lock().unwrap().push(state);
         Ok(())

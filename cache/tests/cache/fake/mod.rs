@@ -3,8 +3,10 @@
 mod factory;
 mod generation;
 mod machine;
+mod mint;
 mod script;
 
-pub(crate) use factory::{FakeFactory, Shared};
+pub(crate) use factory::FakeFactory;
 pub(crate) use machine::NOBODY;
+pub(crate) use mint::Shared;
 pub(crate) use script::{Attach, Build, Launch, OnDisk};

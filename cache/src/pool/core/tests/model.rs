@@ -35,6 +35,7 @@ enum Step {
     Answers(Index),
     IsSilent(Index),
     Publish,
+    Discard,
     GoBack(Index),
     Drain(Drain),
     Resume(Drain),
@@ -71,6 +72,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => which().prop_map(Step::Answers),
         1 => which().prop_map(Step::IsSilent),
         2 => Just(Step::Publish),
+        1 => Just(Step::Discard),
         1 => which().prop_map(Step::GoBack),
         1 => whose().prop_map(Step::Drain),
         2 => whose().prop_map(Step::Resume),
@@ -170,6 +172,7 @@ fn take(world: &mut World, step: &Step) {
         Step::Publish => {
             world.publish();
         }
+        Step::Discard => drop(world.on(Event::Discarded)),
         Step::GoBack(which) => go_back(world, which),
         Step::Drain(whose) => drop(world.on(Event::Drain { whose: *whose })),
         Step::Resume(whose) => drop(world.on(Event::Resume { whose: *whose })),

@@ -79,6 +79,7 @@ fn event(name: &str) -> Event {
         "released" => Event::Released { clone },
         "ended" => Event::Ended { clone },
         "drain" => Event::Drain { whose: Drain::Pool },
+        "discarded" => Event::Discarded,
         "withdrawn" => Event::Withdrawn,
         "stopped" => Event::Stopped {
             leave_leased: false,
@@ -130,7 +131,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 15] = [
+    let table: [(&str, [&str; 7]); 16] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -245,6 +246,18 @@ fn every_state_with_every_event() {
                 "leased",
                 "gone",
                 "gone",
+                "gone",
+            ],
+        ),
+        (
+            "discarded",
+            [
+                "launching",
+                "releasing+end",
+                "releasing+end",
+                "leased",
+                "releasing",
+                "releasing",
                 "gone",
             ],
         ),

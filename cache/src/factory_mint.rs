@@ -343,6 +343,14 @@ impl LiveClone for Machine {
         async move { Ok(self.0.resume().await?) }.boxed()
     }
 
+    fn clock_is_off(&self) -> bool {
+        self.0.clock_is_off()
+    }
+
+    fn set_clock(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move { Ok(self.0.set_clock().await?) }.boxed()
+    }
+
     fn record(&self, state: RecordState) -> io::Result<()> {
         match state {
             RecordState::Ready => self.0.record(RecordedState::Ready, None),

@@ -345,6 +345,10 @@ pub trait LiveClone: Send + Sync + 'static {
     fn give_sockets(&self, owner: SocketOwner) -> std::io::Result<bool>;
     /// Lets the virtual CPUs run, and sets the guest's clock.
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>>;
+    /// Whether the host's wall clock was set since the guest's was. Quick.
+    fn clock_is_off(&self) -> bool;
+    /// Sets the guest's clock after the host's was set.
+    fn set_clock(&self) -> BoxFuture<'_, Result<(), BoxError>>;
     /// Writes its record. A small file, written at once.
     ///
     /// # Errors

@@ -65,6 +65,16 @@ impl Moment {
     pub(crate) fn after(self, earlier: Self) -> Duration {
         self.since_boot.saturating_sub(earlier.since_boot)
     }
+
+    /// By how much the wall clock was set, forth or back, since another moment of the same boot; none where it has only
+    /// been corrected as it went. Nanoseconds.
+    pub(crate) fn wall_set_by(self, earlier: Self) -> Option<i64> {
+        /// What no correction comes to within a boot: both clocks are corrected alike.
+        const SET_NS: u64 = 1_000_000_000;
+        let after = i64::try_from(self.after(earlier).as_nanos()).unwrap_or(i64::MAX);
+        let by = self.wall.since(earlier.wall).saturating_sub(after);
+        (by.unsigned_abs() > SET_NS).then_some(by)
+    }
 }
 
 /// Nanoseconds as milliseconds, for a message.

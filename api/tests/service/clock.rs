@@ -58,10 +58,12 @@ async fn lives_on(
     Ok(())
 }
 
-/// A new sandbox of this service has the service's time, which is off.
-async fn is_off(service: &Service<'_>, off: SignedDuration) -> anyhow::Result<()> {
+/// Whoever checks out has the service's time, which is off: also in a clone that waited while it was set.
+async fn is_off(service: &Service<'_>, off: SignedDuration, waited: &[i32]) -> anyhow::Result<()> {
     let before = Timestamp::now();
     let sandbox = leased(service, 600).await?;
+    let is_it = |pid: &i32| Some(i64::from(*pid)) == sandbox["pid"].as_i64();
+    assert!(waited.iter().any(is_it), "it is a new one: {sandbox}");
     let at = told(&sandbox["leased_at"], off)?;
     let since = at.duration_since(before);
     assert!(since.abs() < SignedDuration::try_from(LONG)?, "by {since}");
@@ -87,10 +89,31 @@ async fn end_of(pid: Value) -> Instant {
     Instant::now()
 }
 
+/// What libfaketime has in /dev/shm of a process that was killed stays there: it goes with the test.
+struct Faketime;
+
+impl Drop for Faketime {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir("/dev/shm")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix("faketime_shm_");
+            let pid = pid.or_else(|| name.strip_prefix("sem.faketime_sem_"));
+            if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+                std::fs::remove_file(entry.path()).ok();
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::Result<()> {
     const SHORT_S: u32 = 30;
     let day = SignedDuration::from_hours(24);
+    let _faketime = Faketime;
     let place = Place::new()?;
     place.configure("", "", "target = 1\nmax = 4")?;
     let mut service = place.start_mortal().await?;
@@ -99,6 +122,8 @@ async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::R
     let begun = Instant::now();
     let short = leased(&service, SHORT_S).await?;
     let ends = tokio::spawn(tokio::time::timeout(LONG, end_of(short["pid"].clone())));
+    service.quiet(1).await?;
+    let waited = place.machines()?;
     service.kill().await?;
 
     let mut service = place.start_off("+1d")?;
@@ -107,14 +132,15 @@ async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::R
     if begun.elapsed() < Duration::from_secs(SHORT_S.into()) {
         lives_on(&service, &short, day).await?;
     }
-    is_off(&service, day).await?;
+    is_off(&service, day, &waited).await?;
     let ahead = rebuilt(&mut service).await?;
+    let waited = place.machines()?;
     service.kill().await?;
 
     let mut service = place.start_off("-1d")?;
     service.ready().await?;
     lives_on(&service, &long, -day).await?;
-    is_off(&service, -day).await?;
+    is_off(&service, -day, &waited).await?;
     let behind = rebuilt(&mut service).await?;
     assert!(behind > ahead, "{behind} is newer than {ahead}");
     let lasted = ends.await??.duration_since(begun);

@@ -22,9 +22,9 @@ const SOAKED: Span = Span {
 };
 /// How many descriptors more are no leak: a machine has about eight, so these are four clones that happen to live.
 const DESCRIPTORS_MAX: usize = 32;
-/// How much more memory is no leak: a clone's console and its tasks are far below a megabyte, histories have limits; the
-/// allocator keeps some of what a build took.
-const MEMORY_MAX_KIB: u64 = 32 << 10;
+/// How much more memory is no leak: a clone's console and its tasks are far below a megabyte, histories have limits of some
+/// megabytes, which they reach in minutes.
+const MEMORY_MAX_KIB: u64 = 12 << 10;
 
 /// How much of a life is looked at.
 #[derive(Clone, Copy, Debug)]

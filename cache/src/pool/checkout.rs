@@ -1,7 +1,7 @@
 //! One checkout, from the request to the lease.
 //!
 //! ```text
-//!  ask ---> wait for a grant ---> alive? ---> resume ---> grow ---> bind ---> sockets ---> devices ---> record ---> Lease
+//!  ask ---> wait for a grant ---> alive? ---> resume, clock ---> grow ---> bind ---> sockets ---> devices ---> record ---> Lease
 //!   ^            |                  |           |         |         |          |            |            |
 //!   |            | refused          +-----------+- unfit -+---------+----------+------------+------------+
 //!   |            v                                    |
@@ -215,6 +215,11 @@ impl Pool {
             within(vm.resume())
                 .await
                 .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
+        } else if vm.clock_is_off() {
+            touch(grant)?;
+            within(vm.set_clock()).await.map_err(|source| {
+                Unfit::unprepared("the guest's clock could not be set", source)
+            })?;
         }
         if size.exceeds(sizes.least) {
             touch(grant)?;

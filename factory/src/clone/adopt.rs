@@ -128,11 +128,12 @@ async fn adopt_one(
     };
     match orphan.adopt(&*host.driver).await {
         Ok((live, mut record)) => {
+            tracing::info!(vm = %id, pid, state = ?record.state, "took up a clone of an earlier service");
+            let vm = Arc::new(Vm::adopted(live, generation, &record));
             let now = Moment::now();
             record.told_at(now);
-            tracing::info!(vm = %id, pid, state = ?record.state, "took up a clone of an earlier service");
             Some(Adopted {
-                vm: Arc::new(Vm::adopted(live, generation, &record)),
+                vm,
                 state: record.state,
                 lease_left: record.lease_left(now),
                 lease: record.lease,

@@ -2,19 +2,24 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::talk::Talk;
-use crate::clock::WallNs;
+use crate::clock::{Moment, WallNs};
 use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
 use crate::{Phases, Size, VmId};
+
+/// Each value behind a lock is changed in one assignment: a holder that panicked left the old value or the new one.
+pub(super) fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {
@@ -27,9 +32,10 @@ pub struct Vm {
     digest: IdentityDigest,
     /// What it has by now. Held while it grows.
     pub(super) size: tokio::sync::Mutex<Size>,
-    /// Changed in one assignment each: a reader sees the old value or the new one.
     pub(super) identity: Mutex<Identity>,
     paused_at: Mutex<Option<WallNs>>,
+    /// When its guest's clock was set by the host's.
+    pub(super) clock_set_at: Mutex<Moment>,
 }
 
 impl Vm {
@@ -50,6 +56,7 @@ impl Vm {
             digest,
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
+            clock_set_at: Mutex::new(Moment::now()),
         }
     }
 
@@ -69,6 +76,7 @@ impl Vm {
             });
         }
         vm.paused_at = Mutex::new(record.paused_at);
+        vm.clock_set_at = Mutex::new(record.written);
         vm
     }
 
@@ -93,10 +101,7 @@ impl Vm {
     /// Who it is.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        self.identity
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.identity).clone()
     }
 
     /// What its guest made of its new random numbers.
@@ -189,12 +194,7 @@ impl Vm {
     /// # Cancel safety
     /// Safe.
     pub async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
-        if self
-            .paused_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-        {
+        if lock(&self.paused_at).is_some() {
             return Ok(());
         }
         let agent = self.agent().await;
@@ -246,10 +246,7 @@ impl Vm {
         self.monitor_does("pause", self.live.monitor.pause())
             .await?;
         let paused_at = asked.0.plus(asked.1.elapsed() / 2);
-        *self
-            .paused_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(paused_at);
+        *lock(&self.paused_at) = Some(paused_at);
         self.record_pause(Some(paused_at))
     }
 
@@ -261,21 +258,15 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call may leave a guest that runs with a clock that is behind: end it.
     pub async fn resume(&self) -> Result<(), GuestError> {
-        let Some(paused_at) = *self
-            .paused_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-        else {
+        let Some(paused_at) = *lock(&self.paused_at) else {
             return Ok(());
         };
         let asked = (WallNs::now(), Instant::now());
         self.monitor_does("resume", self.live.monitor.resume())
             .await?;
         let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
-        *self
-            .paused_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.paused_at) = None;
+        let set_at = Moment::now();
         let order = IdentityOrder {
             clock_step_ns: resumed_at.since(paused_at),
             ..IdentityOrder::default()
@@ -285,6 +276,7 @@ impl Vm {
             .unless_ended(agent.identify(&order))
             .await
             .map(drop)?;
+        *lock(&self.clock_set_at) = set_at;
         // Only now: a record that says paused, of a guest that runs, says that its clock may be behind.
         self.record_pause(None)
     }

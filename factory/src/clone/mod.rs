@@ -10,6 +10,7 @@
 //! has, after the restore. What is said to it from then on is in `talk.rs`.
 
 mod adopt;
+mod clock;
 mod error;
 mod files;
 mod grow;

@@ -4,13 +4,13 @@
 //! something then is told at once, because what became of it cannot be known; whoever comes next gets a channel that
 //! works, if the guest still answers.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::Instant;
 
-use super::handle::Vm;
+use super::handle::{Vm, lock};
 use crate::guest::{
     Agent, AgentKind, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FileReader, FileWriter, GuestError, STOCK_AGENT, StreamLink, StreamRequest,
@@ -109,7 +109,7 @@ impl Vm {
         let identity = self.identity();
         match self.live.unless_ended(agent.bind(&identity, binding)).await {
             Ok(bound) => {
-                *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = bound;
+                *lock(&self.identity) = bound;
                 Ok(())
             }
             Err(BindError::Guest(error)) => Err(self.live.or_ended(error).await.into()),

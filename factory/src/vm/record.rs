@@ -148,19 +148,13 @@ impl VmRecord {
     }
 }
 
-/// A wall clock that has gone by so much more or less than the other one was set, not corrected.
-const CLOCK_SET_NS: u64 = 1_000_000_000;
-
 impl VmRecord {
     /// The record as it is told at a moment. Where the wall clock was set since it was written, the end of its lease is
     /// another time of day, as far away as before.
     pub(crate) fn told_at(&mut self, now: Moment) {
-        if let (Some(left), Some(lease)) = (self.lease_left_ns(now), &mut self.lease) {
-            let end = WallNs(now.wall.0.saturating_add(left));
-            let set_by = lease.expires_at.map(|told| end.since(WallNs::of(told)));
-            if set_by.is_some_and(|by| by.unsigned_abs() > CLOCK_SET_NS) {
-                lease.expires_at = Some(end.timestamp());
-            }
+        let end = self.lease.as_mut().and_then(|l| l.expires_at.as_mut());
+        if let (Some(set_by), Some(end)) = (now.wall_set_by(self.written), end) {
+            *end = WallNs(WallNs::of(*end).0.saturating_add(set_by)).timestamp();
         }
         self.written = now;
     }

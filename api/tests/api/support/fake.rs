@@ -313,6 +313,14 @@ impl LiveClone for Machine {
         async { Ok(()) }.boxed()
     }
 
+    fn clock_is_off(&self) -> bool {
+        false
+    }
+
+    fn set_clock(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async { Ok(()) }.boxed()
+    }
+
     fn record(&self, state: RecordState) -> io::Result<()> {
         self.factory.records.lock().unwrap().push(state);
         Ok(())

@@ -49,6 +49,8 @@ pub(crate) struct Clone {
     refuses_to_grow: bool,
     attach: Attach,
     answers: AtomicBool,
+    /// The host's clock was set, and the guest's was not.
+    pub clock_is_off: AtomicBool,
     is_full: AtomicBool,
     private_bytes: AtomicU64,
     end: watch::Sender<Option<String>>,
@@ -75,6 +77,7 @@ impl Clone {
             refuses_to_grow: script.next_refuses_to_grow(),
             attach: script.next_attach(),
             answers: AtomicBool::new(true),
+            clock_is_off: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
@@ -314,6 +317,22 @@ impl LiveClone for Handle {
         }
         *self.0.owner.lock().unwrap() = Some(owner);
         Ok(true)
+    }
+
+    fn clock_is_off(&self) -> bool {
+        self.0.clock_is_off.load(Ordering::SeqCst)
+    }
+
+    fn set_clock(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async move {
+            yield_now().await;
+            if !self.0.is_alive() {
+                return Err("the agent is gone".into());
+            }
+            self.0.clock_is_off.store(false, Ordering::SeqCst);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {

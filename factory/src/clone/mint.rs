@@ -50,41 +50,25 @@ pub(crate) async fn mint(
     generation: &Arc<Generation>,
     order: CloneOrder,
 ) -> Result<Vm, CloneError> {
-    make(host, generation, order, Start::CLONE)
+    make(host, generation, order, Role::Clone)
         .await
         .map(|(vm, _)| vm)
 }
 
-/// Makes a clone that is only looked at, and answers what it said of itself. It gives way to others where its build does.
+/// Makes a clone that is only looked at, and answers what it said of itself.
 pub(crate) async fn mint_canary(
     host: &Host,
     generation: &Arc<Generation>,
     order: CloneOrder,
-    gives_way: bool,
 ) -> Result<(Vm, IdentityProof), CloneError> {
-    let role = Role::Canary;
-    make(host, generation, order, Start { role, gives_way }).await
-}
-
-/// As what a clone is started.
-#[derive(Clone, Copy)]
-struct Start {
-    role: Role,
-    gives_way: bool,
-}
-
-impl Start {
-    const CLONE: Self = Self {
-        role: Role::Clone,
-        gives_way: false,
-    };
+    make(host, generation, order, Role::Canary).await
 }
 
 async fn make(
     host: &Host,
     generation: &Arc<Generation>,
     order: CloneOrder,
-    start: Start,
+    role: Role,
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
     let mut making = Making::begin(host, generation);
@@ -92,7 +76,7 @@ async fn make(
         .map_err(|reason| making.failed(CloneFailure::Foreign { reason }))?;
     let state = checked_state(host, generation).await;
     let state = state.map_err(|e| making.failed(e))?;
-    let live = making.start(host, &order, start, state).await?;
+    let live = making.start(host, &order, role, state).await?;
     making.load(&live).await?;
     let resumed_at = making.resume(&live).await?;
     let agent = making.greet(&live).await?;
@@ -164,7 +148,7 @@ impl<'a> Making<'a> {
         &mut self,
         host: &Host,
         order: &CloneOrder,
-        start: Start,
+        role: Role,
         state: File,
     ) -> Result<LiveVm, CloneError> {
         self.enter(Phase::Spawn);
@@ -173,7 +157,7 @@ impl<'a> Making<'a> {
         let vsock = recipe.vsock.then(|| host.cids.open());
         let plan = StartPlan {
             id: order.id.clone(),
-            role: start.role,
+            role,
             template: spec.name.clone(),
             generation: Some(self.generation.id().clone()),
             machine: recipe.machine,
@@ -190,7 +174,7 @@ impl<'a> Making<'a> {
             boot: Boot::Clone {
                 kernel_stub: self.generation.kernel_stub(),
             },
-            gives_way: start.gives_way,
+            gives_way: false,
             state: state.into(),
             console_max_bytes: spec.console_max_bytes,
         };

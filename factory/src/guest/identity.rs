@@ -33,9 +33,8 @@ use crate::wire::Call;
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long the kernel may take to notice its new generation id: an interrupt and a work item.
 const RESEED_WAIT_MS: u32 = 10_000;
-/// How often a clock that is off is stepped again. Once is enough, unless that very answer is held up too: in a canary that
-/// gives way to others on a busy host, it was twice.
-const CLOCK_CORRECTIONS: usize = 4;
+/// How often a clock that is off is stepped again. Once is enough, unless that very answer is held up too.
+const CLOCK_CORRECTIONS: usize = 2;
 /// Bytes of the host's randomness for each clone: the size of the kernel's own seed, twice.
 const ENTROPY_BYTES: usize = 64;
 

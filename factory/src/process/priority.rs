@@ -1,7 +1,7 @@
 //! Processes that give way: they run on what others leave of the processors, and on their share of a busy host.
 //!
-//! A build is one as long as its pool serves: it boots a guest, which keeps a processor busy for seconds, while clones
-//! are made for those who check out. It must end all the same, so it is nice, and not idle: against one process that is
+//! A template's boot is one as long as its pool serves: it keeps a processor busy for seconds, while clones are made for
+//! those who check out. It must end all the same, so it is nice, and not idle: against one process that is
 //! not, it has a quarter of a processor.
 //!
 //! A niceness counts among the processes of one session only where the kernel groups them so (`autogroup`, see

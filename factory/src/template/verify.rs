@@ -21,7 +21,6 @@ const CANARIES: usize = 2;
 pub(super) async fn verify(
     host: &Arc<Host>,
     generation: &Arc<Generation>,
-    gives_way: bool,
 ) -> Result<VerifyReport, BuildError> {
     let mut canaries = Vec::with_capacity(CANARIES);
     for number in 1..=CANARIES {
@@ -32,7 +31,7 @@ pub(super) async fn verify(
             warm: false,
             paused: false,
         };
-        let minted = mint_canary(host, generation, order, gives_way).await;
+        let minted = mint_canary(host, generation, order).await;
         let (vm, proof) = minted.map_err(|source| BuildError::Canary {
             number,
             source: Box::new(source),

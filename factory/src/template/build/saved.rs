@@ -52,7 +52,7 @@ impl Saved {
             manifest.clone(),
             self.site.spec.clone(),
         ));
-        let report = verify(&self.site.host, &draft, self.site.gives_way).await?;
+        let report = verify(&self.site.host, &draft).await?;
         Ok(Verified {
             site: self.site,
             manifest: Manifest { report, ..manifest },

@@ -27,8 +27,9 @@ pub(super) struct Site {
     pub(super) store: Store,
     pub(super) dir: GenerationDir,
     pub(super) recipe: Recipe,
-    /// Whether its machines let all others go first.
-    pub(super) gives_way: bool,
+    /// Whether the machine that boots lets all others go first. Canaries do not: they are as short as clones, and have to
+    /// show that their clocks are right, which a guest that is kept waiting cannot.
+    gives_way: bool,
 }
 
 impl Site {

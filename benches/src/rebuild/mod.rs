@@ -81,7 +81,6 @@ fn print(rhythm: Rhythm, seen: &Seen, rebuilds: &Sample) {
     let ratio =
         |percentile| seen.during.percentile_ms(percentile) / seen.before.percentile_ms(percentile);
     let at_most = Target::AtMost;
-    verdict("wait during / before, p50", ratio(50.0), "x", at_most(1.5));
     match rhythm {
         // Nobody waits for a clone in either arm, and the longest of some tens of moments is a matter of chance.
         Rhythm::Every(_) => {

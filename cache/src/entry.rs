@@ -19,7 +19,7 @@ use crate::sync::lock;
 use crate::template::{Snapshot, Status, keep};
 use crate::view::TemplateState;
 
-/// How long a checkout that does not wait for a clone waits until it is known whether there are any: a look at a generation
+/// How long a checkout waits at least until it is known whether there are clones to hand out: a look at a generation
 /// reads every byte of it, some tenths of a second where it has a gigabyte.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 const NOT_LOOKED: &str = "it is not known yet what is on disk";
@@ -148,7 +148,7 @@ impl Template {
     ) -> Result<Duration, CheckoutError> {
         let begun = Instant::now();
         let wait = match request.on_empty {
-            OnEmpty::Wait | OnEmpty::Clone => request.wait,
+            OnEmpty::Wait | OnEmpty::Clone => request.wait.max(LOOK_DEADLINE),
             OnEmpty::Fail => LOOK_DEADLINE,
         };
         let looked = self.status.looked();

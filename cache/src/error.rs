@@ -96,7 +96,8 @@ pub enum CheckoutError {
         #[source]
         source: BoxError,
     },
-    /// The host did not take what a lease needs, which no guest and no other clone can help: a full run directory.
+    /// The host did not take what a lease needs, also with another clone, for which the first one made room: a full run
+    /// directory.
     #[error("{what}")]
     Host {
         /// What did not work.

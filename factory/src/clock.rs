@@ -53,11 +53,29 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// Both clocks, read so closely together that nothing came between them.
     pub(crate) fn now() -> Self {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        const TRIES: usize = 100;
+        const CLOSE: Duration = Duration::from_millis(1);
+        let boot = || {
+            let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            Duration::try_from(read).unwrap_or_default()
+        };
+        let read = || {
+            let since_boot = boot();
+            let wall = WallNs::now();
+            (Self { wall, since_boot }, boot().saturating_sub(since_boot))
+        };
+        let mut tries = std::iter::repeat_with(read).take(TRIES);
+        let close = tries.find(|(_, took)| *took < CLOSE);
+        close.map_or_else(|| read().0, |(moment, _)| moment)
+    }
+
+    /// A later moment.
+    pub(crate) fn plus(self, after: Duration) -> Self {
         Self {
-            wall: WallNs::now(),
-            since_boot: Duration::try_from(boot).unwrap_or_default(),
+            wall: self.wall.plus(after),
+            since_boot: self.since_boot + after,
         }
     }
 
@@ -83,4 +101,25 @@ pub(crate) fn ns_to_ms(ns: i64) -> f64 {
     #[allow(clippy::cast_precision_loss)]
     let ns = ns as f64;
     ns / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_was_set_when_the_other_one_went_by_otherwise() {
+        let at = |wall_ms: i64, boot_ms: u64| Moment {
+            wall: WallNs(wall_ms * 1_000_000),
+            since_boot: Duration::from_millis(boot_ms),
+        };
+        let then = at(50_000, 1_000);
+        assert_eq!(at(60_000, 11_000).wall_set_by(then), None);
+        assert_eq!(at(60_900, 11_000).wall_set_by(then), None, "corrected");
+        let hour_ns = 3_600_000_000_000;
+        assert_eq!(at(3_660_000, 11_000).wall_set_by(then), Some(hour_ns));
+        assert_eq!(at(-3_540_000, 11_000).wall_set_by(then), Some(-hour_ns));
+        assert_eq!(Moment::now().wall_set_by(Moment::now()), None);
+        assert_eq!(then.plus(Duration::from_millis(7)), at(50_007, 1_007));
+    }
 }

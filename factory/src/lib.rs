@@ -33,6 +33,7 @@ mod ms;
 mod phases;
 mod process;
 mod qemu;
+mod shortage;
 mod size;
 mod spec;
 mod sys;

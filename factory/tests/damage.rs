@@ -1,5 +1,5 @@
-//! A generation whose files are missing, cut short or altered, one after the other: no clone of it is made or handed on,
-//! a sandbox that somebody has goes on, and what is wrong is said.
+//! A generation whose files are missing, cut short or altered, one after the other: no clone is made of such a file
+//! or handed on, a sandbox that somebody has goes on, and what is wrong is said.
 //!
 //! The end of a service is played by clones that are left running and a factory that is dropped; `adopt.rs` has the same
 //! with `kill -9`.

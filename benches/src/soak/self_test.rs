@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// How much of a service's life is watched for growth: enough for some samples of its beginning and its end.
 const SPAN: Span = Span {
     life_least: Duration::from_secs(2),
-    window: Duration::from_secs(1),
+    window: Duration::from_secs(2),
 };
 /// Each is a descriptor of the service: more of them than it may have more.
 const CONNECTIONS: usize = 64;
@@ -124,7 +124,7 @@ async fn grown(soak: &Soak, service: &Service, connections: usize) -> anyhow::Re
     for _ in 0..connections {
         open.push(UnixStream::connect(soak.place.socket()).await?);
     }
-    tokio::time::sleep(SPAN.life_least).await;
+    tokio::time::sleep(2 * SPAN.life_least).await;
     upkeep.close(&soak.books)
 }
 

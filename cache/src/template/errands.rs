@@ -24,6 +24,8 @@ impl Keeper {
             }
             Errand::WentBack { given_up, back_to } => self.went_back(given_up, back_to).await,
             Errand::Look => self.look().await,
+            // Another one may be current by now.
+            Errand::StandIn if !self.status.is_damaged() => {}
             Errand::StandIn => self.have_another_stand_in().await,
             Errand::GoBack(reply) => {
                 // Whoever asked may have gone: it is done all the same.

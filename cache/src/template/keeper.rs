@@ -1,7 +1,7 @@
 //! Sees to it that a template has a sound current generation: one task a template.
 //!
 //! At the start it takes what is on disk if that is whole and can be restored here; else it builds. Afterwards it builds
-//! when somebody asks, when a clone finds the generation damaged, or when it is stale and `on_stale` says so, and tries
+//! when somebody asks, when the generation is found damaged, or when it is stale and `on_stale` says so, and tries
 //! again by itself as long as that is needed. Each new generation is given to the pool on trial: when clones of it cannot be
 //! made, the pool goes back, and so does what is on disk. When the template is removed it leaves nothing on disk.
 

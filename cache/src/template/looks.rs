@@ -11,7 +11,8 @@ use super::snapshot::differences;
 use crate::events::Happening;
 use crate::pool::Report;
 
-/// How often to look: an operator who has changed a file does not wait for longer. It costs a few `stat`s.
+/// How often to look: an operator who has changed a file does not wait for longer. It costs the reading of
+/// the manifests and a few `stat`s.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A generation that is stale so soon after its build may have been built from files that change all the time, or that
 /// cannot be told apart: it is not built anew at once, but after the pause of a failure.
@@ -41,6 +42,8 @@ impl Looks {
 
     /// A generation was built.
     pub(super) fn built(&mut self, generation: GenerationId) {
+        // A build may have kept the keeper for longer than that. What is wrong with the new one its trial tells first.
+        self.next = Instant::now() + LOOK_EVERY;
         self.built = Some((generation, Instant::now()));
     }
 

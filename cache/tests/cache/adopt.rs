@@ -1,6 +1,7 @@
 //! A service that comes after one that was killed, or stopped while sandboxes were leased.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use vmint_cache::{
@@ -104,7 +105,11 @@ async fn a_ready_clone_is_handed_out_with_the_first_answer() {
         let before = ids(&bench);
         let bench = killed(bench, pool_spec()).await;
         let begun = Instant::now();
-        let lease = bench.cache.checkout(request_with(on_empty)).await.unwrap();
+        let order = CheckoutRequest {
+            wait: Duration::ZERO,
+            ..request_with(on_empty)
+        };
+        let lease = bench.cache.checkout(order).await.unwrap();
         assert!(before.contains(&lease.view().id), "{on_empty:?}");
         assert!(begun.elapsed().is_zero(), "{on_empty:?}");
         drop(lease);
@@ -148,10 +153,14 @@ async fn no_ready_clone_of_what_must_not_be_handed_out_is_handed_out() {
 #[tokio::test(start_paused = true)]
 async fn a_look_at_what_is_on_disk_is_not_waited_for_without_end() {
     let (bench, _) = killed_over(OnDisk::Hangs, OnStale::Rebuild).await;
-    for (on_empty, wait) in [(OnEmpty::Fail, 5 * SECOND), (OnEmpty::Wait, 7 * SECOND)] {
+    for (on_empty, asked, wait) in [
+        (OnEmpty::Fail, 7 * SECOND, 5 * SECOND),
+        (OnEmpty::Wait, 7 * SECOND, 7 * SECOND),
+        (OnEmpty::Wait, SECOND, 5 * SECOND),
+    ] {
         let begun = Instant::now();
         let order = CheckoutRequest {
-            wait: 7 * SECOND,
+            wait: asked,
             ..request_with(on_empty)
         };
         let refused = bench.cache.checkout(order).await.unwrap_err();

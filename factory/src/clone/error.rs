@@ -3,11 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
-
 use crate::Phase;
 use crate::driver::MonitorError;
 use crate::guest::GuestError;
+use crate::shortage::is_shortage;
 use crate::vm::StartError;
 use crate::{Argv, GenerationId};
 
@@ -105,16 +104,11 @@ pub enum CloneFailure {
 }
 
 impl CloneFailure {
-    /// Whether a file of the generation is not what was published, for good. A service that has no descriptor or no
-    /// memory left to read it with says nothing about the file.
+    /// Whether a file of the generation is not what was published, for good.
     pub(super) fn is_file_damage(&self) -> bool {
         match self {
             Self::FileDamaged { .. } => true,
-            Self::FileUnreadable { source, .. } => {
-                let of_the_service = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
-                let is_it = |errno: &Errno| source.raw_os_error() == Some(*errno as i32);
-                !of_the_service.iter().any(is_it)
-            }
+            Self::FileUnreadable { source, .. } => !is_shortage(source),
             _ => false,
         }
     }

@@ -45,6 +45,7 @@ impl Vm {
         agent: Agent,
         (identity, digest): (Identity, IdentityDigest),
         (created_at, phases): (Timestamp, Phases),
+        clock_set_at: Moment,
     ) -> Self {
         Self {
             live,
@@ -56,7 +57,7 @@ impl Vm {
             digest,
             identity: Mutex::new(identity),
             paused_at: Mutex::new(None),
-            clock_set_at: Mutex::new(Moment::now()),
+            clock_set_at: Mutex::new(clock_set_at),
         }
     }
 
@@ -68,7 +69,10 @@ impl Vm {
         let digest = record.digest.clone().unwrap_or_default();
         let phases = record.phases.unwrap_or_default();
         let started = (record.created_at, phases);
-        let mut vm = Self::new(live, generation, agent, (identity, digest), started);
+        // The record of an earlier version tells only when it was written last.
+        let clock_set_at = record.clock_set_at.unwrap_or(record.written);
+        let said = (identity, digest);
+        let mut vm = Self::new(live, generation, agent, said, started, clock_set_at);
         if let Some(lease) = &record.lease {
             vm.size = tokio::sync::Mutex::new(Size {
                 vcpus: lease.vcpus,
@@ -76,7 +80,6 @@ impl Vm {
             });
         }
         vm.paused_at = Mutex::new(record.paused_at);
-        vm.clock_set_at = Mutex::new(record.written);
         vm
     }
 
@@ -261,14 +264,13 @@ impl Vm {
         let Some(paused_at) = *lock(&self.paused_at) else {
             return Ok(());
         };
-        let asked = (WallNs::now(), Instant::now());
+        let (asked, since) = (Moment::now(), Instant::now());
         self.monitor_does("resume", self.live.monitor.resume())
             .await?;
-        let resumed_at = asked.0.plus(asked.1.elapsed() / 2);
+        let resumed_at = asked.plus(since.elapsed() / 2);
         *lock(&self.paused_at) = None;
-        let set_at = Moment::now();
         let order = IdentityOrder {
-            clock_step_ns: resumed_at.since(paused_at),
+            clock_step_ns: resumed_at.wall.since(paused_at),
             ..IdentityOrder::default()
         };
         let agent = self.agent().await;
@@ -276,7 +278,7 @@ impl Vm {
             .unless_ended(agent.identify(&order))
             .await
             .map(drop)?;
-        *lock(&self.clock_set_at) = set_at;
+        *lock(&self.clock_set_at) = resumed_at;
         // Only now: a record that says paused, of a guest that runs, says that its clock may be behind.
         self.record_pause(None)
     }

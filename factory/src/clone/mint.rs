@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::error::{CloneError, CloneFailure};
 use super::files::checked_state;
 use super::handle::Vm;
-use crate::clock::WallNs;
+use crate::clock::Moment;
 use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
 use crate::host::Host;
@@ -83,7 +83,7 @@ async fn make(
     let proof = making.identify(&live, &agent, &order, resumed_at).await?;
     making.warm_up(&live, &agent, &order).await?;
     making.phases.total = begun.elapsed();
-    let vm = making.finish(live, agent, &order, &proof)?;
+    let vm = making.finish(live, agent, &order, (&proof, resumed_at))?;
     if order.paused {
         let paused = vm.pause().await;
         let console = String::new();
@@ -201,14 +201,14 @@ impl<'a> Making<'a> {
     }
 
     /// Lets it run, and says since when it does.
-    async fn resume(&mut self, live: &LiveVm) -> Result<WallNs, CloneError> {
+    async fn resume(&mut self, live: &LiveVm) -> Result<Moment, CloneError> {
         self.enter(Phase::Resume);
-        let asked = (WallNs::now(), Instant::now());
+        let (asked, since) = (Moment::now(), Instant::now());
         if let Err(source) = live.monitor.resume().await {
             return Err(self.failed(monitor_failure(live, source).await));
         }
         self.done();
-        Ok(asked.0.plus(asked.1.elapsed() / 2))
+        Ok(asked.plus(since.elapsed() / 2))
     }
 
     async fn greet(&mut self, live: &LiveVm) -> Result<Agent, CloneError> {
@@ -225,12 +225,12 @@ impl<'a> Making<'a> {
         live: &LiveVm,
         agent: &Agent,
         order: &CloneOrder,
-        resumed_at: WallNs,
+        resumed_at: Moment,
     ) -> Result<IdentityProof, CloneError> {
         self.enter(Phase::Identity);
         let identity = IdentityOrder {
             identity: Some(Identity::new(order.hostname.clone())),
-            clock_step_ns: self.generation.manifest().clock.behind_ns(resumed_at),
+            clock_step_ns: self.generation.manifest().clock.behind_ns(resumed_at.wall),
             expect_reseed: self.expects_reseed,
         };
         let proof = live.unless_ended(agent.identify(&identity)).await;
@@ -264,7 +264,7 @@ impl<'a> Making<'a> {
         live: LiveVm,
         agent: Agent,
         order: &CloneOrder,
-        proof: &IdentityProof,
+        (proof, clock_set_at): (&IdentityProof, Moment),
     ) -> Result<Vm, CloneError> {
         let identity = Identity {
             hostname: proof.hostname.clone(),
@@ -280,6 +280,7 @@ impl<'a> Making<'a> {
             record.created_at = created_at;
             record.agent = Some(agent.kind());
             record.phases = Some(self.phases);
+            record.clock_set_at = Some(clock_set_at);
             record.state = RecordedState::Ready;
         });
         recorded.map_err(|source| self.failed(CloneFailure::Record { source }))?;
@@ -289,6 +290,7 @@ impl<'a> Making<'a> {
             agent,
             (identity, proof.digest()),
             (created_at, self.phases),
+            clock_set_at,
         ))
     }
 }

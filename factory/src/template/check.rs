@@ -7,6 +7,7 @@ use std::path::Path;
 use super::manifest::{FileSeal, Manifest};
 use super::store;
 use crate::memory::Digests;
+use crate::shortage::in_words;
 
 /// How closely a file is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ pub(super) fn read_manifest_of(generation: &str, dir: &Path) -> io::Result<Manif
 fn check_file(path: &Path, wanted: &FileSeal, digests: &Digests, look: Look) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {why}"));
-    let length = fs::metadata(path).map_err(|e| wrong(e.to_string()))?.len();
+    let unreadable = |e: io::Error| in_words(format!("{name}: {e}"), e);
+    let length = fs::metadata(path).map_err(unreadable)?.len();
     if length != wanted.bytes {
         return Err(wrong(format!(
             "it has {length} bytes and the manifest says {}",
@@ -75,7 +77,7 @@ fn check_file(path: &Path, wanted: &FileSeal, digests: &Digests, look: Look) -> 
         Look::Changes => digests.of(path),
         Look::EveryByte => digests.read(path),
     };
-    let found = digest.map_err(|e| wrong(e.to_string()))?;
+    let found = digest.map_err(unreadable)?;
     if found != wanted.digest {
         return Err(wrong(format!(
             "its digest is {found} and the manifest says {}",

@@ -10,6 +10,7 @@ use super::keep;
 use super::rollback::refuse_foreign;
 use super::stale::StaleField;
 use crate::host::Host;
+use crate::shortage::is_shortage;
 use crate::{GenerationId, TemplateSpec};
 
 /// What there is of a template on disk.
@@ -137,7 +138,11 @@ pub(crate) fn take_up(
         Ok(manifest) => return Ok(TakenUp::Whole(of(manifest))),
         Err(damage) => damage,
     };
-    host.registry.hold(&path).found_damaged();
+    if !is_shortage(&damage) {
+        let files = host.registry.hold(&path);
+        files.found_damaged();
+        files.go_if_lost();
+    }
     let mut copies = machines.iter();
     let manifest = read_manifest(&path).or_else(|unreadable| {
         let copy = copies.find_map(|machine| read_manifest_of(id.as_str(), machine).ok());

@@ -25,6 +25,7 @@ use super::keep;
 use super::manifest::{self, Manifest};
 use super::store;
 use crate::memory::Digests;
+use crate::shortage::is_shortage;
 use crate::{GenerationId, SizeRange, TemplateSpec};
 
 /// The files of a generation, held by everybody who needs them.
@@ -32,7 +33,7 @@ use crate::{GenerationId, SizeRange, TemplateSpec};
 pub(crate) struct GenerationFiles {
     path: PathBuf,
     is_surplus: AtomicBool,
-    /// A clone has found that they are not what was published.
+    /// Somebody has found that they are not what was published.
     is_damaged: AtomicBool,
     /// A clone of it goes on without us: whether they are needed is the next service's to say.
     is_left: AtomicBool,
@@ -86,8 +87,12 @@ impl GenerationFiles {
     /// Says that they are not what was published: no clone is to be made of them any more, and they are not kept.
     pub(super) fn found_damaged(&self) {
         self.is_damaged.store(true, Ordering::Release);
+    }
+
+    /// Has the files of a published generation that has lost its manifest go with their last holder: who decides what is
+    /// kept does not see them.
+    pub(super) fn go_if_lost(&self) {
         if !manifest::is_there(&self.path) {
-            // Who decides what is kept does not see them.
             self.set_surplus(true);
         }
     }
@@ -228,8 +233,10 @@ impl Generation {
 
     /// What is wrong with its files; a file is read only when it has changed. It blocks.
     pub(crate) fn damage(&self, digests: &Digests) -> Option<String> {
-        let damage = check(&self.files.path, digests, Look::Changes).err()?;
+        let damage = check(&self.files.path, digests, Look::Changes).err();
+        let damage = damage.filter(|e| !is_shortage(e))?;
         self.found_damaged();
+        self.files.go_if_lost();
         Some(damage.to_string())
     }
 

@@ -56,7 +56,7 @@ pub(crate) fn list(host: &Host, spec: &TemplateSpec) -> io::Result<Vec<ListedGen
         let (validity, manifest) = match check(&path, &host.digests, Look::Changes) {
             Err(error) => (Validity::Damaged(error.to_string()), None),
             Ok(_) if is_damaged => {
-                let why = "a clone has found it damaged".to_owned();
+                let why = "it was found damaged before".to_owned();
                 (Validity::Damaged(why), None)
             }
             Ok(manifest) => {

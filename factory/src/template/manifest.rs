@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::clock::WallNs;
 use crate::guest::AgentKind;
 use crate::memory::{self, MemorySurvey};
+use crate::shortage::in_words;
 use crate::{Accel, Argv, GenerationId, HostCpu, MachineType, Phases, Size, SizeRange};
 
 /// The file's name.
@@ -211,7 +212,7 @@ impl Manifest {
         let invalid =
             |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE}: {why}"));
         let bytes = fs::read(dir.join(FILE))
-            .map_err(|e| io::Error::new(e.kind(), format!("{FILE} cannot be read: {e}")))?;
+            .map_err(|e| in_words(format!("{FILE} cannot be read: {e}"), e))?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
         if value.get("format").and_then(Value::as_u64) != Some(Self::FORMAT.into()) {
             let found = value.get("format").unwrap_or(&Value::Null);

@@ -130,7 +130,7 @@ fn usable(host: &Host, path: &Path) -> Result<Manifest, String> {
         .held(path)
         .is_some_and(|files| files.is_damaged())
     {
-        return Err("a clone has found it damaged".to_owned());
+        return Err("it was found damaged before".to_owned());
     }
     let manifest = check(path, &host.digests, Look::EveryByte).map_err(|e| e.to_string())?;
     refuse_foreign(&manifest.recipe, &host.platform())?;

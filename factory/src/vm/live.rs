@@ -348,6 +348,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         created_at: Timestamp::now(),
         state: RecordedState::Launching,
         paused_at: None,
+        clock_set_at: None,
         agent: None,
         phases: None,
         identity: None,

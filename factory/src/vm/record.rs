@@ -104,6 +104,9 @@ pub(crate) struct VmRecord {
     pub(crate) state: RecordedState,
     /// Since when its virtual CPUs are stopped; none while they run.
     pub(crate) paused_at: Option<WallNs>,
+    /// When its guest's clock was set by the host's, right after the restore.
+    #[serde(default)]
+    pub(crate) clock_set_at: Option<Moment>,
     pub(crate) agent: Option<AgentKind>,
     pub(crate) phases: Option<Phases>,
     pub(crate) identity: Option<Identity>,
@@ -185,6 +188,7 @@ pub(crate) mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             state: RecordedState::Launching,
             paused_at: None,
+            clock_set_at: None,
             agent: None,
             phases: None,
             identity: None,

@@ -14,8 +14,9 @@ use crate::driver::Boot;
 use crate::guest::AgentKind;
 use crate::host::{Host, VSOCK_DEVICE};
 use crate::memory;
+use crate::template::check::read_manifest;
 use crate::template::store::{GenerationDir, Store};
-use crate::template::{BuildError, BuildProgress, BuildStep, Recipe};
+use crate::template::{BuildError, BuildProgress, BuildStep, Manifest, Recipe, refuse_foreign};
 use crate::vm::{LiveVm, Role, StartPlan};
 use crate::{Accel, GenerationId, MachineType, Phases, TemplateSpec, VmId};
 
@@ -176,8 +177,11 @@ fn is_in_service(host: &Host, store: &Store) -> bool {
     let Ok(Some(current)) = store.current() else {
         return false;
     };
-    let files = host.registry.held(&store.generation_path(&current));
-    files.is_some_and(|files| !files.is_damaged())
+    let path = store.generation_path(&current);
+    let files = host.registry.held(&path);
+    let is_restorable =
+        |manifest: Manifest| refuse_foreign(&manifest.recipe, &host.platform()).is_ok();
+    files.is_some_and(|files| !files.is_damaged()) && read_manifest(&path).is_ok_and(is_restorable)
 }
 
 /// The kernel's parameters, and what is known of this host alone: it is not part of the recipe, or every build would

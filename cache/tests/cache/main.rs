@@ -9,6 +9,7 @@ mod bench;
 mod binding;
 mod cancel;
 mod checkout;
+mod clock;
 mod command;
 mod crowd;
 mod devices;

@@ -224,7 +224,7 @@ impl Trial {
         dir.create_writable(&dir.memory())?
             .set_len(guest.memory_mib * MIB)?;
         for (name, source) in [("kernel", &guest.kernel), ("initrd", &guest.initrd)] {
-            dir.copy_read_only(source, &dir.path().join(name))?;
+            dir.copy_read_only(&mut fs::File::open(source)?, &dir.path().join(name))?;
         }
         Ok(Self(dir))
     }

@@ -179,8 +179,8 @@ impl GenerationDir {
 
     /// Copies a file, for the hypervisor to read only. The kernel copies: a service that has read whole files keeps their
     /// memory.
-    pub(crate) fn copy_read_only(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::copy(from, to)?;
+    pub(crate) fn copy_read_only(&self, from: &mut File, to: &Path) -> io::Result<()> {
+        io::copy(from, &mut File::create_new(to)?)?;
         self.make_read_only(to)
     }
 

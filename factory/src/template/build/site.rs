@@ -81,8 +81,9 @@ impl Reserved {
         let kernel = dir.path().join("kernel");
         let initrd = dir.path().join("initrd");
         for (from, to) in [(&spec.kernel, &kernel), (&spec.initrd, &initrd)] {
-            dir.copy_read_only(from, to)
-                .map_err(Site::file_error("copy", from))?;
+            let mut original = File::open(from).map_err(Site::file_error("read", from))?;
+            dir.copy_read_only(&mut original, to)
+                .map_err(Site::file_error("write", to))?;
         }
         let stub = File::open(&kernel).and_then(crate::qemu::kernel_stub);
         let stub = stub.map_err(Site::file_error("use", &spec.kernel))?;

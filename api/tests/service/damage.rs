@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::rolling::rolled_from;
 use crate::service::{Place, Service, call, id};
 
 /// The file of a generation.
@@ -24,24 +25,6 @@ async fn lives(service: &Service<'_>, sandbox: &Value) -> anyhow::Result<()> {
     let (status, end) = service.exec(&id(sandbox), "echo alive").await?;
     assert_eq!((status, &end["stdout"]), (200, &json!("alive\n")));
     Ok(())
-}
-
-/// Waits until the pool is over on a generation that is none of these.
-async fn rolled_from(service: &mut Service<'_>, old: &[&Value]) -> anyhow::Result<Value> {
-    service
-        .until("another generation, and the pool over on it", |socket| {
-            let old: Vec<_> = old.iter().map(|&one| one.clone()).collect();
-            async move {
-                let get = async |path| call(socket.as_ref(), Method::GET, path, None).await;
-                let (_, template) = get("/v1/templates/default").await?;
-                let (_, pool) = get("/v1/pools/default").await?;
-                let current = &template["current"];
-                let is_new = current.is_string() && !old.contains(current);
-                Ok(is_new && pool["roll"].is_null() && pool["ready"] == 1)
-            }
-        })
-        .await?;
-    Ok(service.get("/v1/templates/default").await?["current"].clone())
 }
 
 /// Waits until the generations on disk are those that the API tells of, and these.
@@ -88,7 +71,7 @@ async fn a_sandbox_outlives_its_generation_through_damage_stop_and_kill() -> any
     let memory = file(&place, &first["generation"], "memory");
     std::fs::write(memory.with_file_name("short"), "no memory")?;
     std::fs::rename(memory.with_file_name("short"), &memory)?;
-    let current = rolled_from(&mut service, &[&first["generation"]]).await?;
+    let current = rolled_from(&mut service, &first["generation"]).await?;
     assert!(service.log().contains("the current generation is damaged"));
     lives(&service, &first).await?;
     let second = service.sandbox().await?;
@@ -99,7 +82,7 @@ async fn a_sandbox_outlives_its_generation_through_damage_stop_and_kill() -> any
         .call(Method::POST, "/v1/templates/default/rebuild", None)
         .await?;
     assert_eq!(status, 202, "{build}");
-    let current = rolled_from(&mut service, &[&first["generation"], &current]).await?;
+    let current = rolled_from(&mut service, &current).await?;
     service.leave().await?;
     assert!(file(&place, &second["generation"], "memory").exists());
     let mut service = place.start_mortal().await?;
@@ -115,7 +98,7 @@ async fn a_sandbox_outlives_its_generation_through_damage_stop_and_kill() -> any
     std::fs::remove_file(file(&place, &second["generation"], "manifest.json"))?;
     std::fs::write(file(&place, &current, "manifest.json"), "{")?;
     let mut service = place.start_mortal().await?;
-    let newest = rolled_from(&mut service, &[&second["generation"], &current]).await?;
+    let newest = rolled_from(&mut service, &current).await?;
     lives(&service, &second).await?;
     let third = service.sandbox().await?;
     assert_eq!(third["generation"], newest);

@@ -29,22 +29,19 @@ async fn template(service: &Service<'_>) -> anyhow::Result<Value> {
 }
 
 /// Waits until the pool is over on a generation other than this one.
-async fn rolled_from(service: &mut Service<'_>, old: &Value) -> anyhow::Result<Value> {
-    let current = |socket: String| async move {
-        let (_, template) =
-            call(socket.as_ref(), Method::GET, "/v1/templates/default", None).await?;
-        anyhow::Ok(template["current"].clone())
-    };
+pub async fn rolled_from(service: &mut Service<'_>, old: &Value) -> anyhow::Result<Value> {
     service
         .until("another generation, and the pool over on it", |socket| {
             let old = old.clone();
             async move {
-                let (_, pool) =
-                    call(socket.as_ref(), Method::GET, "/v1/pools/default", None).await?;
+                let get = async |path| call(socket.as_ref(), Method::GET, path, None).await;
+                // In this order: a build is over when the pool knows of what it made.
+                let (_, template) = get("/v1/templates/default").await?;
+                let (_, pool) = get("/v1/pools/default").await?;
                 // None right after a start: what is on disk is still being looked at.
-                let current = current(socket).await?;
-                let is_new = current.is_string() && current != old;
-                Ok(is_new && pool["roll"].is_null())
+                let current = &template["current"];
+                let is_new = current.is_string() && *current != old;
+                Ok(is_new && template["build"].is_null() && pool["roll"].is_null())
             }
         })
         .await?;

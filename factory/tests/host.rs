@@ -159,7 +159,11 @@ async fn a_second_service_is_refused_and_cleaning_too() -> anyhow::Result<()> {
         clean(&settings).await?.is_empty(),
         "cleaning twice finds nothing"
     );
-    Ok(())
+    // What is left is the other run directory, with the lock of a service that was refused.
+    let folder = settings.run_dir.parent();
+    Ok(std::fs::remove_dir_all(
+        folder.unwrap_or(&settings.run_dir),
+    )?)
 }
 
 /// Our own tmpfs is unmounted, an administrator's is emptied and stays. A plain user mounts nothing, and is told so.

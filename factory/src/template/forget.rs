@@ -117,18 +117,23 @@ mod tests {
     }
 
     #[test]
-    fn others_are_those_with_a_generation() -> io::Result<()> {
+    fn others_are_those_with_a_generation_or_a_link_to_a_lost_one() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
-        for template in ["default", "other", "empty"] {
+        for template in ["default", "other", "empty", "lost"] {
             let store = Store::new(folder.path(), template, None);
-            let path = store.create(&GenerationId::new())?.keep();
-            if template != "empty" {
-                fs::write(path.join("manifest.json"), "{}")?;
+            let id = GenerationId::new();
+            let path = store.create(&id)?.keep();
+            match template {
+                "empty" => {}
+                "lost" => store.publish(&id)?,
+                _ => fs::write(path.join("manifest.json"), "{}")?,
             }
         }
         fs::write(folder.path().join("lock"), "")?;
         fs::create_dir_all(folder.path().join("mine/of-somebody"))?;
-        assert_eq!(others(folder.path(), &["default", "new"])?, ["other"]);
+        let mut found = others(folder.path(), &["default", "new"])?;
+        found.sort();
+        assert_eq!(found, ["lost", "other"]);
         Ok(())
     }
 }

@@ -9,9 +9,13 @@ use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use super::budget::BodyShare;
 use super::code::Code;
-use super::limits::{BODY_READ_TIMEOUT, DISCARD_IDLE, DISCARD_MAX_BYTES, JSON_BODY_MAX_BYTES};
+use super::limits::{
+    BODY_READ_TIMEOUT, BODY_RESERVE_BYTES, DISCARD_IDLE, DISCARD_MAX_BYTES, JSON_BODY_MAX_BYTES,
+};
 use super::problem::Problem;
+use super::service::Service;
 
 /// What can come as a body.
 pub(super) trait Payload: DeserializeOwned {
@@ -21,35 +25,21 @@ pub(super) trait Payload: DeserializeOwned {
     const EMPTY: Option<fn() -> Self> = None;
 }
 
-/// A body, read.
-pub(super) struct Json<T>(pub(super) T);
+/// A body, read, and its share of the memory that all bodies may have: a handler holds both for as long as it works.
+pub(super) struct Json<T>(pub(super) T, pub(super) BodyShare);
 
-impl<T: Payload, S: Sync> FromRequest<S> for Json<T> {
+impl<T: Payload> FromRequest<Service> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let whole = Whole::from_request(request, state).await?;
-        Ok(Self(whole.value))
-    }
-}
-
-/// A body, read, together with its bytes.
-pub(super) struct Whole<T> {
-    pub(super) value: T,
-    pub(super) bytes: Bytes,
-}
-
-impl<T: Payload, S: Sync> FromRequest<S> for Whole<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
-        let bytes = read(&head.headers, body, T::MAX_BYTES).await?;
+        let mut share = service.bodies().share();
+        let bytes = read(&head.headers, body, T::MAX_BYTES, &mut share).await?;
         let value = match T::EMPTY {
             Some(empty) if bytes.is_empty() => empty(),
             _ => parse(&head.headers, &bytes)?,
         };
-        Ok(Self { value, bytes })
+        Ok(Self(value, share))
     }
 }
 
@@ -85,7 +75,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The whole body, as long as it is within its maximum.
-async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Problem> {
+async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    max: usize,
+    share: &mut BodyShare,
+) -> Result<Bytes, Problem> {
     let declared = headers
         .get(CONTENT_LENGTH)
         .and_then(|n| n.to_str().ok())
@@ -103,7 +98,7 @@ async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, 
         }
         return Err(too_large());
     }
-    let collected = timeout(BODY_READ_TIMEOUT, collect(&mut body, max, declared)).await;
+    let collected = timeout(BODY_READ_TIMEOUT, collect(&mut body, max, declared, share)).await;
     let collected = collected.unwrap_or_else(|_| {
         Err(Problem::invalid(format!(
             "the body did not arrive within {} s",
@@ -111,28 +106,43 @@ async fn read(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, 
         )))
     })?;
     match collected {
-        Some(bytes) => Ok(bytes),
-        None => {
+        Collected::Whole(bytes) => Ok(bytes),
+        Collected::TooLarge => {
             discard(body).await;
             Err(too_large())
+        }
+        Collected::NoRoom(problem) => {
+            discard(body).await;
+            Err(problem)
         }
     }
 }
 
-/// The whole body; none when it is larger than it may be.
+/// What came of reading a body. What is still to come of one that is refused is read and dropped.
+enum Collected {
+    Whole(Bytes),
+    TooLarge,
+    NoRoom(Problem),
+}
+
 async fn collect(
     body: &mut Body,
     max: usize,
     declared: Option<usize>,
-) -> Result<Option<Bytes>, Problem> {
-    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
+    share: &mut BodyShare,
+) -> Result<Collected, Problem> {
+    let reserve = declared.unwrap_or(0).min(BODY_RESERVE_BYTES);
+    let mut bytes = BytesMut::with_capacity(reserve);
     while let Some(data) = next(body).await? {
         if bytes.len() + data.len() > max {
-            return Ok(None);
+            return Ok(Collected::TooLarge);
+        }
+        if let Err(problem) = share.grow(data.len()) {
+            return Ok(Collected::NoRoom(problem));
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Some(bytes.freeze()))
+    Ok(Collected::Whole(bytes.freeze()))
 }
 
 /// The next piece of a body.
@@ -166,4 +176,52 @@ async fn discard(mut body: Body) {
     };
     // The refusal comes in any case.
     let _ = timeout(BODY_READ_TIMEOUT, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::http::budget::BodyBudget;
+    use crate::http::limits::BODY_FREE_BYTES;
+
+    /// A body in pieces of 64 KiB.
+    fn body(pieces: usize) -> Body {
+        let pieces =
+            (0..pieces).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 << 10])));
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn all_bodies_have_one_budget_and_a_small_one_always_has_room() {
+        let budget = BodyBudget::new(256 << 10);
+        let read = async |body: Body, share: &mut BodyShare| {
+            read(&HeaderMap::new(), body, 1 << 20, share).await
+        };
+        let (mut first, mut second, mut small) = (budget.share(), budget.share(), budget.share());
+        assert!(read(body(4), &mut first).await.is_ok());
+        let refused = read(body(1), &mut second).await.expect_err("no room");
+        assert_eq!(refused.code(), Code::Overloaded);
+        let few = Body::from(vec![b' '; BODY_FREE_BYTES]);
+        assert!(read(few, &mut small).await.is_ok());
+        drop(first);
+        assert!(read(body(1), &mut budget.share()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_a_client_only_promises_reserves_nothing() {
+        let budget = BodyBudget::new(1 << 20);
+        let mut share = budget.share();
+        let collected = collect(&mut Body::from("{}"), 8 << 20, Some(8 << 20), &mut share).await;
+        let Ok(Collected::Whole(bytes)) = collected else {
+            panic!("it is whole");
+        };
+        let bytes = bytes.try_into_mut().expect("it is held here alone");
+        assert!(
+            bytes.capacity() <= BODY_RESERVE_BYTES,
+            "{}",
+            bytes.capacity()
+        );
+    }
 }

@@ -37,6 +37,8 @@ pub enum Code {
     Draining,
     /// The service stops.
     ShuttingDown,
+    /// The bodies of other requests have all the memory that bodies may have.
+    Overloaded,
     /// The template has nothing to clone.
     TemplateUnavailable,
     /// The command's time was over.
@@ -66,6 +68,7 @@ impl Code {
             Self::PoolEmpty => "pool_empty",
             Self::Draining => "draining",
             Self::ShuttingDown => "shutting_down",
+            Self::Overloaded => "overloaded",
             Self::TemplateUnavailable => "template_unavailable",
             Self::Timeout => "timeout",
             Self::Internal => "internal",
@@ -87,9 +90,11 @@ impl Code {
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::GuestError => StatusCode::BAD_GATEWAY,
-            Self::PoolEmpty | Self::Draining | Self::ShuttingDown | Self::TemplateUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::PoolEmpty
+            | Self::Draining
+            | Self::ShuttingDown
+            | Self::Overloaded
+            | Self::TemplateUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -115,6 +120,7 @@ impl Code {
             Self::PoolEmpty => "no sandbox is ready",
             Self::Draining => "no new sandboxes are given out",
             Self::ShuttingDown => "the service is stopping",
+            Self::Overloaded => "the service has too much to read",
             Self::TemplateUnavailable => "the template is not available",
             Self::Timeout => "the time is over",
             Self::Internal => "the service failed",

@@ -1,11 +1,20 @@
 //! The `Idempotency-Key` header: a name for a request, so that a client that lost the answer can ask again.
 //!
-//! Only digests leave this file. A body may have secrets in it, and what is kept of it is written to the sandbox's record:
-//! so its digest is keyed with the client's key, which is kept nowhere, and cannot be guessed from what is.
+//! Only digests leave this file. A request may have secrets in it, and what is kept of it is written to the sandbox's
+//! record: so its digest is keyed with the client's key, which is kept nowhere, and cannot be guessed from what is.
+//!
+//! Two requests are the same when they ask for the same: the digest is that of the request after its checks, and not of
+//! its text.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use serde_json::Value;
-use vmint_cache::RequestKey;
+use serde::Serialize;
+use vmint_cache::{
+    Binding, BoundFile, CheckoutRequest, DeviceOrder, DiskSpec, OnEmpty, RequestKey,
+};
+use vmint_factory::NicSpec;
 
 use super::limits::IDEMPOTENCY_KEY_MAX_BYTES;
 use super::problem::Problem;
@@ -14,15 +23,20 @@ use super::problem::Problem;
 const HEADER: &str = "idempotency-key";
 /// What the digests are made for: they are not those of the same words elsewhere.
 const KEY_CONTEXT: &str = "vmint 2026-01 name of an idempotent checkout";
-const BODY_CONTEXT: &str = "vmint 2026-01 body of an idempotent checkout";
+const REQUEST_CONTEXT: &str = "vmint 2026-11 request of an idempotent checkout";
 
-/// What a request is named by; `None` when it has no such header. `uid` is whose it is, where the kernel has said so: a user
-/// who happens on another's key gets a sandbox of their own.
-pub(super) fn of(
+/// A client's key, with its user.
+pub(super) struct IdempotencyKey {
+    name: String,
+    request_key: [u8; 32],
+}
+
+/// The key of a request; `None` when it has no such header. `uid` is the client's user, where the kernel has said so: a
+/// user who happens on another's key gets a sandbox of their own.
+pub(super) fn key(
     headers: &HeaderMap,
-    body: &[u8],
     uid: Option<u32>,
-) -> Result<Option<RequestKey>, Problem> {
+) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -33,14 +47,110 @@ pub(super) fn of(
             "there may be one Idempotency-Key, of 1 to {IDEMPOTENCY_KEY_MAX_BYTES} printable ASCII characters"
         ))
     })?;
-    let body_key = blake3::derive_key(BODY_CONTEXT, key);
     let whose = uid.map_or_else(|| "tcp".to_owned(), |uid| uid.to_string());
     // A key has no zero byte in it.
     let name = [whose.as_bytes(), b"\0", key].concat();
-    Ok(Some(RequestKey {
-        key: hex(blake3::derive_key(KEY_CONTEXT, &name)),
-        body: hex(*blake3::keyed_hash(&body_key, &canonical(body)).as_bytes()),
+    Ok(Some(IdempotencyKey {
+        name: hex(blake3::derive_key(KEY_CONTEXT, &name)),
+        request_key: blake3::derive_key(REQUEST_CONTEXT, key),
     }))
+}
+
+impl IdempotencyKey {
+    /// The key of one request.
+    pub(super) fn of(self, request: &CheckoutRequest) -> RequestKey {
+        let mut hasher = blake3::Hasher::new_keyed(&self.request_key);
+        serde_json::to_writer(&mut hasher, &Canonical::of(request))
+            .expect("a hasher takes everything, and every path came as JSON");
+        RequestKey {
+            key: self.name,
+            body: hex(*hasher.finalize().as_bytes()),
+        }
+    }
+}
+
+/// What a request asks for, in one form. Who asks is in the key.
+#[derive(Serialize)]
+struct Canonical<'a> {
+    template: &'a str,
+    on_empty: &'static str,
+    wait: Duration,
+    ttl: &'a Option<Option<Duration>>,
+    has_ttl: bool,
+    vcpus: Option<u32>,
+    memory_mib: Option<u64>,
+    hostname: Option<&'a str>,
+    env: &'a BTreeMap<String, String>,
+    files: Vec<CanonicalFile<'a>>,
+    metadata: &'a BTreeMap<String, String>,
+    nics: &'a [NicSpec],
+    disks: &'a [DiskSpec],
+}
+
+#[derive(Serialize)]
+struct CanonicalFile<'a> {
+    path: &'a str,
+    content: String,
+    mode: u32,
+}
+
+impl<'a> Canonical<'a> {
+    fn of(request: &'a CheckoutRequest) -> Self {
+        // Every field is named: a new one cannot be left out of the digest unnoticed.
+        let CheckoutRequest {
+            template,
+            on_empty,
+            wait,
+            ttl,
+            vcpus,
+            memory_mib,
+            binding:
+                Binding {
+                    hostname,
+                    env,
+                    files,
+                },
+            owner: _,
+            idempotency: _,
+            metadata,
+            devices,
+        } = request;
+        let specs = devices.as_ref().map(|DeviceOrder { specs, .. }| specs);
+        Self {
+            template,
+            on_empty: match on_empty {
+                OnEmpty::Wait => "wait",
+                OnEmpty::Clone => "clone",
+                OnEmpty::Fail => "fail",
+            },
+            wait: *wait,
+            ttl,
+            has_ttl: ttl.is_some(),
+            vcpus: *vcpus,
+            memory_mib: *memory_mib,
+            hostname: hostname.as_deref(),
+            env,
+            files: files.iter().map(CanonicalFile::of).collect(),
+            metadata,
+            nics: specs.map_or(&[], |specs| &specs.nics),
+            disks: specs.map_or(&[], |specs| &specs.disks),
+        }
+    }
+}
+
+impl<'a> CanonicalFile<'a> {
+    fn of(file: &'a BoundFile) -> Self {
+        let BoundFile {
+            path,
+            content,
+            mode,
+        } = file;
+        Self {
+            path,
+            content: blake3::hash(content).to_hex().to_string(),
+            mode: *mode,
+        }
+    }
 }
 
 fn checked(value: &HeaderValue) -> Option<&[u8]> {
@@ -48,31 +158,6 @@ fn checked(value: &HeaderValue) -> Option<&[u8]> {
     let is_key = (1..=IDEMPOTENCY_KEY_MAX_BYTES).contains(&key.len())
         && key.iter().all(|byte| (b' '..=b'~').contains(byte));
     is_key.then_some(key)
-}
-
-/// A body is the same whatever its spaces and the order of its fields; none at all is an empty object.
-fn canonical(body: &[u8]) -> Vec<u8> {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(value) => sorted(value).to_string().into_bytes(),
-        Err(_) if body.is_empty() => b"{}".to_vec(),
-        Err(_) => body.to_vec(),
-    }
-}
-
-/// The fields in the order of their names, whatever map another crate makes serde_json use.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.into_iter().collect();
-            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let fields = fields
-                .into_iter()
-                .map(|(name, value)| (name, sorted(value)));
-            Value::Object(fields.collect())
-        }
-        Value::Array(values) => Value::Array(values.into_iter().map(sorted).collect()),
-        value => value,
-    }
 }
 
 fn hex(bytes: [u8; 32]) -> String {
@@ -83,41 +168,66 @@ fn hex(bytes: [u8; 32]) -> String {
 mod tests {
     use super::*;
 
-    fn named(key: &str, body: &str) -> RequestKey {
+    fn named(key_text: &str, request: &CheckoutRequest) -> RequestKey {
         let headers = [(
             HEADER.parse().expect("a name"),
-            key.parse().expect("a value"),
+            key_text.parse().expect("a value"),
         )];
-        of(&headers.into_iter().collect(), body.as_bytes(), None)
-            .expect("valid")
-            .expect("a key")
+        let key = key(&headers.into_iter().collect(), None);
+        key.expect("valid").expect("a key").of(request)
     }
 
+    /// Changes one thing that a request asks for.
+    type Change = fn(&mut CheckoutRequest);
+
     #[test]
-    fn a_body_is_the_same_whatever_its_spaces_and_order() {
-        let one = named("k", r#"{"a": 1, "b": {"x": 1, "y": 2}}"#);
-        assert_eq!(one, named("k", r#"{"b":{"y":2,"x":1},"a":1}"#));
-        assert_ne!(
-            one.body,
-            named("k", r#"{"a": 2, "b": {"x": 1, "y": 2}}"#).body
-        );
-        assert_eq!(named("k", ""), named("k", " {} "));
-        // Nobody learns that two bodies are the same, or guesses one, without the key.
-        assert_ne!(
-            one.body,
-            named("l", r#"{"a": 1, "b": {"x": 1, "y": 2}}"#).body
-        );
+    fn requests_are_the_same_when_they_ask_for_the_same() {
+        let plain = CheckoutRequest::default();
+        let one = named("k", &plain);
+        assert_eq!(one, named("k", &plain.clone()));
+        // A digest tells nothing without the key.
+        assert_ne!(one.body, named("l", &plain).body);
+        let file = |content: &str| BoundFile {
+            path: "/a".to_owned(),
+            content: content.as_bytes().to_vec(),
+            mode: 0o644,
+        };
+        let changes: [Change; 9] = [
+            |it| it.template.push('x'),
+            |it| it.on_empty = OnEmpty::Fail,
+            |it| it.wait = Duration::from_secs(1),
+            |it| it.ttl = Some(None),
+            |it| it.ttl = Some(Some(Duration::from_secs(1))),
+            |it| it.vcpus = Some(2),
+            |it| it.memory_mib = Some(2),
+            |it| it.binding.hostname = Some("x".to_owned()),
+            |it| it.metadata = [("a".to_owned(), "b".to_owned())].into(),
+        ];
+        let mut seen = vec![one.body];
+        for change in changes {
+            let mut changed = plain.clone();
+            change(&mut changed);
+            seen.push(named("k", &changed).body);
+        }
+        for files in [vec![file("1")], vec![file("2")], vec![file("1"), file("2")]] {
+            let mut changed = plain.clone();
+            changed.binding.files = files;
+            seen.push(named("k", &changed).body);
+        }
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "each of them is another request");
     }
 
     #[test]
     fn a_key_is_short_and_printable() {
         let of_value = |value: &[u8]| {
             let value = HeaderValue::from_bytes(value).expect("a value");
-            of(
+            key(
                 &[(HEADER.parse().expect("a name"), value)]
                     .into_iter()
                     .collect(),
-                b"",
                 None,
             )
         };
@@ -129,8 +239,8 @@ mod tests {
         let mut twice = HeaderMap::new();
         twice.append(HEADER, HeaderValue::from_static("a"));
         twice.append(HEADER, HeaderValue::from_static("b"));
-        assert!(of(&twice, b"", None).is_err());
-        assert!(matches!(of(&HeaderMap::new(), b"", None), Ok(None)));
+        assert!(key(&twice, None).is_err());
+        assert!(matches!(key(&HeaderMap::new(), None), Ok(None)));
     }
 
     #[test]
@@ -141,11 +251,7 @@ mod tests {
         )]
         .into_iter()
         .collect();
-        let name = |uid| {
-            of(&headers, b"", uid)
-                .map(|named| named.map(|it| it.key))
-                .ok()
-        };
+        let name = |uid| key(&headers, uid).map(|named| named.map(|it| it.name)).ok();
         let names = [name(None), name(Some(0)), name(Some(1000))];
         assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
         assert_eq!(name(Some(1000)), names[2]);

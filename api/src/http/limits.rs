@@ -8,6 +8,17 @@ pub const JSON_BODY_MAX_BYTES: usize = 1 << 20;
 pub const CHECKOUT_BODY_MAX_BYTES: usize = 8 << 20;
 /// The body of an exec, which carries the command's input in base64.
 pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
+/// The bodies of all requests together, for as long as the requests are worked on: 32 of the largest at a time.
+pub(crate) const BODIES_MAX_BYTES: usize = 256 << 20;
+/// What of each body does not count: whatever else is sent, a lease can be renewed and a sandbox released. With every
+/// connection of two listeners this is 64 MiB.
+pub(crate) const BODY_FREE_BYTES: usize = 8 << 10;
+/// What is reserved for a body before it has arrived, whatever its `Content-Length` promises.
+pub(crate) const BODY_RESERVE_BYTES: usize = 64 << 10;
+/// When another try makes sense after a body found no room: those before it are read, or given up, within seconds.
+pub(crate) const OVERLOAD_WAIT: Duration = Duration::from_secs(1);
+/// The detail of an error. What a client sent is in some; it gets no megabytes of it back.
+pub(crate) const DETAIL_MAX_BYTES: usize = 16 << 10;
 /// How much of a body that is too large is read and thrown away, so that the client sees the refusal and not a
 /// connection that was reset while it wrote.
 pub(crate) const DISCARD_MAX_BYTES: usize = 64 << 20;
@@ -36,6 +47,12 @@ pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60
 pub(crate) const METADATA_MAX_ENTRIES: usize = 64;
 /// All keys and values of a sandbox's metadata: they are kept in memory and in its record.
 pub(crate) const METADATA_MAX_BYTES: usize = 16 << 10;
+/// Words of a command.
+pub(crate) const ARGV_MAX_WORDS: usize = 65_536;
+/// Variables of one command.
+pub(crate) const EXEC_ENV_MAX_ENTRIES: usize = 4096;
+/// All names and values of one command's variables: about what the kernel takes.
+pub(crate) const EXEC_ENV_MAX_BYTES: usize = 1 << 20;
 /// Variables of a sandbox's environment.
 pub(crate) const ENV_MAX_ENTRIES: usize = 256;
 /// All names and values of a sandbox's environment: the kernel takes a few times as much with every command.

@@ -10,6 +10,8 @@
 //! and a deadline; a request that is dropped (its client hung up) gives back what it held.
 
 mod body;
+mod bounded;
+mod budget;
 mod code;
 mod failure;
 mod host;

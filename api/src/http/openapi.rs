@@ -109,8 +109,9 @@ problem_responses! {
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
     HostFailed = "500" "`internal`: the host did not take what a lease needs, as when the run directory is full";
     GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";
-    NoSandbox = "503" "`pool_empty`, `template_unavailable`, `draining` or `shutting_down`; see `Retry-After`";
-    ShuttingDown = "503" "`shutting_down`; see `Retry-After`";
+    NoSandbox = "503" "`pool_empty`, `template_unavailable`, `draining`, `overloaded` or `shutting_down`; see `Retry-After`";
+    Overloaded = "503" "`overloaded`: the bodies of other requests have all the memory that bodies may have; see `Retry-After`";
+    ShuttingDown = "503" "`shutting_down` or `overloaded`; see `Retry-After`";
     Stalled = "504" "`timeout`: the transfer stood still for too long";
     Timeout = "504" "`timeout`: the command did not end in its time; it was killed in the guest";
 }

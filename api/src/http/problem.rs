@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::code::Code;
+use super::limits::DETAIL_MAX_BYTES;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -58,7 +59,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             retry_after: None,
             errno: None,
         }
@@ -102,6 +103,18 @@ impl Problem {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+}
+
+/// A detail within [`DETAIL_MAX_BYTES`].
+fn shortened(detail: String) -> String {
+    if detail.len() <= DETAIL_MAX_BYTES {
+        return detail;
+    }
+    let mut end = DETAIL_MAX_BYTES;
+    while !detail.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &detail[..end])
 }
 
 impl IntoResponse for Problem {
@@ -174,6 +187,15 @@ fn whole_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_detail_is_no_longer_than_it_may_be() {
+        let long = "ä".repeat(DETAIL_MAX_BYTES);
+        let problem = Problem::invalid(format!("x{long}"));
+        assert!(problem.detail().len() < DETAIL_MAX_BYTES + 4);
+        assert!(problem.detail().starts_with("xää") && problem.detail().ends_with("ä…"));
+        assert_eq!(Problem::invalid("short").detail(), "short");
+    }
 
     #[test]
     fn a_wait_is_rounded_up_to_whole_seconds() {

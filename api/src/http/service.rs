@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmint_cache::Cache;
 
+use super::budget::BodyBudget;
 use super::stopping::Stopping;
 use crate::reload::Reloader;
 use crate::telemetry::Metrics;
@@ -17,6 +18,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     stopping: Stopping,
     reloader: Arc<Reloader>,
+    bodies: BodyBudget,
     /// Whether a machine of ours could be told apart from other clients if it came to the TCP listener.
     knows_machines: bool,
 }
@@ -35,6 +37,7 @@ impl Service {
             metrics,
             stopping,
             reloader,
+            bodies: BodyBudget::default(),
             knows_machines: true,
         }))
     }
@@ -67,6 +70,10 @@ impl Service {
     /// Whether there is such a template.
     pub(super) fn has_template(&self, name: &str) -> bool {
         self.0.cache.has_template(name)
+    }
+
+    pub(super) fn bodies(&self) -> &BodyBudget {
+        &self.0.bodies
     }
 
     pub(super) fn reloader(&self) -> &Arc<Reloader> {

@@ -1,72 +1,25 @@
-//! What a checkout binds to its sandbox: host name, environment, small files.
+//! What a checkout binds to its sandbox beside variables: host name, small files.
 //!
 //! Values and contents may be secret. So nothing here has a `Debug`, and no error, that of the parser included, quotes
 //! what was sent: a name, a path, a place in the list, and no more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::de::Error as _;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use vmint_cache::BoundFile;
 
-use crate::http::limits::{
-    ENV_MAX_BYTES, ENV_MAX_ENTRIES, FILES_MAX, FILES_MAX_BYTES, HOSTNAME_MAX_BYTES, PATH_MAX_BYTES,
-};
+use super::mode::{MODE_WORDS, parse_mode};
+use crate::http::bounded::{List, Text, no_scalars, refused};
+use crate::http::limits::{FILES_MAX, FILES_MAX_BYTES, HOSTNAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::http::problem::Problem;
 
 /// The mode of a file that names none.
 const DEFAULT_MODE: u32 = 0o644;
-/// The permission bits that there are, setuid, setgid and sticky included.
-const MODE_MAX: u32 = 0o7777;
-
-/// The environment of a sandbox, as it came.
-pub(super) fn quiet_env<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    let wrong = || D::Error::custom("env must be an object of strings");
-    let entries = match Value::deserialize(deserializer)? {
-        Value::Null => return Ok(BTreeMap::new()),
-        Value::Object(entries) => entries,
-        _ => return Err(wrong()),
-    };
-    let entry = |(name, value)| match value {
-        Value::String(value) => Ok((name, value)),
-        _ => Err(wrong()),
-    };
-    entries.into_iter().map(entry).collect()
-}
-
-/// The environment, or what is wrong with it.
-pub(super) fn check_env(
-    env: BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, Problem> {
-    for (name, value) in &env {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(Problem::invalid(
-                "env: a name must not be empty, nor have '=' or a zero byte in it",
-            ));
-        }
-        if value.contains('\0') {
-            return Err(Problem::invalid(format!(
-                "env: the value of {name:?} must not have a zero byte in it"
-            )));
-        }
-    }
-    let bytes: usize = env
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    if env.len() > ENV_MAX_ENTRIES || bytes > ENV_MAX_BYTES {
-        return Err(Problem::not_possible(format!(
-            "env is above the limit of {ENV_MAX_ENTRIES} variables and {ENV_MAX_BYTES} bytes"
-        )));
-    }
-    Ok(env)
-}
 
 /// A small file of a checkout, as the document shows it.
 #[derive(ToSchema)]
@@ -80,40 +33,77 @@ pub(in crate::http) struct FileBody {
     #[schema(example = "aGVsbG8=")]
     content_b64: String,
     /// Its permission bits, octal digits in a string; `0644` when absent.
-    #[schema(required = false, example = "0600", pattern = "^[0-7]{1,4}$")]
+    #[schema(required = false, example = "0600", pattern = "^0?[0-7]{1,4}$")]
     mode: Option<String>,
 }
 
 /// The files of a checkout, as they came.
-pub(super) fn quiet_files<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Map<String, Value>>, D::Error> {
-    let wrong = || D::Error::custom("files must be a list of objects");
-    let files = match Value::deserialize(deserializer)? {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(files) => files,
-        _ => return Err(wrong()),
-    };
-    let file = |file| match file {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(wrong()),
-    };
-    files.into_iter().map(file).collect()
+pub(super) type Files = List<RawFile, FILES_MAX>;
+
+/// A file as it came.
+pub(super) struct RawFile {
+    path: Option<String>,
+    content_b64: Option<String>,
+    mode: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for RawFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawFileVisitor)
+    }
+}
+
+struct RawFileVisitor;
+
+impl<'de> Visitor<'de> for RawFileVisitor {
+    type Value = RawFile;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object for each of files")
+    }
+
+    no_scalars! {}
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFile, A::Error> {
+        let (mut path, mut content_b64, mut mode) = (None, None, None);
+        while let Some(Text(name)) = map.next_key()? {
+            let field = match name.as_str() {
+                "path" => &mut path,
+                "content_b64" => &mut content_b64,
+                "mode" => &mut mode,
+                unknown => {
+                    let known = "path, content_b64 and mode";
+                    return Err(A::Error::custom(format_args!(
+                        "the field {unknown:?} of files is unknown; known are {known}"
+                    )));
+                }
+            };
+            if field.is_some() {
+                return Err(A::Error::custom(format_args!(
+                    "the field {name} of one of files comes twice"
+                )));
+            }
+            *field = map.next_value::<Option<Text>>()?.map(|Text(text)| text);
+        }
+        Ok(RawFile {
+            path,
+            content_b64,
+            mode,
+        })
+    }
 }
 
 /// The files, or what is wrong with one of them.
-pub(super) fn check_files(files: Vec<Map<String, Value>>) -> Result<Vec<BoundFile>, Problem> {
+pub(super) fn check_files(files: Files) -> Result<Vec<BoundFile>, Problem> {
     let too_many = || {
         Problem::not_possible(format!(
             "files are above the limit of {FILES_MAX} files and {FILES_MAX_BYTES} bytes"
         ))
     };
-    if files.len() > FILES_MAX {
-        return Err(too_many());
-    }
+    let files = files.within().ok_or_else(too_many)?;
     let files = files.into_iter().enumerate();
     let files: Vec<BoundFile> = files
-        .map(|(nth, fields)| file(nth, fields))
+        .map(|(nth, raw)| file(nth, raw))
         .collect::<Result<_, _>>()?;
     if files.iter().map(|file| file.content.len()).sum::<usize>() > FILES_MAX_BYTES {
         return Err(too_many());
@@ -125,31 +115,19 @@ pub(super) fn check_files(files: Vec<Map<String, Value>>) -> Result<Vec<BoundFil
     Ok(files)
 }
 
-fn file(nth: usize, mut fields: Map<String, Value>) -> Result<BoundFile, Problem> {
+fn file(nth: usize, raw: RawFile) -> Result<BoundFile, Problem> {
     let wrong = |what: &str| Problem::invalid(format!("files[{nth}]{what}"));
-    let mut text = |name: &str| match fields.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(wrong(&format!(".{name} must be a string"))),
-    };
-    let (path, content, mode) = (text("path")?, text("content_b64")?, text("mode")?);
-    if let Some(unknown) = fields.keys().next() {
-        let known = "path, content_b64 and mode";
-        return Err(wrong(&format!(
-            ": the field {unknown:?} is unknown; known are {known}"
-        )));
-    }
-    let path = path.filter(|path| is_file_path(path)).ok_or_else(|| {
+    let path = raw.path.filter(|path| is_file_path(path)).ok_or_else(|| {
         wrong(".path must be the absolute path of a file, without a zero byte in it")
     })?;
-    let content = content
+    let content = raw
+        .content_b64
         .and_then(|content| BASE64_STANDARD.decode(content).ok())
         .ok_or_else(|| wrong(".content_b64 must be base64"))?;
-    let mode = mode
+    let mode = raw
+        .mode
         .map_or(Some(DEFAULT_MODE), |mode| parse_mode(&mode))
-        .ok_or_else(|| {
-            wrong(".mode must be one to four octal digits in a string, such as \"0644\"")
-        })?;
+        .ok_or_else(|| wrong(&format!(".mode must be {MODE_WORDS}, in a string")))?;
     Ok(BoundFile {
         path,
         content,
@@ -162,12 +140,6 @@ fn is_file_path(path: &str) -> bool {
         && !path.ends_with('/')
         && !path.contains('\0')
         && path.len() <= PATH_MAX_BYTES
-}
-
-fn parse_mode(text: &str) -> Option<u32> {
-    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok())??;
-    (mode <= MODE_MAX).then_some(mode)
 }
 
 /// The letters of host names, in labels of at most 63.
@@ -191,17 +163,14 @@ pub(super) fn check_hostname(name: String) -> Result<String, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::http::code::Code;
 
     fn files(value: Value) -> Result<Vec<BoundFile>, Problem> {
-        check_files(quiet_files(value).expect("a list of objects"))
-    }
-
-    fn env(value: Value) -> Result<BTreeMap<String, String>, Problem> {
-        check_env(quiet_env(value).expect("an object of strings"))
+        let files = Files::deserialize(value);
+        check_files(files.map_err(|error| Problem::invalid(error.to_string()))?)
     }
 
     #[test]
@@ -209,7 +178,7 @@ mod tests {
         let files = files(json!([
             {"path": "/a", "content_b64": "aGk="},
             {"path": "/b", "content_b64": "", "mode": "0600"},
-            {"path": "/c/d", "content_b64": "", "mode": "4755"},
+            {"path": "/c/d", "content_b64": "", "mode": "04755"},
         ]))
         .expect("valid");
         let seen: Vec<_> = files
@@ -240,20 +209,22 @@ mod tests {
             json!([{"path": "/a", "content_b64": "c2VjcmV0!"}]),
             json!([{"path": "/a", "content_b64": secret, "mode": "rw"}]),
             json!([{"path": "/a", "content_b64": secret, "mode": "0888"}]),
-            json!([{"path": "/a", "content_b64": secret, "mode": "00644"}]),
+            json!([{"path": "/a", "content_b64": secret, "mode": "000644"}]),
+            json!([{"path": "/a", "content_b64": [secret]}]),
+            json!([secret]),
+            json!(secret),
             json!([{"path": "/a", "content_b64": secret, "mode": 420}]),
             json!([{"path": "/a", "content_b64": secret, "owner": "root"}]),
             json!([{"path": "/a", "content_b64": secret}, {"path": "/a", "content_b64": secret}]),
         ] {
             let problem = files(bad.clone()).expect_err("it is refused");
             assert_eq!(problem.code(), Code::InvalidRequest, "{bad}");
-            assert!(problem.detail().contains("files"), "{}", problem.detail());
             assert!(!problem.detail().contains(secret), "{}", problem.detail());
         }
     }
 
     #[test]
-    fn files_and_env_have_limits() {
+    fn files_have_limits() {
         let small = |nth: usize| json!({"path": format!("/{nth}"), "content_b64": ""});
         assert!(files((0..FILES_MAX).map(small).collect()).is_ok());
         let large = BASE64_STANDARD.encode(vec![0; FILES_MAX_BYTES + 1]);
@@ -262,31 +233,6 @@ mod tests {
             json!([{"path": "/a", "content_b64": large}]),
         ] {
             assert_eq!(files(many).err().map(|p| p.code()), Some(Code::NotPossible));
-        }
-        let variables = |count: usize| (0..count).map(|nth| (nth.to_string(), json!(""))).collect();
-        assert!(env(Value::Object(variables(ENV_MAX_ENTRIES))).is_ok());
-        for many in [
-            Value::Object(variables(ENV_MAX_ENTRIES + 1)),
-            json!({"A": "x".repeat(ENV_MAX_BYTES)}),
-        ] {
-            assert_eq!(env(many).err().map(|p| p.code()), Some(Code::NotPossible));
-        }
-    }
-
-    #[test]
-    fn an_environment_is_names_and_values_and_its_errors_keep_them() {
-        for bad in [
-            json!({"": "secret"}),
-            json!({"A=B": "secret"}),
-            json!({"A": "secret\u{0}"}),
-        ] {
-            let problem = env(bad).expect_err("it is refused");
-            assert_eq!(problem.code(), Code::InvalidRequest);
-            assert!(!problem.detail().contains("secret"), "{}", problem.detail());
-        }
-        for bad in [json!("secret"), json!({"A": ["secret"]}), json!(["secret"])] {
-            let error = quiet_env(bad).expect_err("no environment");
-            assert!(!error.to_string().contains("secret"), "{error}");
         }
     }
 

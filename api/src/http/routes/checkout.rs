@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use vmint_cache::{Binding, Caller, CheckoutRequest, OnEmpty};
+use vmint_factory::MAX_DEVICES;
 
-use super::binding::{FileBody, check_env, check_files, check_hostname, quiet_env, quiet_files};
+use super::binding::{FileBody, Files, check_files, check_hostname};
 use super::devices::{DiskBody, NicBody, device_order};
 use super::unknown_template;
+use super::variables::{SandboxEnv, check_sandbox_env};
 use crate::http::body::Payload;
+use crate::http::bounded::{List, Strings};
 use crate::http::limits::{
     CHECKOUT_BODY_MAX_BYTES, METADATA_MAX_BYTES, METADATA_MAX_ENTRIES, TTL_MAX, WAIT_DEFAULT,
     WAIT_MAX,
@@ -31,7 +33,7 @@ pub(super) fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize
 
 /// What is asked for. Every field is optional.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Checkout)]
 pub(in crate::http) struct CheckoutBody {
     /// The template; `default` when absent.
@@ -52,32 +54,32 @@ pub(in crate::http) struct CheckoutBody {
     #[schema(example = 5000, minimum = 0)]
     wait_ms: Option<f64>,
     /// What to do when none is ready.
-    #[serde(deserialize_with = "null_is_absent")]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(nullable)]
     on_empty: OnEmptyBody,
     /// A name for the guest: labels of letters, digits and inner dashes, with dots between them, at most 64 bytes.
     #[schema(example = "job-17")]
     hostname: Option<String>,
     /// Kept with the sandbox and shown with it.
-    #[schema(nullable, example = json!({"k": "v"}))]
-    #[serde(deserialize_with = "null_is_absent")]
-    metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    #[schema(nullable, value_type = BTreeMap<String, String>, example = json!({"k": "v"}))]
+    metadata: Strings<METADATA_MAX_ENTRIES>,
     /// The environment of every command, kept in the guest alone: at most 256 variables and 128 KiB.
-    #[schema(nullable, example = json!({"K": "v"}))]
-    #[serde(deserialize_with = "quiet_env")]
-    env: BTreeMap<String, String>,
+    #[serde(default)]
+    #[schema(nullable, value_type = BTreeMap<String, String>, example = json!({"K": "v"}))]
+    env: SandboxEnv,
     /// Small files, written before the answer: at most 64, and 4 MiB in all.
+    #[serde(default)]
     #[schema(nullable, value_type = Vec<FileBody>)]
-    #[serde(deserialize_with = "quiet_files")]
-    files: Vec<Map<String, Value>>,
+    files: Files,
     /// Network interfaces, each with an address of its own. Over the Unix socket only; with `disks` at most 6.
-    #[serde(deserialize_with = "null_is_absent")]
-    #[schema(nullable)]
-    nics: Vec<NicBody>,
+    #[serde(default)]
+    #[schema(nullable, value_type = Vec<NicBody>)]
+    nics: List<NicBody, MAX_DEVICES>,
     /// Disks, opened with the caller's rights. Over the Unix socket only; with `nics` at most 6.
-    #[serde(deserialize_with = "null_is_absent")]
-    #[schema(nullable)]
-    disks: Vec<DiskBody>,
+    #[serde(default)]
+    #[schema(nullable, value_type = Vec<DiskBody>)]
+    disks: List<DiskBody, MAX_DEVICES>,
 }
 
 /// What a checkout does when no sandbox is ready.
@@ -114,7 +116,7 @@ impl CheckoutBody {
         }
         check_size("vcpus", self.vcpus.map(u64::from))?;
         check_size("memory_mib", self.memory_mib)?;
-        check_metadata(&self.metadata)?;
+        let metadata = check_metadata(self.metadata)?;
         Ok(CheckoutRequest {
             template,
             on_empty: self.on_empty.into(),
@@ -124,10 +126,10 @@ impl CheckoutBody {
             memory_mib: self.memory_mib,
             binding: Binding {
                 hostname: self.hostname.map(check_hostname).transpose()?,
-                env: check_env(self.env)?,
+                env: check_sandbox_env(self.env)?,
                 files: check_files(self.files)?,
             },
-            metadata: self.metadata,
+            metadata,
             devices: device_order(self.nics, self.disks, caller, service.knows_machines())?,
             ..CheckoutRequest::default()
         })
@@ -183,21 +185,27 @@ fn check_size(field: &str, asked: Option<u64>) -> Result<(), Problem> {
     }
 }
 
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let bytes: usize = metadata
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum();
-    if metadata.len() <= METADATA_MAX_ENTRIES && bytes <= METADATA_MAX_BYTES {
-        return Ok(());
-    }
-    Err(Problem::not_possible(format!(
-        "metadata is above the limit of {METADATA_MAX_ENTRIES} entries and {METADATA_MAX_BYTES} bytes"
-    )))
+fn check_metadata(
+    metadata: Strings<METADATA_MAX_ENTRIES>,
+) -> Result<BTreeMap<String, String>, Problem> {
+    let is_small = |entries: &BTreeMap<String, String>| {
+        let bytes: usize = entries
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        bytes <= METADATA_MAX_BYTES
+    };
+    metadata.within().filter(is_small).ok_or_else(|| {
+        Problem::not_possible(format!(
+            "metadata is above the limit of {METADATA_MAX_ENTRIES} entries and {METADATA_MAX_BYTES} bytes"
+        ))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::http::code::Code;
 
@@ -232,13 +240,13 @@ mod tests {
 
     #[test]
     fn metadata_has_a_limit() {
-        let entries = |count: usize, bytes: usize| {
-            (0..count)
-                .map(|i| (i.to_string(), "x".repeat(bytes)))
-                .collect()
+        let check = |count: usize, bytes: usize| {
+            let entries = (0..count).map(|i| (i.to_string(), Value::from("x".repeat(bytes))));
+            let entries: Value = entries.collect();
+            check_metadata(Strings::deserialize(entries).expect("an object of strings"))
         };
-        assert!(check_metadata(&entries(64, 100)).is_ok());
-        assert!(check_metadata(&entries(65, 1)).is_err());
-        assert!(check_metadata(&entries(1, 20_000)).is_err());
+        assert!(check(64, 100).is_ok());
+        assert!(check(65, 1).is_err());
+        assert!(check(1, 20_000).is_err());
     }
 }

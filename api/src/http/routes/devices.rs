@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use vmint_cache::{Caller, DeviceOrder, DeviceSpecs, DiskFormat, DiskSpec};
 use vmint_factory::{MAX_DEVICES, NicSpec};
 
+use crate::http::bounded::List;
 use crate::http::problem::Problem;
 
 /// A network interface: one of the two.
@@ -50,11 +51,21 @@ pub(in crate::http) enum DiskFormatBody {
 
 /// The cache's order for devices; none when none are asked for.
 pub(super) fn device_order(
-    nics: Vec<NicBody>,
-    disks: Vec<DiskBody>,
+    nics: List<NicBody, MAX_DEVICES>,
+    disks: List<DiskBody, MAX_DEVICES>,
     caller: Option<Caller>,
     has_user_networks: bool,
 ) -> Result<Option<DeviceOrder>, Problem> {
+    let too_many = |count: &str| {
+        Problem::not_possible(format!(
+            "nics and disks are {count} together, and the limit is {MAX_DEVICES}"
+        ))
+    };
+    let more = || too_many(&format!("more than {MAX_DEVICES}"));
+    let (nics, disks) = (
+        nics.within().ok_or_else(more)?,
+        disks.within().ok_or_else(more)?,
+    );
     let specs = DeviceSpecs {
         nics: nics.into_iter().map(nic).collect::<Result<_, _>>()?,
         disks: disks.into_iter().map(disk).collect::<Result<_, _>>()?,
@@ -63,10 +74,7 @@ pub(super) fn device_order(
         return Ok(None);
     }
     if specs.count() > MAX_DEVICES {
-        return Err(Problem::not_possible(format!(
-            "nics and disks are {} together, and the limit is {MAX_DEVICES}",
-            specs.count()
-        )));
+        return Err(too_many(&specs.count().to_string()));
     }
     let Some(caller) = caller else {
         return Err(Problem::not_possible(
@@ -127,7 +135,8 @@ mod tests {
             tap: Some("tap0".to_owned()),
             user: None,
         }];
-        let order = |nics, has| device_order(nics, Vec::new(), Some(caller.clone()), has);
+        let order =
+            |nics, has| device_order(Vec::into(nics), List::default(), Some(caller.clone()), has);
         assert!(order(user(), true).is_ok());
         assert!(order(tap, false).is_ok());
         let problem = order(user(), false).err().map(|it| it.detail().to_owned());

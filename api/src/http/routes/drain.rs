@@ -72,7 +72,7 @@ pub(in crate::http) async fn resume_pool(
 pub(in crate::http) async fn drain(
     State(service): State<Service>,
     params: Params,
-    Read(request): Read<DrainRequest>,
+    Read(request, _share): Read<DrainRequest>,
 ) -> Result<Json<Drain>, Problem> {
     params.only(&["exit"])?;
     let exit = request.exit || params.flag("exit")?;

@@ -1,6 +1,5 @@
 //! Commands in a sandbox.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,10 +10,13 @@ use utoipa::ToSchema;
 use vmint_cache::ExecRequest;
 
 use super::checkout::{null_is_absent, parse_seconds};
+use super::variables::{ExecEnv, check_exec_env};
 use crate::http::body::{Json, Payload};
+use crate::http::bounded::List;
 use crate::http::failure::Failure;
 use crate::http::limits::{
-    EXEC_BODY_MAX_BYTES, EXEC_OUTPUT_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX,
+    ARGV_MAX_WORDS, EXEC_BODY_MAX_BYTES, EXEC_OUTPUT_MAX_BYTES, EXEC_TIMEOUT_DEFAULT,
+    EXEC_TIMEOUT_MAX,
 };
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams};
@@ -28,12 +30,12 @@ use crate::http::view::ExecResult;
 #[schema(as = Exec)]
 pub(in crate::http) struct ExecBody {
     /// The program and its arguments; a program without a slash is looked up in the guest's `PATH`.
-    #[schema(example = json!(["echo", "hello"]))]
-    argv: Vec<String>,
-    /// Added to the guest's own environment.
-    #[serde(default, deserialize_with = "null_is_absent")]
-    #[schema(nullable, example = json!({"K": "v"}))]
-    env: BTreeMap<String, String>,
+    #[schema(value_type = Vec<String>, example = json!(["echo", "hello"]))]
+    argv: Argv,
+    /// Added to the guest's own environment: at most 4096 variables and 1 MiB.
+    #[serde(default)]
+    #[schema(nullable, value_type = BTreeMap<String, String>, example = json!({"K": "v"}))]
+    env: ExecEnv,
     /// The working directory; the guest's own when empty.
     #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(nullable, example = "/tmp")]
@@ -63,14 +65,14 @@ impl Payload for ExecBody {
     responses(
         (status = 200, body = ExecResult),
         openapi::Invalid, openapi::UnknownSandbox, openapi::TooLarge, openapi::NotJson, openapi::ExecFailed,
-        openapi::GuestFailed, openapi::Timeout
+        openapi::GuestFailed, openapi::Overloaded, openapi::Timeout
     )
 )]
 pub(in crate::http) async fn exec(
     State(service): State<Service>,
     Name(id): Name,
     _: NoParams,
-    Json(body): Json<ExecBody>,
+    Json(body, _share): Json<ExecBody>,
 ) -> Result<axum::Json<ExecResult>, Problem> {
     let request = body.into_request()?;
     let outcome = service
@@ -83,16 +85,16 @@ pub(in crate::http) async fn exec(
 
 impl ExecBody {
     fn into_request(self) -> Result<ExecRequest, Problem> {
-        check_argv(&self.argv)?;
-        check_env(&self.env)?;
+        let argv = check_argv(self.argv)?;
+        let env = check_exec_env(self.env)?;
         check_text("cwd", &self.cwd)?;
         check_text("user", &self.user)?;
         let stdin = BASE64_STANDARD
             .decode(&self.stdin_b64)
             .map_err(|error| Problem::invalid(format!("stdin_b64 is not base64: {error}")))?;
         Ok(ExecRequest {
-            argv: self.argv,
-            env: self.env,
+            argv,
+            env,
             cwd: (!self.cwd.is_empty()).then_some(self.cwd),
             user: (!self.user.is_empty()).then_some(self.user),
             stdin,
@@ -119,24 +121,24 @@ pub(super) fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
     Ok(timeout)
 }
 
-pub(super) fn check_argv(argv: &[String]) -> Result<(), Problem> {
+/// A program and its arguments, as they came.
+pub(super) type Argv = List<String, ARGV_MAX_WORDS>;
+
+/// The program and its arguments, or what is wrong with them.
+pub(super) fn check_argv(argv: Argv) -> Result<Vec<String>, Problem> {
+    let argv = argv.within().ok_or_else(|| {
+        Problem::not_possible(format!("argv is above the limit of {ARGV_MAX_WORDS} words"))
+    })?;
+    check_words(&argv)?;
+    Ok(argv)
+}
+
+/// Whether the words are a command.
+pub(super) fn check_words(argv: &[String]) -> Result<(), Problem> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(Problem::invalid("argv must begin with a program"));
     }
     argv.iter().try_for_each(|word| check_text("argv", word))
-}
-
-pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<(), Problem> {
-    for (name, value) in env {
-        if name.is_empty() || name.contains('=') {
-            return Err(Problem::invalid(format!(
-                "env has a name that is none: {name:?}"
-            )));
-        }
-        check_text("env", name)?;
-        check_text("env", value)?;
-    }
-    Ok(())
 }
 
 /// The guest's kernel ends its strings with a zero byte.

@@ -9,8 +9,9 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::Response;
 use vmint_cache::{StreamRequest, WindowSize};
 
-use super::exec::{check_argv, check_env, check_text, parse_timeout};
+use super::exec::{check_text, check_words, parse_timeout};
 use super::unknown_sandbox;
+use super::variables::check_names_and_values;
 use crate::http::failure::Failure;
 use crate::http::limits::EXEC_MESSAGE_MAX_BYTES;
 use crate::http::openapi;
@@ -129,7 +130,7 @@ fn read(params: &Params) -> Result<(StreamRequest, Wants), Problem> {
         tty: flag("tty", false)?,
     };
     let argv: Vec<String> = params.all("command").map(str::to_owned).collect();
-    check_argv(&argv).map_err(|_| {
+    check_words(&argv).map_err(|_| {
         Problem::invalid("the parameter command must begin with a program, and hold no zero byte")
     })?;
     let env = parse_env(params)?;
@@ -177,7 +178,7 @@ fn parse_env(params: &Params) -> Result<BTreeMap<String, String>, Problem> {
         None => Err(Problem::invalid("the parameter env must be NAME=VALUE")),
     };
     let env = params.all("env").map(pair).collect::<Result<_, _>>()?;
-    check_env(&env)?;
+    check_names_and_values(&env)?;
     Ok(env)
 }
 

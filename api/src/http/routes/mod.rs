@@ -15,9 +15,11 @@ pub(super) mod exec_stream;
 pub(super) mod files;
 pub(super) mod health;
 pub(super) mod metrics;
+mod mode;
 pub(super) mod pools;
 pub(super) mod sandboxes;
 pub(super) mod templates;
+mod variables;
 
 use super::code::Code;
 use super::problem::Problem;

@@ -76,7 +76,7 @@ pub(in crate::http) async fn resize(
     State(service): State<Service>,
     Name(template): Name,
     _: NoParams,
-    Json(change): Json<PoolChange>,
+    Json(change, _share): Json<PoolChange>,
 ) -> Result<axum::Json<Pool>, Problem> {
     let change = Resize {
         target: change.target,

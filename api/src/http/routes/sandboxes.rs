@@ -11,7 +11,7 @@ use vmint_cache::{Caller, CheckedOut, SandboxView, SocketOwner};
 
 use super::checkout::{CheckoutBody, parse_ttl};
 use super::unknown_sandbox;
-use crate::http::body::{Json, Payload, Whole};
+use crate::http::body::{Json, Payload};
 use crate::http::failure::Failure;
 use crate::http::idempotency;
 use crate::http::openapi;
@@ -89,14 +89,13 @@ pub(in crate::http) async fn checkout(
     peer: Option<Extension<Peer>>,
     caller: Option<Extension<Caller>>,
     headers: HeaderMap,
-    Whole { value, bytes }: Whole<CheckoutBody>,
+    Json(body, _share): Json<CheckoutBody>,
 ) -> Result<Response, Problem> {
     let caller = caller.map(|Extension(caller)| caller);
     let uid = peer.as_ref().map(|Extension(Peer { uid, .. })| *uid);
-    let idempotency = idempotency::of(&headers, &bytes, uid)?;
-    drop(bytes);
-    let mut request = value.into_request(&service, caller, idempotency.is_some())?;
-    request.idempotency = idempotency;
+    let key = idempotency::key(&headers, uid)?;
+    let mut request = body.into_request(&service, caller, key.is_some())?;
+    request.idempotency = key.map(|key| key.of(&request));
     request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let checked_out = service.cache().checkout_once(request);
@@ -141,14 +140,15 @@ pub(in crate::http) async fn show(
     request_body = Renewal,
     responses(
         (status = 200, body = Sandbox),
-        openapi::Invalid, openapi::UnknownSandbox, openapi::TooLarge, openapi::NotJson, openapi::NotPossible
+        openapi::Invalid, openapi::UnknownSandbox, openapi::TooLarge, openapi::NotJson, openapi::NotPossible,
+        openapi::Overloaded
     )
 )]
 pub(in crate::http) async fn renew(
     State(service): State<Service>,
     Name(id): Name,
     _: NoParams,
-    Json(renewal): Json<Renewal>,
+    Json(renewal, _share): Json<Renewal>,
 ) -> Result<axum::Json<Sandbox>, Problem> {
     let ttl = parse_ttl(renewal.ttl_s)?;
     let view = service

@@ -1,12 +1,13 @@
 //! Which listener a request came through, and from whom.
 
-/// Who is at the other end of a Unix socket, as the kernel says. Requests that came through it carry it as an extension.
+/// The user at the other end of a connection, as the kernel says. Requests carry it as an extension; one that has none
+/// comes from nobody that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The user.
     pub uid: u32,
-    /// Their group.
-    pub gid: u32,
+    /// Their group, which the kernel says of a Unix socket alone.
+    pub gid: Option<u32>,
 }
 
 /// The listener. Requests carry it as an extension; one that has none counts as [`Origin::Tcp`], the stricter.

@@ -11,11 +11,11 @@ use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::debug;
-use vmint_cache::Caller;
 
+use super::door::Client;
 use super::patience::Patience;
+use crate::http::Seat;
 use crate::http::limits::{HEADER_MAX_BYTES, HEADER_READ_TIMEOUT, WRITE_TIMEOUT};
-use crate::http::{Origin, Peer, Seat};
 
 /// How long a connection may take for its last answer once the service closes.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve_connection<S>(
     stream: S,
     router: Router,
-    (origin, peer): (Origin, Option<(Peer, Caller)>),
+    client: Client,
     seat: Seat,
     close: CancellationToken,
 ) where
@@ -32,11 +32,14 @@ pub(super) async fn serve_connection<S>(
 {
     let stream = Patience::new(stream, WRITE_TIMEOUT, seat.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(origin);
-        request.extensions_mut().insert(seat.clone());
-        if let Some((peer, caller)) = peer.clone() {
-            request.extensions_mut().insert(peer);
-            request.extensions_mut().insert(caller);
+        let extensions = request.extensions_mut();
+        extensions.insert(client.origin);
+        extensions.insert(seat.clone());
+        if let Some(peer) = client.peer {
+            extensions.insert(peer);
+        }
+        if let Some(caller) = client.caller.clone() {
+            extensions.insert(caller);
         }
         router.clone().call(request)
     });

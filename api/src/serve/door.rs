@@ -1,67 +1,133 @@
-//! Keeps the machines themselves out of the API.
+//! Who is at the other end of a connection, and whether it is served at all.
 //!
 //! A network of QEMU's own (`{"user": true}`) lets its guest reach 127.0.0.1 of the host, where the service listens: a guest
 //! could check out sandboxes and run commands in those of others. What it sends comes from QEMU's process, so the kernel
-//! knows it by its user. One look into /proc/net/tcp for each new connection, not for each request; who cannot be found
-//! there is not let in either.
+//! knows it by its user: users that hypervisors run as are not served. Which other user it is decides what it may do
+//! ([`crate::http::Peer`]).
+//!
+//! What always holds: one question for each connection, in that connection's own task; a TCP client whose user cannot be
+//! found is gone, and is not served; where the kernel answers no such questions at all, a client gets 403 and the reason.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use procfs::ProcError;
-use procfs::net::TcpNetEntry;
-use tokio::net::TcpStream;
-use tracing::warn;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
+use vmint_cache::Caller;
 
-/// Who is let in.
+use super::diag::{DiagError, SockDiag};
+use crate::http::{Origin, Peer};
+
+/// What a host without such a kernel can do.
+pub(crate) const NO_DIAG_HINT: &str = "load the kernel's module tcp_diag (modprobe tcp_diag; CONFIG_INET_TCP_DIAG), and start the \
+     service again; or use the Unix socket, and set server.listen = \"\"";
+
+/// Who is served.
 pub(super) struct Door {
-    /// The user of the machines, where it is one of its own.
-    qemu_uid: Option<u32>,
+    /// `None` where the kernel does not say who connects over TCP.
+    diag: Option<SockDiag>,
+    /// The users that hypervisors run as.
+    hypervisors: Vec<u32>,
     has_warned: AtomicBool,
 }
 
+/// A client that is served.
+pub(super) struct Client {
+    pub(super) origin: Origin,
+    /// `None` where the kernel does not say.
+    pub(super) peer: Option<Peer>,
+    /// Whose rights open devices.
+    pub(super) caller: Option<Caller>,
+}
+
 impl Door {
-    pub(super) fn new(qemu_uid: Option<u32>) -> Self {
+    pub(super) fn new(diag: Option<SockDiag>, hypervisors: &[u32]) -> Self {
         Self {
-            qemu_uid,
+            diag,
+            hypervisors: hypervisors.to_vec(),
             has_warned: AtomicBool::new(false),
         }
     }
 
-    /// Whether whoever has made this connection is served.
-    pub(super) fn lets_in(&self, stream: &TcpStream) -> bool {
-        let Some(qemu_uid) = self.qemu_uid else {
-            return true;
+    /// The client of a TCP connection; `None` when it is not served.
+    pub(super) fn over_tcp(&self, stream: &TcpStream) -> Option<Client> {
+        let client = |peer| Client {
+            origin: Origin::Tcp,
+            peer,
+            caller: None,
         };
-        let uid = stream
-            .peer_addr()
-            .ok()
-            .zip(stream.local_addr().ok())
-            .and_then(|(peer, local)| uid_of(peer, local).ok().flatten());
-        if uid.is_some_and(|uid| uid != qemu_uid) {
-            return true;
+        let Some(diag) = &self.diag else {
+            return Some(client(None));
+        };
+        match user_at(diag, stream) {
+            Ok(uid) => uid
+                .filter(|uid| self.lets_in(*uid))
+                .map(|uid| client(Some(Peer { uid, gid: None }))),
+            Err(error) => {
+                debug!(%error, "the kernel does not say whose connection this is");
+                Some(client(None))
+            }
         }
-        if uid == Some(qemu_uid) && !self.has_warned.swap(true, Ordering::Relaxed) {
+    }
+
+    /// The client of a connection to the Unix socket, whose mode and group have let it in; `None` when it is not served.
+    pub(super) fn over_unix(&self, stream: &UnixStream) -> Option<Client> {
+        let caller = match Caller::of_peer(stream) {
+            Ok(caller) => caller,
+            Err(error) => {
+                debug!(%error, "the kernel does not say whose connection this is");
+                return None;
+            }
+        };
+        let peer = Peer {
+            uid: caller.uid(),
+            gid: Some(caller.gid()),
+        };
+        self.lets_in(peer.uid).then_some(Client {
+            origin: Origin::Unix,
+            peer: Some(peer),
+            caller: Some(caller),
+        })
+    }
+
+    fn lets_in(&self, uid: u32) -> bool {
+        let is_hypervisor = self.hypervisors.contains(&uid);
+        if is_hypervisor && !self.has_warned.swap(true, Ordering::Relaxed) {
             warn!(
-                uid = qemu_uid,
-                "a machine, or another process of QEMU's user, has tried to reach the API over TCP: it is not let in"
+                uid,
+                "a guest, or another process of a hypervisor's user, has tried to reach the API: it is not served"
             );
         }
-        false
+        !is_hypervisor
     }
 }
 
-/// Whose socket is at this end of a connection; none when the kernel does not list it. One that was closed by its owner has
-/// no inode any more, and the kernel says user 0 of it, whoever that was: it is as good as not listed.
-fn uid_of(end: SocketAddr, other: SocketAddr) -> Result<Option<u32>, ProcError> {
-    let entries = match end {
-        SocketAddr::V4(_) => procfs::net::tcp()?,
-        SocketAddr::V6(_) => procfs::net::tcp6()?,
+/// The user of a connection's other end.
+fn user_at(diag: &SockDiag, stream: &TcpStream) -> Result<Option<u32>, DiagError> {
+    let (Ok(peer), Ok(own)) = (stream.peer_addr(), stream.local_addr()) else {
+        return Ok(None);
     };
-    let is_it = |entry: &TcpNetEntry| {
-        entry.local_address == end && entry.remote_address == other && entry.inode != 0
+    let uid = diag.user_of(peer, own)?;
+    // Our end still has its peer: so the addresses were this client's when the kernel was asked, and no other's who has
+    // them since.
+    Ok(uid.filter(|_| stream.peer_addr().is_ok()))
+}
+
+/// Finds out whether the kernel says who connects to this listener; else says so in the log.
+pub(super) async fn diag_for(listener: SocketAddr) -> Option<SockDiag> {
+    let opened = spawn_blocking(move || SockDiag::open(listener)).await;
+    let error = match opened {
+        Ok(Ok(diag)) => return Some(diag),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
     };
-    Ok(entries.into_iter().find(is_it).map(|entry| entry.uid))
+    warn!(
+        error,
+        hint = NO_DIAG_HINT,
+        "the kernel does not say who connects over TCP: every request over TCP is refused (403)"
+    );
+    None
 }
 
 #[cfg(test)]
@@ -70,38 +136,88 @@ mod tests {
 
     use super::*;
 
+    fn ours() -> u32 {
+        nix::unistd::Uid::effective().as_raw()
+    }
+
+    async fn door(listener: &TcpListener, hypervisors: &[u32]) -> std::io::Result<Door> {
+        let diag = diag_for(listener.local_addr()?).await;
+        assert!(diag.is_some(), "this kernel has tcp_diag");
+        Ok(Door::new(diag, hypervisors))
+    }
+
+    fn uid(client: Option<Client>) -> Option<u32> {
+        client?.peer.map(|peer| peer.uid)
+    }
+
     #[tokio::test]
-    async fn the_user_of_the_machines_is_not_let_in_and_others_are() -> std::io::Result<()> {
+    async fn users_of_hypervisors_are_not_served_and_others_are_known() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let client = TcpStream::connect(listener.local_addr()?).await?;
         let (served, _) = listener.accept().await?;
-        let ours = nix::unistd::Uid::effective().as_raw();
-        assert!(
-            !Door::new(Some(ours)).lets_in(&served),
-            "we are QEMU's user"
-        );
-        assert!(
-            Door::new(Some(ours + 1)).lets_in(&served),
-            "we are somebody else"
-        );
-        assert!(
-            Door::new(None).lets_in(&served),
-            "QEMU has no user of its own"
-        );
-        drop(client);
+        let (ours, other) = (ours(), ours() + 1);
+        for (hypervisors, expected) in [
+            (vec![], Some(ours)),
+            (vec![other], Some(ours)),
+            (vec![ours], None),
+            (vec![other, ours], None),
+        ] {
+            let door = door(&listener, &hypervisors).await?;
+            assert_eq!(uid(door.over_tcp(&served)), expected, "{hypervisors:?}");
+        }
+        let (unix, other_end) = UnixStream::pair()?;
+        assert_eq!(uid(Door::new(None, &[]).over_unix(&unix)), Some(ours));
+        assert!(Door::new(None, &[ours]).over_unix(&unix).is_none());
+        drop((client, other_end));
         Ok(())
     }
 
     #[tokio::test]
-    async fn who_writes_and_closes_at_once_is_not_taken_for_root() -> std::io::Result<()> {
+    async fn a_client_that_writes_and_closes_at_once_is_not_taken_for_root() -> std::io::Result<()>
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let client = TcpStream::connect(listener.local_addr()?).await?;
         client.writable().await?;
         client.try_write(b"POST /v1/drain HTTP/1.0\r\n\r\n")?;
         drop(client);
         let (served, _) = listener.accept().await?;
-        let somebody = nix::unistd::Uid::effective().as_raw() + 1;
-        assert!(!Door::new(Some(somebody)).lets_in(&served));
+        assert!(door(&listener, &[]).await?.over_tcp(&served).is_none());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_connection_was_reset_is_not_taken_for_the_next_with_its_port()
+    -> std::io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let door = door(&listener, &[]).await?;
+        let client = TcpStream::connect(address).await?;
+        let port = client.local_addr()?;
+        let (reset, _) = listener.accept().await?;
+        client.set_zero_linger()?;
+        drop(client);
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(port)?;
+        let next = socket.connect(address).await?;
+        let (served, _) = listener.accept().await?;
+        assert!(
+            door.over_tcp(&reset).is_none(),
+            "its addresses are another's now"
+        );
+        assert!(door.over_tcp(&served).is_some());
+        drop(next);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_does_not_answer_leaves_a_client_unknown() -> std::io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let client = TcpStream::connect(listener.local_addr()?).await?;
+        let (served, _) = listener.accept().await?;
+        let entered = Door::new(None, &[]).over_tcp(&served);
+        assert!(entered.is_some_and(|client| client.peer.is_none()));
+        drop(client);
         Ok(())
     }
 }

@@ -10,6 +10,8 @@ use nix::unistd::chown;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::{Duration, timeout};
 
+use super::diag::SockDiag;
+use super::door::diag_for;
 use crate::config::Server;
 
 /// How long a service that holds a socket may take to accept a connection.
@@ -53,6 +55,8 @@ pub enum ListenError {
 /// Bound, not yet served.
 pub struct Listeners {
     pub(super) tcp: Option<TcpListener>,
+    /// Who connects over TCP; `None` where the kernel does not say.
+    pub(super) diag: Option<SockDiag>,
     pub(super) unix: UnixListener,
     pub(super) socket: SocketFile,
 }
@@ -80,7 +84,17 @@ impl Listeners {
             }
             None => None,
         };
-        Ok(Self { tcp, unix, socket })
+        let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let diag = match address {
+            Some(address) => diag_for(address).await,
+            None => None,
+        };
+        Ok(Self {
+            tcp,
+            diag,
+            unix,
+            socket,
+        })
     }
 
     /// Where clients reach the service, as URLs.

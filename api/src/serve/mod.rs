@@ -13,6 +13,7 @@
 
 mod backend;
 mod connection;
+mod diag;
 mod door;
 mod files;
 mod listen;

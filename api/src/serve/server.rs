@@ -11,14 +11,13 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use vmint_cache::Caller;
 
 use super::connection::serve_connection;
-use super::door::Door;
+use super::door::{Client, Door};
 use super::files::connections_max;
 use super::listen::{Listeners, SocketFile};
+use crate::http::Seat;
 use crate::http::limits::CONNECTIONS_MAX;
-use crate::http::{Origin, Peer, Seat};
 
 /// How long to wait when a connection cannot be accepted: files are short, and one must be closed first.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -33,11 +32,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the router on every listener. `files` is the limit of open files; `qemu_uid` the user of the machines, who
-    /// is not served over TCP.
+    /// Serves the router on every listener. `files` is the limit of open files; `hypervisors` are the users that
+    /// hypervisors run as, who are not served.
     #[must_use]
-    pub fn start(listeners: Listeners, router: &Router, files: u64, qemu_uid: Option<u32>) -> Self {
-        let Listeners { tcp, unix, socket } = listeners;
+    pub fn start(listeners: Listeners, router: &Router, files: u64, hypervisors: &[u32]) -> Self {
+        let Listeners {
+            tcp,
+            diag,
+            unix,
+            socket,
+        } = listeners;
         let server = Self {
             close: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -45,19 +49,19 @@ impl Server {
         };
         let connections = connections_max(files, CONNECTIONS_MAX);
         if let Some(tcp) = tcp {
-            server
-                .tasks
-                .spawn(server.acceptor(router, connections, qemu_uid).run(tcp));
+            let door = Door::new(diag, hypervisors);
+            let acceptor = server.acceptor(router, connections, door);
+            server.tasks.spawn(acceptor.run(tcp));
         }
-        server
-            .tasks
-            .spawn(server.acceptor(router, connections, qemu_uid).run(unix));
+        let door = Door::new(None, hypervisors);
+        let acceptor = server.acceptor(router, connections, door);
+        server.tasks.spawn(acceptor.run(unix));
         server
     }
 
-    fn acceptor(&self, router: &Router, connections: usize, qemu_uid: Option<u32>) -> Acceptor {
+    fn acceptor(&self, router: &Router, connections: usize, door: Door) -> Acceptor {
         Acceptor {
-            door: Door::new(qemu_uid),
+            door: Arc::new(door),
             router: router.clone(),
             room: Arc::new(Semaphore::new(connections)),
             close: self.close.clone(),
@@ -88,7 +92,7 @@ impl Drop for Server {
 
 /// Accepts the connections of one listener.
 struct Acceptor {
-    door: Door,
+    door: Arc<Door>,
     router: Router,
     room: Arc<Semaphore>,
     close: CancellationToken,
@@ -108,12 +112,11 @@ impl Acceptor {
                 return;
             };
             match listener.accept().await {
-                Ok((stream, _)) if !L::may_enter(&stream, &self.door) => drop(stream),
-                Ok((stream, peer)) => {
-                    let served = serve_connection(
+                Ok(stream) => {
+                    let served = enter::<L>(
                         stream,
+                        Arc::clone(&self.door),
                         self.router.clone(),
-                        (L::ORIGIN, peer),
                         Seat::new(room),
                         self.close.clone(),
                     );
@@ -128,51 +131,52 @@ impl Acceptor {
     }
 }
 
-/// Who is at the other end of a Unix socket: whom its sandboxes' sockets belong to, and whose rights open devices.
-type Known = (Peer, Caller);
+/// Serves a connection, if its client is one to be served.
+async fn enter<L: Listener>(
+    stream: L::Stream,
+    door: Arc<Door>,
+    router: Router,
+    seat: Seat,
+    close: CancellationToken,
+) {
+    if let Some(client) = L::client(&stream, &door) {
+        serve_connection(stream, router, client, seat, close).await;
+    }
+}
 
 /// What TCP and Unix sockets have in common.
 trait Listener: Send + Sync + 'static {
-    const ORIGIN: Origin;
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// The next connection, and who is at its other end, where that is known.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Known>)>> + Send;
-    /// Whether whoever has connected is served at all.
-    fn may_enter(stream: &Self::Stream, door: &Door) -> bool;
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static;
+    /// The next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Who is at its other end; `None` when it is not served. It is called in the connection's own task.
+    fn client(stream: &Self::Stream, door: &Door) -> Option<Client>;
 }
 
 impl Listener for TcpListener {
-    const ORIGIN: Origin = Origin::Tcp;
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Option<Known>)> {
+    async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = Self::accept(self).await?;
         // An answer is one small write: it must not wait for more.
         stream.set_nodelay(true)?;
-        Ok((stream, None))
+        Ok(stream)
     }
 
-    fn may_enter(stream: &TcpStream, door: &Door) -> bool {
-        door.lets_in(stream)
+    fn client(stream: &TcpStream, door: &Door) -> Option<Client> {
+        door.over_tcp(stream)
     }
 }
 
 impl Listener for UnixListener {
-    const ORIGIN: Origin = Origin::Unix;
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Option<Known>)> {
+    async fn accept(&self) -> io::Result<UnixStream> {
         let (stream, _) = Self::accept(self).await?;
-        // Who connected and was gone at once may be unknown: no reason to serve no one else.
-        let peer = Caller::of_peer(&stream).ok().map(|caller| {
-            let (uid, gid) = (caller.uid(), caller.gid());
-            (Peer { uid, gid }, caller)
-        });
-        Ok((stream, peer))
+        Ok(stream)
     }
 
-    /// The socket's mode has decided.
-    fn may_enter(_: &UnixStream, _: &Door) -> bool {
-        true
+    fn client(stream: &UnixStream, door: &Door) -> Option<Client> {
+        door.over_unix(stream)
     }
 }

@@ -82,7 +82,12 @@ async fn serve_with(
     let reloader = Reloader::new(file, examined, cache.clone(), Arc::clone(&metrics));
     let stopping = Stopping::new();
     let service = assemble(&config, &cache, &metrics, &stopping, &reloader);
-    let server = Server::start(listeners, &router(service), files, qemu_uid(&config));
+    let server = Server::start(
+        listeners,
+        &router(service),
+        files,
+        &hypervisor_uids(&config),
+    );
     let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
     let reloads = AbortOnDropHandle::new(tokio::spawn(reload_on(hangup, reloader)));
     info!("listening on {urls}");
@@ -153,9 +158,11 @@ fn assemble(
         stopping.clone(),
         Arc::clone(reloader),
     );
-    match (config.server.listen, qemu_uid(config)) {
-        (Some(_), None) => service.without_user_networks(),
-        (Some(_), Some(_)) | (None, _) => service,
+    let has_own_users = !hypervisor_uids(config).is_empty();
+    if config.server.listen.is_some() && !has_own_users {
+        service.without_user_networks()
+    } else {
+        service
     }
 }
 
@@ -168,11 +175,17 @@ async fn reload_on(mut hangup: Hangup, reloader: Arc<Reloader>) {
     }
 }
 
-/// The user that QEMU runs as, where it is another one than ours. The factory has opened, so there is one of this name.
-fn qemu_uid(config: &Config) -> Option<u32> {
-    let name = config.host.qemu_user.as_deref()?;
-    let user = nix::unistd::User::from_name(name).ok().flatten()?;
-    Some(user.uid.as_raw())
+/// The users that hypervisors run as, where they are others than ours. The factory has opened, so there are users of these
+/// names.
+fn hypervisor_uids(config: &Config) -> Vec<u32> {
+    let names = [config.host.qemu_user.as_deref()];
+    let user = |name| nix::unistd::User::from_name(name).ok().flatten();
+    names
+        .into_iter()
+        .flatten()
+        .filter_map(user)
+        .map(|user| user.uid.as_raw())
+        .collect()
 }
 
 async fn sum_up(metrics: Arc<Metrics>) {

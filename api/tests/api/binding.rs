@@ -58,7 +58,10 @@ async fn sockets_go_to_whoever_asked_over_the_unix_socket() {
     let owner = || *harness.factory.owner.lock().unwrap();
     harness.checkout().await;
     assert_eq!(owner(), None, "the kernel named nobody");
-    let asked = request(Method::POST, "/v1/sandboxes").extension(Peer { uid: 7, gid: 8 });
+    let asked = request(Method::POST, "/v1/sandboxes").extension(Peer {
+        uid: 7,
+        gid: Some(8),
+    });
     harness
         .send(asked.body(axum::body::Body::empty()).unwrap())
         .await

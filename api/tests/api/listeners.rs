@@ -52,7 +52,7 @@ impl Listening {
         };
         let listeners = Listeners::bind(&server).await.unwrap();
         let address = listeners.urls()[0].trim_start_matches("http://").to_owned();
-        let server = Server::start(listeners, &harness.router, files, None);
+        let server = Server::start(listeners, &harness.router, files, &[]);
         Self {
             harness,
             address,

@@ -96,7 +96,10 @@ pub(in crate::http) async fn checkout(
     let key = idempotency::key(&headers, uid)?;
     let mut request = body.into_request(&service, caller, key.is_some())?;
     request.idempotency = key.map(|key| key.of(&request));
-    request.owner = peer.map(|Extension(Peer { uid, gid })| SocketOwner { uid, gid });
+    request.owner = peer.and_then(|Extension(Peer { uid, gid })| {
+        let gid = gid?;
+        Some(SocketOwner { uid, gid })
+    });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let checked_out = service.cache().checkout_once(request);
     match checked_out.await.map_err(Failure::from)? {

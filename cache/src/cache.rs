@@ -299,6 +299,7 @@ impl Cache {
             vcpus: request.vcpus,
             memory_mib: request.memory_mib,
             binding: request.binding,
+            owner_uid: request.owner_uid,
             owner: request.owner,
             idempotency: request.idempotency,
             metadata: request.metadata,

@@ -105,6 +105,8 @@ pub enum Happening {
     CloneEnded {
         /// The clone.
         clone: String,
+        /// Whose sandbox it was.
+        owner_uid: Option<u32>,
         /// Why.
         reason: &'static str,
     },
@@ -112,6 +114,8 @@ pub enum Happening {
     Checkout {
         /// The sandbox.
         sandbox: String,
+        /// The host's user that it belongs to.
+        owner_uid: u32,
         /// Where it came from.
         source: Source,
         /// How long it took.
@@ -135,12 +139,36 @@ pub enum Happening {
     Release {
         /// The sandbox.
         sandbox: String,
+        /// The host's user that it belonged to.
+        owner_uid: u32,
         /// Why: it was released, its lease ran out, it died.
         reason: &'static str,
     },
 }
 
 impl Happening {
+    /// The host's user whose sandbox it names; `None` when it names no sandbox.
+    #[must_use]
+    pub fn owner_uid(&self) -> Option<u32> {
+        match self {
+            Self::Checkout { owner_uid, .. } | Self::Release { owner_uid, .. } => Some(*owner_uid),
+            Self::CloneEnded { owner_uid, .. } => *owner_uid,
+            Self::BuildStarted { .. }
+            | Self::BuildSucceeded { .. }
+            | Self::BuildFailed { .. }
+            | Self::TemplateStale { .. }
+            | Self::RollBegun { .. }
+            | Self::Rolled { .. }
+            | Self::RolledBack { .. }
+            | Self::CloneReady { .. }
+            | Self::CloneFailed { .. }
+            | Self::CheckoutFailed { .. }
+            | Self::TemplateAdded
+            | Self::TemplateChanged { .. }
+            | Self::TemplateRemoved => None,
+        }
+    }
+
     /// What a failure says in an event.
     pub(crate) fn reason_of(text: &str) -> String {
         text.lines()

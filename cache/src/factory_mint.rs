@@ -222,6 +222,7 @@ fn adopted(found: Adopted) -> Option<AdoptedClone> {
         (RecordedState::Ready, None) => None,
         (RecordedState::Leased, Some(lease)) => Some(AdoptedLease {
             facts: LeaseFacts {
+                owner_uid: lease.owner_uid(),
                 leased_at: lease.leased_at,
                 expires_at: lease.expires_at,
                 metadata: lease.metadata,
@@ -358,6 +359,7 @@ impl LiveClone for Machine {
             RecordState::Releasing => self.0.record(RecordedState::Releasing, None),
             RecordState::Leased(lease) => {
                 let lease = LeaseRecord {
+                    owner_uid: Some(lease.owner_uid),
                     leased_at: lease.leased_at,
                     expires_at: lease.expires_at,
                     metadata: lease.metadata,

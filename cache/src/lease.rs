@@ -69,6 +69,7 @@ impl Lease {
         if let Some(events) = events {
             let what = Happening::Checkout {
                 sandbox: view.id.clone(),
+                owner_uid: view.owner_uid,
                 source: view.source,
                 took: view.checkout,
             };

@@ -285,6 +285,8 @@ pub enum RecordState {
 /// A lease, as the clone's record keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeaseFacts {
+    /// The host's user that it was handed to.
+    pub owner_uid: u32,
     /// When it began.
     pub leased_at: Timestamp,
     /// When it ends; `None` lasts until the release.

@@ -34,6 +34,8 @@ pub struct CheckoutRequest {
     pub memory_mib: Option<u64>,
     /// What the guest is bound to before it is handed over; without a hostname it keeps the one it was made with.
     pub binding: Binding,
+    /// The host's user that the sandbox belongs to; root where nothing is said.
+    pub owner_uid: u32,
     /// Who gets the sandbox's sockets; `None` leaves them to the service.
     pub owner: Option<SocketOwner>,
     /// What the request is named by: see [`crate::Cache::checkout_once`].

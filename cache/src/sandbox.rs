@@ -58,6 +58,11 @@ impl Sandbox {
         lock(&self.view).clone()
     }
 
+    /// The host's user that it belongs to; `None` until it is handed over.
+    pub(crate) fn owner_uid(&self) -> Option<u32> {
+        lock(&self.view).as_ref().map(|view| view.owner_uid)
+    }
+
     /// It is handed over.
     pub(crate) fn hand_over(&self, view: SandboxView) {
         *lock(&self.view) = Some(view);
@@ -97,6 +102,7 @@ impl Sandbox {
     /// Its lease, as its record keeps it.
     pub(crate) fn lease_of(&self, view: &SandboxView) -> LeaseFacts {
         LeaseFacts {
+            owner_uid: view.owner_uid,
             leased_at: view.leased_at,
             expires_at: view.expires_at,
             metadata: view.metadata.clone(),
@@ -136,6 +142,7 @@ pub(crate) fn view_of(
     let (facts, identity) = (vm.facts(), vm.identity());
     SandboxView {
         id: facts.id.to_string(),
+        owner_uid: lease.owner_uid,
         template: template.to_owned(),
         generation: generation.to_string(),
         state: "leased",
@@ -187,10 +194,14 @@ impl Sandboxes {
             .cloned()
     }
 
-    /// All that were handed over, in the order of their leases.
-    pub(crate) fn views(&self, template: Option<&str>) -> Vec<SandboxView> {
+    /// All that were handed over, in the order of their leases; with `owner_uid`, those of one user.
+    pub(crate) fn views(&self, template: Option<&str>, owner_uid: Option<u32>) -> Vec<SandboxView> {
+        let is_of = |sandbox: &Sandbox| {
+            owner_uid.is_none_or(|owner_uid| sandbox.owner_uid() == Some(owner_uid))
+        };
         let mut views: Vec<SandboxView> = lock(&self.0)
             .values()
+            .filter(|found| is_of(&found.sandbox))
             .filter_map(|found| found.sandbox.view())
             .collect();
         views.retain(|view| template.is_none_or(|name| name == view.template));

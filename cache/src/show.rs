@@ -62,7 +62,19 @@ impl Cache {
     /// All leased sandboxes, or those of one template, in the order of their leases.
     #[must_use]
     pub fn sandboxes(&self, template: Option<&str>) -> Vec<SandboxView> {
-        self.node().sandboxes.views(template)
+        self.node().sandboxes.views(template, None)
+    }
+
+    /// Those of them that belong to one user of the host.
+    #[must_use]
+    pub fn sandboxes_of(&self, owner_uid: u32, template: Option<&str>) -> Vec<SandboxView> {
+        self.node().sandboxes.views(template, Some(owner_uid))
+    }
+
+    /// The user of the host that a leased sandbox belongs to; `None` when there is no such sandbox.
+    #[must_use]
+    pub fn owner_of(&self, id: &str) -> Option<u32> {
+        self.node().sandboxes.get(id)?.sandbox.owner_uid()
     }
 
     /// One leased sandbox.

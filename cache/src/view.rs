@@ -39,6 +39,8 @@ impl Source {
 pub struct SandboxView {
     /// Its id: that of the clone.
     pub id: String,
+    /// The host's user that it was handed to.
+    pub owner_uid: u32,
     /// The template it is a clone of.
     pub template: String,
     /// The generation of that template.

@@ -57,6 +57,7 @@ impl Service {
 fn lease(left: Duration) -> anyhow::Result<LeaseRecord> {
     let leased_at = jiff::Timestamp::now();
     Ok(LeaseRecord {
+        owner_uid: Some(0),
         leased_at,
         expires_at: Some(leased_at.checked_add(left)?),
         source: "pool".to_owned(),

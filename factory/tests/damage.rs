@@ -53,6 +53,7 @@ impl Harmed {
 fn lease() -> anyhow::Result<LeaseRecord> {
     let leased_at = jiff::Timestamp::now();
     Ok(LeaseRecord {
+        owner_uid: Some(0),
         leased_at,
         expires_at: Some(leased_at.checked_add(LONG)?),
         source: "pool".to_owned(),

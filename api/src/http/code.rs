@@ -7,6 +7,8 @@ use http::StatusCode;
 pub enum Code {
     /// The request is malformed.
     InvalidRequest,
+    /// Not for this user.
+    Forbidden,
     /// No such template.
     UnknownTemplate,
     /// No such sandbox, or no longer.
@@ -53,6 +55,7 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::Forbidden => "forbidden",
             Self::UnknownTemplate => "unknown_template",
             Self::UnknownSandbox => "unknown_sandbox",
             Self::UnknownBuild => "unknown_build",
@@ -80,6 +83,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::UnknownTemplate | Self::UnknownSandbox | Self::UnknownBuild | Self::NotFound => {
                 StatusCode::NOT_FOUND
             }
@@ -105,6 +109,7 @@ impl Code {
     pub fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "the request is not valid",
+            Self::Forbidden => "this user may not do this",
             Self::UnknownTemplate => "there is no such template",
             Self::UnknownSandbox => "there is no such sandbox",
             Self::UnknownBuild => "there is no such build",

@@ -31,12 +31,9 @@ pub(super) struct IdempotencyKey {
     request_key: [u8; 32],
 }
 
-/// The key of a request; `None` when it has no such header. `uid` is the client's user, where the kernel has said so: a
-/// user who happens on another's key gets a sandbox of their own.
-pub(super) fn key(
-    headers: &HeaderMap,
-    uid: Option<u32>,
-) -> Result<Option<IdempotencyKey>, Problem> {
+/// The key of a request; `None` when it has no such header. `uid` is the client's user: a user
+/// who happens on another's key gets a sandbox of their own.
+pub(super) fn key(headers: &HeaderMap, uid: u32) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -47,7 +44,7 @@ pub(super) fn key(
             "there may be one Idempotency-Key, of 1 to {IDEMPOTENCY_KEY_MAX_BYTES} printable ASCII characters"
         ))
     })?;
-    let whose = uid.map_or_else(|| "tcp".to_owned(), |uid| uid.to_string());
+    let whose = uid.to_string();
     // A key has no zero byte in it.
     let name = [whose.as_bytes(), b"\0", key].concat();
     Ok(Some(IdempotencyKey {
@@ -110,6 +107,7 @@ impl<'a> Canonical<'a> {
                     env,
                     files,
                 },
+            owner_uid: _,
             owner: _,
             idempotency: _,
             metadata,
@@ -173,7 +171,7 @@ mod tests {
             HEADER.parse().expect("a name"),
             key_text.parse().expect("a value"),
         )];
-        let key = key(&headers.into_iter().collect(), None);
+        let key = key(&headers.into_iter().collect(), 0);
         key.expect("valid").expect("a key").of(request)
     }
 
@@ -228,7 +226,7 @@ mod tests {
                 &[(HEADER.parse().expect("a name"), value)]
                     .into_iter()
                     .collect(),
-                None,
+                0,
             )
         };
         assert!(matches!(of_value("~ x".as_bytes()), Ok(Some(_))));
@@ -239,8 +237,8 @@ mod tests {
         let mut twice = HeaderMap::new();
         twice.append(HEADER, HeaderValue::from_static("a"));
         twice.append(HEADER, HeaderValue::from_static("b"));
-        assert!(key(&twice, None).is_err());
-        assert!(matches!(key(&HeaderMap::new(), None), Ok(None)));
+        assert!(key(&twice, 0).is_err());
+        assert!(matches!(key(&HeaderMap::new(), 0), Ok(None)));
     }
 
     #[test]
@@ -252,8 +250,7 @@ mod tests {
         .into_iter()
         .collect();
         let name = |uid| key(&headers, uid).map(|named| named.map(|it| it.name)).ok();
-        let names = [name(None), name(Some(0)), name(Some(1000))];
-        assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
-        assert_eq!(name(Some(1000)), names[2]);
+        assert_ne!(name(0), name(1000));
+        assert_eq!(name(1000), name(1000));
     }
 }

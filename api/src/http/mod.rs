@@ -1,7 +1,7 @@
 //! The HTTP API: thin handlers between the cache's operations and the JSON that users see.
 //!
 //! ```text
-//! observe (request id, Host, metrics, panics, errors as problem+json)
+//! observe (request id, Host, who may ask, metrics, panics, errors as problem+json)
 //!   └─ router ─ handler: body/params ── cache ── view
 //!                          └────────────┴─ Problem
 //! ```
@@ -9,6 +9,7 @@
 //! What always holds: an answer that is an error is a [`Problem`] of RFC 9457, whoever made it; a body has a maximum
 //! and a deadline; a request that is dropped (its client hung up) gives back what it held.
 
+mod access;
 mod body;
 mod bounded;
 mod budget;
@@ -29,6 +30,7 @@ mod seat;
 mod service;
 mod session;
 mod stopping;
+mod users;
 pub mod view;
 
 pub use code::Code;

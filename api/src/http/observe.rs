@@ -1,4 +1,4 @@
-//! The layer around everything: the request's id, the Host header, the time it took, and the form of its errors.
+//! The layer around everything: the request's id, the Host header, who may ask, the time it took, and the form of its errors.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -7,13 +7,15 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::Method;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tracing::{Instrument as _, debug, debug_span};
 
+use super::body::drain;
 use super::code::Code;
 use super::problem::{Problem, finish};
 use super::service::Service;
-use super::{host, request_id};
+use super::{access, host, request_id};
 use crate::telemetry::HttpRequest;
 
 /// The route of a request that no route took.
@@ -35,8 +37,11 @@ pub(super) async fn observe(
         .map_or(NO_ROUTE, MatchedPath::as_str)
         .to_owned();
     let span = debug_span!("request", id = ?id, method, route);
-    let response = answer(request, next).instrument(span.clone()).await;
+    let response = answer(&service, request, &route, next)
+        .instrument(span.clone())
+        .await;
     let mut response = finish(response, id.to_str().unwrap_or_default());
+    say_to_browsers(response.headers_mut());
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| debug!(status, ?took, "answered"));
     response.headers_mut().insert(request_id::X_REQUEST_ID, id);
@@ -50,8 +55,10 @@ pub(super) async fn observe(
 }
 
 /// The handler's answer, or that of what failed around it.
-async fn answer(request: Request, next: Next) -> Response {
-    if let Err(problem) = host::check(&request) {
+async fn answer(service: &Service, mut request: Request, route: &str, next: Next) -> Response {
+    if let Err(problem) = look_at(service, &mut request, route).await {
+        let (head, body) = request.into_parts();
+        drain(&head.headers, body).await;
         return problem.into_response();
     }
     // Handlers share no state that a panic could leave half changed: the cache guards its own.
@@ -66,6 +73,22 @@ async fn answer(request: Request, next: Next) -> Response {
             )
             .into_response()
         })
+}
+
+/// What every request is looked at for, before any handler.
+async fn look_at(service: &Service, request: &mut Request, route: &str) -> Result<(), Problem> {
+    host::check(request, route)?;
+    access::admit(service, request, route).await
+}
+
+/// A browser guesses no type, keeps no answer, and gives none to the pages of others.
+fn say_to_browsers(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
 }
 
 /// Methods are labels of a metric, so that a client cannot invent them without end.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use http::Method;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
+use super::access::Access;
 use super::problem::ProblemBody;
 
 const PROBLEM: &str = "Problem";
@@ -33,25 +35,40 @@ pub(super) struct Complete;
 
 impl Modify for Complete {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        for item in openapi.paths.paths.values_mut() {
+        for (path, item) in &mut openapi.paths.paths {
             let operations = [
-                &mut item.get,
-                &mut item.put,
-                &mut item.post,
-                &mut item.delete,
-                &mut item.patch,
+                (Method::GET, &mut item.get),
+                (Method::PUT, &mut item.put),
+                (Method::POST, &mut item.post),
+                (Method::DELETE, &mut item.delete),
+                (Method::PATCH, &mut item.patch),
             ];
-            for operation in operations.into_iter().filter_map(Option::as_mut) {
+            for (method, operation) in operations {
+                let Some(operation) = operation else {
+                    continue;
+                };
+                let responses = &mut operation.responses.responses;
+                if let Some(forbidden) = forbidden(Access::of(&method, path)) {
+                    responses.insert("403".to_owned(), RefOr::T(problem(forbidden)));
+                }
                 let any = problem(
                     "Any other error: `invalid_request`, `method_not_allowed`, `internal` and so on",
                 );
-                operation
-                    .responses
-                    .responses
-                    .insert("default".to_owned(), RefOr::T(any));
+                responses.insert("default".to_owned(), RefOr::T(any));
                 describe(operation);
             }
         }
+    }
+}
+
+/// Whom a route refuses.
+fn forbidden(access: Access) -> Option<&'static str> {
+    match access {
+        Access::Everyone => None,
+        Access::Member | Access::Owner => Some(
+            "`forbidden`: over TCP, a user who is neither root nor the service's own nor in `server.socket_group`",
+        ),
+        Access::Operator => Some("`forbidden`: a user who is neither root nor the service's own"),
     }
 }
 

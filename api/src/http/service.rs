@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use nix::unistd::Gid;
 use vmint_cache::Cache;
 
 use super::budget::BodyBudget;
 use super::stopping::Stopping;
+use super::users::Users;
 use crate::reload::Reloader;
 use crate::telemetry::Metrics;
 
@@ -19,6 +21,7 @@ struct Inner {
     stopping: Stopping,
     reloader: Arc<Reloader>,
     bodies: BodyBudget,
+    users: Users,
     /// Whether a machine of ours could be told apart from other clients if it came to the TCP listener.
     knows_machines: bool,
 }
@@ -38,8 +41,18 @@ impl Service {
             stopping,
             reloader,
             bodies: BodyBudget::default(),
+            users: Users::new(None),
             knows_machines: true,
         }))
+    }
+
+    /// The same, which members of a group of the host may use over TCP, too.
+    #[must_use]
+    pub fn for_group(mut self, group: Option<Gid>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.users = Users::new(group);
+        }
+        self
     }
 
     /// The same, where QEMU runs as the very user that may use the service over TCP: its `user` networks would let guests in.
@@ -53,6 +66,10 @@ impl Service {
 
     pub(super) fn knows_machines(&self) -> bool {
         self.0.knows_machines
+    }
+
+    pub(super) fn users(&self) -> &Users {
+        &self.0.users
     }
 
     pub(super) fn cache(&self) -> &Cache {

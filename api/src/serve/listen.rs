@@ -97,6 +97,13 @@ impl Listeners {
         })
     }
 
+    /// The same on a kernel that does not say who connects over TCP.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_diag(self) -> Self {
+        Self { diag: None, ..self }
+    }
+
     /// Where clients reach the service, as URLs.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {

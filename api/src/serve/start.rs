@@ -158,6 +158,7 @@ fn assemble(
         stopping.clone(),
         Arc::clone(reloader),
     );
+    let service = service.for_group(config.server.socket_group);
     let has_own_users = !hypervisor_uids(config).is_empty();
     if config.server.listen.is_some() && !has_own_users {
         service.without_user_networks()

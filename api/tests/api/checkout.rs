@@ -8,7 +8,7 @@ use serde_json::json;
 use tower::ServiceExt as _;
 use vmint_api::http::Origin;
 
-use crate::support::{FakeFactory, Harness, plan};
+use crate::support::{FakeFactory, Harness, own_peer, plan};
 
 #[tokio::test]
 async fn a_checkout_answers_with_everything_about_the_sandbox() {
@@ -74,6 +74,7 @@ async fn a_checkout_needs_no_body() {
     let harness = Harness::start().await;
     let form = Request::post("/v1/sandboxes")
         .extension(Origin::Unix)
+        .extension(own_peer())
         .header("content-type", "application/x-www-form-urlencoded");
     harness
         .send(form.body(Body::empty()).unwrap())
@@ -227,6 +228,7 @@ async fn a_client_that_hangs_up_while_it_waits_costs_no_clone() {
 fn waiting_checkout() -> Request<Body> {
     let request = Request::post("/v1/sandboxes")
         .extension(Origin::Unix)
+        .extension(own_peer())
         .header("content-type", "application/json");
     request
         .body(Body::from(json!({"wait_ms": 20_000}).to_string()))

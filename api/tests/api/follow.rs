@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
+use vmint_api::http::Peer;
 
 use crate::support::{Harness, request};
 
@@ -21,7 +22,20 @@ struct Reader {
 
 impl Reader {
     async fn open(harness: &Harness, path: &str, last: Option<&str>) -> Self {
-        let mut builder = request(Method::GET, path);
+        Self::open_with(harness, request(Method::GET, path), last).await
+    }
+
+    /// What a user of the Unix socket reads.
+    async fn open_as(harness: &Harness, uid: u32, path: &str) -> Self {
+        let builder = request(Method::GET, path).extension(Peer { uid, gid: None });
+        Self::open_with(harness, builder, None).await
+    }
+
+    async fn open_with(
+        harness: &Harness,
+        mut builder: http::request::Builder,
+        last: Option<&str>,
+    ) -> Self {
         if let Some(last) = last {
             builder = builder.header("last-event-id", last);
         }
@@ -165,4 +179,41 @@ async fn a_console_is_followed_until_its_machine_has_ended() {
     while reader.more().await {}
     assert_eq!(reader.read, "before meanwhile at last");
     harness.get(&path).await.problem(404, "unknown_sandbox");
+}
+
+#[tokio::test]
+async fn a_user_follows_its_own_sandboxes_and_root_those_of_all() {
+    const ROOT: u32 = 0;
+    const ALICE: u32 = 4001;
+    const BOB: u32 = 4002;
+    let harness = Harness::start().await;
+    let checkout = async |uid: u32| {
+        let request = request(Method::POST, "/v1/sandboxes").extension(Peer { uid, gid: None });
+        let request = request.body(Body::empty()).unwrap();
+        harness.send(request).await.ok(201)["id"].clone()
+    };
+    let mut alice = Reader::open_as(&harness, ALICE, "/v1/events").await;
+    let mut root = Reader::open_as(&harness, ROOT, "/v1/events").await;
+    let (bobs, alices) = (checkout(BOB).await, checkout(ALICE).await);
+    for id in [&bobs, &alices] {
+        let path = format!("/v1/sandboxes/{}", id.as_str().unwrap());
+        let request = request(Method::DELETE, &path).extension(Peer {
+            uid: ROOT,
+            gid: None,
+        });
+        let gone = harness.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(gone.status, 204);
+        assert_eq!(root.event_named("checkout").await.1["sandbox"], *id);
+    }
+    // The events of Bob's sandbox came before these.
+    for (name, field) in [
+        ("checkout", "sandbox"),
+        ("release", "sandbox"),
+        ("clone_ended", "clone"),
+    ] {
+        assert_eq!(alice.event_named(name).await.1[field], alices, "{name}");
+    }
+    for id in [&bobs, &alices] {
+        assert_eq!(root.event_named("release").await.1["sandbox"], *id);
+    }
 }

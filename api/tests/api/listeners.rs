@@ -1,5 +1,6 @@
 //! Real sockets: what happens on the wire, and when clients misbehave.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,15 +33,34 @@ impl Listening {
     }
 
     async fn start_with_files(files: u64) -> Self {
-        Self::of(Harness::start().await, files).await
+        Self::of(Harness::start().await, files, &[]).await
+    }
+
+    /// A service that does not serve these users.
+    pub(crate) async fn start_closed_to(hypervisors: &[u32]) -> Self {
+        Self::of(Harness::start().await, FILES, hypervisors).await
+    }
+
+    /// A service on a kernel that does not say who connects over TCP.
+    pub(crate) async fn start_without_diag() -> Self {
+        Self::with(Harness::start().await, FILES, &[], Listeners::without_diag).await
     }
 
     /// A service that was started already.
     pub(crate) async fn over(harness: Harness) -> Self {
-        Self::of(harness, FILES).await
+        Self::of(harness, FILES, &[]).await
     }
 
-    async fn of(harness: Harness, files: u64) -> Self {
+    async fn of(harness: Harness, files: u64, hypervisors: &[u32]) -> Self {
+        Self::with(harness, files, hypervisors, |listeners| listeners).await
+    }
+
+    async fn with(
+        harness: Harness,
+        files: u64,
+        hypervisors: &[u32],
+        change: impl FnOnce(Listeners) -> Listeners,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let listen = Some(([127, 0, 0, 1], 0).into());
@@ -50,9 +70,9 @@ impl Listening {
             socket_mode: 0o600,
             socket_group: None,
         };
-        let listeners = Listeners::bind(&server).await.unwrap();
+        let listeners = change(Listeners::bind(&server).await.unwrap());
         let address = listeners.urls()[0].trim_start_matches("http://").to_owned();
-        let server = Server::start(listeners, &harness.router, files, &[]);
+        let server = Server::start(listeners, &harness.router, files, hypervisors);
         Self {
             harness,
             address,
@@ -60,6 +80,39 @@ impl Listening {
             server,
             _dir: dir,
         }
+    }
+
+    /// Sends a request over a new connection of a user, where it is another one than this process's, and reads until
+    /// the service closes.
+    pub(crate) async fn ask_as(&self, uid: Option<u32>, request: String) -> String {
+        self.ask_at(self.address.clone(), uid, request).await
+    }
+
+    /// The same from an IPv6 socket that speaks IPv4, as every JVM has.
+    pub(crate) async fn ask_dual_stack(&self, request: String) -> String {
+        let (_, port) = self.address.split_once(':').unwrap();
+        let address = format!("[::ffff:127.0.0.1]:{port}");
+        self.ask_at(address, None, request).await
+    }
+
+    async fn ask_at(&self, address: String, uid: Option<u32>, request: String) -> String {
+        let asking = tokio::task::spawn_blocking(move || {
+            // A thread of its own, which ends: its sockets are that user's.
+            let thread = std::thread::spawn(move || {
+                if let Some(uid) = uid {
+                    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(uid));
+                }
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                let mut answer = Vec::new();
+                // One that is not served may be reset.
+                let _ = stream.write_all(request.as_bytes());
+                let _ = stream.read_to_end(&mut answer);
+                String::from_utf8(answer).unwrap()
+            });
+            thread.join().unwrap()
+        });
+        let answer = timeout(PATIENCE, asking).await;
+        answer.expect("an answer in time").unwrap()
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -112,7 +165,7 @@ async fn both_listeners_answer_and_keep_connections() {
         "Host: a@localhost",
         "Host: localhost\r\nHost: localhost",
     ] {
-        tcp.write_all(format!("GET /healthz HTTP/1.1\r\n{hosts}\r\n\r\n").as_bytes())
+        tcp.write_all(format!("GET /v1/pools HTTP/1.1\r\n{hosts}\r\n\r\n").as_bytes())
             .await
             .unwrap();
         assert!(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod binding;
+mod browsers;
 mod checkout;
 mod devices;
 mod exec;
@@ -20,6 +21,7 @@ mod program_sandbox;
 mod protocol;
 mod reload;
 mod repeats;
+mod rights;
 mod sandboxes;
 mod streams;
 mod support;

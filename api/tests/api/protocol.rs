@@ -167,7 +167,7 @@ async fn a_body_above_its_limit_is_refused_whether_it_says_its_size_or_not() {
 async fn on_tcp_the_host_must_be_loopback() {
     let harness = Harness::start().await;
     let get = |host: Option<&str>, origin: Origin| {
-        let mut request = Request::get("/healthz").extension(origin);
+        let mut request = Request::get("/v1/pools").extension(origin);
         if let Some(host) = host {
             request = request.header("host", host);
         }
@@ -183,7 +183,7 @@ async fn on_tcp_the_host_must_be_loopback() {
         harness.send(get(Some(host), Origin::Tcp)).await.ok(200);
     }
     let crossed = |origin: &str| {
-        let request = Request::get("/healthz").header("host", "localhost:7070");
+        let request = Request::get("/v1/pools").header("host", "localhost:7070");
         let request = request.header("origin", origin).extension(Origin::Tcp);
         request.body(Body::empty()).unwrap()
     };

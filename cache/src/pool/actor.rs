@@ -306,7 +306,10 @@ impl Actor {
     /// Closes what the actor itself has open for what an event names. Returns who waits for the end of that.
     fn settle(&mut self, event: &Event) -> Option<oneshot::Sender<()>> {
         match event {
-            Event::Returned { clone } => self.end_sandbox(*clone, "it was returned"),
+            // Nobody had it yet: there is no owner to tell of.
+            Event::Returned { clone } => {
+                let _ = self.end_sandbox(*clone, "it was returned");
+            }
             Event::HungUp { ticket } => drop(self.work.checkouts.remove(ticket)),
             Event::LaunchFailed { clone, .. } => drop(self.work.launches.remove(clone)),
             Event::Ended { clone } => {

@@ -55,6 +55,7 @@ pub(crate) struct Order {
     pub vcpus: Option<u32>,
     pub memory_mib: Option<u64>,
     pub binding: Binding,
+    pub owner_uid: u32,
     pub owner: Option<SocketOwner>,
     pub idempotency: Option<RequestKey>,
     pub metadata: BTreeMap<String, String>,
@@ -339,6 +340,7 @@ fn record(
         grant.sandbox().named_by(key.clone());
     }
     let facts = LeaseFacts {
+        owner_uid: order.owner_uid,
         leased_at,
         expires_at,
         metadata: order.metadata.clone(),

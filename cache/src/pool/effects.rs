@@ -182,12 +182,13 @@ impl Actor {
     }
 
     fn end(&mut self, clone: CloneKey, why: EndReason) {
-        self.end_sandbox(clone, why.as_str());
+        let owner_uid = self.end_sandbox(clone, why.as_str());
         if let Some(vm) = self.machine(clone) {
             let id = vm.facts().id;
             let (clone_id, reason) = (id.to_string(), why.as_str());
             let what = Happening::CloneEnded {
                 clone: clone_id,
+                owner_uid,
                 reason,
             };
             self.node.events.tell(self.pool.template(), what);
@@ -223,17 +224,19 @@ impl Actor {
         Some(sandbox)
     }
 
-    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox.
-    pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) {
-        if let Some(sandbox) = self.take_sandbox(clone) {
-            sandbox.end(why);
-            if let Some(view) = sandbox.view() {
-                self.node.repeats.ended(&view.id);
-                let (sandbox, reason) = (view.id, why);
-                let what = Happening::Release { sandbox, reason };
-                self.node.events.tell(self.pool.template(), what);
-            }
-        }
+    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox. Returns whose it was.
+    pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) -> Option<u32> {
+        let sandbox = self.take_sandbox(clone)?;
+        sandbox.end(why);
+        let view = sandbox.view()?;
+        self.node.repeats.ended(&view.id);
+        let what = Happening::Release {
+            sandbox: view.id,
+            owner_uid: view.owner_uid,
+            reason: why,
+        };
+        self.node.events.tell(self.pool.template(), what);
+        Some(view.owner_uid)
     }
 
     fn report_damage(&self, epoch: Epoch, reason: String) {

@@ -43,7 +43,15 @@ async fn a_sandboxes_life_is_told_in_order() {
     })
     .await;
     let (sandbox, reason) = (view.id.clone(), "it was released");
-    assert_eq!(told, Happening::Release { sandbox, reason });
+    let owner_uid = view.owner_uid;
+    assert_eq!(
+        told,
+        Happening::Release {
+            sandbox,
+            owner_uid,
+            reason
+        }
+    );
     let told = until(&mut follower, |what| {
         matches!(what, Happening::CloneEnded { .. })
     })
@@ -52,6 +60,7 @@ async fn a_sandboxes_life_is_told_in_order() {
         told,
         Happening::CloneEnded {
             clone: view.id,
+            owner_uid: Some(owner_uid),
             reason
         }
     );

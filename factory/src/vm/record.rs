@@ -53,6 +53,9 @@ pub enum RecordedState {
 /// Who has a machine and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
+    /// The host's user that it was handed to. Records of earlier versions have none: those belong to the service's user.
+    #[serde(default)]
+    pub owner_uid: Option<u32>,
     /// When it was handed out.
     pub leased_at: Timestamp,
     /// When the right to it ends; none is until it is released.
@@ -70,6 +73,15 @@ pub struct LeaseRecord {
     /// What the request was named by, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<RequestKey>,
+}
+
+impl LeaseRecord {
+    /// The host's user that the sandbox belongs to.
+    #[must_use]
+    pub fn owner_uid(&self) -> u32 {
+        self.owner_uid
+            .unwrap_or_else(|| nix::unistd::Uid::effective().as_raw())
+    }
 }
 
 /// What a checkout was named by, so that the same one is not done twice: digests alone, since the request may have
@@ -204,6 +216,7 @@ pub(crate) mod tests {
 
     pub(crate) fn lease(value: String) -> LeaseRecord {
         LeaseRecord {
+            owner_uid: Some(1000),
             leased_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
             source: "pool".into(),
@@ -213,6 +226,16 @@ pub(crate) mod tests {
             metadata: BTreeMap::from([("k".to_owned(), value)]),
             idempotency: None,
         }
+    }
+
+    #[test]
+    fn a_lease_of_an_earlier_version_has_no_owner() -> anyhow::Result<()> {
+        let mut json = serde_json::to_value(lease(String::new()))?;
+        let fields = json.as_object_mut().expect("a structure is an object");
+        assert_eq!(fields.remove("owner_uid"), Some(1000.into()));
+        let read: LeaseRecord = serde_json::from_value(json)?;
+        assert_eq!(read.owner_uid, None);
+        Ok(())
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(in crate::cli) async fn run(client: &Client, output: Output, id: &str) -> Re
 pub(super) fn details(one: &Sandbox) -> String {
     let mut table = Table::of_fields();
     table.field("id", &one.id);
+    table.field("owner uid", one.owner_uid);
     table.field("template", &one.template);
     table.field("generation", &one.generation);
     table.field("source", &one.source);

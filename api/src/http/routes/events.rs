@@ -19,6 +19,7 @@ use crate::http::params::NoParams;
 use crate::http::problem::Problem;
 use crate::http::service::Service;
 use crate::http::stopping::Stopping;
+use crate::http::users::User;
 use crate::http::view::{Lagged, told};
 
 /// The header of a client that comes back.
@@ -46,13 +47,14 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 )]
 pub(in crate::http) async fn events(
     State(service): State<Service>,
+    user: User,
     _: NoParams,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let after = last_seen(&headers)?;
     let follower = service.cache().follow(after);
     let beat = KeepAlive::new().interval(HEARTBEAT).text("still here");
-    let sse = Sse::new(sent(follower, service.stopping().clone())).keep_alive(beat);
+    let sse = Sse::new(sent(follower, user, service.stopping().clone())).keep_alive(beat);
     Ok(sse.into_response())
 }
 
@@ -68,6 +70,7 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 /// The stream; dropped with its connection.
 fn sent(
     follower: Follower,
+    user: User,
     stopping: Stopping,
 ) -> impl Stream<Item = Result<Sent, Infallible>> + Send {
     // Headers go out with the first bytes: a client sees at once that it is connected.
@@ -75,16 +78,31 @@ fn sent(
     let first = stream::once(async { Ok(hello) });
     let rest = stream::unfold(
         (follower, stopping),
-        |(mut follower, stopping)| async move {
-            let followed = tokio::select! {
-                biased;
-                () = stopping.begun() => return None,
-                followed = follower.next() => followed,
-            };
-            Some((Ok(shown(&followed)), (follower, stopping)))
+        move |(mut follower, stopping)| async move {
+            loop {
+                let followed = tokio::select! {
+                    biased;
+                    () = stopping.begun() => return None,
+                    followed = follower.next() => followed,
+                };
+                if is_for(user, &followed) {
+                    return Some((Ok(shown(&followed)), (follower, stopping)));
+                }
+            }
         },
     );
     futures::StreamExt::chain(first, rest)
+}
+
+/// Whether a user may learn of it: what names a sandbox is for its owner and for root.
+fn is_for(user: User, followed: &Followed) -> bool {
+    match followed {
+        Followed::Event(event) => {
+            let owner = event.what.owner_uid();
+            owner.is_none_or(|owner| user.may_use(owner))
+        }
+        Followed::Lagged { .. } => true,
+    }
 }
 
 fn shown(followed: &Followed) -> Sent {

@@ -31,6 +31,6 @@ fn unknown_template(name: &str) -> Problem {
     )
 }
 
-fn unknown_sandbox(id: &str) -> Problem {
+pub(super) fn unknown_sandbox(id: &str) -> Problem {
     Problem::new(Code::UnknownSandbox, format!("there is no sandbox {id:?}"))
 }

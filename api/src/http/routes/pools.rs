@@ -3,7 +3,7 @@
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use vmint_cache::Resize;
+use vmint_cache::{CloneState, PoolView, Resize};
 
 use super::unknown_template;
 use crate::http::body::{Json, Payload};
@@ -12,6 +12,7 @@ use crate::http::openapi;
 use crate::http::params::{Name, NoParams};
 use crate::http::problem::Problem;
 use crate::http::service::Service;
+use crate::http::users::User;
 use crate::http::view::{Pool, PoolList};
 
 /// New sizes; what is absent stays.
@@ -32,14 +33,11 @@ impl Payload for PoolChange {}
 #[utoipa::path(get, path = "/v1/pools", operation_id = "list_pools", tag = "pools", responses((status = 200, body = PoolList)))]
 pub(in crate::http) async fn list(
     State(service): State<Service>,
+    user: User,
     _: NoParams,
 ) -> axum::Json<PoolList> {
-    let pools = service
-        .cache()
-        .pools()
-        .into_iter()
-        .map(Pool::from)
-        .collect();
+    let views = service.cache().pools().into_iter();
+    let pools = views.map(|view| shown_to(user, view, &service)).collect();
     axum::Json(PoolList { pools })
 }
 
@@ -51,6 +49,7 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn show(
     State(service): State<Service>,
+    user: User,
     Name(template): Name,
     _: NoParams,
 ) -> Result<axum::Json<Pool>, Problem> {
@@ -58,7 +57,19 @@ pub(in crate::http) async fn show(
         .cache()
         .pool(&template)
         .ok_or_else(|| unknown_template(&template))?;
-    Ok(axum::Json(Pool::from(view)))
+    Ok(axum::Json(shown_to(user, view, &service)))
+}
+
+/// A pool as a user may see it: those who do not operate the service learn how many sandboxes others have, but not which.
+fn shown_to(user: User, mut view: PoolView, service: &Service) -> Pool {
+    if !user.may_operate() {
+        view.clones.retain(|clone| match clone.state {
+            CloneState::Launching | CloneState::Ready => true,
+            CloneState::Leased => service.cache().owner_of(&clone.id) == Some(user.uid),
+            CloneState::Releasing => false,
+        });
+    }
+    Pool::from(view)
 }
 
 /// Changes the sizes of a pool, until the service is started again.

@@ -19,6 +19,7 @@ use crate::http::origin::Peer;
 use crate::http::params::{Name, NoParams, Params};
 use crate::http::problem::Problem;
 use crate::http::service::Service;
+use crate::http::users::User;
 use crate::http::view::{Sandbox, SandboxList};
 
 /// Parameters of the list that name what a sandbox's metadata must have.
@@ -35,7 +36,7 @@ pub(in crate::http) struct Renewal {
 
 impl Payload for Renewal {}
 
-/// Leased sandboxes.
+/// Leased sandboxes of the user who asks; root sees those of every user.
 #[utoipa::path(
     get, path = "/v1/sandboxes", operation_id = "list_sandboxes", tag = "sandboxes",
     params(
@@ -49,6 +50,7 @@ impl Payload for Renewal {}
 )]
 pub(in crate::http) async fn list(
     State(service): State<Service>,
+    user: User,
     params: Params,
 ) -> Result<axum::Json<SandboxList>, Problem> {
     params.only_or(&["template"], METADATA)?;
@@ -58,9 +60,13 @@ pub(in crate::http) async fn list(
             |(name, value): &(&str, &str)| view.metadata.get(*name).is_some_and(|v| v == value);
         wanted.iter().all(has)
     };
-    let sandboxes = service
-        .cache()
-        .sandboxes(params.get("template"))
+    let (cache, template) = (service.cache(), params.get("template"));
+    let views = if user.may_use_all() {
+        cache.sandboxes(template)
+    } else {
+        cache.sandboxes_of(user.uid, template)
+    };
+    let sandboxes = views
         .into_iter()
         .filter(matches)
         .map(Sandbox::from)
@@ -85,6 +91,7 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn checkout(
     State(service): State<Service>,
+    user: User,
     _: NoParams,
     peer: Option<Extension<Peer>>,
     caller: Option<Extension<Caller>>,
@@ -92,10 +99,10 @@ pub(in crate::http) async fn checkout(
     Json(body, _share): Json<CheckoutBody>,
 ) -> Result<Response, Problem> {
     let caller = caller.map(|Extension(caller)| caller);
-    let uid = peer.as_ref().map(|Extension(Peer { uid, .. })| *uid);
-    let key = idempotency::key(&headers, uid)?;
+    let key = idempotency::key(&headers, user.uid)?;
     let mut request = body.into_request(&service, caller, key.is_some())?;
     request.idempotency = key.map(|key| key.of(&request));
+    request.owner_uid = user.uid;
     request.owner = peer.and_then(|Extension(Peer { uid, gid })| {
         let gid = gid?;
         Some(SocketOwner { uid, gid })

@@ -49,13 +49,14 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
             "clone_failed",
             json!({"clone": clone, "phase": phase.as_str(), "reason": reason}),
         ),
-        Happening::CloneEnded { clone, reason } => {
+        Happening::CloneEnded { clone, reason, .. } => {
             ("clone_ended", json!({"clone": clone, "reason": reason}))
         }
         Happening::Checkout {
             sandbox,
             source,
             took,
+            ..
         } => (
             "checkout",
             json!({"sandbox": sandbox, "source": source.as_str(), "took_ms": ms(*took)}),
@@ -64,9 +65,9 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
         Happening::TemplateAdded => ("template_added", json!({})),
         Happening::TemplateChanged { keys } => ("template_changed", json!({"keys": keys})),
         Happening::TemplateRemoved => ("template_removed", json!({})),
-        Happening::Release { sandbox, reason } => {
-            ("release", json!({"sandbox": sandbox, "reason": reason}))
-        }
+        Happening::Release {
+            sandbox, reason, ..
+        } => ("release", json!({"sandbox": sandbox, "reason": reason})),
     };
     data["time"] = json!(shown(event.at));
     data["template"] = json!(event.template);

@@ -15,6 +15,9 @@ pub struct Sandbox {
     /// Its id.
     #[schema(example = "bcdfghjkmnpq")]
     pub id: String,
+    /// The host's user that it belongs to.
+    #[schema(example = 0)]
+    pub owner_uid: u32,
     /// The template it is a clone of.
     #[schema(example = "default")]
     pub template: String,
@@ -149,6 +152,7 @@ impl From<SandboxView> for Sandbox {
     fn from(view: SandboxView) -> Self {
         Self {
             id: view.id,
+            owner_uid: view.owner_uid,
             template: view.template,
             generation: view.generation,
             state: view.state.to_owned(),

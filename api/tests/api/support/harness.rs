@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::{Method, Request};
+use nix::unistd::Gid;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 use vmint_api::config::{Examined, Places, examine_text, load_whole};
-use vmint_api::http::{Origin, Service, Stopping, router};
+use vmint_api::http::{Origin, Peer, Service, Stopping, router};
 use vmint_api::reload::Reloader;
 use vmint_api::telemetry::Metrics;
 use vmint_cache::{Cache, CacheSettings, Caller, MemoryBudget, TemplatePlan};
@@ -76,6 +77,15 @@ impl Harness {
         Self::start_from(factory, Some(file), examined, None)
     }
 
+    /// A service whose socket has a group, ready.
+    pub(crate) async fn start_for_group(group: Gid) -> Self {
+        let mut examined = defaults();
+        examined.config.server.socket_group = Some(group);
+        let harness = Self::start_from(FakeFactory::new(), None, examined, None);
+        harness.until_ready().await;
+        harness
+    }
+
     fn start_from(
         factory: Arc<FakeFactory>,
         file: Option<&Path>,
@@ -83,6 +93,7 @@ impl Harness {
         memory: Option<MemoryBudget>,
     ) -> Self {
         let plans = examined.config.templates.clone();
+        let group = examined.config.server.socket_group;
         let metrics = Arc::new(Metrics::new(
             plans.iter().map(|plan| plan.spec.name.as_str()),
         ));
@@ -95,6 +106,7 @@ impl Harness {
         let stopping = Stopping::new();
         let reloader = Reloader::new(file, examined, cache.clone(), metrics.clone());
         let service = Service::new(cache.clone(), metrics, stopping.clone(), reloader);
+        let service = service.for_group(group);
         Self {
             router: router(service),
             cache,
@@ -119,7 +131,9 @@ impl Harness {
     }
 
     /// Any request.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Reply {
+        // Who asks is this process, unless the test says otherwise.
+        request.extensions_mut().get_or_insert_with(own_peer);
         let answer = timeout(PATIENCE, self.router.clone().oneshot(request))
             .await
             .expect("an answer in time");
@@ -154,11 +168,21 @@ impl Harness {
     }
 }
 
+/// The user of this process.
+pub(crate) fn own_peer() -> Peer {
+    let caller = Caller::this_process().unwrap();
+    Peer {
+        uid: caller.uid(),
+        gid: None,
+    }
+}
+
 /// A request as the Unix socket brings it.
 pub(crate) fn request(method: Method, path: &str) -> http::request::Builder {
     Request::builder()
         .method(method)
         .uri(path)
         .extension(Origin::Unix)
+        .extension(own_peer())
         .extension(Caller::this_process().unwrap())
 }

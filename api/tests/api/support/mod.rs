@@ -9,6 +9,6 @@ pub(crate) mod terminal;
 pub(crate) mod websocket;
 
 pub(crate) use fake::FakeFactory;
-pub(crate) use harness::{Harness, plan, request};
+pub(crate) use harness::{Harness, own_peer, plan, request};
 pub(crate) use reply::Reply;
 pub(crate) use streams::{SOON, names_in};

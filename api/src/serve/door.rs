@@ -8,7 +8,7 @@
 //! What always holds: one question for each connection, in that connection's own task; a TCP client whose user cannot be
 //! found is gone, and is not served; where the kernel answers no such questions at all, a client gets 403 and the reason.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpStream, UnixStream};
@@ -112,6 +112,13 @@ fn user_at(diag: &SockDiag, stream: &TcpStream) -> Result<Option<u32>, DiagError
     // Our end still has its peer: so the addresses were this client's when the kernel was asked, and no other's who has
     // them since.
     Ok(uid.filter(|_| stream.peer_addr().is_ok()))
+}
+
+/// Whether the kernel says who connects to a listener at this address; the reason where it does not. It may block while
+/// the kernel loads a module.
+pub(crate) fn probe_diag(address: IpAddr) -> Result<(), DiagError> {
+    let listener = std::net::TcpListener::bind((address, 0))?;
+    SockDiag::open(listener.local_addr()?).map(drop)
 }
 
 /// Finds out whether the kernel says who connects to this listener; else says so in the log.

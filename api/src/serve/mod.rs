@@ -25,6 +25,7 @@ mod start;
 mod stop;
 
 pub use backend::BackendError;
+pub(crate) use door::{NO_DIAG_HINT, probe_diag};
 pub use listen::{ListenError, Listeners};
 pub use server::Server;
 pub use start::{ServeError, serve};

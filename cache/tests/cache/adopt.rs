@@ -36,8 +36,12 @@ fn ids(bench: &Bench) -> Vec<String> {
     alive.iter().map(|clone| clone.id.to_string()).collect()
 }
 
+/// The host's user who checks out.
+const OWNER: u32 = 4001;
+
 fn named(key: &str) -> CheckoutRequest {
     CheckoutRequest {
+        owner_uid: OWNER,
         idempotency: Some(RequestKey {
             key: key.to_owned(),
             body: "body".to_owned(),
@@ -70,6 +74,9 @@ async fn a_killed_service_loses_no_sandbox_and_no_ready_clone() {
         .sandbox(&leased.id)
         .expect("it is found at once");
     assert!(same(&leased, &found), "{leased:?} {found:?}");
+    assert_eq!(bench.cache.owner_of(&leased.id), Some(OWNER));
+    let of = |uid| bench.cache.sandboxes_of(uid, None).len();
+    assert_eq!((of(OWNER), of(OWNER + 1)), (1, 0));
     bench.is_full().await;
     assert_eq!(ids(&bench), before, "nothing was made and nothing ended");
     bench

@@ -1,5 +1,7 @@
 //! `vmint doctor`
 
+use std::net::SocketAddr;
+
 use vmint_factory::{Check, Verdict};
 
 use crate::cli::args::Options;
@@ -7,6 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::table::Table;
 use crate::config::{self, Examined, Places};
+use crate::serve::{NO_DIAG_HINT, probe_diag};
 
 /// Exit code when something does not work.
 const NOT_WELL: u8 = 1;
@@ -17,6 +20,7 @@ pub(in crate::cli) async fn run(options: &Options, output: Output) -> Result<u8,
     if let Some(plan) = examined.config.templates.first() {
         checks.extend(vmint_factory::doctor(&examined.config.host, &plan.spec).await);
     }
+    checks.extend(examined.config.server.listen.map(tcp_clients));
     print(&if output.json {
         json(&checks)
     } else {
@@ -44,6 +48,27 @@ fn configuration(examined: &Examined) -> Vec<Check> {
             check(Verdict::Fail, detail, Some(problem.mend.clone()))
         })
         .collect()
+}
+
+/// Whether the kernel says which user connects over TCP: without it nobody is served there.
+fn tcp_clients(listen: SocketAddr) -> Check {
+    let name = "tcp clients".to_owned();
+    match probe_diag(listen.ip()) {
+        Ok(()) => Check {
+            name,
+            verdict: Verdict::Ok,
+            detail: "the kernel says which user connects (NETLINK_SOCK_DIAG)".to_owned(),
+            mend: None,
+        },
+        Err(error) => Check {
+            name,
+            verdict: Verdict::Warn,
+            detail: format!(
+                "the kernel does not say which user connects over TCP, so every request over TCP is refused: {error}"
+            ),
+            mend: Some(NO_DIAG_HINT.to_owned()),
+        },
+    }
 }
 
 fn json(checks: &[Check]) -> String {

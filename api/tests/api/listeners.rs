@@ -178,7 +178,8 @@ async fn both_listeners_answer_and_keep_connections() {
 #[tokio::test]
 async fn a_body_that_would_be_too_large_is_refused_before_it_comes() {
     let service = Listening::start().await;
-    for path in ["/v1/sandboxes", "/v1/sandboxes/x/exec"] {
+    let id = service.harness.checkout().await;
+    for path in ["/v1/sandboxes", &format!("/v1/sandboxes/{id}/exec")] {
         let mut stream = UnixStream::connect(&service.socket).await.unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();

@@ -19,11 +19,12 @@ async fn a_path_that_is_not_there_is_a_problem() {
 #[tokio::test]
 async fn a_method_that_is_not_there_is_a_problem_that_says_which_are() {
     let harness = Harness::start().await;
+    let renew = format!("/v1/sandboxes/{}/renew", harness.checkout().await);
     for (method, path, allow) in [
         (Method::DELETE, "/healthz", "GET,HEAD"),
         (Method::PUT, "/v1/sandboxes", "GET,HEAD,POST"),
         (Method::POST, "/v1/pools/default", "GET,HEAD,PATCH"),
-        (Method::GET, "/v1/sandboxes/x/renew", "POST"),
+        (Method::GET, renew.as_str(), "POST"),
         (Method::POST, "/openapi.json", "GET,HEAD"),
         (
             Method::from_bytes(b"BREW").unwrap(),

@@ -32,6 +32,7 @@ impl Lab {
             template_path: folder.path().join("template"),
             qemu: PathBuf::from("qemu-system-x86_64"),
             qemu_user: Some("vmint".to_owned()),
+            build_user: Some("vmint-build".to_owned()),
             accel: AccelChoice::Auto,
         };
         let factory = Factory::open(settings, &spec()?).await?;

@@ -281,6 +281,7 @@ impl LiveClone for Machine {
             digest: self.0.identity_digest().clone(),
             console_socket: self.0.console_socket(),
             vsock_cid: self.0.vsock_cid(),
+            confinement: Arc::clone(self.0.confinement()),
             runtime_socket: self.0.runtime_socket(),
         }
     }

@@ -76,8 +76,8 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
-    Caller, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError, ExecOutcome,
-    ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError, GuestError,
-    Identity, IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange, StaleField, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError,
+    ExecOutcome, ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError,
+    GuestError, Identity, IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange,
+    StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };

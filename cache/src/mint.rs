@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
 use vmint_factory::{
-    Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, DeviceError,
-    DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
-    FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase, Phases,
-    RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
+    Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, Confinement,
+    DeviceError, DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase,
+    Phases, RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
@@ -256,6 +256,8 @@ pub struct CloneFacts {
     pub console_socket: PathBuf,
     /// Its address on AF_VSOCK, where it has one.
     pub vsock_cid: Option<u32>,
+    /// What keeps its hypervisor from the rest of the host, and what does not.
+    pub confinement: Arc<[Confinement]>,
     /// The socket of the port that belongs to the sandbox's user.
     pub runtime_socket: PathBuf,
 }

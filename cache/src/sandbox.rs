@@ -150,6 +150,7 @@ pub(crate) fn view_of(
         vcpus: lease.size.vcpus,
         memory_mib: lease.size.memory_mib,
         vsock_cid: facts.vsock_cid,
+        confinement: facts.confinement,
         pid: facts.pid,
         hostname: identity.hostname,
         machine_id: identity.machine_id,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_factory::{Accel, Attached, BuildStep, Phases, StaleField};
+use vmint_factory::{Accel, Attached, BuildStep, Confinement, Phases, StaleField};
 
 /// Where a sandbox came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +56,8 @@ pub struct SandboxView {
     pub memory_mib: u64,
     /// Its address on AF_VSOCK, where it has one.
     pub vsock_cid: Option<u32>,
+    /// What keeps its hypervisor from the rest of the host, and what does not.
+    pub confinement: Arc<[Confinement]>,
     /// The hypervisor's process.
     pub pid: u32,
     /// The guest's name.

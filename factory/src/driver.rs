@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use crate::device::DiskFormat;
 use crate::host::Vsock;
 use crate::process::{Child, ExitKind};
-use crate::{Accel, MachineType, VmId};
+use crate::{Accel, Confinement, MachineType, VmId};
 
 /// What a hypervisor can do with one kind of machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub(crate) struct LaunchOrder {
 pub(crate) struct Machine {
     pub(crate) child: Child,
     pub(crate) monitor: Box<dyn Monitor>,
+    /// What keeps the process from the rest of the host.
+    pub(crate) confinement: Arc<[Confinement]>,
     /// From the order to the process.
     pub(crate) spawn: Duration,
     /// From the process to the monitor's first answers.

@@ -21,6 +21,7 @@
 mod aside;
 mod clock;
 mod clone;
+mod confinement;
 mod device;
 mod driver;
 mod factory;
@@ -43,6 +44,7 @@ mod vm;
 mod wire;
 
 pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};
+pub use confinement::Confinement;
 pub use device::{
     AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
     DiskKey, DiskSpec, MAX_DEVICES, Mac, MacError, NicSpec, OpenDevices, OpenDisk, OpenNic,

@@ -76,6 +76,8 @@ pub struct HostSettings {
     pub qemu: PathBuf,
     /// As root, the user that QEMU runs as; `None` for a plain user, who stays who they are.
     pub qemu_user: Option<String>,
+    /// As root, the user of the QEMU that builds a template: another one than `qemu_user`.
+    pub build_user: Option<String>,
     /// Which accelerator.
     pub accel: AccelChoice,
 }

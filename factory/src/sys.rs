@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,6 +36,10 @@ pub(crate) struct ChildSettings {
     pub(crate) small_pages: bool,
     /// By how much its niceness is above our own.
     pub(crate) niceness: Option<i32>,
+    /// Its `oom_score_adj` in digits, whatever ours is.
+    pub(crate) oom_score_adj: Option<&'static [u8]>,
+    /// The ruleset of its Landlock domain, which the caller holds open until the child has been spawned.
+    pub(crate) ruleset: Option<RawFd>,
 }
 
 /// Makes the child lead its own session, dump no core (it would hold the guest's memory), gain no privileges, and be
@@ -45,6 +50,8 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
         user,
         small_pages,
         niceness,
+        oom_score_adj,
+        ruleset,
     } = settings;
     let hook = move || -> io::Result<()> {
         nix::unistd::setsid()?;
@@ -54,6 +61,11 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
             // SAFETY: the caller holds these descriptors open until the child has been spawned.
             let fd = unsafe { BorrowedFd::borrow_raw(fd) };
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        if let Some(score) = oom_score_adj {
+            // Before the user changes: the file belongs to root from then on. A kernel that refuses is no reason not to
+            // start; the parent looks at the value and reports it.
+            let _ = set_oom_score_adj(score);
         }
         if let Some(user) = &user {
             nix::unistd::setgroups(&user.groups)?;
@@ -67,11 +79,51 @@ pub(crate) fn prepare_child(command: &mut Command, settings: ChildSettings) {
             nix::sys::prctl::set_thp_disable(true)?;
         }
         nix::sys::prctl::set_no_new_privs()?;
+        // Last: the domain forbids what comes before it.
+        if let Some(ruleset) = ruleset {
+            enter_domain(ruleset)?;
+        }
         Ok(())
     };
     // SAFETY: the hook runs in the forked child. It makes system calls only, on data that was allocated before the
     // fork; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(hook) };
+}
+
+/// Sets how early the kernel's OOM killer takes the calling process. System calls only, for use between fork and exec.
+fn set_oom_score_adj(score: &[u8]) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    nix::unistd::write(&file, score)?;
+    Ok(())
+}
+
+/// Confines the calling process to a Landlock domain, for good. A system call, for use between fork and exec.
+fn enter_domain(ruleset: RawFd) -> io::Result<()> {
+    const NO_FLAGS: libc::c_uint = 0;
+    // SAFETY: plain numbers. A descriptor that is no ruleset is refused.
+    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, NO_FLAGS) };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// The version of Landlock's interface that the kernel has.
+///
+/// # Errors
+/// `ENOSYS` where it was built without, `EOPNOTSUPP` where it was started without.
+pub(crate) fn landlock_abi() -> io::Result<u32> {
+    const ASK_FOR_VERSION: libc::c_uint = 1;
+    let (nothing, no_bytes) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: with this flag the kernel reads nothing, and wants no address.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            nothing,
+            no_bytes,
+            ASK_FOR_VERSION,
+        )
+    };
+    u32::try_from(Errno::result(version)?).map_err(io::Error::other)
 }
 
 /// The first descriptor that is none of the standard streams.

@@ -69,6 +69,14 @@ async fn a_clone_is_confined_and_its_template_cannot_be_written() -> anyhow::Res
             "QEMU does not run as root"
         );
     }
+    let proc = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", vm.pid()));
+    let environment = proc("environ")?;
+    let names: Vec<_> = environment.split_terminator('\0').collect();
+    assert!(
+        names.iter().all(|line| line.starts_with("PATH=")),
+        "{names:?}"
+    );
+    assert_eq!(proc("oom_score_adj")?.trim(), "500");
     // A guest that writes everywhere changes nothing for the next one.
     output(&vm, "head -c 100000000 /dev/urandom > /tmp/x; sync").await?;
     vm.end().await;

@@ -52,8 +52,9 @@ lab_inputs() {
 
 # QEMU's user, in the group that the device belongs to.
 lab_users() {
-  printf '%s\n' 'vmint:x:990:990::/nonexistent:/bin/false' >>"$1/etc/passwd"
-  printf '%s\n' 'vmint:x:990:' 'kvm:x:108:vmint' >>"$1/etc/group"
+  printf '%s\n' 'vmint:x:990:990::/nonexistent:/bin/false' 'vmint-build:x:989:989::/nonexistent:/bin/false' \
+    >>"$1/etc/passwd"
+  printf '%s\n' 'vmint:x:990:' 'vmint-build:x:989:' 'kvm:x:108:vmint,vmint-build' >>"$1/etc/group"
 }
 
 lab_qemu_files() {

@@ -12,7 +12,7 @@ use super::load::{LoadError, place_of};
 use super::problem::Problems;
 use super::validated::Config;
 
-/// Whether the hypervisor and its user are there.
+/// Whether the hypervisor and its users are there.
 ///
 /// # Errors
 /// Those that are not, all of them at once.
@@ -27,15 +27,19 @@ pub fn check_presence(config: &Config, file: Option<&Path>) -> Result<(), LoadEr
             "install QEMU (scripts/install), or name its whole path",
         );
     }
-    if let Some(name) = &config.host.qemu_user
-        && !is_user(name)
-    {
-        problems.add(
-            "host.qemu_user",
-            name.as_str(),
-            "is no user of this host",
-            "make one (useradd --system --no-create-home vmint), or name another one without rights",
-        );
+    let users = [
+        ("host.qemu_user", &config.host.qemu_user),
+        ("host.build_user", &config.host.build_user),
+    ];
+    for (key, name) in users {
+        if let Some(name) = name
+            && !is_user(name)
+        {
+            let hint = format!(
+                "make it (useradd --system --no-create-home {name}), or name another one without rights"
+            );
+            problems.add(key, name.as_str(), "is no user of this host", hint);
+        }
     }
     if problems.is_empty() {
         return Ok(());

@@ -29,6 +29,7 @@ pub(crate) struct Host {
     pub(crate) template_path: String,
     pub(crate) qemu: String,
     pub(crate) qemu_user: String,
+    pub(crate) build_user: String,
     pub(crate) accel: String,
     pub(crate) max_ttl: String,
     pub(crate) memory_share: f64,

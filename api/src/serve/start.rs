@@ -179,7 +179,10 @@ async fn reload_on(mut hangup: Hangup, reloader: Arc<Reloader>) {
 /// The users that hypervisors run as, where they are others than ours. The factory has opened, so there are users of these
 /// names.
 fn hypervisor_uids(config: &Config) -> Vec<u32> {
-    let names = [config.host.qemu_user.as_deref()];
+    let names = [
+        config.host.qemu_user.as_deref(),
+        config.host.build_user.as_deref(),
+    ];
     let user = |name| nix::unistd::User::from_name(name).ok().flatten();
     names
         .into_iter()

@@ -135,6 +135,8 @@ async fn what_the_configuration_names_and_nobody_has_is_64() {
     if nix::unistd::geteuid().is_root() {
         let (code, _, err) = check(&host("qemu_user = \"vmint-no-such-user\"")).await;
         assert!(code == 64 && err.contains("host.qemu_user"), "{err}");
+        let (code, _, err) = check(&host("build_user = \"vmint-no-such-user\"")).await;
+        assert!(code == 64 && err.contains("host.build_user"), "{err}");
     }
 }
 

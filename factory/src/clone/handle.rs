@@ -14,7 +14,7 @@ use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
-use crate::{Phases, Size, VmId};
+use crate::{Confinement, Phases, Size, VmId};
 
 /// Each value behind a lock is changed in one assignment: a holder that panicked left the old value or the new one.
 pub(super) fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -141,6 +141,12 @@ impl Vm {
     #[must_use]
     pub fn vsock_cid(&self) -> Option<u32> {
         self.live.vsock_cid
+    }
+
+    /// What keeps its hypervisor from the rest of the host, and what does not.
+    #[must_use]
+    pub fn confinement(&self) -> &Arc<[Confinement]> {
+        &self.live.confinement
     }
 
     /// The newest part of what its console said.

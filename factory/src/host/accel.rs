@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Host, cpu_of, kernel_params};
+use super::{Host, HypervisorUsers, cpu_of, kernel_params};
 use crate::driver::Boot;
 use crate::memory::file_digest;
 use crate::sys::Credentials;
@@ -82,14 +82,14 @@ pub(super) async fn choose(
 ) -> Result<Choice, AccelError> {
     match wanted {
         AccelChoice::Tcg => Ok(tcg("host.accel is \"tcg\"".to_owned())),
-        AccelChoice::Kvm => match device_refusal(host.user.as_ref()) {
+        AccelChoice::Kvm => match users_refusal(host.users.as_ref()) {
             Some(reason) => Err(AccelError::NoKvm { reason }),
             None => Ok(Choice {
                 accel: Accel::Kvm,
                 reason: "host.accel is \"kvm\"".to_owned(),
             }),
         },
-        AccelChoice::Auto => match device_refusal(host.user.as_ref()) {
+        AccelChoice::Auto => match users_refusal(host.users.as_ref()) {
             Some(reason) => Ok(tcg(format!("{DEVICE} cannot be used: {reason}"))),
             None => proved(host, guest).await,
         },
@@ -100,6 +100,16 @@ fn tcg(reason: String) -> Choice {
     Choice {
         accel: Accel::Tcg,
         reason,
+    }
+}
+
+/// Why the device cannot be opened by one of those who would: clones and builds alike run under KVM.
+fn users_refusal(users: Option<&HypervisorUsers>) -> Option<String> {
+    match users {
+        Some(users) => {
+            device_refusal(Some(&users.clones)).or_else(|| device_refusal(Some(&users.builds)))
+        }
+        None => device_refusal(None),
     }
 }
 
@@ -221,10 +231,9 @@ impl Trial {
         store.remove_all()?;
         let dir = store.create(&GenerationId::new())?;
         // Not allocated: a trial that finds the file system full is killed, and says so.
-        dir.create_writable(&dir.memory())?
-            .set_len(guest.memory_mib * MIB)?;
+        dir.create_memory()?.set_len(guest.memory_mib * MIB)?;
         for (name, source) in [("kernel", &guest.kernel), ("initrd", &guest.initrd)] {
-            dir.copy_read_only(&mut fs::File::open(source)?, &dir.path().join(name))?;
+            dir.copy_for_build(&mut fs::File::open(source)?, &dir.path().join(name))?;
         }
         Ok(Self(dir))
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use nix::unistd::{Uid, User};
 use serde::Serialize;
 
-use super::{accel, tmpfs, user};
+use super::{HypervisorUsers, accel, tmpfs, user};
+use crate::process::Landlock;
 use crate::qemu;
 use crate::sys::Credentials;
 use crate::{AccelChoice, HostSettings, TemplateSpec, text};
@@ -48,23 +49,25 @@ impl Check {
 
 /// Looks at everything that a service would need on this host. It changes nothing and boots nothing.
 pub async fn doctor(settings: &HostSettings, guest: &TemplateSpec) -> Vec<Check> {
-    let (user_check, credentials) = check_user(settings);
+    let (user_check, users) = check_user(settings);
+    let clones = users.as_ref().map(|users| users.clones.clone());
     vec![
         user_check,
-        check_qemu(settings, credentials.clone()).await,
+        check_qemu(settings, clones).await,
         check_guest("guest kernel", &guest.kernel),
         check_guest("guest initrd", &guest.initrd),
-        check_kvm(settings, credentials.as_ref()),
+        check_kvm(settings, users.as_ref()),
+        check_landlock(Landlock::of_this_host()),
         check_templates(settings, guest),
         check_memory(guest),
         check_cores(),
     ]
 }
 
-fn check_user(settings: &HostSettings) -> (Check, Option<Credentials>) {
+fn check_user(settings: &HostSettings) -> (Check, Option<HypervisorUsers>) {
     if !Uid::effective().is_root() {
         let detail = "not root: QEMU runs as the same user as the service, which owns the template's memory too, so \
-                      only the file's mode keeps QEMU from it";
+                      only its Landlock domain keeps QEMU from it";
         return (
             Check::new(
                 "user",
@@ -75,13 +78,15 @@ fn check_user(settings: &HostSettings) -> (Check, Option<Credentials>) {
             None,
         );
     }
-    match user::credentials(settings.qemu_user.as_deref()) {
-        Ok(credentials) => {
-            let name = settings.qemu_user.as_deref().unwrap_or_default();
-            (
-                Check::new("user", Verdict::Ok, format!("QEMU runs as {name}"), None),
-                credentials,
-            )
+    match user::users(settings) {
+        Ok(users) => {
+            let name = |user: &Option<String>| user.clone().unwrap_or_default();
+            let detail = format!(
+                "QEMU runs as {}, and as {} where it builds a template",
+                name(&settings.qemu_user),
+                name(&settings.build_user)
+            );
+            (Check::new("user", Verdict::Ok, detail, None), users)
         }
         Err(error) => (
             Check::new("user", Verdict::Fail, error.to_string(), None),
@@ -122,16 +127,41 @@ fn check_guest(name: &str, path: &Path) -> Check {
     }
 }
 
-fn check_kvm(settings: &HostSettings, credentials: Option<&Credentials>) -> Check {
-    // Whom QEMU runs as.
-    let name = match (credentials, settings.qemu_user.as_deref()) {
-        (Some(_), Some(name)) => name.to_owned(),
-        _ => match User::from_uid(Uid::effective()) {
+fn check_kvm(settings: &HostSettings, users: Option<&HypervisorUsers>) -> Check {
+    let Some(users) = users else {
+        let name = match User::from_uid(Uid::effective()) {
             Ok(Some(user)) => user.name,
             Ok(None) | Err(_) => Uid::effective().to_string(),
-        },
+        };
+        return judge_kvm(settings.accel, accel::device_refusal(None), &name);
     };
-    judge_kvm(settings.accel, accel::device_refusal(credentials), &name)
+    let mut refusal = accel::device_refusal(Some(&users.clones));
+    let mut name = settings.qemu_user.as_deref();
+    if refusal.is_none() {
+        refusal = accel::device_refusal(Some(&users.builds));
+        name = settings.build_user.as_deref();
+    }
+    judge_kvm(settings.accel, refusal, name.unwrap_or_default())
+}
+
+fn check_landlock(landlock: &Landlock) -> Check {
+    const NAME: &str = "landlock";
+    match landlock {
+        Landlock::Abi(_) => {
+            let detail = format!(
+                "each QEMU is kept in its own domain ({})",
+                landlock.describe()
+            );
+            Check::new(NAME, Verdict::Ok, detail, None)
+        }
+        Landlock::Missing { reason } => {
+            let detail = format!(
+                "{reason}: a QEMU that a guest broke out of can reach those of other sandboxes"
+            );
+            let hint = "use a kernel with Landlock (Linux 5.13; 6.12 for signals, too)";
+            Check::new(NAME, Verdict::Warn, detail, Some(hint))
+        }
+    }
 }
 
 fn judge_kvm(wanted: AccelChoice, refusal: Option<String>, user: &str) -> Check {
@@ -241,6 +271,19 @@ fn check_cores() -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_without_landlock_is_a_warning_with_the_reason() {
+        let reason = "switched off".to_owned();
+        let check = check_landlock(&Landlock::Missing { reason });
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(
+            check.detail.starts_with("switched off: "),
+            "{}",
+            check.detail
+        );
+        assert_eq!(check_landlock(&Landlock::Abi(7)).verdict, Verdict::Ok);
+    }
 
     #[test]
     fn kvm_that_is_demanded_and_cannot_be_used_is_a_failure() {

@@ -1,7 +1,7 @@
 //! The host: who we are on it, what it has, what of it we hold.
 //!
 //! ```text
-//!  user.rs    the user that the hypervisor runs as
+//!  user.rs    the users that hypervisors run as
 //!  lock.rs    one service for a run directory and for a template path
 //!  tmpfs.rs   the file system of the generations
 //!  cpu.rs     the processor that saved states depend on
@@ -33,6 +33,8 @@ pub(crate) use lock::holder_of;
 pub use open::OpenError;
 pub(crate) use open::open;
 pub use tmpfs::TmpfsError;
+pub(crate) use tmpfs::passable_mode;
+pub(crate) use user::HypervisorUsers;
 pub use user::UserError;
 pub use vsock::vsock_refusal;
 pub(crate) use vsock::{Cids, DEVICE as VSOCK_DEVICE, Vsock};
@@ -42,8 +44,7 @@ use crate::driver::Driver;
 use crate::memory::Digests;
 use crate::qemu::{ProbeError, Qemu};
 use crate::size::reachable_memory_mib;
-use crate::sys::Credentials;
-use crate::template::{GenerationFiles, Platform, Recipe, Registry, Store};
+use crate::template::{GenerationFiles, Owners, Platform, Recipe, Registry, Store};
 use crate::vm::Orphan;
 use crate::{Accel, MachineType, TemplateSpec};
 
@@ -68,7 +69,7 @@ pub(crate) struct Host {
     pub(crate) accel: Accel,
     pub(crate) accel_reason: String,
     pub(crate) qemu: Arc<Qemu>,
-    pub(crate) user: Option<Credentials>,
+    pub(crate) users: Option<HypervisorUsers>,
     pub(crate) cpu: HostCpu,
     pub(crate) digests: Arc<Digests>,
     pub(crate) registry: Arc<Registry>,
@@ -85,7 +86,7 @@ impl Host {
         Store::new(
             &self.template_path,
             template,
-            self.user.as_ref().map(|user| user.gid),
+            self.users.as_ref().map(Owners::of),
         )
     }
 

@@ -13,6 +13,7 @@ use super::lock::{Lock, LockError};
 use super::tmpfs::{self, TmpfsError};
 use super::user::{self, UserError};
 use super::{Host, HostCpu, Orphaned};
+use crate::process::Landlock;
 use crate::qemu::{self, ProbeError, Qemu};
 use crate::template::{self, Registry};
 use crate::vm::{self, Orphan};
@@ -61,14 +62,15 @@ pub(crate) async fn open(
     settings: &HostSettings,
     probe_guest: &TemplateSpec,
 ) -> Result<Host, OpenError> {
-    let user = user::credentials(settings.qemu_user.as_deref())?;
+    let users = user::users(settings)?;
     make_run_dir(&settings.run_dir)?;
     let mut locks = vec![Lock::take(&settings.run_dir)?];
-    tmpfs::prepare(&settings.template_path, user.as_ref())?;
+    tmpfs::prepare(&settings.template_path)?;
     locks.push(Lock::take(&settings.template_path)?);
     let (registry, orphans) = examine(settings).await?;
-    let found = qemu::probe(&settings.qemu, user.clone()).await?;
-    let qemu = Arc::new(Qemu::new(found, user.clone()));
+    let clones = users.as_ref().map(|users| users.clones.clone());
+    let found = qemu::probe(&settings.qemu, clones).await?;
+    let qemu = Arc::new(Qemu::new(found, users.clone()));
     let mut host = Host {
         driver: Arc::clone(&qemu) as Arc<dyn crate::driver::Driver>,
         run_dir: settings.run_dir.clone(),
@@ -76,7 +78,7 @@ pub(crate) async fn open(
         accel: crate::Accel::Tcg,
         accel_reason: String::new(),
         qemu,
-        user,
+        users,
         cpu: HostCpu::of_this_host(),
         digests: Arc::default(),
         registry,
@@ -94,6 +96,12 @@ pub(crate) async fn open(
         reason = host.accel_reason,
         "the host is ready"
     );
+    if let Landlock::Missing { reason } = Landlock::of_this_host() {
+        tracing::warn!(
+            reason,
+            "hypervisors have no Landlock domain: one that a guest broke out of can reach those of other sandboxes"
+        );
+    }
     Ok(host)
 }
 

@@ -2,14 +2,12 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Uid;
-
-use crate::sys::Credentials;
 
 /// The source of our own mounts, by which they are known.
 pub(super) const SOURCE: &str = "vmint";
@@ -36,8 +34,9 @@ pub enum TmpfsError {
     },
 }
 
-/// Makes the template path ready: as root a tmpfs is mounted there when it is none.
-pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), TmpfsError> {
+/// Makes the template path ready: as root a tmpfs is mounted there when it is none. Hypervisors pass through it to their
+/// generation's folder and see nothing else of it.
+pub(super) fn prepare(path: &Path) -> Result<(), TmpfsError> {
     let unusable = |source| TmpfsError::Directory {
         path: path.to_owned(),
         source,
@@ -47,7 +46,7 @@ pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), Tmp
         .mode(0o750)
         .create(path)
         .map_err(unusable)?;
-    if user.is_none() {
+    if !Uid::effective().is_root() {
         super::user::refuse_foreign(path).map_err(unusable)?;
     }
     if !is_tmpfs(path).map_err(unusable)? {
@@ -60,11 +59,17 @@ pub(super) fn prepare(path: &Path, user: Option<&Credentials>) -> Result<(), Tmp
             );
         }
     }
-    if let Some(user) = user {
-        chown(path, None, Some(user.gid.as_raw())).map_err(unusable)?;
-        fs::set_permissions(path, Permissions::from_mode(0o750)).map_err(unusable)?;
+    let passable = Permissions::from_mode(passable_mode());
+    fs::set_permissions(path, passable).map_err(unusable)
+}
+
+/// The mode of a folder of generations: as root others pass through it and do no more; a plain user's is theirs alone.
+pub(crate) fn passable_mode() -> u32 {
+    if Uid::effective().is_root() {
+        0o711
+    } else {
+        0o700
     }
-    Ok(())
 }
 
 pub(super) fn is_tmpfs(path: &Path) -> io::Result<bool> {

@@ -15,6 +15,9 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use super::domain::Domain;
+use super::environment;
+use super::oom;
 use super::priority::{NICENESS, lower_session};
 use super::stderr::StderrTail;
 use super::stray::ProcessStamp;
@@ -26,7 +29,7 @@ use crate::sys::{self, ChildSettings, Credentials};
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LaunchPlan {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
@@ -37,6 +40,10 @@ pub(crate) struct LaunchPlan {
     pub(crate) small_pages: bool,
     /// Whether others that want a processor go first: see `priority.rs`.
     pub(crate) gives_way: bool,
+    /// What it may open by path; everything that its user may without one, or where the kernel has no Landlock.
+    pub(crate) domain: Option<Domain>,
+    /// Where its standard output goes: nowhere without one.
+    pub(crate) stdout: Option<OwnedFd>,
 }
 
 /// A child process. Dropped before it has ended, it is killed and reaped in the background.
@@ -64,11 +71,15 @@ impl Child {
     /// # Errors
     /// When it cannot be executed, or its user cannot be taken.
     pub(crate) fn spawn(plan: LaunchPlan) -> io::Result<Self> {
+        let ruleset = plan.domain.as_ref().map(Domain::ruleset).transpose()?;
+        let ruleset = ruleset.flatten();
         let mut command = Command::new(&plan.program);
         command
             .args(&plan.args)
+            .env_clear()
+            .envs(environment())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(plan.stdout.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::piped())
             .current_dir("/")
             .kill_on_drop(true);
@@ -77,15 +88,18 @@ impl Child {
             user: plan.user,
             small_pages: plan.small_pages,
             niceness: plan.gives_way.then_some(NICENESS),
+            oom_score_adj: Some(oom::SCORE_ADJ),
+            ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
         };
         sys::prepare_child(&mut command, settings);
         let mut process = command.spawn()?;
-        drop(plan.inherited);
+        drop((plan.inherited, ruleset));
         let gone = || io::Error::other("the process has no pid");
         let pid = process.id().ok_or_else(gone)?;
         if plan.gives_way {
             lower_session(pid);
         }
+        oom::report_refusal(pid);
         let stamp = ProcessStamp::of(pid)?;
         let watch = Arc::new(ExitWatch::of(pid)?);
         let (stderr, reader) = match process.stderr.take() {

@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::environment;
 use crate::sys::{self, ChildSettings};
 
 /// A child that goes on when this value is dropped, and when we end.
@@ -24,6 +25,8 @@ impl Detached {
         let mut command = Command::new(program);
         command
             .args(args)
+            .env_clear()
+            .envs(environment())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -33,6 +36,9 @@ impl Detached {
             user: None,
             small_pages: false,
             niceness: None,
+            // It guards leases: it goes when the service does, not before.
+            oom_score_adj: None,
+            ruleset: None,
         };
         sys::prepare_child(&mut command, settings);
         command.spawn().map(Self)

@@ -1,7 +1,8 @@
-//! Private memory of a process.
+//! Memory of a process: what is private, and which files it maps.
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 /// `Anonymous` in `/proc/<pid>/smaps_rollup`, bytes: pages that belong to this process alone. `Private_Dirty` would
 /// count the pages of a template's memory that only one clone happens to have touched (`docs/metrics.md`).
@@ -16,6 +17,28 @@ pub(crate) fn anonymous_bytes(pid: u32) -> io::Result<u64> {
             "smaps_rollup has no line Anonymous",
         )
     })
+}
+
+/// The files that a process has mapped to execute: its program and libraries.
+///
+/// # Errors
+/// When the process is gone or may not be looked at.
+pub(crate) fn mapped_files(pid: u32) -> io::Result<Vec<PathBuf>> {
+    use procfs::process::{MMPermissions, MMapPath, Process};
+    let number = i32::try_from(pid).map_err(io::Error::other)?;
+    let maps = Process::new(number).and_then(|process| process.maps());
+    let mut files: Vec<_> = maps
+        .map_err(io::Error::other)?
+        .into_iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+        .filter_map(|map| match map.pathname {
+            MMapPath::Path(path) if path.is_absolute() => Some(path),
+            _ => None,
+        })
+        .collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
 }
 
 fn parse(text: &str) -> Option<u64> {
@@ -37,6 +60,17 @@ mod tests {
             Some(20428 * 1024)
         );
         assert_eq!(parse("Rss: 100 kB\n"), None);
+    }
+
+    #[test]
+    fn a_process_maps_its_program_and_libraries() -> io::Result<()> {
+        let files = mapped_files(std::process::id())?;
+        assert!(files.contains(&std::env::current_exe()?), "{files:?}");
+        assert!(
+            files.iter().any(|file| file.ends_with("libc.so.6")),
+            "{files:?}"
+        );
+        Ok(())
     }
 
     #[test]

@@ -5,11 +5,17 @@
 //!   end because the service does.
 //! - A child is signalled by pid only while it has not been waited for: until then nobody else can have the number.
 //!   Anything else is signalled through a pidfd, after its start time was compared (`stray.rs`).
+//! - It has nothing of the service's environment but `PATH`, and goes before the service when the host's memory is short
+//!   (`oom.rs`). A hypervisor has a Landlock domain of its own (`domain.rs`).
 //! - Its error stream is read to the end, and the last lines are kept for the message when it fails.
 
 mod child;
 mod detached;
+mod domain;
+#[cfg(test)]
+mod escape_tests;
 mod memory;
+mod oom;
 mod owned;
 mod priority;
 mod stderr;
@@ -20,7 +26,15 @@ mod watch;
 
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
 pub(crate) use detached::Detached;
-pub(crate) use memory::anonymous_bytes;
+pub(crate) use domain::{Domain, Landlock, Tcp};
+pub(crate) use memory::{anonymous_bytes, mapped_files};
 pub(crate) use owned::OwnedProcess;
 pub(crate) use stray::{ProcessStamp, Stray, boot_id, end_stray, program_of};
 pub(crate) use watch::ExitWatch;
+
+/// The environment of a process of ours: where programs are, and nothing of what the service was given, which may have
+/// secrets in it.
+fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+    const PATH: &str = "PATH";
+    std::env::var_os(PATH).map(|folders| (PATH, folders))
+}

@@ -15,10 +15,8 @@ fn shell_that_gives_way(gives_way: bool, script: &str) -> std::io::Result<Child>
     Child::spawn(LaunchPlan {
         program: PathBuf::from("/bin/sh"),
         args: vec!["-c".into(), script.into()],
-        inherited: Vec::new(),
-        user: None,
-        small_pages: false,
         gives_way,
+        ..LaunchPlan::default()
     })
 }
 
@@ -96,11 +94,7 @@ fn is_zombie(pid: u32) -> bool {
 async fn a_program_that_is_not_there_is_an_error() {
     let plan = LaunchPlan {
         program: "/nonexistent/qemu".into(),
-        args: vec![],
-        inherited: vec![],
-        user: None,
-        small_pages: false,
-        gives_way: false,
+        ..LaunchPlan::default()
     };
     let error = Child::spawn(plan).expect_err("there is no such program");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);

@@ -8,12 +8,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::argv::argv;
+use super::confine::confinement;
 use super::monitor::{EXIT_ON_ERROR_SINCE, Qmp};
 use super::probe::{Found, ProbeError};
 use crate::driver::{
     Boot, Capabilities, Driver, LaunchError, LaunchOrder, Machine, Monitor, MonitorError,
 };
-use crate::process::{Child, LaunchPlan};
+use crate::host::HypervisorUsers;
+use crate::process::{Child, Landlock, LaunchPlan};
 use crate::sys::Credentials;
 use crate::{Accel, MachineType};
 
@@ -24,13 +26,22 @@ const MONITOR_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Qemu {
     /// What it is by now: an upgrade puts another program in its place while the service runs.
     found: Mutex<Found>,
-    user: Option<Credentials>,
+    users: Option<HypervisorUsers>,
 }
 
 impl Qemu {
-    pub(crate) fn new(found: Found, user: Option<Credentials>) -> Self {
+    pub(crate) fn new(found: Found, users: Option<HypervisorUsers>) -> Self {
         let found = Mutex::new(found);
-        Self { found, user }
+        Self { found, users }
+    }
+
+    /// The user of a machine: what boots writes what clones are made of, and is no clones' business.
+    fn user(&self, boot: &Boot) -> Option<Credentials> {
+        let users = self.users.as_ref()?;
+        Some(match boot {
+            Boot::Template { .. } => users.builds.clone(),
+            Boot::Clone { .. } => users.clones.clone(),
+        })
     }
 
     /// The QEMU that is started.
@@ -46,7 +57,8 @@ impl Qemu {
     /// # Errors
     /// When it is none that works; then the old findings stay.
     pub(crate) async fn examine_again(&self) -> Result<(), ProbeError> {
-        let found = super::probe(&self.found().path, self.user.clone()).await?;
+        let clones = self.users.as_ref().map(|users| users.clones.clone());
+        let found = super::probe(&self.found().path, clones).await?;
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
         Ok(())
     }
@@ -59,8 +71,12 @@ impl Qemu {
     async fn start(&self, order: LaunchOrder) -> Result<Machine, LaunchError> {
         let begun = Instant::now();
         let args = argv(&order);
+        let found = self.found();
+        let domain = found.reach.domain(&order, found.has_user_network);
         // The translation buffer is in huge pages where it can be: 2 MiB at a time are too much for a clone, which
         // translates little and is one of many. It takes 4 MiB off each (`benches`: `memory`).
+        let user = self.user(&order.boot);
+        let confinement = confinement(Landlock::of_this_host(), user.as_ref());
         let small_pages = order.accel == Accel::Tcg && matches!(order.boot, Boot::Clone { .. });
         let ends = order.ends;
         let mut inherited = vec![
@@ -73,14 +89,16 @@ impl Qemu {
             ends.state,
         ];
         inherited.extend(order.vsock.map(|vsock| vsock.device));
-        let program: PathBuf = self.found().path;
+        let program: PathBuf = found.path;
         let plan = LaunchPlan {
             program: program.clone(),
             args,
             inherited,
-            user: self.user.clone(),
+            user,
             small_pages,
             gives_way: order.gives_way,
+            domain: Some(domain),
+            stdout: None,
         };
         let failed = |source| LaunchError::Spawn { program, source };
         let mut child = Child::spawn_aside(plan).await.map_err(failed)?;
@@ -102,6 +120,7 @@ impl Qemu {
             Ok(qmp) => Ok(Machine {
                 child,
                 monitor: Box::new(qmp),
+                confinement: confinement.into(),
                 spawn,
                 qmp: begun.elapsed(),
             }),

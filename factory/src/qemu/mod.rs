@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  probe.rs    what this QEMU is and can do; refusals
+//!  confine.rs  what a QEMU may open, and what keeps it from the rest of the host
 //!  argv.rs     a launch order as a command line (pure)
 //!  driver.rs   a launch order as a machine
 //!  monitor.rs  QMP: the only place that speaks it
@@ -14,6 +15,7 @@
 mod argv;
 #[cfg(test)]
 mod argv_tests;
+mod confine;
 mod devices;
 #[cfg(test)]
 mod devices_tests;
@@ -31,5 +33,6 @@ mod stub;
 pub(crate) use argv::DEVICES;
 pub(crate) use driver::Qemu;
 pub use probe::ProbeError;
+use probe::look_up;
 pub(crate) use probe::probe;
 pub(crate) use stub::kernel_stub;

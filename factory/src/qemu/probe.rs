@@ -9,9 +9,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use qapi_qmp::MigrationCapability;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
 
+use super::confine::Reach;
 use super::monitor::Qmp;
 use crate::driver::MonitorError;
 use crate::process::{Child, LaunchPlan};
@@ -55,6 +59,8 @@ pub(crate) struct Found {
     pub(crate) has_vmgenid: bool,
     /// Whether it was built with a network of its own (libslirp).
     pub(crate) has_user_network: bool,
+    /// What it reads whatever machine it runs.
+    pub(crate) reach: Reach,
 }
 
 /// Why this host's QEMU cannot be used.
@@ -104,7 +110,8 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
         qemu: path.clone(),
         reason,
     };
-    let (mut child, socket) = start(&path, user).map_err(|e| does_not_start(e.to_string()))?;
+    let started = start(&path, user.clone());
+    let (mut child, socket) = started.map_err(|e| does_not_start(e.to_string()))?;
     let asked = async {
         let qmp = Qmp::over(socket, DEADLINE, false).await?;
         ask(&qmp).await
@@ -120,9 +127,15 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
             Err(_) => does_not_start(error.to_string()),
         }),
     };
+    // Looked at while it runs, named when it is one that works.
+    let reach = Reach::of(&path, child.stamp().pid);
     child.kill().await;
     let answers = answers?;
     refuse_unfit(&path, &answers)?;
+    let firmware = firmware_folders(&path, user)
+        .await
+        .map_err(does_not_start)?;
+    let reach = reach.map_err(|e| does_not_start(format!("its libraries are not known: {e}")))?;
     let digest = crate::memory::file_digest(&path)
         .map_err(|e| does_not_start(format!("it cannot be read: {e}")))?;
     Ok(Found {
@@ -131,11 +144,42 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
         digest,
         has_vmgenid: answers.has_vmgenid,
         has_user_network: answers.has_user_network,
+        reach: reach.with_firmware(firmware),
     })
 }
 
+/// The folders in which it looks for firmware, as it names them itself. The error is in words.
+async fn firmware_folders(path: &Path, user: Option<Credentials>) -> Result<Vec<PathBuf>, String> {
+    /// Three folders are usual.
+    const MAX_BYTES: u64 = 64 * 1024;
+    let failed = |e: io::Error| format!("it does not say where its firmware is (-L help): {e}");
+    let (reader, writer) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|e| failed(e.into()))?;
+    let child = Child::spawn_aside(LaunchPlan {
+        program: path.to_owned(),
+        args: ["-L", "help"].map(Into::into).into(),
+        user,
+        stdout: Some(writer),
+        ..LaunchPlan::default()
+    });
+    let mut child = child.await.map_err(failed)?;
+    let mut said = String::new();
+    let said = async {
+        let pipe = Receiver::from_owned_fd(reader)?;
+        pipe.take(MAX_BYTES).read_to_string(&mut said).await?;
+        Ok(said.lines().map(PathBuf::from).collect::<Vec<_>>())
+    };
+    let folders = tokio::time::timeout(DEADLINE, said).await;
+    child.kill().await;
+    let folders = folders.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    match folders.map_err(failed)? {
+        folders if folders.is_empty() => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        folders => Ok(folders),
+    }
+}
+
 /// Finds the program: a path as it is, a bare name in `PATH`.
-fn look_up(qemu: &Path) -> Option<PathBuf> {
+pub(super) fn look_up(qemu: &Path) -> Option<PathBuf> {
     if qemu.components().count() > 1 || qemu.is_absolute() {
         return qemu.is_file().then(|| qemu.to_owned());
     }
@@ -168,8 +212,7 @@ fn start(path: &Path, user: Option<Credentials>) -> io::Result<(Child, UnixStrea
         args,
         inherited: vec![theirs],
         user,
-        small_pages: false,
-        gives_way: false,
+        ..LaunchPlan::default()
     })?;
     Ok((child, UnixStream::from_std(ours)?))
 }

@@ -6,32 +6,51 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Gid;
+use nix::unistd::{Gid, Uid};
 
+use super::fresh;
 use crate::GenerationId;
+use crate::host::{HypervisorUsers, passable_mode};
 
 /// The name of the link to the published generation.
 const CURRENT: &str = "current";
 /// The name of the next such link, until it takes the place of that one.
 pub(super) const CURRENT_NEW: &str = "current.new";
 
+/// As root, those who get a right to files of a generation, each only as long as they need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owners {
+    /// Who writes the memory while the template boots.
+    builder: (Uid, Gid),
+    /// The group that reads what was saved.
+    clones: Gid,
+}
+
+impl Owners {
+    pub(crate) fn of(users: &HypervisorUsers) -> Self {
+        Self {
+            builder: (users.builds.uid, users.builds.gid),
+            clones: users.clones.gid,
+        }
+    }
+}
+
 /// The generations of one template.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    /// As root, the group of the hypervisor's user: it may read what it restores, and nothing else.
-    group: Option<Gid>,
+    owners: Option<Owners>,
 }
 
 impl Store {
-    pub(crate) fn new(template_path: &Path, template: &str, group: Option<Gid>) -> Self {
+    pub(crate) fn new(template_path: &Path, template: &str, owners: Option<Owners>) -> Self {
         Self {
             path: template_path.join(template),
-            group,
+            owners,
         }
     }
 
@@ -93,7 +112,7 @@ impl Store {
         }
     }
 
-    /// Makes the directory of a new generation. It goes with its guard, unless it was published.
+    /// Makes the directory of a new generation, which its build can enter and no clone. It goes with its guard, unless it was published.
     pub(crate) fn create(&self, id: &GenerationId) -> io::Result<GenerationDir> {
         let path = self.generation_path(id);
         let mut made = self.make_folders(&path);
@@ -104,39 +123,36 @@ impl Store {
         made?;
         let dir = GenerationDir {
             path,
-            group: self.group,
+            owners: self.owners,
             is_published: false,
         };
-        self.give_to_group(&dir.path)?;
+        dir.open_to(self.owners.map(|owners| owners.builder.1))?;
         Ok(dir)
     }
 
     fn make_folders(&self, generation: &Path) -> io::Result<()> {
         DirBuilder::new()
             .recursive(true)
-            .mode(0o750)
+            .mode(0o700)
             .create(&self.path)?;
-        self.give_to_group(&self.path)?;
-        DirBuilder::new().mode(0o750).create(generation)
-    }
-
-    fn give_to_group(&self, path: &Path) -> io::Result<()> {
-        give_to_group(path, self.group)
+        fs::set_permissions(&self.path, Permissions::from_mode(passable_mode()))?;
+        DirBuilder::new().mode(0o700).create(generation)
     }
 }
 
-fn give_to_group(path: &Path, group: Option<Gid>) -> io::Result<()> {
-    match group {
-        Some(group) => std::os::unix::fs::chown(path, None, Some(group.as_raw())),
-        None => Ok(()),
+/// Takes everybody's right to write away, and lets a group read.
+fn give_to_read(file: &File, group: Option<Gid>) -> io::Result<()> {
+    if let Some(group) = group {
+        std::os::unix::fs::fchown(file, None, Some(group.as_raw()))?;
     }
+    file.set_permissions(Permissions::from_mode(0o440))
 }
 
 /// The directory of a generation that is being built. Dropped before it was published, it is removed.
 #[derive(Debug)]
 pub(crate) struct GenerationDir {
     path: PathBuf,
-    group: Option<Gid>,
+    owners: Option<Owners>,
     is_published: bool,
 }
 
@@ -157,37 +173,59 @@ impl GenerationDir {
         kernel_stub_path(&self.path)
     }
 
-    /// Makes a file that the hypervisor may write to while the template boots, open for writing only: QEMU compares
-    /// the access mode of a descriptor with what it needs.
+    /// Makes a file of ours, open for writing only: QEMU compares the access mode of a descriptor with what it needs.
     pub(crate) fn create_writable(&self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new()
+        OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o660)
-            .open(path)?;
-        // The umask may have taken the group's right.
-        file.set_permissions(Permissions::from_mode(0o660))?;
-        give_to_group(path, self.group)?;
+            .mode(0o600)
+            .open(path)
+    }
+
+    /// Makes the memory file, which belongs to the build's hypervisor until it is sealed.
+    pub(crate) fn create_memory(&self) -> io::Result<File> {
+        let file = self.create_writable(&self.memory())?;
+        if let Some(Owners { builder, .. }) = self.owners {
+            let (uid, gid) = (builder.0.as_raw(), builder.1.as_raw());
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
         Ok(file)
     }
 
-    /// Writes a file that the hypervisor may only read.
+    /// Writes a file that clones may only read.
     pub(crate) fn write_read_only(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        fs::write(path, bytes)?;
-        self.make_read_only(path)
+        let mut file = self.create_writable(path)?;
+        file.write_all(bytes)?;
+        give_to_read(&file, self.owners.map(|owners| owners.clones))
     }
 
-    /// Copies a file, for the hypervisor to read only. The kernel copies: a service that has read whole files keeps their
-    /// memory.
-    pub(crate) fn copy_read_only(&self, from: &mut File, to: &Path) -> io::Result<()> {
-        io::copy(from, &mut File::create_new(to)?)?;
-        self.make_read_only(to)
+    /// Copies a file, for the build's hypervisor to read only. The kernel copies: a service that has read whole files
+    /// keeps their memory.
+    pub(crate) fn copy_for_build(&self, from: &mut File, to: &Path) -> io::Result<()> {
+        let mut file = self.create_writable(to)?;
+        io::copy(from, &mut file)?;
+        give_to_read(&file, self.owners.map(|owners| owners.builder.1))
     }
 
-    /// Takes everybody's right to write away.
-    pub(crate) fn make_read_only(&self, path: &Path) -> io::Result<()> {
-        give_to_group(path, self.group)?;
-        fs::set_permissions(path, Permissions::from_mode(0o440))
+    /// Puts a file that the build has never had open in the place of one that it wrote, for clones to read only: a
+    /// descriptor that was opened during the build, by whatever process, writes to a file that nobody reads.
+    pub(crate) fn seal(&self, path: &Path) -> io::Result<()> {
+        let written = File::options().read(true).write(true).open(path)?;
+        fs::remove_file(path)?;
+        let sealed = self.create_writable(path)?;
+        fresh::move_content(&written, &sealed)?;
+        give_to_read(&sealed, self.owners.map(|owners| owners.clones))
+    }
+
+    /// Lets clones enter, and the build no more: all files are sealed.
+    pub(crate) fn open_to_clones(&self) -> io::Result<()> {
+        self.open_to(self.owners.map(|owners| owners.clones))
+    }
+
+    fn open_to(&self, group: Option<Gid>) -> io::Result<()> {
+        let Some(group) = group else { return Ok(()) };
+        std::os::unix::fs::chown(&self.path, None, Some(group.as_raw()))?;
+        fs::set_permissions(&self.path, Permissions::from_mode(0o750))
     }
 
     /// It has a manifest and is current: it stays.

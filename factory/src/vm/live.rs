@@ -22,7 +22,7 @@ use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::host::Vsock;
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, boot_id, program_of};
-use crate::{Accel, GenerationId, MachineType, VmId};
+use crate::{Accel, Confinement, GenerationId, MachineType, VmId};
 
 /// What is to be started.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ pub(crate) struct LiveVm {
     pub(crate) console: Console,
     pub(crate) stamp: ProcessStamp,
     pub(crate) vsock_cid: Option<u32>,
+    pub(crate) confinement: Arc<[Confinement]>,
     watch: Arc<ExitWatch>,
     /// From the order to the process, directory and sockets included.
     pub(crate) spawn: Duration,
@@ -128,11 +129,15 @@ impl LiveVm {
         let Machine {
             child,
             monitor,
+            confinement,
             spawn,
             qmp,
         } = driver.launch(order).await?;
         let program = program_of(child.stamp().pid).map_err(directory)?;
-        let record = record(child.stamp(), program);
+        let record = VmRecord {
+            confinement: confinement.to_vec(),
+            ..record(child.stamp(), program)
+        };
         let record = RecordFile::create(dir.path(), record).map_err(directory)?;
         let parts = Parts {
             watch: child.watch(),
@@ -160,6 +165,7 @@ impl LiveVm {
         } = parts;
         let about = record.record();
         let (id, stamp, vsock_cid) = (about.id.clone(), about.process, about.vsock_cid);
+        let confinement = about.confinement.clone().into();
         let has_disks = Arc::new(AtomicBool::new(!about.devices.disks.is_empty()));
         let console = Console::new(dir.console_log(), about.console_max_bytes);
         let (requests, inbox) = mpsc::channel(1);
@@ -181,6 +187,7 @@ impl LiveVm {
             console,
             stamp,
             vsock_cid,
+            confinement,
             watch,
             spawn: Duration::ZERO,
             qmp: Duration::ZERO,
@@ -354,6 +361,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         identity: None,
         digest: None,
         vsock_cid,
+        confinement: Vec::new(),
         lease: None,
         on_clone: Vec::new(),
         devices: Attached::default(),

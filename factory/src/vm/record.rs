@@ -18,7 +18,7 @@ use crate::clock::{Moment, WallNs};
 use crate::device::{Attached, DiskKey};
 use crate::guest::{AgentKind, Identity, IdentityDigest};
 use crate::process::ProcessStamp;
-use crate::{Accel, Argv, GenerationId, Phases, VmId};
+use crate::{Accel, Argv, Confinement, GenerationId, Phases, VmId};
 
 /// What a machine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,9 @@ pub(crate) struct VmRecord {
     /// What its guest made of its new random numbers.
     pub(crate) digest: Option<IdentityDigest>,
     pub(crate) vsock_cid: Option<u32>,
+    /// What keeps its process from the rest of the host. Machines from before this was recorded have an empty list.
+    #[serde(default)]
+    pub(crate) confinement: Vec<Confinement>,
     pub(crate) lease: Option<LeaseRecord>,
     /// Commands that were run in it before it was ready.
     pub(crate) on_clone: Vec<Argv>,
@@ -206,6 +209,7 @@ pub(crate) mod tests {
             identity: None,
             digest: None,
             vsock_cid: None,
+            confinement: Vec::new(),
             lease: None,
             on_clone: Vec::new(),
             devices: Attached::default(),

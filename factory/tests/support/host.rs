@@ -26,6 +26,7 @@ pub fn settings(folder: &Path) -> HostSettings {
         template_path: folder.join("template"),
         qemu: PathBuf::from("qemu-system-x86_64"),
         qemu_user: Some("vmint".to_owned()),
+        build_user: Some("vmint-build".to_owned()),
         accel: accel(),
     }
 }

@@ -44,8 +44,16 @@ pub struct Lab {
 
 impl Lab {
     pub async fn open() -> anyhow::Result<Self> {
-        let folder = new_folder()?;
-        let settings = settings(&folder);
+        Self::open_with(new_folder()?, |_| {}).await
+    }
+
+    /// A lab in this folder, with other settings than the usual ones.
+    pub async fn open_with(
+        folder: PathBuf,
+        change: impl FnOnce(&mut HostSettings),
+    ) -> anyhow::Result<Self> {
+        let mut settings = settings(&folder);
+        change(&mut settings);
         let factory = Factory::open(settings.clone(), &guest_spec("probe")).await?;
         expected_accel(&factory)?;
         Ok(Self {

@@ -68,5 +68,12 @@ pub(super) fn details(one: &Sandbox) -> String {
         } = disk;
         table.field("disk", format!("{name} {path} {format} {access} {serial}"));
     }
+    for one in &one.confinement {
+        let state = if one.on { "on" } else { "off" };
+        table.field(
+            "confinement",
+            format!("{} {state}: {}", one.name, one.reason),
+        );
+    }
     table.render()
 }

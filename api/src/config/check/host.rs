@@ -49,10 +49,16 @@ pub(super) fn check(
     let settings = HostSettings {
         template_path,
         qemu: qemu(&host.qemu, &mut section),
-        qemu_user: qemu_user(&host.qemu_user, places, &mut section),
+        qemu_user: user("qemu_user", &host.qemu_user, places, &mut section),
+        build_user: user("build_user", &host.build_user, places, &mut section),
         accel: section.choice("accel", &host.accel, &choices, AccelChoice::Auto),
         run_dir,
     };
+    if settings.qemu_user.is_some() && settings.qemu_user == settings.build_user {
+        let hint = "name another user without rights, or leave it out";
+        let reason = "is qemu_user, too: a clone that was broken out of could write to a template that is being built";
+        section.tell("build_user", &*host.build_user, reason, hint);
+    }
     let max_ttl = section.duration("max_ttl", &host.max_ttl, FALLBACK_MAX_TTL);
     (settings, (!max_ttl.is_zero()).then_some(max_ttl))
 }
@@ -99,13 +105,13 @@ fn qemu(text: &str, section: &mut Section<'_>) -> PathBuf {
 }
 
 /// A plain user stays who they are; root needs another one.
-fn qemu_user(text: &str, places: &Places, section: &mut Section<'_>) -> Option<String> {
+fn user(key: &str, text: &str, places: &Places, section: &mut Section<'_>) -> Option<String> {
     if !places.is_root() {
         return None;
     }
     if text.is_empty() || text == "root" || text == "0" {
         let mend = r#"name a user without rights, such as "vmint" (useradd --system --no-create-home vmint)"#;
-        section.tell("qemu_user", text, "would let QEMU run as root", mend);
+        section.tell(key, text, "would let QEMU run as root", mend);
     }
     Some(text.to_owned())
 }

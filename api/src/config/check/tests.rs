@@ -96,6 +96,10 @@ fn root_works_in_run_and_needs_another_user_for_qemu() {
         Path::new("/run/vmint/template")
     );
     assert_eq!(examined.config.host.qemu_user.as_deref(), Some("vmint"));
+    assert_eq!(
+        examined.config.host.build_user.as_deref(),
+        Some("vmint-build")
+    );
 
     let examined =
         examine_text("[host]\nqemu_user = \"root\"", "test.toml", &places).expect("TOML");
@@ -103,6 +107,14 @@ fn root_works_in_run_and_needs_another_user_for_qemu() {
     1 problem in the configuration
       host.qemu_user = "root": would let QEMU run as root
         mend: name a user without rights, such as "vmint" (useradd --system --no-create-home vmint)
+    "#);
+
+    let shared = "[host]\nqemu_user = \"vmint-build\"";
+    let examined = examine_text(shared, "test.toml", &places).expect("TOML");
+    insta::assert_snapshot!(examined.problems, @r#"
+    1 problem in the configuration
+      host.build_user = "vmint-build": is qemu_user, too: a clone that was broken out of could write to a template that is being built
+        mend: name another user without rights, or leave it out
     "#);
 }
 

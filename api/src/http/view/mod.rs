@@ -17,5 +17,7 @@ pub(in crate::http) use event::{Lagged, told};
 pub use exec::ExecResult;
 pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Drain, Pool, PoolClone, PoolList, Roll};
-pub use sandbox::{Sandbox, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs};
+pub use sandbox::{
+    Sandbox, SandboxConfinement, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs,
+};
 pub use template::{Generation, StaleField, Template, TemplateList};

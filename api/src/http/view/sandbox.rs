@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vmint_cache::{AttachedDisk, AttachedNic, SandboxView};
-use vmint_factory::{NicSpec, Phases};
+use vmint_factory::{Confinement, NicSpec, Phases};
 
 use super::time::{ms, shown};
 
@@ -70,6 +70,24 @@ pub struct Sandbox {
     pub nics: Vec<SandboxNic>,
     /// The disks that it was given, in the order of the checkout.
     pub disks: Vec<SandboxDisk>,
+    /// What keeps its hypervisor from the rest of the host, and what does not. Empty where it was made by a version that did
+    /// not record it.
+    pub confinement: Vec<SandboxConfinement>,
+}
+
+/// One of the things that confine a hypervisor, and whether it does.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxConfinement {
+    /// `landlock`, `seccomp`, `user` or `no_new_privs`.
+    #[schema(example = "landlock")]
+    pub name: String,
+    /// Whether it is in force.
+    pub on: bool,
+    /// What it forbids; where it is off, why.
+    #[schema(
+        example = "ABI 7: files, other processes' memory, TCP ports, signals and abstract sockets"
+    )]
+    pub reason: String,
 }
 
 /// A network interface of a sandbox: at a tap, or at the hypervisor's own network.
@@ -185,6 +203,21 @@ impl From<SandboxView> for Sandbox {
                 .into_iter()
                 .map(SandboxDisk::from)
                 .collect(),
+            confinement: view
+                .confinement
+                .iter()
+                .map(SandboxConfinement::from)
+                .collect(),
+        }
+    }
+}
+
+impl From<&Confinement> for SandboxConfinement {
+    fn from(one: &Confinement) -> Self {
+        Self {
+            name: one.name.clone(),
+            on: one.on,
+            reason: one.reason.clone(),
         }
     }
 }

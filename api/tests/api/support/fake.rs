@@ -16,7 +16,7 @@ use vmint_cache::{
     FileWriter, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
     LiveGeneration, Mint, RecordState, Size, SocketOwner, StepReport, StreamRequest,
 };
-use vmint_factory::{OpenDevices, Phases, VmId};
+use vmint_factory::{Confinement, OpenDevices, Phases, VmId};
 
 use super::mint::{Generation, Shared};
 use super::streams::Guests;
@@ -216,6 +216,11 @@ impl LiveClone for Machine {
             },
             console_socket: PathBuf::from("/run/vmint/vm/x/console.sock"),
             vsock_cid: None,
+            confinement: Arc::new([Confinement {
+                name: "landlock".to_owned(),
+                on: true,
+                reason: "ABI 7".to_owned(),
+            }]),
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
         }
     }

@@ -167,6 +167,7 @@ impl LiveClone for Handle {
             digest: self.0.digest.clone(),
             console_socket: PathBuf::from("/run/vmint/console"),
             vsock_cid: None,
+            confinement: Arc::default(),
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
         }
     }

@@ -137,9 +137,13 @@ fn seal(site: Site) -> Result<(Site, Files, MemorySurvey), BuildError> {
     let [memory, state, stub] = [site.dir.memory(), site.dir.state(), site.dir.kernel_stub()];
     for path in [&memory, &state] {
         site.dir
-            .make_read_only(path)
-            .map_err(Site::file_error("protect", path))?;
+            .seal(path)
+            .map_err(Site::file_error("seal", path))?;
     }
+    let path = site.dir.path();
+    site.dir
+        .open_to_clones()
+        .map_err(Site::file_error("open to clones", path))?;
     let digests = &site.host.digests;
     let sealed = |path: &PathBuf| file_seal(path, digests).map_err(Site::file_error("read", path));
     let files = Files {

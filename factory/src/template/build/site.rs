@@ -73,7 +73,7 @@ impl Reserved {
 
         let memory = dir.memory();
         let file = dir
-            .create_writable(&memory)
+            .create_memory()
             .map_err(Site::file_error("create", &memory))?;
         reserve::allocate(&file, &memory, spec.memory_mib)?;
 
@@ -82,7 +82,7 @@ impl Reserved {
         let initrd = dir.path().join("initrd");
         for (from, to) in [(&spec.kernel, &kernel), (&spec.initrd, &initrd)] {
             let mut original = File::open(from).map_err(Site::file_error("read", from))?;
-            dir.copy_read_only(&mut original, to)
+            dir.copy_for_build(&mut original, to)
                 .map_err(Site::file_error("write", to))?;
         }
         let stub = File::open(&kernel).and_then(crate::qemu::kernel_stub);

@@ -102,9 +102,10 @@ async fn the_first_service() -> anyhow::Result<()> {
             .build(&guest_spec("half"), BuildProgress::default())
             .await
     });
-    while !folder.join("template/half").exists() {
-        tokio::task::yield_now().await;
-    }
+    support::eventually("a half-made generation", || {
+        Ok(folder.join("template/half").exists())
+    })
+    .await?;
     println!("{DONE}");
     std::future::pending::<()>().await;
     Ok(())
@@ -184,11 +185,10 @@ async fn clones_live_on_through_a_kill_and_are_taken_up_again() -> anyhow::Resul
     drop(left);
     assert!(ended.vm.end().await.asked);
     drop((ended, dropped, current));
-    let deadline = tokio::time::Instant::now() + LONG;
-    while machines(&folder)? > 1 || processes(&folder)? > 1 {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "it does not end");
-        tokio::task::yield_now().await;
-    }
+    support::eventually("the end of all but one", || {
+        Ok(machines(&folder)? <= 1 && processes(&folder)? <= 1)
+    })
+    .await?;
     drop(factory);
 
     // Of a template that is not configured any more the sandboxes live on, to their end.
@@ -202,11 +202,10 @@ async fn clones_live_on_through_a_kill_and_are_taken_up_again() -> anyhow::Resul
     drop(adopted);
     assert_eq!((machines(&folder)?, processes(&folder)?), (0, 0));
     // Its files go with them.
-    let deadline = tokio::time::Instant::now() + LONG;
-    while folder.join("template/default").exists() {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "its files stay");
-        tokio::task::yield_now().await;
-    }
+    support::eventually("its files go", || {
+        Ok(!folder.join("template/default").exists())
+    })
+    .await?;
     drop(factory);
     clean(&settings(&folder)).await?;
     std::fs::remove_dir(&folder)?;

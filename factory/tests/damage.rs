@@ -200,10 +200,5 @@ async fn an_old_one_stays_for_its_sandbox(lab: Lab, sandbox: Arc<Vm>) -> anyhow:
 }
 
 async fn goes(folder: &Path) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + LONG;
-    while folder.exists() {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "its files stay");
-        tokio::task::yield_now().await;
-    }
-    Ok(())
+    support::eventually("its files go", || Ok(!folder.exists())).await
 }

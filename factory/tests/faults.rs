@@ -228,11 +228,7 @@ async fn generations_live_beside_each_other_and_go_with_their_last_clone() -> an
     assert!(path.exists(), "a clone still needs it");
     vm.end().await;
     drop(vm);
-    let deadline = Instant::now() + support::LONG;
-    while path.exists() {
-        anyhow::ensure!(Instant::now() < deadline, "the retired generation stays");
-        tokio::task::yield_now().await;
-    }
+    support::eventually("the retired generation goes", || Ok(!path.exists())).await?;
     assert_eq!(lab.factory.generations(&spec).await?.len(), 1);
     lab.mint(&last, "last").await?.end().await;
     lab.close().await

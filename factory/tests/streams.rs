@@ -309,15 +309,10 @@ async fn the_console_is_kept_and_bounded(vm: &Arc<Vm>) -> anyhow::Result<()> {
 }
 
 async fn until_on_console(vm: &Vm, wanted: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + LONG;
-    while !String::from_utf8_lossy(&vm.console()?).contains(wanted) {
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{wanted:?} is not on the console"
-        );
-        tokio::task::yield_now().await;
-    }
-    Ok(())
+    support::eventually(&format!("{wanted:?} on the console"), || {
+        Ok(String::from_utf8_lossy(&vm.console()?).contains(wanted))
+    })
+    .await
 }
 
 async fn an_agent_that_ends_is_noticed_and_the_next_one_serves(vm: &Vm) -> anyhow::Result<()> {

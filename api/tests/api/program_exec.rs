@@ -92,7 +92,7 @@ async fn without_interactive_nothing_is_read() {
 async fn a_command_that_ends_does_not_wait_for_input() {
     let service = Listening::start().await;
     let id = service.harness.checkout().await;
-    let mut child = client(&service, &["exec", "-i", &id, "--", "lines", "3"])
+    let mut child = client(&service, &["exec", "-i", &id, "--", "lines", "3", "1"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

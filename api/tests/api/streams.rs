@@ -1,6 +1,6 @@
 //! Commands over WebSockets: channels, status, and clients that misbehave.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::SinkExt as _;
@@ -197,34 +197,56 @@ async fn messages_against_the_rules_end_it_with_the_reason() {
 
 #[tokio::test]
 async fn a_slow_client_slows_the_command_and_loses_nothing() {
+    /// More than the sockets' buffers, which may take some MiB.
+    const LINES: usize = 1024;
+    const WIDTH: usize = 65_000;
     let (service, id) = service().await;
-    let mut client = Client::open(&service, &id, "command=lines&command=20000")
-        .await
-        .unwrap();
-    client.stdout().await;
-    // The status waits behind what the client has not read.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let query = format!("command=lines&command={LINES}&command={WIDTH}");
+    let mut client = Client::open(&service, &id, &query).await.unwrap();
+    let first = client.stdout().await;
+    // Sockets and channels are full then; the command waits.
+    let guests = &service.harness.factory.guests;
+    let sent = || guests.sent.load(Ordering::SeqCst);
+    let sent = service.harness.until_still("the command", sent).await;
+    assert!(
+        sent < LINES * WIDTH / 2,
+        "{sent} bytes for a client that does not read"
+    );
+    assert_eq!(running(&service.harness), 1);
     let got = client.rest().await;
-    assert!(got.stdout.ends_with("\n19999\n"));
-    assert_eq!(got.stdout.lines().count(), 19_999);
+    let lines = format!("{first}{}", got.stdout);
+    let numbers = lines
+        .lines()
+        .map(|line| line.trim().parse::<usize>().unwrap());
+    assert!(numbers.eq(0..LINES));
     assert_eq!(got.status["status"], "Success");
 }
 
 #[tokio::test]
 async fn a_command_that_does_not_read_holds_no_more_than_its_channel() {
+    /// Each of a MiB.
+    const MESSAGES: usize = 64;
     let (service, id) = service().await;
     let mut client = Client::open(&service, &id, "command=deaf&stdin=true")
         .await
         .unwrap();
     client.stdout().await;
     let message = [b"\0".as_slice(), &[b'x'; 1 << 20]].concat();
+    let taken = AtomicUsize::new(0);
     let flood = async {
-        for _ in 0..1000 {
+        for _ in 0..MESSAGES {
             client.send(&message).await;
+            taken.fetch_add(1, Ordering::SeqCst);
         }
+        std::future::pending::<()>().await;
     };
-    let flooded = timeout(Duration::from_secs(1), flood).await;
-    assert!(flooded.is_err(), "somebody took a gigabyte");
+    let taken = || taken.load(Ordering::SeqCst);
+    tokio::select! {
+        taken = service.harness.until_still("the flood", taken) => {
+            assert!(taken < MESSAGES / 2, "{taken} MiB for a command that does not read");
+        }
+        () = flood => unreachable!("it waits for ever"),
+    }
 }
 
 #[tokio::test]

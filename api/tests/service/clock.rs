@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::service::{LONG, Place, Service, id};
+use crate::wait::Watched;
 
 /// How much later than its lease a sandbox may end on a busy machine.
 const LATE: Duration = Duration::from_secs(15);
@@ -79,15 +80,10 @@ async fn is_off(service: &Service<'_>, off: SignedDuration, waited: &[i32]) -> a
     Ok(())
 }
 
-/// When a process is gone.
-async fn end_of(pid: Value) -> Instant {
-    let words = PathBuf::from(format!("/proc/{pid}/cmdline"));
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
-    // One that nobody has waited for yet has none.
-    while std::fs::read(&words).is_ok_and(|words| !words.is_empty()) {
-        ticks.tick().await;
-    }
-    Instant::now()
+/// The moment of a process' end.
+async fn end_of(process: Watched) -> anyhow::Result<Instant> {
+    process.ended().await?;
+    Ok(Instant::now())
 }
 
 /// What libfaketime has in /dev/shm of a process that was killed stays there: it goes with the test.
@@ -124,7 +120,8 @@ async fn a_clock_that_is_set_neither_ends_a_lease_nor_prolongs_it() -> anyhow::R
     let asked = Instant::now();
     let short = leased(&service, SHORT_S).await?;
     let begun = Instant::now();
-    let ends = tokio::spawn(tokio::time::timeout(LONG, end_of(short["pid"].clone())));
+    let pid = short["pid"].as_i64().unwrap_or_default();
+    let ends = tokio::spawn(end_of(Watched::open(pid.try_into()?)?));
     service.quiet(1).await?;
     let waited = place.machines()?;
     service.kill().await?;

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::service::{Place, Service, call, id};
+use crate::wait::Watched;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_are_survived() -> anyhow::Result<()> {
@@ -31,17 +32,16 @@ fn kill_pid(pid: &Value) -> anyhow::Result<()> {
 async fn a_ready_clone_is_killed(service: &mut Service<'_>) -> anyhow::Result<()> {
     service.quiet(2).await?;
     let killed = service.place.machines()?;
+    let watched: Vec<_> = killed
+        .iter()
+        .map(|pid| Watched::open(*pid))
+        .collect::<anyhow::Result<_>>()?;
     for pid in &killed {
         kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
     }
     // The moment they are gone, before anybody can have been told.
-    while service
-        .place
-        .machines()?
-        .iter()
-        .any(|pid| killed.contains(pid))
-    {
-        std::hint::spin_loop();
+    for process in watched {
+        process.ended().await?;
     }
     // Whoever comes now gets a living one, or waits for it.
     let sandbox = service.sandbox().await?;

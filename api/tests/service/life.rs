@@ -1,12 +1,10 @@
 //! Starts and stops, expected and not.
 
-use std::time::Instant;
-
 use http::Method;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::service::{LONG, Place, id};
+use crate::service::{LONG, Place, eventually, id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stops_starts_again_and_leaves_nothing() -> anyhow::Result<()> {
@@ -31,11 +29,10 @@ async fn it_stops_starts_again_and_leaves_nothing() -> anyhow::Result<()> {
     assert_eq!(service.get("/v1/builds").await?["builds"], json!([]));
     second_signal_ends_at_once(service).await?;
     // A machine that was being made was killed with the last breath: the kernel may need a moment.
-    let deadline = Instant::now() + LONG;
-    while let Err(left) = place.nothing_left() {
-        anyhow::ensure!(Instant::now() < deadline, "{left}");
-        tokio::task::yield_now().await;
-    }
+    eventually("nothing is left", LONG, async || {
+        place.nothing_left().map(|()| true)
+    })
+    .await?;
 
     // Another configuration: rebuilt, and the log says in what it differs.
     place.configure("", "kernel_params = \"loglevel=3\"", "target = 1")?;
@@ -95,10 +92,7 @@ async fn second_signal_ends_at_once(
         })
         .await?;
     service.signal(Signal::SIGTERM)?;
-    let log_says = "a second signal ends it at once";
-    while !service.log().contains(log_says) {
-        tokio::task::yield_now().await;
-    }
+    service.logs("a second signal ends it at once").await?;
     service.signal(Signal::SIGTERM)?;
     let end = service.ended().await?;
     assert!(

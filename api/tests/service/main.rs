@@ -23,3 +23,4 @@ mod service;
 mod survive;
 #[path = "../api/support/terminal.rs"]
 mod terminal;
+mod wait;

@@ -203,23 +203,36 @@ async fn from_the_command_line(service: &Service<'_>) -> anyhow::Result<()> {
             .code(),
         Some(125)
     );
-    for args in [
-        &["ps"][..],
-        &["inspect", &id],
-        &["renew", &id, "--ttl", "20m"],
-        &["template", "ls"],
-        &["pool", "ls"],
+    let sandbox = service.get(&format!("/v1/sandboxes/{id}")).await?;
+    let template = service.get("/v1/templates/default").await?;
+    let (pid, memory) = (sandbox["pid"].to_string(), "256MiB".to_owned());
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let (hostname, generation) = (text(&sandbox["hostname"]), text(&sandbox["generation"]));
+    let (qemu, current) = (
+        text(&template["generations"][0]["qemu_version"]),
+        text(&template["current"]),
+    );
+    let expires = || "expires at 20".to_owned();
+    for (args, shown) in [
+        (&["ps"][..], vec![&id, &hostname, &pid, &memory]),
+        (&["inspect", &id], vec![&id, &hostname, &pid, &generation]),
+        (&["renew", &id, "--ttl", "20m"], vec![&id, &expires()]),
+        (&["template", "ls"], vec![&current, &qemu]),
+        (
+            &["pool", "ls"],
+            vec![&"default".to_owned(), &"LEASED".to_owned()],
+        ),
+        // The guest's kernel has begun with it.
+        (&["console", &id], vec![&"Linux version".to_owned()]),
     ] {
         let out = place.run(args).await?;
+        let said = String::from_utf8_lossy(&out.stdout);
         assert!(
-            out.status.success(),
-            "{args:?}: {}",
+            out.status.success() && shown.iter().all(|part| said.contains(part.as_str())),
+            "{args:?} without one of {shown:?}: {said}{}",
             String::from_utf8_lossy(&out.stderr)
         );
-        assert!(!out.stdout.is_empty(), "{args:?} prints something");
     }
-    let console = place.run(&["console", &id]).await?;
-    assert!(console.status.success());
     assert!(place.run(&["release", &id]).await?.status.success());
     assert_eq!(place.run(&["release", &id]).await?.status.code(), Some(1));
     Ok(())

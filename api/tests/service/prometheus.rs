@@ -1,12 +1,12 @@
 //! The metrics as a real Prometheus reads them.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::service::{LONG, Service};
+use crate::service::{LONG, Service, eventually};
 
 /// A scrape of a service that has worked passes `promtool`, and Prometheus takes it in.
 pub async fn scrapes(service: &mut Service<'_>) -> anyhow::Result<()> {
@@ -108,25 +108,13 @@ async fn real_prometheus(service: &mut Service<'_>) -> anyhow::Result<()> {
 async fn until_scraped(port: u16) -> anyhow::Result<()> {
     let query = "sum(vmint_checkouts_total{outcome=\"ok\"})";
     let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let deadline = Instant::now() + LONG;
-    loop {
-        let answer = ask(port, &format!("/api/v1/query?query={query}"))
-            .await
-            .unwrap_or_default();
-        let count = answer["data"]["result"][0]["value"][1]
-            .as_str()
-            .and_then(|count| count.parse::<f64>().ok());
-        if count.is_some_and(|count| count >= 20.0) {
-            return Ok(());
-        }
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "Prometheus has not scraped the service: {answer}"
-        );
-        tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>())
-            .await
-            .ok();
-    }
+    eventually("Prometheus knows of 20 checkouts", LONG, async || {
+        let answer = ask(port, &format!("/api/v1/query?query={query}")).await?;
+        let count = answer["data"]["result"][0]["value"][1].as_str();
+        let count = count.with_context(|| format!("no count in {answer}"))?;
+        Ok(count.parse::<f64>()? >= 20.0)
+    })
+    .await
 }
 
 async fn ask(port: u16, path: &str) -> anyhow::Result<serde_json::Value> {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use http::{Method, Request};
@@ -16,9 +15,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 pub use crate::place::{Place, guest_folder};
-
-/// How long anything may take that is waited for: generous, because the machine may be busy.
-pub const LONG: Duration = Duration::from_secs(180);
+pub use crate::wait::{LONG, eventually};
 
 /// A started service.
 pub struct Service<'a> {
@@ -51,8 +48,7 @@ impl<'a> Service<'a> {
 impl Service<'_> {
     /// What it has said so far.
     pub fn log(&self) -> String {
-        let all = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(all.get(self.log_begins..).unwrap_or_default()).into_owned()
+        read_log(&self.log, self.log_begins)
     }
 
     /// One request over the service's socket.
@@ -110,27 +106,30 @@ impl Service<'_> {
         is_so: impl Fn(String) -> F,
     ) -> anyhow::Result<()> {
         let socket = self.place.run_dir().join("api.sock").display().to_string();
-        let deadline = Instant::now() + LONG;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!(
-                    "the service has ended with {status} while waiting for: {what}\n{}",
-                    self.log()
-                );
-            }
-            if is_so(socket.clone()).await.unwrap_or(false) {
-                return Ok(());
-            }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "not within {LONG:?}: {what}\n{}",
+        let child = &mut self.child;
+        let mut ended = None;
+        let waited = eventually(what, LONG, async || {
+            ended = child.try_wait()?;
+            Ok(ended.is_some() || is_so(socket.clone()).await?)
+        });
+        waited
+            .await
+            .with_context(|| read_log(&self.log, self.log_begins))?;
+        match ended {
+            None => Ok(()),
+            Some(status) => anyhow::bail!(
+                "the service has ended with {status} while waiting for: {what}\n{}",
                 self.log()
-            );
-            // A question costs the service something: twenty a second are enough.
-            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
-                .await
-                .ok();
+            ),
         }
+    }
+
+    /// Waits until the service has logged this, since it was started.
+    pub async fn logs(&mut self, text: &str) -> anyhow::Result<()> {
+        let (log, begins) = (self.log.clone(), self.log_begins);
+        let (log, text) = (&log, &text);
+        let says = move |_| async move { Ok(read_log(log, begins).contains(*text)) };
+        self.until(&format!("a log with {text:?}"), says).await
     }
 
     /// Waits until the service says that it is ready.
@@ -210,6 +209,11 @@ impl Service<'_> {
         anyhow::ensure!(self.ended().await? == Err(9), "it was killed");
         Ok(())
     }
+}
+
+fn read_log(log: &Path, begins: usize) -> String {
+    let all = std::fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(all.get(begins..).unwrap_or_default()).into_owned()
 }
 
 /// One request to a Unix socket.

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::service::{LONG, Place, Service, call, id};
+use crate::service::{LONG, Place, Service, call, eventually, id};
 
 /// A checkout that says a lot.
 fn checkout() -> Value {
@@ -44,11 +44,10 @@ async fn a_killed_service_loses_nothing() -> anyhow::Result<()> {
 
     // While nobody is there, a lease that runs out ends its sandbox, and no other.
     assert_eq!(place.machines()?.len(), 3, "machines do not end with it");
-    let deadline = tokio::time::Instant::now() + LONG;
-    while place.machines()?.len() > 2 {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "no end of a lease");
-        tokio::task::yield_now().await;
-    }
+    eventually("the end of a lease", LONG, async || {
+        Ok(place.machines()?.len() <= 2)
+    })
+    .await?;
     let left = place.machines()?;
     assert!(
         left.iter()

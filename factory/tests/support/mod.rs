@@ -9,12 +9,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use vmint_factory::{
     Accel, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings, TemplateSpec,
     Vm, VmId,
 };
 
 pub use host::{LONG, guest_spec, new_folder, settings};
+
+/// The time between two looks at what is waited for: a look may walk /proc, and the machines need the cores.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Waits until `is_so`, at most [`LONG`].
+pub async fn eventually(
+    what: &str,
+    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + LONG;
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        looks.tick().await;
+        if is_so()? {
+            return Ok(());
+        }
+        anyhow::ensure!(
+            tokio::time::Instant::now() < deadline,
+            "not within {LONG:?}: {what}"
+        );
+    }
+}
 
 /// How much a guest's clock may be off: what a clone is checked for before it is handed out.
 const CLOCK_OFF: Duration = Duration::from_millis(50);
@@ -94,18 +117,14 @@ impl Lab {
 
     /// Waits until no machine is left: no directory, and no process of this lab.
     pub async fn nothing_left(&self) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + LONG;
-        loop {
-            let (machines, processes) = (self.machines()?, self.processes()?);
-            if machines.is_empty() && processes.is_empty() {
-                return Ok(());
-            }
-            anyhow::ensure!(
-                tokio::time::Instant::now() < deadline,
-                "left over: directories {machines:?}, processes {processes:?}"
-            );
-            tokio::task::yield_now().await;
-        }
+        let mut left = (Vec::new(), Vec::new());
+        let waited = eventually("no machine is left", || {
+            left = (self.machines()?, self.processes()?);
+            Ok(left.0.is_empty() && left.1.is_empty())
+        });
+        waited
+            .await
+            .with_context(|| format!("directories {:?}, processes {:?}", left.0, left.1))
     }
 
     /// Hypervisors whose memory is in this lab's folder.

@@ -22,6 +22,9 @@ use super::{FakeFactory, Reply};
 /// Longer than anything here takes; an answer that never comes fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a number stands still before it is believed: longer than anything that works pauses.
+const STILL: Duration = Duration::from_millis(500);
+
 /// The default values of the configuration.
 fn defaults() -> Examined {
     let places = Places {
@@ -128,6 +131,23 @@ impl Harness {
             }
         };
         assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: not in time");
+    }
+
+    /// Waits until a number that grows stands still, and returns it. Only time can show that nothing more comes.
+    pub(crate) async fn until_still(&self, what: &str, number: impl Fn() -> usize) -> usize {
+        let wait = async {
+            let mut seen = number();
+            loop {
+                sleep(STILL).await;
+                let now = number();
+                if now == seen && now > 0 {
+                    return now;
+                }
+                seen = now;
+            }
+        };
+        let still = timeout(PATIENCE, wait).await;
+        still.unwrap_or_else(|_| panic!("{what}: goes on and on"))
     }
 
     /// Any request.

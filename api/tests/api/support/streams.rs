@@ -29,6 +29,8 @@ pub(crate) struct Guests {
     pub(crate) running: AtomicUsize,
     /// Commands that were killed because their stream was dropped.
     pub(crate) killed: AtomicUsize,
+    /// Bytes that commands have written to their output.
+    pub(crate) sent: AtomicUsize,
     /// Bytes that were taken by writers.
     pub(crate) written: AtomicUsize,
     /// Writers take bytes while this is true.
@@ -43,6 +45,7 @@ impl Guests {
             dir: tempfile::tempdir().unwrap(),
             running: AtomicUsize::new(0),
             killed: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
             takes: watch::Sender::new(true),
             is_stock: AtomicBool::new(false),
@@ -216,9 +219,14 @@ impl Guests {
                 std::future::pending::<()>().await;
             }
             "lines" => {
-                let count: usize = request.argv[1].parse().unwrap();
+                let (count, width) = (&request.argv[1], &request.argv[2]);
+                let (count, width): (usize, usize) =
+                    (count.parse().unwrap(), width.parse().unwrap());
                 for n in 0..count {
-                    ends.stdout(format!("{n}\n").into()).await;
+                    let line = format!("{n:width$}\n");
+                    let bytes = line.len();
+                    ends.stdout(line.into()).await;
+                    self.sent.fetch_add(bytes, Ordering::SeqCst);
                 }
                 ends.exit(0).await;
             }

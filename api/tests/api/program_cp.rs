@@ -261,3 +261,118 @@ async fn what_cannot_be_copied_is_told_and_leaves_nothing() {
         .await;
     assert!(code == 1 && err.contains("qemu-ga"), "{err}");
 }
+
+/// What an earlier copy of the same guest has left here.
+async fn planted(setting: &Setting) -> std::path::PathBuf {
+    let outside = setting.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("keys"), "mine").unwrap();
+    fs::create_dir(setting.guest("/out")).unwrap();
+    for (name, target) in [
+        ("file", outside.join("keys")),
+        ("dir", outside.clone()),
+        ("dangling", outside.join("new")),
+    ] {
+        symlink(target, setting.guest("/out").join(name)).unwrap();
+    }
+    setting
+        .copies(&setting.there("/out"), &setting.here(""))
+        .await;
+    let link = fs::read_link(setting.here("out/file")).unwrap();
+    assert_eq!(link, outside.join("keys"));
+    fs::remove_dir_all(setting.guest("/out")).unwrap();
+    outside
+}
+
+#[tokio::test]
+async fn a_link_that_a_guest_has_planted_is_not_written_through() {
+    let setting = Setting::new().await;
+    let outside = planted(&setting).await;
+    fs::create_dir_all(setting.guest("/out/dir/sub")).unwrap();
+    for name in ["file", "dangling", "dir/keys", "dir/sub/x"] {
+        fs::write(setting.guest("/out").join(name), "theirs").unwrap();
+    }
+    let into = setting.here("out");
+    for name in ["file", "dangling"] {
+        let from = setting.there(&format!("/out/{name}"));
+        setting.copies(&from, &into).await;
+        let here = setting.dir.path().join("out").join(name);
+        assert!(fs::symlink_metadata(&here).unwrap().is_file(), "{name}");
+        assert_eq!(fs::read_to_string(here).unwrap(), "theirs");
+    }
+    // A directory does not take a link's place: it says so and writes nothing.
+    for (from, to) in [("/out/dir", into.clone()), ("/out", setting.here(""))] {
+        let (code, _, err) = setting.cp(&setting.there(from), &to).await;
+        assert!(
+            code == 1 && err.contains("is a link") && err.contains("hint:"),
+            "{err}"
+        );
+    }
+    assert_eq!(names_in(&outside), ["keys"]);
+    assert_eq!(fs::read_to_string(outside.join("keys")).unwrap(), "mine");
+
+    // What the user named is followed.
+    setting
+        .copies(&setting.there("/out/dir/keys"), &setting.here("out/dir/"))
+        .await;
+    assert_eq!(fs::read_to_string(outside.join("keys")).unwrap(), "theirs");
+    symlink(outside.join("keys"), setting.here("named")).unwrap();
+    fs::write(setting.guest("/out/file"), "again").unwrap();
+    setting
+        .copies(&setting.there("/out/file"), &setting.here("named"))
+        .await;
+    assert_eq!(fs::read_to_string(outside.join("keys")).unwrap(), "again");
+}
+
+#[tokio::test]
+async fn a_fifo_below_the_destination_is_replaced_and_never_opened() {
+    let setting = Setting::new().await;
+    let fifo = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    fs::create_dir(setting.here("out")).unwrap();
+    for name in ["out/log", "out/other"] {
+        nix::unistd::mkfifo(setting.here(name).as_str(), fifo).unwrap();
+    }
+    fs::create_dir(setting.guest("/out")).unwrap();
+    for name in ["/out/log", "/out/other"] {
+        fs::write(setting.guest(name), "theirs").unwrap();
+    }
+    setting
+        .copies(&setting.there("/out/log"), &setting.here("out"))
+        .await;
+    setting
+        .copies(&setting.there("/out"), &setting.here(""))
+        .await;
+    for name in ["out/log", "out/other"] {
+        assert_eq!(fs::read_to_string(setting.here(name)).unwrap(), "theirs");
+    }
+}
+
+#[tokio::test]
+async fn modes_are_what_the_umask_leaves_of_them() {
+    let setting = Setting::new().await;
+    fs::create_dir_all(setting.guest("/out/dir")).unwrap();
+    for name in ["/out/a", "/out/dir/b"] {
+        with_mode(&setting.guest(name), b"x", 0o666);
+    }
+    fs::set_permissions(setting.guest("/out/dir"), fs::Permissions::from_mode(0o777)).unwrap();
+    let url = format!("unix:{}", setting.service.socket.display());
+    for (from, to) in [("/out/a", "a"), ("/out", "tree")] {
+        let (from, to) = (setting.there(from), setting.here(to));
+        let mut umasked = tokio::process::Command::new("sh");
+        umasked.args([
+            "-c",
+            "umask 027; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_vmint"),
+        ]);
+        umasked.args(["--url", &url, "cp", &from, &to]);
+        let (code, _, err) = ended(umasked.output().await.unwrap());
+        assert_eq!(code, 0, "{err}");
+    }
+    let mode = |name: &str| mode(Path::new(&setting.here(name)));
+    assert_eq!(
+        (mode("a"), mode("tree/a"), mode("tree/dir/b")),
+        (0o640, 0o640, 0o640)
+    );
+    assert_eq!(mode("tree/dir"), 0o750);
+}

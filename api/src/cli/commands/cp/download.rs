@@ -1,9 +1,10 @@
 //! Out of a sandbox.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use http::Request;
 use http::header::CONTENT_LENGTH;
@@ -13,9 +14,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _, stdout};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::beneath::Directory;
 use super::meter::Meter;
 use super::place::name_in_guest;
-use super::unpack::{Receiver, unpack};
+use super::unpack::{Receiver, Target, unpack};
 use super::{DEPTH, IS_DIRECTORY};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::commands::query::Query;
@@ -90,15 +92,29 @@ pub(super) async fn to_file(
 ) -> Result<(), CliError> {
     let (content, is_directory) = open_any(client, id, path).await?;
     expect(&content, meter);
-    let is_inside = to.is_dir();
-    let to = match name_in_guest(path) {
-        Some(name) if is_inside => to.join(name),
-        _ => to.to_owned(),
-    };
-    if is_directory {
-        directory(content, to, meter).await
-    } else {
-        file(content, to, meter).await
+    let failed = local(to);
+    match name_in_guest(path) {
+        // Below a directory that the user typed nothing is followed: an earlier copy may have left a link there.
+        Some(name) if to.is_dir() => {
+            let parent = Directory::open(to).map_err(failed)?;
+            let failed = local(&to.join(name));
+            if is_directory {
+                let to = Target::Below(parent, name.into());
+                directory(content, to, meter, failed).await
+            } else {
+                file(content, &parent, name.as_ref(), meter, failed).await
+            }
+        }
+        _ if is_directory => directory(content, Target::Typed(to.to_owned()), meter, failed).await,
+        _ => typed_file(content, to, meter).await,
+    }
+}
+
+fn local(path: &Path) -> impl Fn(io::Error) -> CliError + use<> {
+    let path = path.to_owned();
+    move |source| CliError::Local {
+        path: path.clone(),
+        source,
     }
 }
 
@@ -110,38 +126,48 @@ fn expect(content: &Opened, meter: &Meter) {
     }
 }
 
-/// A file takes its place when it is whole.
-async fn file(mut content: Opened, to: PathBuf, meter: &Meter) -> Result<(), CliError> {
-    // What a link names is written, not the link.
-    let to = to.canonicalize().unwrap_or(to);
-    let failed = |source| CliError::Local {
-        path: to.clone(),
-        source,
-    };
+/// A file under a name that the user typed: what a link names is written, not the link, and so is a device.
+async fn typed_file(mut content: Opened, to: &Path, meter: &Meter) -> Result<(), CliError> {
+    let to = to.canonicalize().unwrap_or_else(|_| to.to_owned());
+    let failed = local(&to);
     if fs::metadata(&to).is_ok_and(|facts| !facts.is_file()) {
         let opened = File::options().write(true).open(&to).await;
-        let mut device = opened.map_err(failed)?;
+        let mut device = opened.map_err(&failed)?;
         return write(&mut content, &mut device, meter, failed).await;
     }
     let name = to.file_name().ok_or_else(|| {
         let why = "it is no name for a file";
         failed(io::Error::new(io::ErrorKind::InvalidInput, why))
     })?;
-    let directory = match to.parent() {
+    let parent = match to.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut prefix = std::ffi::OsString::from(".");
+    let parent = Directory::open(parent).map_err(&failed)?;
+    file(content, &parent, name, meter, &failed).await
+}
+
+/// A file takes its place in a directory when it is whole. Whatever is there under its name is replaced and never
+/// opened: a link, a device, a FIFO.
+async fn file(
+    mut content: Opened,
+    directory: &Directory,
+    name: &OsStr,
+    meter: &Meter,
+    failed: impl Fn(io::Error) -> CliError,
+) -> Result<(), CliError> {
+    let mut prefix = OsString::from(".");
     prefix.push(name);
+    // The umask takes its part of the mode.
     let part = tempfile::Builder::new()
         .prefix(&prefix)
-        .tempfile_in(directory)
-        .map_err(failed)?;
-    let mut out = File::from_std(part.reopen().map_err(failed)?);
-    write(&mut content, &mut out, meter, failed).await?;
-    let mode = Permissions::from_mode(mode(&content));
-    fs::set_permissions(part.path(), mode).map_err(failed)?;
-    part.persist(&to).map_err(|error| failed(error.error))?;
+        .permissions(Permissions::from_mode(mode(&content)))
+        .tempfile_in(directory.path())
+        .map_err(&failed)?;
+    let mut out = File::from_std(part.as_file().try_clone().map_err(&failed)?);
+    write(&mut content, &mut out, meter, &failed).await?;
+    let placed = part.persist(directory.path().join(name));
+    placed.map_err(|error| failed(error.error))?;
     Ok(())
 }
 
@@ -165,15 +191,16 @@ async fn write(
     out.flush().await.map_err(&failed)
 }
 
-async fn directory(mut content: Opened, to: PathBuf, meter: &Meter) -> Result<(), CliError> {
-    let failed = |source| CliError::Local {
-        path: to.clone(),
-        source,
-    };
+async fn directory(
+    mut content: Opened,
+    to: Target,
+    meter: &Meter,
+    failed: impl Fn(io::Error) -> CliError,
+) -> Result<(), CliError> {
     let (pieces, received) = mpsc::channel(DEPTH);
-    let (into, notes) = (to.clone(), meter.clone());
+    let notes = meter.clone();
     let unpacking =
-        spawn_blocking(move || unpack(Receiver::new(received), &into, |note| notes.note(note)));
+        spawn_blocking(move || unpack(Receiver::new(received), &to, |note| notes.note(note)));
     let feeding = async {
         loop {
             match content.next().await {
@@ -198,6 +225,6 @@ async fn directory(mut content: Opened, to: PathBuf, meter: &Meter) -> Result<()
     let unpacked = unpacking.await;
     fed?;
     unpacked
-        .unwrap_or_else(|_| Err(io::Error::other("unpacking failed")))
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
         .map_err(failed)
 }

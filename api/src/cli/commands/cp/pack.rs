@@ -1,6 +1,7 @@
 //! A directory of this host as a tar stream.
 
-use std::fs::{self, File, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,58 +9,109 @@ use bytes::Bytes;
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
+use super::beneath::Directory;
 use super::meter::Meter;
 
-/// Writes what is in a directory, its entries relative to it. It blocks.
+/// Directories in one another, each of which is held open.
+const DEPTH_MAX: usize = 500;
+
+/// Writes what is in a directory, its entries relative to it. Only the directory itself is reached through links; what
+/// is below is held while it is looked at and read, so that nothing else can take its place. It blocks.
 pub(super) fn pack(directory: &Path, to: impl Write, meter: &Meter) -> Result<(), Failed> {
+    let failed_at = |inside: &Path| {
+        let path = directory.join(inside);
+        move |source| Failed { path, source }
+    };
     let mut builder = Builder::new(to);
+    let root = Directory::open(directory).map_err(failed_at(Path::new("")))?;
+    let facts = root.facts().map_err(failed_at(Path::new("")))?;
+    append(
+        &mut builder,
+        &facts,
+        EntryType::Directory,
+        Path::new("./"),
+        io::empty(),
+    )
+    .map_err(failed_at(Path::new("")))?;
     // Depth first, with the names in order, so that the same directory is always the same stream.
-    let mut left = vec![PathBuf::new()];
-    while let Some(inside) = left.pop() {
-        let path = directory.join(&inside);
-        let failed = |source| Failed {
-            path: path.clone(),
-            source,
+    let mut open = vec![Level::of(root).map_err(failed_at(Path::new("")))?];
+    let mut inside = PathBuf::new();
+    while let Some(level) = open.last_mut() {
+        let Some(name) = level.names.pop() else {
+            open.pop();
+            inside.pop();
+            continue;
         };
-        let facts = fs::symlink_metadata(&path).map_err(failed)?;
-        let name = Path::new(".").join(&inside);
-        if facts.is_dir() {
-            append(
-                &mut builder,
-                &facts,
-                EntryType::Directory,
-                &name,
-                io::empty(),
-            )
-            .map_err(failed)?;
-            let mut names = fs::read_dir(&path)
-                .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-                .map_err(failed)?;
-            let names: &mut Vec<_> = &mut names;
-            names.sort_unstable_by(|a, b| b.cmp(a));
-            left.extend(names.iter().map(|name| inside.join(name)));
-        } else if facts.is_file() {
-            let file = File::open(&path).map_err(failed)?;
-            append(&mut builder, &facts, EntryType::Regular, &name, file).map_err(failed)?;
-        } else if facts.is_symlink() {
-            let target = fs::read_link(&path).map_err(failed)?;
-            let mut header = header(&facts, EntryType::Symlink);
-            header.set_size(0);
-            builder
-                .append_link(&mut header, &name, target)
-                .map_err(failed)?;
-        } else {
-            meter.note(&format!(
-                "{} is left out: it is no file, directory or symbolic link",
-                path.display()
-            ));
+        inside.push(&name);
+        match entry(&mut builder, &level.directory, &name, &inside, meter)
+            .map_err(failed_at(&inside))?
+        {
+            Some(level) if open.len() < DEPTH_MAX => open.push(level),
+            Some(_) => {
+                let why = format!("it lies deeper than {DEPTH_MAX} directories");
+                return Err(failed_at(&inside)(io::Error::other(why)));
+            }
+            None => {
+                inside.pop();
+            }
         }
     }
     let finished = builder.into_inner().and_then(|mut to| to.flush());
-    finished.map_err(|source| Failed {
-        path: directory.to_owned(),
-        source,
-    })
+    finished.map_err(failed_at(Path::new("")))
+}
+
+/// A directory whose entries are being written; those that are left, the next one last.
+struct Level {
+    directory: Directory,
+    names: Vec<OsString>,
+}
+
+impl Level {
+    fn of(directory: Directory) -> io::Result<Self> {
+        let mut names = directory.names()?;
+        names.reverse();
+        Ok(Self { directory, names })
+    }
+}
+
+/// Writes one entry. Returns the directory that it is, if it is one.
+fn entry(
+    builder: &mut Builder<impl Write>,
+    directory: &Directory,
+    name: &OsStr,
+    inside: &Path,
+    meter: &Meter,
+) -> io::Result<Option<Level>> {
+    let found = directory.look(name)?;
+    let named = Path::new(".").join(inside);
+    if found.facts.is_dir() {
+        append(
+            builder,
+            &found.facts,
+            EntryType::Directory,
+            &named,
+            io::empty(),
+        )?;
+        return Ok(Some(Level::of(found.into_directory())?));
+    } else if found.facts.is_file() {
+        append(
+            builder,
+            &found.facts,
+            EntryType::Regular,
+            &named,
+            found.open()?,
+        )?;
+    } else if found.facts.is_symlink() {
+        let mut header = header(&found.facts, EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, &named, found.target()?)?;
+    } else {
+        meter.note(&format!(
+            "{} is left out: it is no file, directory or symbolic link",
+            inside.display()
+        ));
+    }
+    Ok(None)
 }
 
 /// What could not be packed.

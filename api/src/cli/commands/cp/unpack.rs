@@ -1,51 +1,247 @@
 //! A tar stream of a sandbox, unpacked on this host.
 //!
-//! Nobody trusts a guest: nothing is written outside the directory, whatever names and links the stream has; only files,
-//! directories and links are made; no file gets set-user-id bits.
+//! Nobody trusts a guest: nothing is written outside the directory, whatever names and links the stream has and whatever
+//! links an earlier copy has left there; only files, directories and links are made; no file gets set-user-id bits, and
+//! modes are what the umask leaves of them; what describes an entry takes no more than [`HEADERS_BYTES_MAX`].
 
-use std::fs;
-use std::io::{self, Read};
-use std::path::Path;
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType};
 use tokio::sync::mpsc;
 
+use super::beneath::{Directory, names_of};
+
+/// Everything in front of an entry's content: its header, long names, PAX records, the map of a sparse file. `tar` holds
+/// that in memory.
+const HEADERS_BYTES_MAX: u64 = 1 << 20;
+/// The names of directories that wait for their mode.
+const DIRECTORIES_BYTES_MAX: usize = 16 << 20;
+/// What is copied of a file at once.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Unpacks into a directory, which is made where it is missing. `note` is told what is left out. It blocks.
-pub(super) fn unpack(stream: impl Read, directory: &Path, note: impl Fn(&str)) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let directory = directory.canonicalize()?;
+pub(super) fn unpack(stream: impl Read, to: &Target, note: impl Fn(&str)) -> io::Result<()> {
+    let (root, is_new) = to.open()?;
+    let limit = Rc::new(Cell::new(None));
+    let stream = Limited {
+        stream,
+        left: Rc::clone(&limit),
+    };
+    let mut unpacking = Unpacking {
+        root,
+        is_new,
+        later: Vec::new(),
+        later_bytes: 0,
+        piece: vec![0; PIECE_BYTES],
+    };
     let mut archive = Archive::new(stream);
-    archive.set_preserve_permissions(false);
-    archive.set_unpack_xattrs(false);
-    // A directory that may not be written to gets that mode when everything is in it.
-    let mut directories = Vec::new();
-    for entry in archive.entries()? {
+    let mut entries = archive.entries()?;
+    loop {
+        limit.set(Some(HEADERS_BYTES_MAX));
+        let Some(entry) = entries.next() else { break };
         let mut entry = entry?;
-        let name = entry.path()?.display().to_string();
-        match entry.header().entry_type() {
-            EntryType::Directory => directories.push(entry),
-            EntryType::Regular
+        limit.set(None);
+        unpacking.entry(&mut entry, &note)?;
+        // What of it was not wanted is not part of the next one's headers.
+        io::copy(&mut entry, &mut io::sink())?;
+    }
+    unpacking.finish()
+}
+
+/// Where a directory of a sandbox goes.
+pub(super) enum Target {
+    /// A path that the user typed: followed, and made with what is missing above it.
+    Typed(PathBuf),
+    /// A name in a directory that the user typed: a link there is not followed.
+    Below(Directory, OsString),
+}
+
+impl Target {
+    fn open(&self) -> io::Result<(Directory, bool)> {
+        match self {
+            Self::Below(directory, name) => directory.made_below(name),
+            Self::Typed(path) => {
+                let is_new = !path.exists();
+                fs::create_dir_all(path)?;
+                Ok((Directory::open(path)?, is_new))
+            }
+        }
+    }
+}
+
+struct Unpacking {
+    root: Directory,
+    /// Whether the directory itself was made for this copy.
+    is_new: bool,
+    /// Directories that get their mode when everything is in them: one that may not be written to, too.
+    later: Vec<(Vec<OsString>, u32)>,
+    later_bytes: usize,
+    piece: Vec<u8>,
+}
+
+impl Unpacking {
+    fn entry(&mut self, entry: &mut Entry<impl Read>, note: &impl Fn(&str)) -> io::Result<()> {
+        let path = entry.path()?.into_owned();
+        let kind = entry.header().entry_type();
+        let mode = entry.header().mode()? & 0o777;
+        if !is_wanted(kind) {
+            note(&format!(
+                "{path:?} is left out: it is no file, directory or link"
+            ));
+            return Ok(());
+        }
+        let Some(mut names) = names_of(&path)? else {
+            note(&format!(
+                "{path:?} is left out: it leads out of the directory"
+            ));
+            return Ok(());
+        };
+        let Some(name) = names.pop() else {
+            // The directory itself.
+            if kind.is_dir() && self.is_new {
+                self.later(names, mode)?;
+            }
+            return Ok(());
+        };
+        let parent = self.root.made_walk(&names)?;
+        match kind {
+            EntryType::Directory => {
+                // The mode of one that was there before is its owner's affair.
+                if parent.made_below(&name)?.1 {
+                    names.push(name);
+                    self.later(names, mode)?;
+                }
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name()?.ok_or_else(|| no_target(&path))?;
+                parent.link(&name, target.as_os_str())?;
+            }
+            EntryType::Link => {
+                let target = entry.link_name()?.ok_or_else(|| no_target(&path))?;
+                let mut of = names_of(&target)?.ok_or_else(|| no_target(&path))?;
+                let of_name = of.pop().ok_or_else(|| no_target(&path))?;
+                parent.hard_link(&name, (&self.root.walk(&of)?, &of_name))?;
+            }
+            _ => {
+                let mut file = parent.create(&name, mode)?;
+                self.content(entry, &mut file)?;
+                let seconds = Duration::from_secs(entry.header().mtime().unwrap_or(0));
+                if let Some(changed) = SystemTime::UNIX_EPOCH.checked_add(seconds) {
+                    file.set_modified(changed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The holes of a sparse file stay holes: a small stream fills no disk.
+    fn content(&mut self, entry: &mut Entry<impl Read>, file: &mut File) -> io::Result<()> {
+        let is_sparse = entry.header().entry_type().is_gnu_sparse();
+        let mut size = 0;
+        loop {
+            let length = entry.read(&mut self.piece)?;
+            let piece = &self.piece[..length];
+            if length == 0 {
+                break;
+            } else if is_sparse && piece.iter().all(|byte| *byte == 0) {
+                size = file.seek(SeekFrom::Current(i64::try_from(length).unwrap_or(0)))?;
+            } else {
+                file.write_all(piece)?;
+                size += u64::try_from(length).unwrap_or(0);
+            }
+        }
+        if is_sparse {
+            file.set_len(size)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn later(&mut self, names: Vec<OsString>, mode: u32) -> io::Result<()> {
+        self.later_bytes += size_of::<(Vec<OsString>, u32)>();
+        self.later_bytes += names
+            .iter()
+            .map(|name| size_of::<OsString>() + name.len())
+            .sum::<usize>();
+        if self.later_bytes > DIRECTORIES_BYTES_MAX {
+            let why = format!(
+                "{} directories have names of more than {} MiB in all; hint: copy a part of them at a time",
+                self.later.len(),
+                DIRECTORIES_BYTES_MAX >> 20
+            );
+            return Err(io::Error::other(why));
+        }
+        self.later.push((names, mode));
+        Ok(())
+    }
+
+    /// Gives the directories their modes, the deeper ones first.
+    fn finish(mut self) -> io::Result<()> {
+        let umask = umask()?;
+        self.later.sort_by(|a, b| b.0.cmp(&a.0));
+        for (names, mode) in &self.later {
+            self.root.walk(names)?.set_mode(mode & !umask)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_wanted(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::Directory
+            | EntryType::Regular
             | EntryType::Continuous
             | EntryType::GNUSparse
             | EntryType::Symlink
-            | EntryType::Link => {
-                if !entry.unpack_in(&directory)? {
-                    note(&format!(
-                        "{name:?} is left out: it leads out of the directory"
-                    ));
-                }
-            }
-            _ => note(&format!(
-                "{name:?} is left out: it is no file, directory or link"
-            )),
+            | EntryType::Link
+    )
+}
+
+fn no_target(path: &Path) -> io::Error {
+    io::Error::other(format!("{path:?} is a link to no place in the directory"))
+}
+
+/// The user's umask, without a moment in which it is another.
+fn umask() -> io::Result<u32> {
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    let umask = status.map_err(io::Error::other)?.umask;
+    umask.ok_or_else(|| io::Error::other("/proc/self/status has no Umask"))
+}
+
+/// A stream that can be kept from being read too far.
+struct Limited<R> {
+    stream: R,
+    left: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(left) = self.left.get() else {
+            return self.stream.read(buffer);
+        };
+        if left == 0 {
+            let why = format!(
+                "what describes an entry of the archive is longer than {} KiB",
+                HEADERS_BYTES_MAX >> 10
+            );
+            return Err(io::Error::other(why));
         }
+        let most = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let length = self.stream.read(&mut buffer[..most])?;
+        self.left
+            .set(Some(left - u64::try_from(length).unwrap_or(left)));
+        Ok(length)
     }
-    directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
-    for mut entry in directories {
-        entry.unpack_in(&directory)?;
-    }
-    Ok(())
 }
 
 /// Reads what somebody else receives.
@@ -78,125 +274,5 @@ impl Read for Receiver {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    use tar::{Builder, Header};
-
-    use super::*;
-
-    /// A stream with names that a well-behaved program would not write.
-    fn stream(entries: &[(EntryType, &str, &str, u32)]) -> Vec<u8> {
-        let mut builder = Builder::new(Vec::new());
-        for (kind, name, content, mode) in entries {
-            let mut header = Header::new_gnu();
-            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-            header.set_entry_type(*kind);
-            header.set_mode(*mode);
-            let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
-            if is_link {
-                header.as_mut_bytes()[157..157 + content.len()].copy_from_slice(content.as_bytes());
-            }
-            let bytes = if is_link { b"" } else { content.as_bytes() };
-            header.set_size(u64::try_from(bytes.len()).expect("small"));
-            header.set_cksum();
-            builder.append(&header, bytes).expect("append");
-        }
-        builder.into_inner().expect("a stream")
-    }
-
-    fn unpacked(directory: &Path, entries: &[(EntryType, &str, &str, u32)]) -> io::Result<()> {
-        unpack(stream(entries).as_slice(), directory, |_| {})
-    }
-
-    #[test]
-    fn what_is_in_a_stream_comes_out_with_its_mode() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let to = dir.path().join("to");
-        unpacked(
-            &to,
-            &[
-                (EntryType::Directory, "./", "", 0o755),
-                (EntryType::Directory, "./closed/", "", 0o500),
-                (EntryType::Regular, "./closed/x", "hello", 0o4751),
-                (EntryType::Symlink, "./link", "closed/x", 0o777),
-                (EntryType::Char, "./device", "", 0o666),
-            ],
-        )
-        .expect("unpacked");
-        let mode = |name: &str| {
-            let facts = fs::symlink_metadata(to.join(name)).expect(name);
-            facts.permissions().mode() & 0o7777
-        };
-        assert_eq!(fs::read_to_string(to.join("link")).expect("x"), "hello");
-        assert_eq!((mode("closed"), mode("closed/x")), (0o500, 0o751));
-        assert!(!to.join("device").exists());
-        let open = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(to.join("closed"), open).expect("mode");
-    }
-
-    #[test]
-    fn nothing_is_written_outside() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let outside = dir.path().join("outside");
-        fs::create_dir(&outside).expect("made");
-        let out = outside.to_str().expect("text");
-        for entries in [
-            vec![(EntryType::Regular, "../outside/x", "bad", 0o644)],
-            vec![(EntryType::Regular, "a/../../outside/x", "bad", 0o644)],
-            vec![
-                (EntryType::Symlink, "door", out, 0o777),
-                (EntryType::Regular, "door/x", "bad", 0o644),
-            ],
-            vec![
-                (EntryType::Symlink, "door", "../outside", 0o777),
-                (EntryType::Directory, "door/y", "", 0o755),
-            ],
-            vec![(EntryType::Directory, "../outside/y", "", 0o755)],
-            vec![
-                (EntryType::Symlink, "x", out, 0o777),
-                (EntryType::Directory, "x", "", 0o700),
-            ],
-        ] {
-            let to = dir.path().join("to");
-            // Refused or left out: both are well.
-            let _ = unpacked(&to, &entries);
-            assert!(
-                fs::read_dir(&outside).expect("read").next().is_none(),
-                "{entries:?}"
-            );
-            let mode = fs::metadata(&outside).expect("facts").permissions().mode();
-            assert_eq!(mode & 0o777, 0o755 & mode, "{entries:?}");
-            fs::remove_dir_all(&to).expect("removed");
-        }
-        // An absolute name means a place inside.
-        let to = dir.path().join("to");
-        let absolute = format!("{out}/x");
-        unpacked(&to, &[(EntryType::Regular, &absolute, "good", 0o644)]).expect("unpacked");
-        assert!(!outside.join("x").exists());
-    }
-
-    #[test]
-    fn a_link_to_a_file_outside_gives_nothing_away() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let secret = dir.path().join("secret");
-        fs::write(&secret, "secret").expect("written");
-        let to = dir.path().join("to");
-        let name = secret.to_str().expect("text");
-        assert!(unpacked(&to, &[(EntryType::Link, "hard", name, 0o644)]).is_err());
-        // A file replaces a link of the same name; it is not written through it.
-        fs::create_dir_all(&to).expect("made");
-        symlink(&secret, to.join("x")).expect("linked");
-        unpacked(&to, &[(EntryType::Regular, "x", "new", 0o644)]).expect("unpacked");
-        assert_eq!(fs::read_to_string(&secret).expect("secret"), "secret");
-        assert_eq!(fs::read_to_string(to.join("x")).expect("x"), "new");
-    }
-
-    #[test]
-    fn a_stream_that_breaks_off_is_an_error() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let whole = stream(&[(EntryType::Regular, "x", &"y".repeat(5000), 0o644)]);
-        let cut = &whole[..2000];
-        assert!(unpack(cut, dir.path(), |_| {}).is_err());
-    }
-}
+#[path = "unpack_tests.rs"]
+mod tests;

@@ -1,29 +1,31 @@
 //! The `vmint` program: reads its arguments, runs one command, and exits with its code.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
-use vmint_api::cli::{Cli, run};
+use vmint_api::cli::{Cli, CliError, run};
 use vmint_api::telemetry::start_logs;
 
-/// Exit code of a command line that cannot be.
-const WRONG_USAGE: u8 = 2;
-/// Exit code of a failure that has no code of its own.
-const FAILED: u8 = 1;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version go to standard output, and are no errors.
+        Err(error) if !error.use_stderr() || !asks_for_json(std::env::args_os()) => error.exit(),
+        Err(error) => return failed(&CliError::usage(&error), true),
+    };
     let (logs, is_json) = (cli.logs(), cli.is_json());
     if let Err(error) = start_logs(logs.log_format, &logs.log_level) {
-        return fail(
-            &format!("--log-level {:?}: {error}", logs.log_level),
-            WRONG_USAGE,
-        );
+        let text = format!("--log-level {:?}: {error}", logs.log_level);
+        return failed(&CliError::Usage(text), is_json);
     }
     let runtime = match runtime(cli.is_service()) {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), FAILED),
+        Err(source) => {
+            let what = "cannot start";
+            return failed(&CliError::Stream { what, source }, is_json);
+        }
     };
     let is_service = cli.is_service();
     let result = runtime.block_on(run(cli));
@@ -33,13 +35,16 @@ fn main() -> ExitCode {
     }
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) if error.is_silent() => ExitCode::from(error.exit_code()),
-        Err(error) if is_json => {
-            eprintln!("{}", error.json());
-            ExitCode::from(error.exit_code())
-        }
-        Err(error) => fail(&error.to_string(), error.exit_code()),
+        Err(error) => failed(&error, is_json),
     }
+}
+
+/// Whether the options of a command line that cannot be parsed have `--json`. What stands behind `--` is a command of
+/// the guest.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    words
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json")
 }
 
 /// The service works on every core; a client command makes one request after the other.
@@ -52,7 +57,14 @@ fn runtime(is_service: bool) -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-fn fail(message: &str, code: u8) -> ExitCode {
-    eprintln!("vmint: {message}");
-    ExitCode::from(code)
+/// Says why a command failed, as it was asked to.
+fn failed(error: &CliError, is_json: bool) -> ExitCode {
+    if error.is_silent() {
+        // It was said already.
+    } else if is_json {
+        eprintln!("{}", error.json());
+    } else {
+        eprintln!("vmint: {error}");
+    }
+    ExitCode::from(error.exit_code())
 }

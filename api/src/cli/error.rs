@@ -39,6 +39,9 @@ pub enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// The service works on it for longer than this command waits.
+    #[error("{0}")]
+    TimedOut(String),
     /// Leases are not guarded.
     #[error(transparent)]
     Guard(#[from] vmint_factory::GuardError),
@@ -53,6 +56,14 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// A command line that cannot be parsed.
+    #[must_use]
+    pub fn usage(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let text = text.trim_end();
+        Self::Usage(text.strip_prefix("error: ").unwrap_or(text).to_owned())
+    }
+
     /// Standard output failed.
     pub(crate) fn output(source: io::Error) -> Self {
         Self::Stream {
@@ -69,7 +80,12 @@ impl CliError {
             Self::Told(error) => error.json(),
             Self::Client(ClientError::Refused(refusal)) => refusal.problem.clone(),
             Self::Usage(_) => own("usage"),
-            Self::Config(_) => own("configuration"),
+            Self::Config(error) => {
+                let mut json = own("configuration");
+                json["problems"] = error.problems_json();
+                json
+            }
+            Self::TimedOut(_) => own("timeout"),
             Self::Client(_) => own("unreachable"),
             Self::Serve(_) => own("serve"),
             Self::Clean(_) => own("clean"),
@@ -96,6 +112,7 @@ impl CliError {
             | Self::Serve(_)
             | Self::Clean(_)
             | Self::Local { .. }
+            | Self::TimedOut(_)
             | Self::Guard(_)
             | Self::Stream { .. } => 1,
         }
@@ -113,6 +130,7 @@ impl CliError {
             | Self::Serve(_)
             | Self::Local { .. }
             | Self::Clean(_)
+            | Self::TimedOut(_)
             | Self::Guard(_) => false,
         }
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::Output;
+
 /// How often the sign of life moves.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -13,12 +15,14 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Progress {
     work: String,
     bar: Option<ProgressBar>,
+    /// With `--json`, plain lines would stand between errors that are JSON.
+    is_silent: bool,
     last: RefCell<String>,
 }
 
 impl Progress {
     /// Begins.
-    pub(super) fn start(work: &str) -> Self {
+    pub(super) fn start(output: Output, work: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]");
             let bar = ProgressBar::new_spinner()
@@ -29,6 +33,7 @@ impl Progress {
         Self {
             work: work.to_owned(),
             bar,
+            is_silent: output.json,
             last: RefCell::default(),
         }
     }
@@ -42,6 +47,7 @@ impl Progress {
         let line = format!("{}: {step}", self.work);
         match &self.bar {
             Some(bar) => bar.set_message(line),
+            None if self.is_silent => {}
             None => eprintln!("{line}"),
         }
     }

@@ -72,6 +72,9 @@ fn overlay_value(path: &str, default: &Value, value: &Value, problems: &mut Prob
             default.clone()
         }
         (default, value) if default.same_type(value) => value.clone(),
+        // A number with a fraction may have none: TOML alone tells 1 from 1.0.
+        #[allow(clippy::cast_precision_loss)]
+        (Value::Float(_), Value::Integer(whole)) => Value::Float(*whole as f64),
         (default, value) => {
             let reason = format!("is {}, but must be {}", kind(value), kind(default));
             problems.add(
@@ -119,7 +122,7 @@ fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",
         Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a number with a fraction",
+        Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
         Value::Datetime(_) => "a date",
         Value::Array(_) => "a list",

@@ -7,11 +7,15 @@ use super::load::Examined;
 /// The whole configuration as TOML. It can be given to `--config` again.
 #[must_use]
 pub fn show_effective(examined: &Examined) -> String {
+    let document = effective(examined);
+    format!("# What {} comes to.\n{document}", examined.place)
+}
+
+/// The whole configuration, with the places in it.
+#[must_use]
+pub fn effective(examined: &Examined) -> Table {
     let Examined {
-        place,
-        document,
-        config,
-        ..
+        document, config, ..
     } = examined;
     let mut document = document.clone();
     let path = |path: &std::path::Path| path.display().to_string();
@@ -44,7 +48,7 @@ pub fn show_effective(examined: &Examined) -> String {
             );
         }
     }
-    format!("# What {place} comes to.\n{document}")
+    document
 }
 
 fn set(document: &mut Table, table: &str, key: &str, value: String) {

@@ -47,6 +47,17 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// The mistakes as JSON: none where the file cannot be read as a whole.
+    #[must_use]
+    pub fn problems_json(&self) -> serde_json::Value {
+        match self {
+            Self::Problems { problems, .. } => problems.json(),
+            Self::Read { .. } | Self::Syntax { .. } => serde_json::json!([]),
+        }
+    }
+}
+
 /// A configuration together with its mistakes.
 #[derive(Clone, Debug)]
 pub struct Examined {

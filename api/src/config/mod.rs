@@ -20,7 +20,7 @@ mod requested;
 mod units;
 mod validated;
 
-pub use effective::show_effective;
+pub use effective::{effective, show_effective};
 pub(crate) use load::path_of;
 pub use load::{
     DEFAULT_FILE, Examined, LoadError, SYSTEM_FILE, examine, examine_text, load, load_for_client,

@@ -57,6 +57,17 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// All of them, an object each.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let json = |problem: &Problem| {
+            serde_json::json!({
+                "key": problem.key, "value": problem.value, "reason": problem.reason, "hint": problem.mend,
+            })
+        };
+        self.0.iter().map(json).collect()
+    }
+
     /// All of them.
     #[must_use]
     pub fn as_slice(&self) -> &[Problem] {

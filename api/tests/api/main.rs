@@ -16,6 +16,7 @@ mod operate;
 mod program;
 mod program_cp;
 mod program_exec;
+mod program_json;
 mod program_operate;
 mod program_sandbox;
 mod protocol;

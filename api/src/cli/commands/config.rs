@@ -1,6 +1,7 @@
 //! `vmint config`
 
 use http::Method;
+use serde_json::json;
 
 use crate::cli::args::Options;
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
@@ -10,17 +11,31 @@ use crate::cli::table::Table;
 use crate::config::{self, DEFAULT_FILE, Places};
 use crate::http::view::Reloaded;
 
-pub(in crate::cli) fn check(options: &Options) -> Result<u8, CliError> {
+pub(in crate::cli) fn check(options: &Options, output: Output) -> Result<u8, CliError> {
     let file = options.config.as_deref();
-    let config = config::load(file, &Places::of_this_host())?;
-    config::check_presence(&config, file)?;
-    print("ok")?;
+    let examined = config::load_whole(file, &Places::of_this_host())?;
+    config::check_presence(&examined.config, file)?;
+    if output.json {
+        print(&json!({ "configuration": examined.place, "problems": [] }).to_string())?;
+    } else {
+        print("ok")?;
+    }
     Ok(0)
 }
 
-pub(in crate::cli) fn show(options: &Options) -> Result<u8, CliError> {
+pub(in crate::cli) fn show(options: &Options, output: Output) -> Result<u8, CliError> {
     let file = options.config.as_deref();
-    if file.is_none() {
+    if output.json {
+        let examined = match file {
+            Some(_) => config::examine(file, &Places::of_this_host())?,
+            None => config::examine_text("", "the default values", &Places::of_this_host())?,
+        };
+        let document = match file {
+            Some(_) => config::effective(&examined),
+            None => examined.document,
+        };
+        print(&json!(document).to_string())?;
+    } else if file.is_none() {
         print(DEFAULT_FILE)?;
     } else {
         let examined = config::examine(file, &Places::of_this_host())?;

@@ -28,7 +28,7 @@ pub(in crate::cli) async fn drain(
         .call(Method::POST, "/v1/drain", Some(body), ANSWER_TIMEOUT)
         .await?;
     if args.wait {
-        let progress = Progress::start("draining");
+        let progress = Progress::start(output, "draining");
         let mut drain: Drain = answer.read()?;
         // One that is to end tells it by its end.
         while drain.draining && (!drain.drained || args.exit) {

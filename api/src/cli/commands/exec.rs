@@ -88,7 +88,11 @@ async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, Cli
             Ok(code)
         }
         Err(ClientError::Refused(refusal)) => {
-            eprintln!("vmint: {refusal}");
+            if output.json {
+                eprintln!("{}", refusal.problem);
+            } else {
+                eprintln!("vmint: {refusal}");
+            }
             Ok(failure_code(&refusal.code, refusal.errno))
         }
         Err(error) => Err(error.into()),

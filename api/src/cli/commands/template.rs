@@ -143,9 +143,9 @@ async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliE
     let answer = client
         .call(Method::POST, &path, None, ANSWER_TIMEOUT)
         .await?;
-    let (answer, build) = watch(client, answer).await?;
+    let (answer, build) = watch(client, output, answer).await?;
     let failure = match build.state.as_str() {
-        "succeeded" => rolled(client, &build).await?,
+        "succeeded" => rolled(client, output, &build).await?,
         _ => {
             let why = build.error.as_deref().unwrap_or("no reason was given");
             Some(format!("the build failed: {why}"))
@@ -162,8 +162,12 @@ async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliE
 }
 
 /// Watches the pool go over to what was built. Returns why it did not.
-async fn rolled(client: &Client, build: &Build) -> Result<Option<String>, CliError> {
-    let progress = Progress::start(&format!("rolling {}", build.template));
+async fn rolled(
+    client: &Client,
+    output: Output,
+    build: &Build,
+) -> Result<Option<String>, CliError> {
+    let progress = Progress::start(output, &format!("rolling {}", build.template));
     let pool_path = path_with("/v1/pools/", &build.template, "");
     let (mut seen, mut seen_at) = (String::new(), Instant::now());
     loop {
@@ -193,13 +197,17 @@ async fn rolled(client: &Client, build: &Build) -> Result<Option<String>, CliErr
         .filter(|error| template.current != build.generation && error.contains(given_up)))
 }
 
-async fn watch(client: &Client, mut answer: Answer) -> Result<(Answer, Build), CliError> {
+async fn watch(
+    client: &Client,
+    output: Output,
+    mut answer: Answer,
+) -> Result<(Answer, Build), CliError> {
     let began = Instant::now();
     let mut build: Build = answer.read()?;
-    let progress = Progress::start(&format!("building {}", build.template));
+    let progress = Progress::start(output, &format!("building {}", build.template));
     while build.state == "running" {
         if began.elapsed() > BUILD_TIMEOUT {
-            return Err(CliError::Usage(format!(
+            return Err(CliError::TimedOut(format!(
                 "build {} still runs; this command waits no longer",
                 build.id
             )));

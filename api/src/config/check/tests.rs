@@ -343,7 +343,7 @@ fn listening_beyond_this_host_is_refused_in_every_notation() {
 fn a_share_of_the_memory_is_above_nothing_and_at_most_all() {
     let host = Host::new();
     let text = |share: &str| format!("[host]\nmemory_share = {share}");
-    for good in ["1.0", "0.5", "1e-3"] {
+    for good in ["1", "1.0", "0.5", "1e-3"] {
         let examined = host.examine(&text(good));
         assert!(examined.problems.is_empty(), "{}", examined.problems);
         assert!(show_effective(&examined).contains("memory_share = "));
@@ -357,7 +357,16 @@ fn a_share_of_the_memory_is_above_nothing_and_at_most_all() {
       host.memory_share = 80.0: is no share
         mend: use a fraction above 0 and up to 1.0, such as 0.8
     ");
-    assert!(host.problems(&text("1")).contains("0.8"), "a whole number");
+    let whole = host.problems(&text("80"));
+    assert!(
+        whole.contains("memory_share = 80.0: is no share"),
+        "{whole}"
+    );
+    let text = host.problems(&text("true"));
+    assert!(
+        text.contains("must be a number") && text.contains("0.8"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! How far a copy is: a line that changes on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal as _, stderr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+
+use crate::cli::output::Output;
 
 /// How often the line on a terminal changes by itself.
 const TICK: Duration = Duration::from_millis(200);
 /// How often a long copy says a line elsewhere.
 const LINE_INTERVAL_S: u64 = 10;
+/// What is left out and told in a report: a guest decides how much that is.
+const LEFT_OUT_MAX: usize = 1000;
 const KNOWN: &str = "{msg} {bytes}/{total_bytes} {binary_bytes_per_sec} [{elapsed}, {eta} left]";
 const UNKNOWN: &str = "{spinner} {msg} {bytes} {binary_bytes_per_sec} [{elapsed}]";
 
@@ -24,10 +28,13 @@ struct Inner {
     begun: Instant,
     bytes: AtomicU64,
     lines: AtomicU64,
+    /// With `--json`, what is left out is part of the report.
+    is_json: bool,
+    left_out: Mutex<Vec<String>>,
 }
 
 impl Meter {
-    pub(super) fn start(source: &str, destination: &str) -> Self {
+    pub(super) fn start(output: Output, source: &str, destination: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner().with_style(style(UNKNOWN));
             bar.set_message(format!("{source} to {destination}"));
@@ -40,6 +47,8 @@ impl Meter {
             begun: Instant::now(),
             bytes: AtomicU64::new(0),
             lines: AtomicU64::new(0),
+            is_json: output.json,
+            left_out: Mutex::default(),
         }))
     }
 
@@ -59,7 +68,7 @@ impl Meter {
             Some(bar) => bar.set_position(all),
             None => {
                 let lines = self.0.begun.elapsed().as_secs() / LINE_INTERVAL_S;
-                if self.0.lines.swap(lines, Ordering::Relaxed) < lines {
+                if self.0.lines.swap(lines, Ordering::Relaxed) < lines && !self.0.is_json {
                     eprintln!("{}: {} so far", self.0.what, BinaryBytes(all));
                 }
             }
@@ -74,6 +83,16 @@ impl Meter {
     /// Says something that the copy leaves out.
     pub(super) fn note(&self, text: &str) {
         match &self.0.bar {
+            _ if self.0.is_json => {
+                let mut left_out = self
+                    .0
+                    .left_out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                if left_out.len() < LEFT_OUT_MAX {
+                    left_out.push(text.to_owned());
+                }
+            }
             Some(bar) => bar.suspend(|| eprintln!("vmint: {text}")),
             None => eprintln!("vmint: {text}"),
         }
@@ -87,6 +106,13 @@ impl Meter {
         Done {
             bytes: self.bytes(),
             took: self.0.begun.elapsed(),
+            left_out: std::mem::take(
+                &mut self
+                    .0
+                    .left_out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            ),
         }
     }
 
@@ -107,6 +133,8 @@ impl Meter {
 pub(super) struct Done {
     pub(super) bytes: u64,
     pub(super) took: Duration,
+    /// With `--json`: the first of what was left out, a line each.
+    pub(super) left_out: Vec<String>,
 }
 
 impl Drop for Inner {

@@ -3,6 +3,7 @@
 //! Names go as with `cp -r`: into a directory that is there, else under the name that was given. Modes are kept; owners
 //! are not: what comes out belongs to who copies, what goes in to the guest's root.
 
+mod beneath;
 mod download;
 mod meter;
 mod pack;
@@ -37,7 +38,7 @@ pub(in crate::cli) async fn run(
     );
     // Then the report cannot be there, too.
     let is_stdout_taken = matches!(destination, Place::Stream);
-    let meter = Meter::start(&args.source, &args.destination);
+    let meter = Meter::start(output, &args.source, &args.destination);
     match (source, destination) {
         (Place::Guest { id, path }, Place::Here(to)) => {
             download::to_file(client, &id, &path, &to, &meter).await?;
@@ -65,7 +66,7 @@ pub(in crate::cli) async fn run(
     }
     let report = json!({
         "source": args.source, "destination": args.destination,
-        "bytes": done.bytes, "elapsed_ms": done.took.as_secs_f64() * 1e3,
+        "bytes": done.bytes, "elapsed_ms": done.took.as_secs_f64() * 1e3, "left_out": done.left_out,
     });
     if is_stdout_taken {
         eprintln!("{report}");

@@ -114,6 +114,7 @@ async fn directory(
     let (pieces, received) = mpsc::channel(DEPTH);
     let (reason, notes) = (Reason::default(), meter.clone());
     let noted = reason.clone();
+    let packed_from = from.clone();
     let packing = spawn_blocking(move || {
         let writer = io::BufWriter::with_capacity(PIECE_BYTES, Sender(pieces));
         pack(&from, writer, &notes)
@@ -123,6 +124,7 @@ async fn directory(
         (received, Some(packing)),
         move |(mut received, mut packing)| {
             let (noted, meter) = (noted.clone(), meter_of_body.clone());
+            let packed_from = packed_from.clone();
             async move {
                 if let Some(bytes) = received.recv().await {
                     meter.add(bytes.len());
@@ -136,7 +138,10 @@ async fn directory(
                         path: failed.path,
                         source: failed.source,
                     },
-                    Err(_) => CliError::Usage("packing failed".to_owned()),
+                    Err(panic) => CliError::Local {
+                        path: packed_from,
+                        source: io::Error::other(panic),
+                    },
                 };
                 Some((Err(broken(&noted, error)), (received, None)))
             }

@@ -24,9 +24,8 @@ as_root() {
   fi
 }
 
-need_rust() {
-  command -v cargo >/dev/null || die "Rust is missing (cargo is not in PATH): install it with rustup or your distribution, then run this again"
-}
+# shellcheck source=scripts/lib/rust.sh
+source "$REPO/scripts/lib/rust.sh"
 
 target_dir() {
   realpath -m -- "${CARGO_TARGET_DIR:-$REPO/target}"

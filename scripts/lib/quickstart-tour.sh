@@ -39,6 +39,7 @@ print_table() {
   private=$(metric vmint_clone_private_bytes <<<"$metrics")
   clones=$(jq '.ready + .leased' <<<"$pool")
   printf '\n'
+  row 'accelerator' "$(accel <<<"$template")"
   row 'cold boot of the template' "$(cold_ms total <<<"$template") ms"
   row 'cold boot to the first command' "$(cold_ms first_exec <<<"$template") ms"
   row 'clone, ready to be handed out' "$(jq -r '.startup_ms.total' <<<"$sandbox" | rounded) ms"
@@ -47,6 +48,18 @@ print_table() {
   row 'guest memory shared by all clones' "$(mib "$shared") MiB"
   row "private memory of each of $clones clones" "$(awk -v b="$private" -v n="$clones" 'BEGIN { printf "%.1f", b / n / 1048576 }') MiB"
   printf '\n'
+}
+
+# Which of the two, and why it is emulation where it is: the figures are another magnitude then.
+accel() {
+  local accel reason
+  accel=$(jq -r '.current as $now | .generations[] | select(.generation == $now) | .accel')
+  if [[ $accel != tcg ]]; then
+    printf '%s\n' "$accel"
+    return
+  fi
+  reason=$(sed -n 's/.* accel="tcg" reason="\(.*\)" the host is ready$/\1/p; s/.*the host is ready.* accel="tcg" reason="\(.*\)"$/\1/p' "$LOG" | head -n 1)
+  printf 'tcg: %s\n' "${reason:-the reason is in the log}"
 }
 
 row() {

@@ -1,8 +1,9 @@
 //! `vmint doctor`: what is missing on this host, and how to get it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
 
 use super::{HypervisorUsers, accel, tmpfs, user};
@@ -10,6 +11,8 @@ use crate::process::Landlock;
 use crate::qemu;
 use crate::sys::Credentials;
 use crate::{AccelChoice, HostSettings, TemplateSpec, text};
+
+const KVM_DEVICE: &str = "/dev/kvm";
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -133,7 +136,8 @@ fn check_kvm(settings: &HostSettings, users: Option<&HypervisorUsers>) -> Check 
             Ok(Some(user)) => user.name,
             Ok(None) | Err(_) => Uid::effective().to_string(),
         };
-        return judge_kvm(settings.accel, accel::device_refusal(None), &name);
+        let mend = kvm_hint(kvm_device().as_ref(), &name);
+        return judge_kvm(settings.accel, accel::device_refusal(None), mend);
     };
     let mut refusal = accel::device_refusal(Some(&users.clones));
     let mut name = settings.qemu_user.as_deref();
@@ -141,7 +145,8 @@ fn check_kvm(settings: &HostSettings, users: Option<&HypervisorUsers>) -> Check 
         refusal = accel::device_refusal(Some(&users.builds));
         name = settings.build_user.as_deref();
     }
-    judge_kvm(settings.accel, refusal, name.unwrap_or_default())
+    let mend = kvm_hint(kvm_device().as_ref(), name.unwrap_or_default());
+    judge_kvm(settings.accel, refusal, mend)
 }
 
 fn check_landlock(landlock: &Landlock) -> Check {
@@ -164,10 +169,31 @@ fn check_landlock(landlock: &Landlock) -> Check {
     }
 }
 
-fn judge_kvm(wanted: AccelChoice, refusal: Option<String>, user: &str) -> Check {
-    let mend = format!(
-        "load kvm_amd or kvm_intel, and let QEMU's user open the device: usermod -aG kvm {user}"
-    );
+/// Mode and group of the device; none where it is missing.
+fn kvm_device() -> Option<(u32, String)> {
+    let facts = std::fs::metadata(KVM_DEVICE).ok()?;
+    let group = match Group::from_gid(Gid::from_raw(facts.gid())) {
+        Ok(Some(group)) => group.name,
+        Ok(None) | Err(_) => facts.gid().to_string(),
+    };
+    Some((facts.mode() & 0o777, group))
+}
+
+/// What lets a user open the device. To be in its group helps only where the group may open it; and nobody is put into
+/// root's.
+fn kvm_hint(device: Option<&(u32, String)>, user: &str) -> String {
+    match device {
+        None => format!("load kvm_amd or kvm_intel: {KVM_DEVICE} is not there"),
+        Some((mode, group)) if mode & 0o060 == 0o060 && group != "root" => {
+            format!("let QEMU's user open the device: usermod -aG {group} {user}")
+        }
+        Some((mode, group)) => format!(
+            "{KVM_DEVICE} has mode {mode:04o} and group {group}: chgrp kvm {KVM_DEVICE} && chmod 0660 {KVM_DEVICE} && usermod -aG kvm {user}"
+        ),
+    }
+}
+
+fn judge_kvm(wanted: AccelChoice, refusal: Option<String>, mend: String) -> Check {
     match refusal {
         None => {
             let detail = "/dev/kvm opens; whether it runs a guest is proved by a boot when the service starts";
@@ -288,7 +314,7 @@ mod tests {
     #[test]
     fn kvm_that_is_demanded_and_cannot_be_used_is_a_failure() {
         let check = |wanted, refusal: Option<&str>| {
-            judge_kvm(wanted, refusal.map(str::to_owned), "somebody")
+            judge_kvm(wanted, refusal.map(str::to_owned), "do this".to_owned())
         };
         let verdict = |wanted, refusal| check(wanted, refusal).verdict;
         assert_eq!(verdict(AccelChoice::Kvm, Some("no")), Verdict::Fail);
@@ -296,6 +322,21 @@ mod tests {
         assert_eq!(verdict(AccelChoice::Tcg, Some("no")), Verdict::Warn);
         assert_eq!(verdict(AccelChoice::Kvm, None), Verdict::Ok);
         let mend = check(AccelChoice::Auto, Some("no")).mend;
-        assert!(mend.is_some_and(|mend| mend.ends_with("kvm somebody")));
+        assert_eq!(mend.as_deref(), Some("do this"));
+    }
+
+    #[test]
+    fn the_hint_for_kvm_fits_the_device() {
+        let hint = |mode, group: &str| kvm_hint(Some(&(mode, group.to_owned())), "vmint");
+        assert!(hint(0o660, "kvm").ends_with("device: usermod -aG kvm vmint"));
+        assert!(hint(0o666, "libvirt").ends_with("usermod -aG libvirt vmint"));
+        // The group may not open it, or is root's: to be in it helps nobody, or too much.
+        for hint in [hint(0o600, "root"), hint(0o600, "kvm"), hint(0o660, "root")] {
+            assert!(
+                hint.contains("chmod 0660 /dev/kvm") && hint.ends_with("usermod -aG kvm vmint"),
+                "{hint}"
+            );
+        }
+        assert!(kvm_hint(None, "vmint").contains("load kvm_amd"));
     }
 }

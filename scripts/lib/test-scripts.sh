@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# The scripts on machines that lack something: what they say, in one line, before anything is installed. Nothing is
+# installed here, and no virtual machine is started.
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+SCRIPTS=(quickstart install guest soak test kvm-lab)
+
+main() {
+  WORK=$(mktemp -d)
+  trap 'rm -rf -- "$WORK"' EXIT
+  mkdir -- "$WORK/bin"
+  no_qemu_is_no_error
+  versions_are_compared
+  the_first_free_port_is_taken
+  no_rust_is_said_in_one_line
+  old_rust_is_said_in_one_line
+  rust_of_the_user_behind_sudo_is_used
+  say "what the scripts say is as it should be"
+}
+
+# On a machine that has none, the look for its version must not end the installation before it has begun.
+no_qemu_is_no_error() {
+  # shellcheck source=scripts/lib/qemu.sh
+  (source "$REPO/scripts/lib/qemu.sh" && version=$(PATH=/nonexistent qemu_version) && [[ -z $version ]]) || die "a machine without QEMU"
+}
+
+versions_are_compared() {
+  local pair
+  for pair in '1.88.0 1.88' '1.88 1.88' '1.100.0 1.88' '2.0 1.88'; do
+    # shellcheck disable=SC2086
+    version_at_least $pair || die "$pair: it is new enough"
+  done
+  for pair in '1.63.0 1.88' '1.85.0 1.88' '1.9 1.88'; do
+    # shellcheck disable=SC2086
+    ! version_at_least $pair || die "$pair: it is too old"
+  done
+  [[ $(rust_minimum) == 1.* ]] || die "no rust-version in Cargo.toml"
+}
+
+# The functions of the quickstart, without its main.
+the_first_free_port_is_taken() {
+  local first second
+  # Two that listen; the kernel chooses which.
+  coproc OTHERS { exec python3 -c '
+import socket, sys
+listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(one.getsockname()[1] for one in listening), flush=True)
+sys.stdin.read()'; }
+  read -r first second <&"${OTHERS[0]}"
+  (
+    eval "$(sed '/^main "\$@"$/d; /^source /d; /^set -/d' "$REPO/scripts/quickstart")"
+    # shellcheck disable=SC2034 # The quickstart's functions use them.
+    PORTS=("$first" "$second" 1)
+    [[ $(free_port 2>"$WORK/said") == 1 ]] || die "the first free port is not taken"
+    grep -q "port $first is taken" "$WORK/said" || die "a taken port is not named"
+    # shellcheck disable=SC2034
+    PORTS=("$first" "$second")
+    ! (free_port) 2>"$WORK/said" || die "no port is free"
+    grep -q "all taken" "$WORK/said" || die "it does not say that all are taken"
+    # The one that listens is another process.
+    # shellcheck disable=SC2034
+    URL=http://127.0.0.1:$first
+    ! listens $$ || die "another process' socket counts"
+    listens "$OTHERS_PID" || die "a process' own socket does not count"
+  )
+  kill "$OTHERS_PID"
+}
+
+# fails_in_one_line WORDS SCRIPT: with the PATH of $WORK/bin alone; apt-get there would leave a trace.
+fails_in_one_line() {
+  local words=$1 script=$2
+  if PATH=$WORK/bin env -u SUDO_USER "$BASH" "$REPO/scripts/$script" >"$WORK/said" 2>&1; then
+    die "$script: it succeeds without Rust"
+  fi
+  [[ $(wc -l <"$WORK/said") == 1 ]] || die "$script: more than one line: $(cat "$WORK/said")"
+  grep -q "$words" "$WORK/said" || die "$script: no $words in: $(cat "$WORK/said")"
+  [[ ! -e $WORK/installed ]] || die "$script: something was installed before"
+}
+
+# A machine with everything that the scripts use until then, and nothing else.
+tools() {
+  local tool
+  rm -rf -- "${WORK:?}/bin" && mkdir -- "$WORK/bin"
+  for tool in awk cat cut dirname env getent grep head id mkdir pgrep printf realpath sed sort tr; do
+    ln -s -- "$(command -v "$tool")" "$WORK/bin/$tool"
+  done
+  printf '#!/bin/sh\ntouch %s/installed\nexit 1\n' "$WORK" | tee "$WORK/bin/apt-get" "$WORK/bin/sudo" >/dev/null
+  chmod +x "$WORK/bin/apt-get" "$WORK/bin/sudo"
+}
+
+no_rust_is_said_in_one_line() {
+  local script
+  tools
+  for script in "${SCRIPTS[@]}"; do fails_in_one_line 'Rust is missing' "$script"; done
+}
+
+old_rust_is_said_in_one_line() {
+  local script
+  tools
+  printf '#!/bin/sh\necho "rustc 1.63.0 (4b91a6ea7 2022-08-08) (built from a source tarball)"\n' | tee "$WORK/bin/cargo" "$WORK/bin/rustc" >/dev/null
+  chmod +x "$WORK/bin/cargo" "$WORK/bin/rustc"
+  for script in "${SCRIPTS[@]}"; do fails_in_one_line "Rust is 1.63.0 .*$(rust_minimum) or newer is needed" "$script"; done
+}
+
+# Only root is another's sudo.
+rust_of_the_user_behind_sudo_is_used() {
+  ((EUID == 0)) || return 0
+  tools
+  mkdir -p -- "$WORK/home/.cargo/bin"
+  printf '#!/bin/sh\necho "rustc 1.%s.0 (x)"\n' 999 | tee "$WORK/home/.cargo/bin/cargo" "$WORK/home/.cargo/bin/rustc" >/dev/null
+  chmod +x "$WORK/home/.cargo/bin/cargo" "$WORK/home/.cargo/bin/rustc"
+  # shellcheck disable=SC2016 # It is the argument of that program.
+  printf '#!/bin/sh\necho "$2:x:1000:1000::%s/home:/bin/sh"\n' "$WORK" >"$WORK/getent"
+  chmod +x "$WORK/getent" && mv -- "$WORK/getent" "$WORK/bin/getent"
+  (
+    unset CARGO_HOME RUSTUP_HOME
+    PATH=$WORK/bin SUDO_USER=someone
+    need_rust
+    [[ $(command -v cargo) == "$WORK/home/.cargo/bin/cargo" && $RUSTUP_HOME == "$WORK/home/.rustup" ]]
+  ) 2>"$WORK/said" || die "the Rust of the user behind sudo is not used: $(cat "$WORK/said")"
+}
+
+main "$@"

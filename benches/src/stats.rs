@@ -1,6 +1,7 @@
 //! What is said of a row of measurements.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -60,6 +61,25 @@ pub(crate) fn verdict(what: &str, value: f64, unit: &str, target: Target) {
     };
     let verdict = if is_met { "met" } else { "NOT MET" };
     println!("  {what:<52} {value:>8.2} {unit:<4} target {word} {limit} {unit}: {verdict}");
+    if !is_met {
+        let mut missed = MISSED.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.push(what.to_owned());
+    }
+}
+
+/// The figures of this run that are not as they should be.
+static MISSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Fails when a figure of this run was not as it should be.
+pub(crate) fn all_met() -> anyhow::Result<()> {
+    let missed = MISSED.lock().unwrap_or_else(PoisonError::into_inner);
+    anyhow::ensure!(
+        missed.is_empty(),
+        "{} targets are NOT MET: {}",
+        missed.len(),
+        missed.join("; ")
+    );
+    Ok(())
 }
 
 /// What a figure should be.
@@ -69,4 +89,20 @@ pub(crate) enum Target {
     AtMost(f64),
     /// No less than this.
     AtLeast(f64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_not_met_fails_the_run() {
+        verdict("a clone", 10.0, "ms", Target::AtMost(10.0));
+        verdict("a rate", 2.0, "/s", Target::AtLeast(2.0));
+        all_met().expect("both are met");
+        verdict("no figure", f64::NAN, "ms", Target::AtMost(10.0));
+        verdict("another", 1.0, "/s", Target::AtLeast(2.0));
+        let text = all_met().expect_err("two are not").to_string();
+        assert_eq!(text, "2 targets are NOT MET: no figure; another");
+    }
 }

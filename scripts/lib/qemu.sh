@@ -3,6 +3,8 @@
 
 QEMU_MINIMUM=8.2
 QEMU_PACKAGE=qemu-system-x86
+# Where apt's sources are.
+APT_DIR=/etc/apt
 
 install_qemu() {
   local have
@@ -49,18 +51,18 @@ install_qemu_from_backports() {
   fi
   say "installing $QEMU_PACKAGE from $suite"
   apt_install -t "$suite" "$QEMU_PACKAGE" ||
-    die "no QEMU $QEMU_MINIMUM or newer for this release ($release): install one by hand and put it in PATH"
+    die "$suite has no QEMU $QEMU_MINIMUM or newer that installs (an old release's backports leave the mirrors): install one by hand and put it in PATH"
 }
 
 # Adds a suite from the very source that this machine has its release from: mirrors, proxies and keys stay.
 add_suite() {
-  local release=$1 suite=$2 file=/etc/apt/sources.list.d/vmint-backports.sources text
+  local release=$1 suite=$2 file=$APT_DIR/sources.list.d/vmint-backports.sources text
   text=$(deb822_source "$release" "$suite")
   if [[ -z $text ]]; then
-    file=/etc/apt/sources.list.d/vmint-backports.list
+    file=$APT_DIR/sources.list.d/vmint-backports.list
     text=$(one_line_source "$release" "$suite")
   fi
-  [[ -n $text ]] || die "no package source for $release was found in /etc/apt: add $suite by hand"
+  [[ -n $text ]] || die "no package source for $release was found in $APT_DIR: add $suite by hand"
   say "adding $suite to the package sources ($file)"
   as_root tee "$file" >/dev/null <<<"$text"
 }
@@ -68,7 +70,8 @@ add_suite() {
 # The first paragraph of a .sources file that has the release, with the suite in place of its own.
 deb822_source() {
   local release=$1 suite=$2
-  find /etc/apt/sources.list.d -name '*.sources' -exec cat {} + 2>/dev/null |
+  # A machine may have files of one kind alone, or of neither.
+  { find "$APT_DIR/sources.list.d" -name '*.sources' -exec cat {} + 2>/dev/null || true; } |
     awk -v release="$release" -v suite="$suite" '
       BEGIN { RS = ""; FS = "\n" }
       !done && $0 ~ "\nSuites:[^\n]*[ \t]" release "([ \t\n]|$)" {
@@ -83,7 +86,7 @@ deb822_source() {
 # The same for the older format of one line.
 one_line_source() {
   local release=$1 suite=$2
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+  { cat "$APT_DIR/sources.list" "$APT_DIR"/sources.list.d/*.list 2>/dev/null || true; } |
     awk -v release="$release" -v suite="$suite" '
       !done && $1 == "deb" {
         for (i = 2; i <= NF; i++) if ($i == release) { $i = suite; print; done = 1; break }

@@ -12,6 +12,7 @@ main() {
   trap 'rm -rf -- "$WORK"' EXIT
   mkdir -- "$WORK/bin"
   no_qemu_is_no_error
+  backports_come_from_the_sources_that_are_there
   versions_are_compared
   the_first_free_port_is_taken
   no_rust_is_said_in_one_line
@@ -24,6 +25,28 @@ main() {
 no_qemu_is_no_error() {
   # shellcheck source=scripts/lib/qemu.sh
   (source "$REPO/scripts/lib/qemu.sh" && version=$(PATH=/nonexistent qemu_version) && [[ -z $version ]]) || die "a machine without QEMU"
+}
+
+# In either format, whether there are files of the other one or not.
+backports_come_from_the_sources_that_are_there() {
+  local mirror=http://mirror.example/debian format
+  for format in deb822 one-line; do
+    mkdir -p -- "$WORK/$format/sources.list.d"
+  done
+  printf 'Types: deb\nURIs: %s\nSuites: bookworm bookworm-updates\nComponents: main\n' "$mirror" >"$WORK/deb822/sources.list.d/debian.sources"
+  printf 'deb [trusted=yes] %s bookworm main\n' "$mirror" >"$WORK/one-line/sources.list"
+  for format in deb822 one-line; do
+    (
+      # shellcheck source=scripts/lib/qemu.sh
+      source "$REPO/scripts/lib/qemu.sh"
+      # shellcheck disable=SC2034
+      APT_DIR=$WORK/$format
+      as_root() { "$@"; }
+      add_suite bookworm bookworm-backports
+    ) 2>"$WORK/said" || die "$format: no source is added: $(cat "$WORK/said")"
+  done
+  grep -qx 'Suites: bookworm-backports' "$WORK/deb822/sources.list.d/vmint-backports.sources" || die "deb822: another suite"
+  grep -qx "deb \[trusted=yes\] $mirror bookworm-backports main" "$WORK/one-line/sources.list.d/vmint-backports.list" || die "one-line: another suite"
 }
 
 versions_are_compared() {

@@ -36,14 +36,14 @@ backports_come_from_the_sources_that_are_there() {
   printf 'Types: deb\nURIs: %s\nSuites: bookworm bookworm-updates\nComponents: main\n' "$mirror" >"$WORK/deb822/sources.list.d/debian.sources"
   printf 'deb [trusted=yes] %s bookworm main\n' "$mirror" >"$WORK/one-line/sources.list"
   for format in deb822 one-line; do
-    (
-      # shellcheck source=scripts/lib/qemu.sh
-      source "$REPO/scripts/lib/qemu.sh"
-      # shellcheck disable=SC2034
-      APT_DIR=$WORK/$format
+    # A shell of its own: in front of `||` this one would not end where `set -e` ends the script.
+    # shellcheck disable=SC2016
+    "$BASH" -euo pipefail -c '
+      source "$1/common.sh"; source "$1/qemu.sh"
+      APT_DIR=$2
       as_root() { "$@"; }
-      add_suite bookworm bookworm-backports
-    ) 2>"$WORK/said" || die "$format: no source is added: $(cat "$WORK/said")"
+      add_suite bookworm bookworm-backports' sh "$REPO/scripts/lib" "$WORK/$format" 2>"$WORK/said" ||
+      die "$format: no source is added: $(cat "$WORK/said")"
   done
   grep -qx 'Suites: bookworm-backports' "$WORK/deb822/sources.list.d/vmint-backports.sources" || die "deb822: another suite"
   grep -qx "deb \[trusted=yes\] $mirror bookworm-backports main" "$WORK/one-line/sources.list.d/vmint-backports.list" || die "one-line: another suite"

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::service::{Place, Service, call, id};
+use crate::service::{LONG, Place, Service, call, eventually, id};
 use crate::wait::Watched;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,12 +80,13 @@ async fn a_client_hangs_up(service: &mut Service<'_>) -> anyhow::Result<()> {
     }
     // The pool is at its max: these wait, and go away.
     let waiting = (0..5).map(|_| service.checkout(json!({"wait_ms": 60_000})));
-    let patience = std::time::Duration::from_millis(300);
-    assert!(
-        tokio::time::timeout(patience, futures::future::join_all(waiting))
-            .await
-            .is_err()
-    );
+    let all_wait = eventually("five waiters", LONG, async || {
+        Ok(service.pool().await?["waiters"] == 5)
+    });
+    tokio::select! {
+        answers = futures::future::join_all(waiting) => anyhow::bail!("nobody waits: {answers:?}"),
+        all_wait = all_wait => all_wait?,
+    }
     service
         .until("no waiters", |socket| async move {
             Ok(

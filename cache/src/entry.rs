@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, error_span};
 
 use crate::admission::Admission;
 use crate::error::CheckoutError;
@@ -47,7 +47,10 @@ impl Template {
         let reports = Box::new(move |report| told.report(report));
         let pool = Pool::start(node, &name, plan.pool.clone(), adopted, reports);
         let keeper = keep(Arc::clone(node), Arc::clone(&status), pool.clone(), before);
-        node.spawn(keeper.instrument(info_span!("template", name)));
+        node.supervise(
+            "template keeper",
+            keeper.instrument(error_span!("template", template = name)),
+        );
         Self {
             status,
             pool,
@@ -63,7 +66,10 @@ impl Template {
         status.remove();
         pool.withdraw();
         let keeper = keep(Arc::clone(node), Arc::clone(&status), pool.clone(), None);
-        node.spawn(keeper.instrument(info_span!("template", name)));
+        node.supervise(
+            "template keeper",
+            keeper.instrument(error_span!("template", template = name)),
+        );
         Self {
             status,
             pool,

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+use vmint_factory::supervise;
 
 use crate::admission::Admission;
 use crate::devices::Book;
@@ -83,12 +84,23 @@ impl Node {
         });
         if settings.memory.is_some() {
             let stopping = node.stopping.clone();
-            node.spawn(node.memory.clone().keep_measured(stopping));
+            let measuring = node.memory.clone().keep_measured(stopping);
+            node.supervise("memory measurement", measuring);
         }
         node
     }
 
-    /// Runs a task that the stop waits for, in the caller's span. It is dropped when the stop can wait no longer.
+    /// Runs a task that the service cannot do without, as [`Node::spawn`] does: its panic ends the process.
+    pub(crate) fn supervise(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(supervise(name, task));
+    }
+
+    /// Runs a task that the stop waits for, in the caller's span. It is dropped when the stop can wait no longer. A panic
+    /// ends the task alone: what it owes others, such as the report of a launch, is paid by guards that it holds.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let halted = self.halted.clone();
         let until_halted = async move {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, error_span, info};
 
 use crate::cache::Cache;
 use crate::entry::Template;
@@ -132,8 +132,10 @@ impl Cache {
             templates.forget(&template);
             info!("nothing of the removed template is left");
         };
-        self.node()
-            .spawn(until_gone.instrument(info_span!("template", name)));
+        self.node().supervise(
+            "removed template",
+            until_gone.instrument(error_span!("template", template = name)),
+        );
     }
 
     fn tell(&self, done: &Reloaded) {

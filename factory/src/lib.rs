@@ -15,6 +15,8 @@
 //!   qemu/                     the one hypervisor that there is
 //!   process/    wire/         processes; JSON lines over a socket
 //!   host/       memory/       the host's part; looking into files
+//!   supervise.rs  sync.rs     tasks whose panic ends the process; locks
+//!   rights.rs                 files and directories whose rights no umask changes
 //!   sys.rs                    everything unsafe
 //! ```
 
@@ -34,9 +36,12 @@ mod ms;
 mod phases;
 mod process;
 mod qemu;
+mod rights;
 mod shortage;
 mod size;
 mod spec;
+mod supervise;
+mod sync;
 mod sys;
 mod template;
 mod text;
@@ -68,6 +73,8 @@ pub use phases::{Phase, Phases};
 pub use qemu::ProbeError;
 pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};
+pub use supervise::{Supervision, abort_supervised, before_abort, supervise, supervise_thread};
+pub use sync::lock;
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, ForgetError,
     Found, Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField,

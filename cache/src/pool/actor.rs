@@ -207,7 +207,7 @@ impl Actor {
         let view = sandbox.renew(LeaseTimes::begin(ttl).expires_at)?;
         let lease = RecordState::Leased(sandbox.lease_of(&view));
         if let Err(error) = sandbox.vm().record(lease) {
-            warn!(id = view.id, %error, "the renewed lease was not recorded");
+            warn!(sandbox = view.id, %error, "the renewed lease was not recorded");
         }
         Some(view)
     }

@@ -135,6 +135,14 @@ impl Actor {
             return;
         };
         let Some((sandbox, generation, is_paused)) = self.begin_sandbox(clone) else {
+            // The core grants what is ready, and what is ready has a machine and a generation. Should that ever not be so,
+            // the clone is not to count as leased for good, and the caller gets an answer.
+            error!(
+                ?clone,
+                "a clone was granted that the pool has no machine of: it is discarded"
+            );
+            self.outbox.post(Event::Spoiled { clone });
+            drop(answer.send(Err(lock(&self.ledger).why_empty())));
             return;
         };
         self.node
@@ -201,6 +209,8 @@ impl Actor {
                 _ => info!(vm = %id, "a clone is ended: {}", why.as_str()),
             }
             self.node.spawn(tasks::end(clone, vm, self.outbox.clone()));
+        } else {
+            self.outbox.post(Event::Ended { clone });
         }
     }
 
@@ -213,6 +223,8 @@ impl Actor {
             info!(vm = %vm.facts().id, "a leased sandbox is left running");
             self.node
                 .spawn(tasks::leave(clone, vm, self.outbox.clone()));
+        } else {
+            self.outbox.post(Event::Ended { clone });
         }
     }
 
@@ -246,3 +258,7 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, error_span};
 
 use super::actor::{Actor, Reports};
 use super::core::{CloneKey, Drain, Event, Limits, Ticket};
@@ -75,7 +75,10 @@ impl Pool {
             reports,
         );
         actor.take_in(adopted);
-        node.spawn(actor.run().instrument(info_span!("pool", template)));
+        node.supervise(
+            "pool",
+            actor.run().instrument(error_span!("pool", template)),
+        );
         if node.draining.has_begun() {
             let whose = Drain::Node;
             pool.0.outbox.post(Event::Drain { whose });

@@ -19,6 +19,7 @@ mod fake;
 mod faults;
 mod lease;
 mod memory;
+mod panics;
 mod reload;
 mod removed;
 mod repeats;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -16,6 +16,7 @@ use crate::aside::aside;
 use crate::clock::Moment;
 use crate::device::{Attached, DiskKey};
 use crate::host::{Host, Orphaned};
+use crate::sync::lock;
 use crate::template::{self, TakenUp};
 use crate::vm::{LeaseRecord, RecordedState, VmRecord};
 use crate::{Argv, GenerationId, TemplateSpec};
@@ -61,7 +62,7 @@ fn generation_of(record: &VmRecord) -> Origin {
 /// # Cancel safety
 /// A dropped call ends those that it has begun with. The others stay as they are.
 pub(crate) async fn adopt(host: &Arc<Host>, specs: &[TemplateSpec]) -> Vec<Adopted> {
-    let orphans = || host.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+    let orphans = || lock(&host.orphans);
     let generations = {
         let mut machines = Machines::new();
         for Orphaned { orphan, .. } in orphans().iter() {

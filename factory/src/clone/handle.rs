@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,14 +12,10 @@ use super::talk::Talk;
 use crate::clock::{Moment, WallNs};
 use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
+pub(super) use crate::sync::lock;
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
 use crate::{Confinement, Phases, Size, VmId};
-
-/// Each value behind a lock is changed in one assignment: a holder that panicked left the old value or the new one.
-pub(super) fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {

@@ -11,6 +11,7 @@ use super::FILE;
 use crate::clock::Moment;
 use crate::host::holder_of;
 use crate::process::{ProcessStamp, Stray};
+use crate::rights::write_own;
 use crate::vm::{RecordFile, RecordedState, Role, VmRecord, machines, process_of, trim_console};
 
 /// How often records are looked at while there is no service.
@@ -125,7 +126,7 @@ fn end(record: &VmRecord) -> io::Result<()> {
 fn announce(run_dir: &Path) -> io::Result<ProcessStamp> {
     let me = ProcessStamp::of(std::process::id())?;
     let fresh = run_dir.join(format!("{FILE}.{}", me.pid));
-    fs::write(&fresh, me.to_string())?;
+    write_own(&fresh, me.to_string().as_bytes())?;
     fs::rename(&fresh, run_dir.join(FILE))?;
     Ok(me)
 }

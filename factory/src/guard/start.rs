@@ -1,9 +1,7 @@
 //! How a service starts its guardian.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::LOG;
 use crate::process::Detached;
+use crate::rights::create_own;
+use crate::supervise::supervise;
 
 /// How long a guardian that has ended is not started again: what ends it at once would end the next one, too.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ impl Guardian {
     pub(crate) fn start(run_dir: &Path, program: PathBuf, args: Vec<OsString>) -> io::Result<Self> {
         let log = run_dir.join(LOG);
         let mut first = spawn(&program, &args, &log)?;
-        let upkeep = tokio::spawn(async move {
+        let upkeep = tokio::spawn(supervise("the guardian's upkeep", async move {
             loop {
                 first.ended().await;
                 tracing::warn!("the lease guardian has ended; starting another one");
@@ -37,7 +37,7 @@ impl Guardian {
                     Err(error) => tracing::error!(%error, "the lease guardian cannot be started"),
                 }
             }
-        });
+        }));
         Ok(Self {
             _upkeep: AbortOnDropHandle::new(upkeep),
         })
@@ -46,11 +46,5 @@ impl Guardian {
 
 fn spawn(program: &Path, args: &[OsString], log: &Path) -> io::Result<Detached> {
     // A few lines a service: each starts the file anew.
-    let log = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(log)?;
-    Detached::spawn(program, args, log)
+    Detached::spawn(program, args, create_own(log)?)
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{Host, HypervisorUsers, cpu_of, kernel_params};
 use crate::driver::Boot;
 use crate::memory::file_digest;
+use crate::rights::write_own;
 use crate::sys::Credentials;
 use crate::template::GenerationDir;
 use crate::vm::{LiveVm, Role, StartPlan};
@@ -170,9 +171,9 @@ async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError>
         Err(why) => tcg(format!("KVM does not run a guest here: {why}")),
     };
     let remembered = Remembered { key, choice };
-    fs::write(
+    write_own(
         &file,
-        serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?,
+        &serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?,
     )?;
     Ok(remembered.choice)
 }

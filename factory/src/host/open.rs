@@ -1,8 +1,6 @@
 //! Takes possession of our part of the host.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +13,7 @@ use super::user::{self, UserError};
 use super::{Host, HostCpu, Orphaned};
 use crate::process::Landlock;
 use crate::qemu::{self, ProbeError, Qemu};
+use crate::rights::make_directories;
 use crate::template::{self, Registry};
 use crate::vm::{self, Orphan};
 use crate::{HostSettings, TemplateSpec};
@@ -148,7 +147,7 @@ fn make_run_dir(path: &Path) -> Result<(), OpenError> {
     } else {
         0o700
     };
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    let made = make_directories(path, mode);
     let ours = made.and_then(|()| user::refuse_foreign(path));
     ours.map_err(|source| OpenError::RunDir {
         path: path.to_owned(),

@@ -1,13 +1,15 @@
 //! The file system of the generations: a tmpfs, so that clones map the very pages that the template left.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Uid;
+
+use crate::rights::make_directories;
 
 /// The source of our own mounts, by which they are known.
 pub(super) const SOURCE: &str = "vmint";
@@ -41,10 +43,10 @@ pub(super) fn prepare(path: &Path) -> Result<(), TmpfsError> {
         path: path.to_owned(),
         source,
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path)
+    // The hypervisor's user passes through what is above.
+    path.parent()
+        .map_or(Ok(()), |above| make_directories(above, 0o711))
+        .and_then(|()| make_directories(path, 0o750))
         .map_err(unusable)?;
     if !Uid::effective().is_root() {
         super::user::refuse_foreign(path).map_err(unusable)?;

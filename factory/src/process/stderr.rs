@@ -1,10 +1,12 @@
 //! The last lines that a process wrote to its error stream.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStderr;
+
+use crate::sync::lock;
 
 /// How much is kept: a message names the last lines, nobody reads more.
 const KEPT_BYTES: usize = 8 * 1024;
@@ -28,7 +30,7 @@ impl StderrTail {
     }
 
     fn push(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         kept.extend(bytes);
         let surplus = kept.len().saturating_sub(KEPT_BYTES);
         kept.drain(..surplus);
@@ -36,7 +38,7 @@ impl StderrTail {
 
     /// What was kept, as text.
     pub(crate) fn text(&self) -> String {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         String::from_utf8_lossy(kept.make_contiguous())
             .trim()
             .to_owned()

@@ -1,7 +1,7 @@
 //! Starts machines.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -16,6 +16,7 @@ use crate::driver::{
 };
 use crate::host::HypervisorUsers;
 use crate::process::{Child, Landlock, LaunchPlan};
+use crate::sync::lock;
 use crate::sys::Credentials;
 use crate::{Accel, MachineType};
 
@@ -46,10 +47,7 @@ impl Qemu {
 
     /// The QEMU that is started.
     pub(crate) fn found(&self) -> Found {
-        self.found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.found).clone()
     }
 
     /// Examines the program anew: it is another one than it was.
@@ -59,7 +57,7 @@ impl Qemu {
     pub(crate) async fn examine_again(&self) -> Result<(), ProbeError> {
         let clones = self.users.as_ref().map(|users| users.clones.clone());
         let found = super::probe(&self.found().path, clones).await?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        *lock(&self.found) = found;
         Ok(())
     }
 

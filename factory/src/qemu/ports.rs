@@ -3,11 +3,13 @@
 //! QEMU reports at most one change a second of each port, and of those that it held back the last one alone. So an
 //! agent that is started again quickly may be seen as an `open` after an `open`: that is a loss too.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
+
+use crate::sync::lock;
 
 /// Counts how often the guest has closed one port.
 pub(super) struct PortWatch {
@@ -46,11 +48,7 @@ impl PortWatch {
         if change.id != self.id {
             return;
         }
-        let was_open = self
-            .is_open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(change.open);
+        let was_open = lock(&self.is_open).replace(change.open);
         let is_lost = match (was_open, change.open) {
             (None | Some(true), false) | (Some(true), true) => true,
             (None | Some(false), true) | (Some(false), false) => false,

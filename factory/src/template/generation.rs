@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::check::{Look, check};
 use super::keep;
@@ -26,6 +26,7 @@ use super::manifest::{self, Manifest};
 use super::store;
 use crate::memory::Digests;
 use crate::shortage::is_shortage;
+use crate::sync::lock;
 use crate::{GenerationId, SizeRange, TemplateSpec};
 
 /// The files of a generation, held by everybody who needs them.
@@ -49,14 +50,12 @@ pub(crate) struct Registry {
 impl Registry {
     /// The right to change what is current and what is kept: one at a time has it.
     pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
-        self.publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.publishing)
     }
 
     /// The files in a directory: those that others hold already, where there are such.
     pub(crate) fn hold(&self, path: &Path) -> Arc<GenerationFiles> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         held.retain(|_, files| files.strong_count() > 0);
         if let Some(files) = held.get(path).and_then(Weak::upgrade) {
             return files;
@@ -73,7 +72,7 @@ impl Registry {
 
     /// The files in a directory, if anybody holds them.
     pub(super) fn held(&self, path: &Path) -> Option<Arc<GenerationFiles>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = lock(&self.held);
         held.get(path).and_then(Weak::upgrade)
     }
 }

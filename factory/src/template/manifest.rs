@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::clock::WallNs;
 use crate::guest::AgentKind;
 use crate::memory::{self, MemorySurvey};
+use crate::rights::{create_own, write_own};
 use crate::shortage::in_words;
 use crate::{Accel, Argv, GenerationId, HostCpu, MachineType, Phases, Size, SizeRange};
 
@@ -187,7 +188,7 @@ impl Manifest {
     /// Writes the manifest: the last act of a build. It is there whole or not at all.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         let fresh = dir.join("manifest.json.new");
-        let mut file = fs::File::create(&fresh)?;
+        let mut file = create_own(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(&self.to_sealed()?)?)?;
         file.sync_all()?;
         fs::rename(fresh, dir.join(FILE))
@@ -197,7 +198,10 @@ impl Manifest {
     /// own gone or altered, it still knows what the machine is. A machine without its record's last state is never taken
     /// up, and that is written after this: so the copy may be written in pieces.
     pub(crate) fn leave_copy(&self, machine: &Path) -> io::Result<()> {
-        fs::write(machine.join(FILE), serde_json::to_vec(&self.to_sealed()?)?)
+        write_own(
+            &machine.join(FILE),
+            &serde_json::to_vec(&self.to_sealed()?)?,
+        )
     }
 
     fn to_sealed(&self) -> io::Result<Value> {

@@ -9,11 +9,14 @@
 //! opened once, so its last bytes can be read when the machine and its directory are gone.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::rights::write_own;
+use crate::sync::lock;
 
 /// How often a console is looked at. A machine under emulation writes about a megabyte in that time at most.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -48,10 +51,7 @@ impl Console {
     /// Moves the older part away when there is too much.
     pub(super) fn trim(&self) -> io::Result<()> {
         let half = self.max_bytes / 2;
-        let mut cut_bytes = self
-            .cut_bytes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut cut_bytes = lock(&self.cut_bytes);
         if fs::metadata(&self.log)?.len() <= half {
             return Ok(());
         }
@@ -151,8 +151,7 @@ impl ConsoleFollower {
     /// # Errors
     /// When the file cannot be read. That the machine is gone is no such reason.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
-        let cut_bytes = self.console.cut_bytes.lock();
-        let cut_bytes = cut_bytes.unwrap_or_else(PoisonError::into_inner);
+        let cut_bytes = lock(&self.console.cut_bytes);
         let mut bytes = Vec::new();
         if self.read_bytes < *cut_bytes {
             // The end of what was cut off is still there; with the machine it goes.
@@ -169,17 +168,6 @@ impl ConsoleFollower {
     }
 }
 
-/// Writes a file that nobody but us can read.
-fn write_own(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)
-}
-
 /// The last bytes of a file.
 fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     use std::io::Seek;
@@ -193,6 +181,8 @@ fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]

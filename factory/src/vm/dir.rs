@@ -1,13 +1,14 @@
 //! The directory of one virtual machine.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::VmId;
+use crate::rights::{make_directories, make_directory};
 
 /// The folder of all machines, within the run directory.
 const VMS: &str = "vm";
@@ -39,11 +40,8 @@ impl VmDir {
     /// machine gets its sockets as open descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
         let path = Self::all(run_dir).join(id.as_str());
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(Self::all(run_dir))?;
-        DirBuilder::new().mode(0o700).create(&path)?;
+        make_directories(&Self::all(run_dir), 0o711)?;
+        make_directory(&path, 0o700)?;
         let dir = Self { path };
         let ends = DirEnds {
             monitor: own_socket(&dir.monitor())?,

@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::console::Console;
 use super::dir::VmDir;
@@ -22,6 +23,8 @@ use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::host::Vsock;
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, boot_id, program_of};
+use crate::supervise::supervise;
+use crate::sync::lock;
 use crate::{Accel, Confinement, GenerationId, MachineType, VmId};
 
 /// What is to be started.
@@ -180,7 +183,10 @@ impl LiveVm {
             requests: inbox,
             ended: ended_sender,
         };
-        tokio::spawn(owner.run());
+        // The task of whoever made the machine ends long before it: the owner's lines are about the machine alone.
+        let span =
+            tracing::error_span!(parent: None, "vm", sandbox = %id, template = about.template);
+        tokio::spawn(supervise("VM owner", owner.run()).instrument(span));
         Self {
             id,
             monitor,
@@ -207,10 +213,7 @@ impl LiveVm {
     /// Changes the machine's record, in memory and on disk.
     pub(crate) fn update_record(&self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
         // A change is a few assignments: it cannot leave a record half changed.
-        self.record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .update(change)
+        lock(&self.record).update(change)
     }
 
     /// Leaves the machine running, for a service that comes later: returns when nobody owns it any more. One that is

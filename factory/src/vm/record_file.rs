@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::VmRecord;
 use crate::clock::Moment;
+use crate::rights::create_own;
 
 /// The file's name.
 const FILE: &str = "vm.json";
@@ -210,12 +211,7 @@ fn invalid(why: String) -> io::Error {
 /// Puts a new file, with this record alone, in the place of an old one.
 fn replace(path: &Path, line: &[u8], slot_bytes: usize, sequence: u64) -> io::Result<File> {
     let fresh = path.with_extension("json.new");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&fresh)?;
+    let file = create_own(&fresh)?;
     // An empty slot is spaces, so that the file is text.
     let empty = padded(b"\n", slot_bytes);
     file.write_all_at(&empty, place(sequence + 1, slot_bytes))?;

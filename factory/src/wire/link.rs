@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::call::Call;
 use super::line::LineReader;
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
+use crate::supervise::contain;
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
 const QUEUED_REQUESTS: usize = 32;
@@ -119,10 +120,13 @@ impl Link {
             pending: HashMap::new(),
         };
         tokio::spawn(async move {
-            let why = tokio::select! {
-                why = actor.run(inbox) => why,
-                why = lost => why,
+            let end = async {
+                tokio::select! {
+                    why = actor.run(inbox) => why,
+                    why = lost => why,
+                }
             };
+            let why = contain(end, LinkError::Closed).await;
             verdict_sender.send_replace(Some(why));
         });
         // Ids of one connection must not be those of the one before it: its late replies may still come.

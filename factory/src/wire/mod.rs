@@ -17,6 +17,8 @@ mod call;
 mod line;
 mod link;
 #[cfg(test)]
+mod panic_tests;
+#[cfg(test)]
 mod passing_tests;
 mod said;
 #[cfg(test)]

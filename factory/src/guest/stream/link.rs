@@ -13,6 +13,7 @@ use super::frame::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES};
 use super::handle::Stream;
 use super::mux::{Incoming, Mux, Violation};
 use crate::guest::{Agent, GuestError};
+use crate::supervise::contain;
 use crate::wire::LinkError;
 
 /// How much is read, and how much is written, at a time: two of the longest frames.
@@ -28,6 +29,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// A panic under this lock ends the link, and nothing else: what it guards is one guest's.
     pub(super) fn mux(&self) -> MutexGuard<'_, Mux> {
         self.mux.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,11 +77,14 @@ impl StreamLink {
         tokio::spawn({
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             async move {
-                let why = tokio::select! {
-                    why = actor.run() => why,
-                    why = agent.lost() => why,
-                    () = stop.cancelled() => GuestError::Closed,
+                let end = async {
+                    tokio::select! {
+                        why = actor.run() => why,
+                        why = agent.lost() => why,
+                        () = stop.cancelled() => GuestError::Closed,
+                    }
                 };
+                let why = contain(end, GuestError::Closed).await;
                 // The socket is closed by now: whoever dials next finds the way free.
                 shared.mux().lose(why);
             }

@@ -1,12 +1,14 @@
 //! The `vmint` program: reads its arguments, runs one command, and exits with its code.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 use vmint_api::cli::{Cli, CliError, run};
-use vmint_api::telemetry::start_logs;
+use vmint_api::serve::settle_process;
+use vmint_api::telemetry::{flush_logs, log_plain, start_logs};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -20,6 +22,9 @@ fn main() -> ExitCode {
         let text = format!("--log-level {:?}: {error}", logs.log_level);
         return failed(&CliError::Usage(text), is_json);
     }
+    if cli.serves() {
+        settle_process(cli.is_service());
+    }
     let runtime = match runtime(cli.is_service()) {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -27,15 +32,29 @@ fn main() -> ExitCode {
             return failed(&CliError::Stream { what, source }, is_json);
         }
     };
-    let is_service = cli.is_service();
+    let (is_service, serves) = (cli.is_service(), cli.serves());
     let result = runtime.block_on(run(cli));
     if !is_service {
         // A read of standard input may never return, and nobody waits for it any more.
         runtime.shutdown_background();
     }
     match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => failed(&error, is_json),
+        Ok(code) => {
+            flush_logs();
+            ExitCode::from(code)
+        }
+        // The reader of a service may be away: its last words have a deadline, as its logs have.
+        Err(error) if serves => {
+            last_words(&error, is_json)
+                .iter()
+                .for_each(|text| log_plain(text));
+            flush_logs();
+            ExitCode::from(error.exit_code())
+        }
+        Err(error) => {
+            flush_logs();
+            failed(&error, is_json)
+        }
     }
 }
 
@@ -59,12 +78,20 @@ fn runtime(is_service: bool) -> std::io::Result<Runtime> {
 
 /// Says why a command failed, as it was asked to.
 fn failed(error: &CliError, is_json: bool) -> ExitCode {
-    if error.is_silent() {
-        // It was said already.
-    } else if is_json {
-        eprintln!("{}", error.json());
-    } else {
-        eprintln!("vmint: {error}");
-    }
+    // A reader that is gone is no reason to panic: the exit code says it, too.
+    let _ = last_words(error, is_json)
+        .iter()
+        .try_for_each(|text| writeln!(std::io::stderr(), "{text}"));
     ExitCode::from(error.exit_code())
+}
+
+/// What is to be said of an error; nothing where it was said already.
+fn last_words(error: &CliError, is_json: bool) -> Option<String> {
+    if error.is_silent() {
+        None
+    } else if is_json {
+        Some(error.json().to_string())
+    } else {
+        Some(format!("vmint: {error}"))
+    }
 }

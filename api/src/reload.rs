@@ -7,7 +7,7 @@
 //! What `[server]` and `[host]` say holds from the next start on: which of their keys differ is told.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use toml::{Table, Value};
 use tracing::{error, info, warn};
 use vmint_cache::{Cache, ReloadError};
+use vmint_factory::lock;
 
 use crate::config::{
     Config, Examined, LoadError, Places, Problems, check_presence, load_whole, path_of,
@@ -187,7 +188,7 @@ impl Reloader {
     }
 
     fn lock_known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 

@@ -42,6 +42,15 @@ impl Cli {
     pub fn is_service(&self) -> bool {
         matches!(self.command, Command::Serve(_))
     }
+
+    /// Whether it serves for as long as it can, rather than answering once: nothing around it may end it or hold it up.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Serve(_) | Command::GuardLeases { .. }
+        )
+    }
 }
 
 /// Options of every command.

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug, error_span};
+use vmint_factory::VmId;
 
 use super::body::drain;
 use super::code::Code;
@@ -36,7 +38,7 @@ pub(super) async fn observe(
         .get::<MatchedPath>()
         .map_or(NO_ROUTE, MatchedPath::as_str)
         .to_owned();
-    let span = debug_span!("request", id = ?id, method, route);
+    let span = request_span(&service, &request, (&id, method, &route));
     let response = answer(&service, request, &route, next)
         .instrument(span.clone())
         .await;
@@ -52,6 +54,27 @@ pub(super) async fn observe(
         took,
     });
     response
+}
+
+/// The span of a request, which is there at every level: its lines have the request's id, and what its path names.
+fn request_span(
+    service: &Service,
+    request: &Request,
+    (id, method, route): (&HeaderValue, &'static str, &str),
+) -> Span {
+    let request_id = id.to_str().unwrap_or_default();
+    let (sandbox, template) = (Empty, Empty);
+    let span = error_span!("request", request_id, method, route, sandbox, template);
+    for (pattern, part) in route.split('/').zip(request.uri().path().split('/')) {
+        match pattern {
+            "{id}" if VmId::parse(part).is_some() => drop(span.record("sandbox", part)),
+            "{template}" | "{name}" if service.has_template(part) => {
+                span.record("template", part);
+            }
+            _ => {}
+        }
+    }
+    span
 }
 
 /// The handler's answer, or that of what failed around it.

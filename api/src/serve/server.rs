@@ -11,6 +11,7 @@ use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
+use vmint_factory::supervise;
 
 use super::connection::serve_connection;
 use super::door::{Client, Door};
@@ -51,11 +52,15 @@ impl Server {
         if let Some(tcp) = tcp {
             let door = Door::new(diag, hypervisors);
             let acceptor = server.acceptor(router, connections, door);
-            server.tasks.spawn(acceptor.run(tcp));
+            server
+                .tasks
+                .spawn(supervise("TCP acceptor", acceptor.run(tcp)));
         }
         let door = Door::new(None, hypervisors);
         let acceptor = server.acceptor(router, connections, door);
-        server.tasks.spawn(acceptor.run(unix));
+        server
+            .tasks
+            .spawn(supervise("socket acceptor", acceptor.run(unix)));
         server
     }
 

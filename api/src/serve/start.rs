@@ -8,6 +8,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use vmint_cache::{AdoptedClone, Cache, CacheSettings, Leased, MemoryBudget};
+use vmint_factory::supervise;
 
 use super::backend::{Backend, BackendError};
 use super::files;
@@ -19,7 +20,7 @@ use super::stop::{stop_gently, stop_quickly};
 use crate::config::{Config, Examined};
 use crate::http::{Service, Stopping, router};
 use crate::reload::Reloader;
-use crate::telemetry::{Metrics, log_panics};
+use crate::telemetry::Metrics;
 
 /// How often samples are summed up that nobody scraped.
 const SUM_UP_INTERVAL: Duration = Duration::from_secs(5);
@@ -51,7 +52,15 @@ pub async fn serve(
     examined: Examined,
     leased: Leased,
 ) -> Result<u8, ServeError> {
-    log_panics();
+    // A panic here would unwind past every handle, and a sandbox ends with its last one.
+    supervise("service", serve_until_stopped(file, examined, leased)).await
+}
+
+async fn serve_until_stopped(
+    file: Option<&Path>,
+    examined: Examined,
+    leased: Leased,
+) -> Result<u8, ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let hangup = Hangup::listen().map_err(ServeError::Signals)?;
     let backend = tokio::select! {
@@ -88,8 +97,11 @@ async fn serve_with(
         files,
         &hypervisor_uids(&config),
     );
-    let upkeep = AbortOnDropHandle::new(tokio::spawn(sum_up(metrics)));
-    let reloads = AbortOnDropHandle::new(tokio::spawn(reload_on(hangup, reloader)));
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(supervise("metrics upkeep", sum_up(metrics))));
+    let reloads = AbortOnDropHandle::new(tokio::spawn(supervise(
+        "configuration reload",
+        reload_on(hangup, reloader),
+    )));
     info!("listening on {urls}");
 
     tokio::select! {

@@ -2,11 +2,11 @@
 //!
 //! They go into a recorder that lives for one scrape, so that a series ends with the thing that it is about.
 
-use metrics::{describe_gauge, gauge, with_local_recorder};
+use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use vmint_cache::{CloneState, MemoryLevel, PoolView, TemplateMemory, TemplateView};
 
-use super::names;
+use super::{dropped_log_lines, names};
 
 /// The levels as Prometheus reads them. Reads `/proc` of this process: some milliseconds, blocking.
 #[must_use]
@@ -21,6 +21,8 @@ pub fn render_levels(
         names::GAUGES
             .into_iter()
             .for_each(|(name, help)| describe_gauge!(name, help));
+        describe_counter!(names::LOG_LINES_DROPPED, names::LOG_LINES_DROPPED_HELP);
+        counter!(names::LOG_LINES_DROPPED).absolute(dropped_log_lines());
         gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
         pools.iter().for_each(set_pool);
         templates.iter().for_each(set_template);
@@ -130,6 +132,7 @@ mod tests {
             text.contains("vmint_memory_admitted_bytes 1073741824"),
             "{text}"
         );
+        assert!(text.contains("vmint_log_lines_dropped_total 0"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
         assert!(text.contains(r#"vmint_build_info{version=""#), "{text}");
     }

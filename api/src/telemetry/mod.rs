@@ -10,5 +10,7 @@ mod metrics;
 mod names;
 
 pub use levels::render_levels;
-pub use logs::{LogFormat, log_panics, start_logs};
+pub use logs::{
+    LogError, LogFormat, dropped_log_lines, flush_logs, log_panics, log_plain, start_logs,
+};
 pub use metrics::{HttpRequest, Metrics};

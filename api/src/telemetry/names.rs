@@ -17,6 +17,7 @@ pub(super) const TEMPLATE_MEMORY: &str = "vmint_template_memory_bytes";
 pub(super) const CLONE_PRIVATE: &str = "vmint_clone_private_bytes";
 pub(super) const MEMORY_BUDGET: &str = "vmint_memory_budget_bytes";
 pub(super) const MEMORY_ADMITTED: &str = "vmint_memory_admitted_bytes";
+pub(super) const LOG_LINES_DROPPED: &str = "vmint_log_lines_dropped_total";
 pub(super) const BUILD_INFO: &str = "vmint_build_info";
 
 /// Upper ends of the buckets, seconds: from a checkout out of a filled pool (50 µs) to a cold boot under emulation.
@@ -55,6 +56,10 @@ pub(super) const COUNTERS: [(&str, &str); 2] = [
         "Clones that could not be made, by the phase that failed.",
     ),
 ];
+
+/// The help of [`LOG_LINES_DROPPED`], which is read when somebody scrapes, as levels are.
+pub(super) const LOG_LINES_DROPPED_HELP: &str =
+    "Log lines that were lost because standard error did not take them.";
 
 pub(super) const GAUGES: [(&str, &str); 11] = [
     (POOL_VMS, "Living clones of a pool, by state."),

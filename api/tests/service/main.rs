@@ -20,6 +20,7 @@ mod prometheus;
 mod reload;
 mod rolling;
 mod service;
+mod surroundings;
 mod survive;
 #[path = "../api/support/terminal.rs"]
 mod terminal;

@@ -137,6 +137,27 @@ impl Place {
         Service::start(self, program)
     }
 
+    /// The same under a shell that says first what is to be so, such as `umask 077`.
+    pub fn start_after(&self, what: &str) -> anyhow::Result<Service<'_>> {
+        let serve = self.serve();
+        let serve = serve.as_std();
+        let mut program = Command::new("sh");
+        program
+            .args(["-c", &format!("{what} && exec \"$0\" \"$@\"")])
+            .arg(serve.get_program())
+            .args(serve.get_args())
+            .arg("--drain-on-exit")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        for (name, value) in serve.get_envs() {
+            match value {
+                Some(value) => program.env(name, value),
+                None => program.env_remove(name),
+            };
+        }
+        Service::start(self, program)
+    }
+
     fn serve(&self) -> Command {
         let config = self.config().display().to_string();
         self.vmint(&["serve", "--config", &config])

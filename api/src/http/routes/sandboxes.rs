@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use tracing::Span;
 use utoipa::ToSchema;
 use vmint_cache::{Caller, CheckedOut, SandboxView, SocketOwner};
 
@@ -102,6 +103,9 @@ pub(in crate::http) async fn checkout(
     let key = idempotency::key(&headers, user.uid)?;
     let mut request = body.into_request(&service, caller, key.is_some())?;
     request.idempotency = key.map(|key| key.of(&request));
+    if service.has_template(&request.template) {
+        Span::current().record("template", &request.template);
+    }
     request.owner_uid = user.uid;
     request.owner = peer.and_then(|Extension(Peer { uid, gid })| {
         let gid = gid?;
@@ -111,6 +115,7 @@ pub(in crate::http) async fn checkout(
     let checked_out = service.cache().checkout_once(request);
     match checked_out.await.map_err(Failure::from)? {
         CheckedOut::New(lease) => {
+            Span::current().record("sandbox", &lease.view().id);
             let response = created(lease.view().clone());
             let _ = lease.commit();
             Ok(response)

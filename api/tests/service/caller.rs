@@ -19,15 +19,64 @@ async fn a_caller_gets_what_is_theirs_and_may_bring_what_is() -> anyhow::Result<
     place.configure("", "", "target = 1\nmax = 4")?;
     let mut service = place.start().await?;
     service.ready().await?;
-    let socket = place.run_dir().join("api.sock");
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))?;
+    open_to_all(&place)?;
     sockets_are_the_callers_and_a_console_is_followed(&place, &service).await?;
     if nix::unistd::Uid::effective().is_root() {
         a_disk_that_the_caller_may_read_goes_in(&place, &service).await?;
         a_disk_that_the_caller_may_not_read_does_not(&place, &mut service).await?;
+        service = a_sandbox_is_its_callers_also_after_a_kill(&place, service).await?;
     }
     service.stop().await?;
     place.close().await
+}
+
+/// Every user may open the socket.
+fn open_to_all(place: &Place) -> anyhow::Result<()> {
+    let socket = place.run_dir().join("api.sock");
+    Ok(std::fs::set_permissions(
+        &socket,
+        std::fs::Permissions::from_mode(0o666),
+    )?)
+}
+
+/// What the program answers a user.
+async fn run_as(place: &Place, uid: u32, args: &[&str]) -> anyhow::Result<Output> {
+    let mut command = place.vmint(args);
+    command.uid(uid).gid(uid);
+    Ok(tokio::time::timeout(LONG, command.output()).await??)
+}
+
+async fn a_sandbox_is_its_callers_also_after_a_kill<'a>(
+    place: &'a Place,
+    service: Service<'a>,
+) -> anyhow::Result<Service<'a>> {
+    const OTHER: u32 = NOBODY - 1;
+    let made = run_as(place, NOBODY, &["checkout", "-q", "--wait", "60s"]).await?;
+    let text = String::from_utf8_lossy(&made.stderr).into_owned();
+    anyhow::ensure!(made.status.success(), "{text}");
+    let id = String::from_utf8(made.stdout)?.trim().to_owned();
+    service.kill().await?;
+    let mut service = place.start().await?;
+    service.ready().await?;
+    open_to_all(place)?;
+
+    let seen = service.get(&format!("/v1/sandboxes/{id}")).await?;
+    assert_eq!(seen["owner_uid"], NOBODY, "root sees whose it is");
+    for args in [
+        ["inspect", &id, "--json"].as_slice(),
+        &["release", &id, "--json"],
+        &["exec", "--json", &id, "--", "true"],
+    ] {
+        let refused = run_as(place, OTHER, args).await?;
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && text.contains("unknown_sandbox"),
+            "{args:?}: {text}"
+        );
+    }
+    let released = run_as(place, NOBODY, &["release", &id]).await?;
+    assert!(released.status.success(), "it is still its caller's");
+    Ok(service)
 }
 
 async fn sockets_are_the_callers_and_a_console_is_followed(

@@ -68,7 +68,8 @@ async fn a_sandbox_is_its_callers_also_after_a_kill<'a>(
         &["exec", "--json", &id, "--", "true"],
     ] {
         let refused = run_as(place, OTHER, args).await?;
-        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let said = [refused.stdout, refused.stderr].concat();
+        let text = String::from_utf8_lossy(&said);
         assert!(
             !refused.status.success() && text.contains("unknown_sandbox"),
             "{args:?}: {text}"

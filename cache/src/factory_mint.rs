@@ -9,16 +9,16 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tracing::warn;
 use vmint_factory::{
-    Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneOrder,
-    ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId, GrowError,
-    Identity, LeaseRecord, Manifest, OpenDevices, Phase, RecordedState, Size, StaleField,
+    Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneError,
+    CloneOrder, ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest,
+    ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId,
+    GrowError, Identity, LeaseRecord, Manifest, OpenDevices, Phase, RecordedState, Size, Staleness,
     StreamRequest, TemplateSpec, Vm,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
+    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, Fault, FoundGeneration,
     GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
     RecordState, StepReport,
 };
@@ -74,6 +74,10 @@ impl Mint for Factory {
         async move {
             Ok(match Factory::find(self, spec).await? {
                 Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
+                Found::Unverified { generation, fields } => FoundGeneration::Unverified {
+                    generation: Made::of(generation),
+                    fields,
+                },
                 Found::Stale {
                     generation,
                     fields,
@@ -152,11 +156,11 @@ impl Mint for Factory {
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
         spec: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<StaleField>> {
+    ) -> BoxFuture<'a, Staleness> {
         async move {
             match generation.as_any().downcast_ref::<Made>() {
                 Some(made) => Factory::staleness(self, &made.generation, spec).await,
-                None => Vec::new(),
+                None => Staleness::default(),
             }
         }
         .boxed()
@@ -207,7 +211,7 @@ impl Mint for Factory {
                 Ok(vm) => Ok(Arc::new(Machine(vm)) as Arc<dyn LiveClone>),
                 Err(error) => Err(CloneFailure {
                     phase: error.phase,
-                    damage: error.is_generation_damage(),
+                    fault: fault_of(&error),
                     source: Box::new(error),
                 }),
             }
@@ -254,10 +258,20 @@ fn adopted(found: Adopted) -> Option<AdoptedClone> {
     })
 }
 
+fn fault_of(error: &CloneError) -> Fault {
+    if error.is_generation_damage() {
+        Fault::Generation
+    } else if error.is_shortage_of_host() {
+        Fault::Host
+    } else {
+        Fault::Clone
+    }
+}
+
 fn foreign() -> CloneFailure {
     CloneFailure {
         phase: Phase::Spawn,
-        damage: false,
+        fault: Fault::Clone,
         source: "the generation is not one of this factory's".into(),
     }
 }

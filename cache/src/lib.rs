@@ -60,7 +60,7 @@ pub use error::{
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, FoundGeneration,
+    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, Fault, FoundGeneration,
     GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
     RecordState, StepReport,
 };
@@ -70,8 +70,9 @@ pub use spec::{CacheSettings, Leased, MAX_CLONES, OnStale, PoolSpec, Standby, Te
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
-    BuildState, BuildView, CloneState, CloneView, DrainView, GenerationView, MemoryLevel, PoolView,
-    Readiness, RollView, SandboxView, Source, TemplateMemory, TemplateState, TemplateView,
+    BuildState, BuildView, CloneState, CloneView, DrainView, GenerationView, LastRoll, MemoryLevel,
+    PoolView, Readiness, RollOutcome, RollView, SandboxView, Source, TemplateMemory, TemplateState,
+    TemplateView,
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
@@ -79,5 +80,6 @@ pub use vmint_factory::{
     Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError,
     ExecOutcome, ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError,
     GuestError, Identity, IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange,
-    StaleField, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
+    StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest, UnverifiedField,
+    WindowSize,
 };

@@ -14,7 +14,8 @@ use vmint_factory::{
     Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, Confinement,
     DeviceError, DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
     FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase,
-    Phases, RequestKey, Size, SizeRange, StaleField, StreamRequest, TemplateSpec, VmId,
+    Phases, RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest, TemplateSpec,
+    UnverifiedField, VmId,
 };
 
 use crate::error::BoxError;
@@ -82,12 +83,13 @@ pub trait Mint: Send + Sync + 'static {
         back_to: &'a GenerationId,
     ) -> BoxFuture<'a, Result<(), BoxError>>;
 
-    /// In what a generation differs from what would be built now. Cheap enough to be asked every few seconds.
+    /// In what a generation differs from what would be built now, and what of that cannot be told. Cheap enough to be asked
+    /// every few seconds.
     fn staleness<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
         spec: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<StaleField>>;
+    ) -> BoxFuture<'a, Staleness>;
 
     /// What is wrong with a generation's files; `None` when they are what was published. As cheap.
     fn damage<'a>(
@@ -150,6 +152,13 @@ pub struct AdoptedLease {
 pub enum FoundGeneration {
     /// It is valid and matches.
     Current(Arc<dyn LiveGeneration>),
+    /// It is valid and not known to differ: some of it cannot be compared at present.
+    Unverified {
+        /// The generation.
+        generation: Arc<dyn LiveGeneration>,
+        /// What cannot be compared.
+        fields: Vec<UnverifiedField>,
+    },
     /// It is valid, but made from something else.
     Stale {
         /// Which.
@@ -194,14 +203,26 @@ pub struct LaunchOrder {
     pub paused: bool,
 }
 
+/// What is at fault when a clone could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The clone: another one may succeed.
+    Clone,
+    /// Its generation, which is damaged: no other clone of it can succeed.
+    Generation,
+    /// The host, which lacks something at present: its hypervisor's program cannot be read, say. That says nothing about
+    /// the generation.
+    Host,
+}
+
 /// Why a clone could not be made.
 #[derive(Debug, Error)]
 #[error("{source}")]
 pub struct CloneFailure {
     /// The phase it failed in.
     pub phase: Phase,
-    /// Whether the generation itself is damaged, so that no other clone of it can succeed.
-    pub damage: bool,
+    /// What is at fault.
+    pub fault: Fault,
     /// What happened.
     pub source: BoxError,
 }

@@ -109,17 +109,19 @@ impl Template {
             state: snapshot.state,
             current,
             generations,
-            build: snapshot.build.map(|build| build.id),
-            stale: !snapshot.stale_fields.is_empty(),
-            stale_fields: snapshot.stale_fields,
-            last_error: snapshot.last_error,
+            build: snapshot.build.map(|build| build.id().to_owned()),
+            stale: !snapshot.staleness.differing.is_empty(),
+            stale_fields: snapshot.staleness.differing.clone(),
+            unverified_fields: snapshot.staleness.unverified.clone(),
+            last_roll: snapshot.last_roll.as_deref().cloned(),
+            last_error: snapshot.last_error.as_deref().map(str::to_owned),
         }
     }
 
     /// The current generation, then those beside it that are on disk or in use, the newest first.
     fn generations(&self, snapshot: &Snapshot) -> Vec<GenerationView> {
         let mut known = BTreeMap::new();
-        for facts in &snapshot.on_disk {
+        for facts in snapshot.on_disk.iter() {
             known.insert(facts.id.to_string(), view(facts, 0));
         }
         for (generation, clones) in self.pool.generations() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_factory::{Accel, Attached, BuildStep, Confinement, Phases, StaleField};
+use vmint_factory::{Accel, Attached, BuildStep, Confinement, Phases, StaleField, UnverifiedField};
 
 /// Where a sandbox came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -235,8 +235,48 @@ pub struct TemplateView {
     pub stale: bool,
     /// In which fields.
     pub stale_fields: Vec<StaleField>,
+    /// The fields that cannot be compared at present.
+    pub unverified_fields: Vec<UnverifiedField>,
+    /// The last roll of its pool since the service has started.
+    pub last_roll: Option<LastRoll>,
     /// Why the last build failed, or why its generation was given up; `None` after a success.
     pub last_error: Option<String>,
+}
+
+/// How a roll stands, or has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RollOutcome {
+    /// The pool is on its way.
+    Running,
+    /// All of its warm clones are of the new generation.
+    Rolled,
+    /// The new generation was given up, and the one before is current again.
+    RolledBack,
+}
+
+impl RollOutcome {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Rolled => "rolled",
+            Self::RolledBack => "rolled_back",
+        }
+    }
+}
+
+/// The last roll of a template's pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastRoll {
+    /// The generation before.
+    pub from: String,
+    /// The new one.
+    pub to: String,
+    /// How it stands, or has ended.
+    pub outcome: RollOutcome,
+    /// Why it was rolled back, or what the roll itself was for where that was no new build.
+    pub reason: Option<String>,
 }
 
 /// One generation of a template.

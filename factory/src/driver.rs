@@ -241,6 +241,11 @@ impl LaunchError {
         }
     }
 
+    /// Whether the program could not even be executed.
+    pub(crate) fn is_spawn(&self) -> bool {
+        matches!(self, Self::Spawn { .. })
+    }
+
     /// Whether the monitor, rather than the process, is what failed.
     pub(crate) fn is_monitor(&self) -> bool {
         matches!(self, Self::Monitor { .. })

@@ -12,9 +12,9 @@ use crate::guard::Guardian;
 use crate::host::{self, Host, OpenError};
 use crate::template::{
     self, BuildError, BuildProgress, FindError, ForgetError, Found, Generation, ListedGeneration,
-    RollbackError,
+    RollbackError, Staleness,
 };
-use crate::{Accel, GenerationId, HostSettings, StaleField, TemplateSpec};
+use crate::{Accel, GenerationId, HostSettings, TemplateSpec};
 
 /// Makes generations and clones on this host. Cheap to clone; the host's locks are held until the last one is gone.
 #[derive(Clone)]
@@ -160,21 +160,17 @@ impl Factory {
     }
 
     /// In what a generation differs from what would be built now: its description, the kernel, the initial RAM disk,
-    /// the hypervisor's program, the processor. Cheap enough to be asked every few seconds: a file is read only when
-    /// it has changed.
+    /// the hypervisor's program, the processor; and what of that cannot be compared at present. Cheap enough to be asked
+    /// every few seconds: a file is read only when it has changed.
     ///
     /// # Cancel safety
     /// A dropped call ends by itself.
-    pub async fn staleness(
-        &self,
-        generation: &Arc<Generation>,
-        spec: &TemplateSpec,
-    ) -> Vec<StaleField> {
+    pub async fn staleness(&self, generation: &Arc<Generation>, spec: &TemplateSpec) -> Staleness {
         let (host, spec) = (Arc::clone(&self.host), spec.clone());
         let generation = Arc::clone(generation);
         aside(move || {
             let recipe = &generation.manifest().recipe;
-            recipe.differences(&host.recipe_now(&spec))
+            host.recipe_now(&spec).compare(recipe)
         })
         .await
     }

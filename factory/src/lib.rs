@@ -78,7 +78,7 @@ pub use sync::lock;
 pub use template::{
     BuildError, BuildProgress, BuildStep, CanaryReport, FileSeal, Files, FindError, ForgetError,
     Found, Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField,
-    Validity, VerifyReport,
+    Staleness, UnverifiedField, Validity, VerifyReport,
 };
 pub use vm::{ConsoleFollower, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

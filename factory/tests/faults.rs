@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use support::{Lab, guest_spec, order};
 use vmint_factory::{
     BuildError, BuildProgress, CloneFailure, Found, Generation, Phase, RollbackError, RoomError,
-    TemplateSpec, Validity,
+    Staleness, TemplateSpec, Validity,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,7 +288,8 @@ async fn notices_what_was_built_with_something_else(
     generation: &Arc<Generation>,
     spec: &TemplateSpec,
 ) -> anyhow::Result<()> {
-    assert!(lab.factory.staleness(generation, spec).await.is_empty());
+    let fresh = lab.factory.staleness(generation, spec).await;
+    assert_eq!(fresh, Staleness::default());
     let mut other = spec.clone();
     other.initrd = lab.settings.run_dir.join("initrd");
     std::fs::write(&other.initrd, "another")?;
@@ -296,10 +297,16 @@ async fn notices_what_was_built_with_something_else(
     let fields = |fields: Vec<vmint_factory::StaleField>| -> Vec<_> {
         fields.into_iter().map(|field| field.field).collect()
     };
-    let stale = lab.factory.staleness(generation, &other).await;
+    let stale = lab.factory.staleness(generation, &other).await.differing;
     assert_eq!(fields(stale), ["vcpus", "initrd"]);
     std::fs::remove_file(&other.initrd)?;
-    let stale = lab.factory.staleness(generation, &other).await;
-    assert!(stale[1].now.contains("cannot be read"), "{stale:?}");
+    // What cannot be read is not what differs.
+    let unknown = lab.factory.staleness(generation, &other).await;
+    assert_eq!(fields(unknown.differing), ["vcpus"]);
+    let [initrd] = &unknown.unverified[..] else {
+        anyhow::bail!("{:?}", unknown.unverified);
+    };
+    assert_eq!(initrd.field, "initrd");
+    assert!(initrd.reason.contains("cannot be read"), "{initrd:?}");
     Ok(())
 }

@@ -146,7 +146,17 @@ async fn what_is_always_in_an_answer_is_required_even_where_it_may_be_null() {
     let document = harness.get("/openapi.json").await.ok(200);
     for (schema, fields) in [
         ("Sandbox", ["expires_at"].as_slice()),
-        ("Template", &["current", "build", "last_error"]),
+        (
+            "Template",
+            &[
+                "current",
+                "build",
+                "last_error",
+                "last_roll",
+                "unverified_fields",
+            ],
+        ),
+        ("LastRoll", &["outcome", "reason"]),
         ("Build", &["step", "generation", "error", "ended_at"]),
         ("Pool", &["degraded"]),
         ("Configuration", &["path", "last_reload"]),

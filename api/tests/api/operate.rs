@@ -197,3 +197,32 @@ async fn a_stale_template_says_so_and_is_refused_where_it_must_be() {
             .contains(r#"vmint_template_stale{template="default"} 1"#)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_compared_is_shown_and_is_not_stale() {
+    let plan = TemplatePlan {
+        on_stale: OnStale::Refuse,
+        ..plan()
+    };
+    let harness = Harness::start_with(FakeFactory::new(), vec![plan]);
+    harness.until_ready().await;
+    harness.factory.is_unverified.store(true, Ordering::SeqCst);
+    harness
+        .until("it is noticed", || {
+            let template = harness.cache.template("default").unwrap();
+            !template.unverified_fields.is_empty()
+        })
+        .await;
+    let template = harness.get("/v1/templates/default").await.ok(200);
+    assert_eq!(
+        template["unverified_fields"],
+        json!([{"field": "qemu_digest", "reason": "/usr/bin/qemu cannot be read: gone"}])
+    );
+    let stale = (&template["stale"], &template["stale_fields"]);
+    assert_eq!(stale, (&json!(false), &json!([])));
+    assert_eq!(template["last_roll"], json!(null));
+    let metrics = harness.get("/metrics").await;
+    let metric = r#"vmint_template_stale{template="default"} 0"#;
+    assert!(metrics.text().contains(metric));
+    harness.checkout().await;
+}

@@ -1,5 +1,7 @@
 //! The client commands of an operator: rollback, drain, resume.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use crate::listeners::Listening;
@@ -24,6 +26,49 @@ async fn a_rebuild_shows_the_roll_and_a_rollback_goes_back() {
     assert_eq!(code, 0, "{err}");
     let template: Value = serde_json::from_str(&out).unwrap();
     assert_ne!(template["current"], built);
+}
+
+#[tokio::test]
+async fn a_rebuild_tells_how_its_roll_has_ended_also_in_json() {
+    let service = Listening::start().await;
+    let rebuild = ["template", "rebuild", "default", "--json"];
+    let (code, out, err) = at(&service, &rebuild).await;
+    assert_eq!(code, 0, "{err}");
+    let good: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(good["state"], "succeeded");
+    let roll = &good["last_roll"];
+    assert_eq!(
+        (&roll["outcome"], &roll["reason"]),
+        (&json!("rolled"), &json!(null))
+    );
+    assert_eq!(roll["to"], good["generation"]);
+
+    let failing = &service.harness.factory.launches_fail;
+    failing.store(true, Ordering::SeqCst);
+    let (code, out, err) = at(&service, &rebuild).await;
+    assert_eq!(code, 1, "{err}");
+    let bad: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(bad["state"], "succeeded", "the build itself");
+    let roll = &bad["last_roll"];
+    assert_eq!(roll["outcome"], "rolled_back");
+    assert_eq!(
+        (&roll["from"], &roll["to"]),
+        (&good["generation"], &bad["generation"])
+    );
+    let reason = roll["reason"].as_str().unwrap();
+    assert!(reason.contains("the guest did not answer"), "{reason}");
+    let (code, out, _) = at(&service, &["template", "show", "default"]).await;
+    assert_eq!(code, 0);
+    assert!(
+        out.contains("rolled back from ") && out.contains(reason),
+        "{out}"
+    );
+    let (code, out, _) = at(&service, &["template", "rebuild", "default"]).await;
+    assert_eq!(code, 1);
+    assert!(
+        out.contains(" was given up, and ") && out.contains("did not answer"),
+        "{out}"
+    );
 }
 
 #[tokio::test]

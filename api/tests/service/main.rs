@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod accel;
+mod away;
 mod caller;
 mod clock;
 mod damage;

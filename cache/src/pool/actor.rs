@@ -38,6 +38,11 @@ pub(crate) enum Report {
         generation: GenerationId,
         reason: String,
     },
+    /// The pool goes over to another one.
+    Rolls {
+        from: GenerationId,
+        to: GenerationId,
+    },
     /// The pool is over on this one.
     Rolled { generation: GenerationId },
     /// Clones cannot be made from one on trial: the pool has gone back.
@@ -191,11 +196,11 @@ impl Actor {
     }
 
     fn launch_failed(&mut self, clone: CloneKey, failure: &CloneFailure) {
-        let (phase, damage, reason) = (failure.phase, failure.damage, failure.to_string());
+        let (phase, fault, reason) = (failure.phase, failure.fault, failure.to_string());
         self.happened(Event::LaunchFailed {
             clone,
             phase,
-            damage,
+            fault,
             reason,
         });
     }

@@ -14,7 +14,7 @@ use super::ledger::Entry;
 use super::message::{LeaseTimes, Refused};
 use super::tasks::{self, Launch};
 use crate::events::Happening;
-use crate::mint::{LaunchOrder, LiveGeneration};
+use crate::mint::{Fault, LaunchOrder, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::spec::Standby;
 use crate::sync::lock;
@@ -94,7 +94,7 @@ impl Actor {
             self.outbox.post(Event::LaunchFailed {
                 clone,
                 phase,
-                damage: false,
+                fault: Fault::Clone,
                 reason,
             });
             return;

@@ -12,6 +12,10 @@ use crate::sync::lock;
 
 impl Actor {
     pub(super) fn rolls(&self, from: Epoch, to: Epoch) {
+        if let (Some(from), Some(to)) = (self.generation(from), self.generation(to)) {
+            let (from, to) = (from.facts().id.clone(), to.facts().id.clone());
+            (self.reports)(Report::Rolls { from, to });
+        }
         let (from, to) = (self.name(from), self.name(to));
         info!(from, to, "the pool goes over to another generation");
         self.tell(Happening::RollBegun { from, to });

@@ -15,7 +15,7 @@ use super::core::{CloneKey, Event};
 use super::message::{Message, Outbox};
 use crate::error::BoxError;
 use crate::events::Happening;
-use crate::mint::{CloneFailure, LaunchOrder, LiveClone, LiveGeneration, RecordState};
+use crate::mint::{CloneFailure, Fault, LaunchOrder, LiveClone, LiveGeneration, RecordState};
 use crate::node::Node;
 use crate::telemetry::StartPath;
 use crate::uniqueness::{Duplicate, Unique};
@@ -88,7 +88,7 @@ pub(super) async fn launch(node: Arc<Node>, launch: Launch, outbox: Outbox) {
         Event::LaunchFailed {
             clone,
             phase: Phase::Total,
-            damage: false,
+            fault: Fault::Clone,
             reason,
         },
     );
@@ -173,7 +173,7 @@ async fn unmade(vm: Arc<dyn LiveClone>, phase: Phase, source: BoxError) -> Launc
     vm.end().await;
     Launched::Failed(CloneFailure {
         phase,
-        damage: false,
+        fault: Fault::Clone,
         source,
     })
 }
@@ -186,7 +186,7 @@ async fn abandoned_for_long(launch: &Launch) {
 fn failure(why: &'static str) -> CloneFailure {
     CloneFailure {
         phase: Phase::Total,
-        damage: false,
+        fault: Fault::Clone,
         source: why.into(),
     }
 }

@@ -19,13 +19,15 @@ const BUILDS_MAX: usize = 100;
 
 /// One build.
 pub(crate) struct Build {
+    id: String,
     view: watch::Sender<BuildView>,
 }
 
 impl Build {
     fn begin(template: &str) -> Arc<Self> {
+        let id = random_id();
         let view = BuildView {
-            id: random_id(),
+            id: id.clone(),
             template: template.to_owned(),
             state: BuildState::Running,
             step: None,
@@ -36,8 +38,14 @@ impl Build {
             ended_at: None,
         };
         Arc::new(Self {
+            id,
             view: watch::Sender::new(view),
         })
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// What it looks like.
@@ -115,10 +123,7 @@ impl Builds {
 
     /// One of them.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Build>> {
-        lock(&self.0)
-            .iter()
-            .find(|build| build.view.borrow().id == id)
-            .cloned()
+        lock(&self.0).iter().find(|build| build.id == id).cloned()
     }
 
     /// All of them, the newest first.

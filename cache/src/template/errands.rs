@@ -55,7 +55,10 @@ impl Keeper {
             Ok(generation) => {
                 warn!(generation = %generation.facts().id, "an earlier generation stands in for the damaged one");
                 let generation = self.counted(generation);
+                let id = generation.facts().id.clone();
                 self.take(generation, None, false).await;
+                self.status
+                    .rolls_because(&id, "it stands in for a damaged generation");
                 self.status.stands_in();
                 self.look().await;
             }
@@ -76,11 +79,13 @@ impl Keeper {
                 return Err(RollbackError::Failed(why));
             }
         };
-        let to = generation.facts().id.to_string();
+        let id = generation.facts().id.clone();
+        let to = id.to_string();
         let from = before.map(|before| before.facts().id.to_string());
         let from = from.unwrap_or_default();
         info!(from, to, "rolled back, as was asked for");
         self.take(generation, None, false).await;
+        self.status.rolls_because(&id, "a rollback was asked for");
         self.status.pin();
         self.tell(Happening::RolledBack {
             from,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vmint_factory::TemplateSpec;
+use vmint_factory::{StaleField, Staleness, TemplateSpec, UnverifiedField};
 
 use super::builds::Build;
 use super::looks::Looks;
@@ -119,6 +119,13 @@ impl Keeper {
                 let generation = self.counted(generation);
                 self.take(generation, Some(spec), true).await;
             }
+            Ok(FoundGeneration::Unverified { generation, fields }) => {
+                let id = generation.facts().id.clone();
+                info!(generation = %id, "the generation on disk is valid: it is used");
+                let generation = self.counted(generation);
+                self.take(generation, None, true).await;
+                self.note_staleness(&id, unverified(fields));
+            }
             Ok(FoundGeneration::Stale {
                 generation,
                 fields,
@@ -126,7 +133,7 @@ impl Keeper {
             }) => {
                 let found = self.counted(found);
                 self.take(found, None, true).await;
-                self.note_staleness(&generation, fields);
+                self.note_staleness(&generation, stale(fields));
             }
             Ok(FoundGeneration::Stale {
                 generation,
@@ -136,7 +143,7 @@ impl Keeper {
                 let differences = differences(&fields);
                 info!(%generation, differences, "the generation on disk cannot be restored here: rebuilding");
                 self.pool.discard().await;
-                self.status.is_stale_in(None, fields);
+                self.status.compares(None, stale(fields));
             }
             Ok(FoundGeneration::Damaged { generation, reason }) => {
                 warn!(%generation, reason, "the generation on disk is damaged: rebuilding");
@@ -153,7 +160,7 @@ impl Keeper {
         let building = async {
             // The semaphore is never closed.
             let turn = node.building.acquire().await.ok()?;
-            let id = build.view().id;
+            let id = build.id().to_owned();
             info!(build = id, "the build begins");
             let what = Happening::BuildStarted { build: id };
             node.events.tell(status.name(), what);
@@ -196,13 +203,13 @@ impl Keeper {
     fn outdated(&self, build: &Build, took: Duration) {
         const WHY: &str =
             "the template's settings were changed meanwhile: it is built with the new ones";
-        info!(build = build.view().id, "{WHY}");
+        info!(build = build.id(), "{WHY}");
         self.node
             .telemetry
             .build(self.status.name(), BUILD_OUTDATED, took);
         self.status.build_ended();
         self.tell(Happening::BuildFailed {
-            build: build.view().id,
+            build: build.id().to_owned(),
             reason: WHY.to_owned(),
         });
         build.fail(WHY.to_owned());
@@ -228,7 +235,7 @@ impl Keeper {
         self.status.build_ended();
         build.succeed(&facts);
         self.tell(Happening::BuildSucceeded {
-            build: build.view().id,
+            build: build.id().to_owned(),
             generation: facts.id.to_string(),
             took,
         });
@@ -249,7 +256,7 @@ impl Keeper {
         };
         error!(error = why, next, "the build has failed");
         self.tell(Happening::BuildFailed {
-            build: build.view().id,
+            build: build.id().to_owned(),
             reason: Happening::reason_of(&why),
         });
         build.fail(why);
@@ -314,6 +321,20 @@ impl Keeper {
                 "not all of the removed template is gone from disk"
             );
         }
+    }
+}
+
+fn stale(differing: Vec<StaleField>) -> Staleness {
+    Staleness {
+        differing,
+        unverified: Vec::new(),
+    }
+}
+
+fn unverified(unverified: Vec<UnverifiedField>) -> Staleness {
+    Staleness {
+        differing: Vec::new(),
+        unverified,
     }
 }
 

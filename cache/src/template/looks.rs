@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
-use vmint_factory::{GenerationId, StaleField};
+use vmint_factory::{GenerationId, Staleness, UnverifiedField};
 
 use super::keeper::Keeper;
 use super::snapshot::differences;
@@ -65,12 +65,9 @@ impl Keeper {
             self.note_damage(current.facts().id.clone(), reason);
             return;
         }
-        let fields = self
-            .node
-            .mint
-            .staleness(&current, &self.status.spec())
-            .await;
-        self.note_staleness(&current.facts().id, fields);
+        let spec = self.status.spec();
+        let found = self.node.mint.staleness(&current, &spec).await;
+        self.note_staleness(&current.facts().id, found);
     }
 
     /// A file of the current generation is not what it was: no clone can be made of it. A pool that is full would find that
@@ -96,28 +93,42 @@ impl Keeper {
         }
     }
 
-    /// The current generation differs in these fields.
-    pub(super) fn note_staleness(&mut self, generation: &GenerationId, fields: Vec<StaleField>) {
-        let (differences, names) = (
-            differences(&fields),
-            fields.iter().map(|stale| stale.field.clone()).collect(),
-        );
-        let is_stale = !fields.is_empty();
-        if !self.status.is_stale_in(Some(generation), fields) {
-            return;
+    /// The current generation compares in this way with what would be built now.
+    pub(super) fn note_staleness(&mut self, generation: &GenerationId, found: Staleness) {
+        let news = self.status.compares(Some(generation), found);
+        if let Some(fields) = news.unverified {
+            note_unverified(generation, &fields);
         }
-        if is_stale {
+        let Some(fields) = news.differing else {
+            return;
+        };
+        if fields.is_empty() {
+            info!(%generation, "the current generation is no longer stale");
+        } else {
+            let differences = differences(&fields);
             warn!(%generation, differences, "the current generation is stale");
             if self.looks.is_too_soon(generation) {
                 let pause = self.next_pause();
                 self.status.hold_off(pause);
             }
-        } else {
-            info!(%generation, "the current generation is no longer stale");
         }
         self.tell(Happening::TemplateStale {
             generation: generation.to_string(),
-            fields: names,
+            fields: fields.into_iter().map(|stale| stale.field).collect(),
         });
     }
+}
+
+/// What cannot be read is not what differs: nothing is rebuilt for it.
+fn note_unverified(generation: &GenerationId, fields: &[UnverifiedField]) {
+    if fields.is_empty() {
+        info!(%generation, "the current generation can be compared again with what would be built now");
+        return;
+    }
+    let reasons: Vec<_> = fields
+        .iter()
+        .map(|unverified| format!("{}: {}", unverified.field, unverified.reason))
+        .collect();
+    let reasons = reasons.join("; ");
+    warn!(%generation, reasons, "it cannot be told at present whether the current generation is stale: it goes on serving");
 }

@@ -3,24 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmint_factory::StaleField;
+use vmint_factory::{StaleField, Staleness};
 
+use super::builds::Build;
 use crate::mint::{GenerationFacts, LiveGeneration};
 use crate::spec::OnStale;
-use crate::view::{BuildView, TemplateState};
+use crate::view::{BuildView, LastRoll, TemplateState};
 
 /// When another try makes sense while a template is looked for or built: a build takes some seconds.
 const RETRY_WHILE_BUILDING: Duration = Duration::from_secs(5);
 
-/// What a template looks like at one moment.
+/// What a template looks like at one moment. It is taken with each checkout: nothing in it is copied.
 pub(crate) struct Snapshot {
     pub state: TemplateState,
     pub current: Option<Arc<dyn LiveGeneration>>,
-    pub on_disk: Vec<GenerationFacts>,
-    pub build: Option<BuildView>,
+    pub on_disk: Arc<[GenerationFacts]>,
+    pub build: Option<Arc<Build>>,
     pub on_stale: OnStale,
-    pub stale_fields: Vec<StaleField>,
-    pub last_error: Option<String>,
+    pub staleness: Arc<Staleness>,
+    pub last_roll: Option<Arc<LastRoll>>,
+    pub last_error: Option<Arc<str>>,
     /// How long the pause until the next try lasts yet.
     pub pause: Duration,
 }
@@ -31,7 +33,8 @@ impl Snapshot {
         if self.current.is_some() {
             return None;
         }
-        Some(match (&self.build, &self.last_error) {
+        let build = self.build.as_ref().map(|build| build.view());
+        Some(match (&build, &self.last_error) {
             (
                 Some(BuildView {
                     step: Some(step), ..
@@ -52,10 +55,11 @@ impl Snapshot {
     /// Why no clone is handed out though there are some, where that is so.
     pub(crate) fn refused(&self) -> Option<String> {
         let is_refused = self.on_stale == OnStale::Refuse && self.current.is_some();
-        (is_refused && !self.stale_fields.is_empty()).then(|| {
+        let fields = &self.staleness.differing;
+        (is_refused && !fields.is_empty()).then(|| {
             format!(
                 "it is stale, and on_stale is \"refuse\": {}; rebuild it",
-                differences(&self.stale_fields)
+                differences(fields)
             )
         })
     }

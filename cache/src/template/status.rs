@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vmint_factory::{GenerationId, StaleField, TemplateSpec};
+use vmint_factory::{GenerationId, StaleField, Staleness, TemplateSpec, UnverifiedField};
 
 use super::builds::{Build, Builds};
 use super::snapshot::Snapshot;
@@ -31,7 +31,7 @@ use crate::mint::{GenerationFacts, LiveGeneration};
 use crate::pool::Report;
 use crate::spec::{OnStale, stale_fields};
 use crate::sync::lock;
-use crate::view::{BuildView, TemplateState};
+use crate::view::{BuildView, LastRoll, TemplateState};
 
 /// One template.
 pub(crate) struct Status {
@@ -56,13 +56,14 @@ pub(super) struct Inner {
     pub(super) build: Option<Arc<Build>>,
     pub(super) errands: VecDeque<Errand>,
     pub(super) on_stale: OnStale,
-    pub(super) stale_fields: Vec<StaleField>,
+    pub(super) staleness: Arc<Staleness>,
     /// Somebody went back to the current generation: it is not built anew for being stale.
     pub(super) is_pinned: bool,
     /// The current generation stands in for one that is damaged.
     stands_in: bool,
-    on_disk: Vec<GenerationFacts>,
-    last_error: Option<String>,
+    on_disk: Arc<[GenerationFacts]>,
+    pub(super) last_roll: Option<Arc<LastRoll>>,
+    last_error: Option<Arc<str>>,
     pub(super) retry_at: Option<Instant>,
     pub(super) stops: bool,
 }
@@ -74,7 +75,7 @@ impl Inner {
 
     /// Whether it is to be built without anybody asking.
     fn wants_build(&self) -> bool {
-        let is_stale = !self.stale_fields.is_empty() && !self.is_pinned;
+        let is_stale = !self.staleness.differing.is_empty() && !self.is_pinned;
         !self.is_sound()
             || self.stands_in
             || self.is_outdated
@@ -101,11 +102,28 @@ impl Inner {
         self.stands_in = false;
         self.is_pinned = false;
         self.made_of = None;
-        self.stale_fields.clear();
+        self.staleness = Arc::default();
         self.retry_at = None;
         self.last_error = None;
         self.current.replace(generation)
     }
+}
+
+/// What of a comparison was not known before.
+#[derive(Debug, Default)]
+pub(super) struct StalenessNews {
+    /// The fields that differ.
+    pub differing: Option<Vec<StaleField>>,
+    /// The fields that cannot be compared.
+    pub unverified: Option<Vec<UnverifiedField>>,
+}
+
+/// How a generation compares with what is wanted, as far as the descriptions tell.
+pub(super) fn described(made_of: &TemplateSpec, now: &TemplateSpec) -> Arc<Staleness> {
+    Arc::new(Staleness {
+        differing: stale_fields(made_of, now),
+        unverified: Vec::new(),
+    })
 }
 
 /// What the keeper is to do next.
@@ -168,10 +186,11 @@ impl Status {
         Snapshot {
             state: inner.state(),
             current: inner.current.clone(),
-            on_disk: inner.on_disk.clone(),
-            build: inner.build.as_ref().map(|build| build.view()),
+            on_disk: Arc::clone(&inner.on_disk),
+            build: inner.build.clone(),
             on_stale: inner.on_stale,
-            stale_fields: inner.stale_fields.clone(),
+            staleness: Arc::clone(&inner.staleness),
+            last_roll: inner.last_roll.clone(),
             last_error: inner.last_error.clone(),
             pause: inner.retry_at.map_or(Duration::ZERO, |at| {
                 at.saturating_duration_since(Instant::now())
@@ -191,7 +210,7 @@ impl Status {
         }
         if let Some(running) = &inner.build {
             return Err(RebuildError::AlreadyRunning {
-                build: running.view().id,
+                build: running.id().to_owned(),
             });
         }
         let build = builds.begin(&self.name);
@@ -213,7 +232,7 @@ impl Status {
             }
             if let Some(running) = &inner.build {
                 return Err(RollbackError::Building {
-                    build: running.view().id,
+                    build: running.id().to_owned(),
                 });
             }
             inner.errands.push_back(Errand::GoBack(reply));
@@ -225,6 +244,7 @@ impl Status {
     /// The pool has found something out.
     pub(crate) fn report(&self, report: Report) {
         let mut inner = lock(&self.inner);
+        inner.note_roll(&report);
         match report {
             Report::Damaged { generation, reason }
                 if inner.is_current(&generation) && inner.damage.is_none() =>
@@ -239,9 +259,10 @@ impl Status {
             } if inner.is_current(&given_up) => {
                 let id = back_to.facts().id.clone();
                 inner.becomes(back_to);
-                inner.last_error = Some(format!(
+                let why = format!(
                     "generation {given_up} was given up, and {id} is current again: {reason}"
-                ));
+                );
+                inner.last_error = Some(why.into());
                 let back_to = id;
                 inner
                     .errands
@@ -250,8 +271,8 @@ impl Status {
             Report::Rolled { generation } => {
                 inner.errands.push_back(Errand::Rolled(generation));
             }
-            // Another one is current meanwhile, or it was said before.
-            Report::Damaged { .. } | Report::RolledBack { .. } => return,
+            // Another one is current meanwhile, or it was said before; or there is nothing to be done.
+            Report::Damaged { .. } | Report::RolledBack { .. } | Report::Rolls { .. } => return,
         }
         self.changed.notify_one();
     }
@@ -314,25 +335,34 @@ impl Status {
         self.changed.notified().await;
     }
 
-    /// In what the current generation differs from what would be built now, or what is on disk while there is none.
-    /// Returns whether that is news.
-    pub(super) fn is_stale_in(
+    /// How the current generation compares with what would be built now, or what is on disk while there is none. What
+    /// was known to differ, and cannot be compared any more, still counts as differing. Returns what of it is news.
+    pub(super) fn compares(
         &self,
         generation: Option<&GenerationId>,
-        fields: Vec<StaleField>,
-    ) -> bool {
+        mut found: Staleness,
+    ) -> StalenessNews {
         let mut inner = lock(&self.inner);
         if generation.is_some_and(|generation| !inner.is_current(generation)) {
-            return false;
+            return StalenessNews::default();
         }
-        let is_news = inner.stale_fields != fields;
-        inner.stale_fields = fields;
-        is_news
+        let before = Arc::clone(&inner.staleness);
+        for unverified in &found.unverified {
+            let is_it = |known: &&StaleField| known.field == unverified.field;
+            let known = before.differing.iter().find(is_it);
+            found.differing.extend(known.cloned());
+        }
+        let news = StalenessNews {
+            differing: (before.differing != found.differing).then(|| found.differing.clone()),
+            unverified: (before.unverified != found.unverified).then(|| found.unverified.clone()),
+        };
+        inner.staleness = Arc::new(found);
+        news
     }
 
     /// What there is on disk.
     pub(super) fn is_on_disk(&self, generations: Vec<GenerationFacts>) {
-        lock(&self.inner).on_disk = generations;
+        lock(&self.inner).on_disk = generations.into();
     }
 
     /// There is a current generation, made of this, where that is known. Returns the one before it.
@@ -345,7 +375,7 @@ impl Status {
         let before = inner.becomes(generation);
         if let Some(made_of) = &made_of {
             // Something else may be wanted since its making began.
-            inner.stale_fields = stale_fields(made_of, &self.spec.borrow());
+            inner.staleness = described(made_of, &self.spec.borrow());
         }
         inner.made_of = made_of;
         before
@@ -375,7 +405,7 @@ impl Status {
     pub(super) fn build_failed(&self, error: &str, pause: Duration) -> bool {
         let mut inner = lock(&self.inner);
         inner.build = None;
-        inner.last_error = Some(error.to_owned());
+        inner.last_error = Some(error.into());
         inner.retry_at = inner.wants_build().then(|| Instant::now() + pause);
         inner.retry_at.is_some()
     }

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vmint_factory::{MachineType, TemplateSpec};
 
-use super::status::{Errand, Status};
-use crate::spec::{OnStale, stale_fields};
+use super::status::{Errand, Status, described};
+use crate::spec::OnStale;
 use crate::sync::lock;
 
 impl Status {
@@ -21,7 +21,7 @@ impl Status {
         if **self.spec.borrow() != *spec {
             // What the descriptions tell is known at once, and what the files tell when the keeper has looked.
             if let Some(made_of) = &inner.made_of {
-                inner.stale_fields = stale_fields(made_of, &spec);
+                inner.staleness = described(made_of, &spec);
             }
             inner.is_outdated = inner.build.is_some();
             inner.retry_at = None;

@@ -29,6 +29,21 @@ impl CloneError {
     pub fn is_generation_damage(&self) -> bool {
         matches!(self.failure, CloneFailure::Foreign { .. }) || self.failure.is_file_damage()
     }
+
+    /// Whether this host lacks something at present that has nothing to do with the generation: its hypervisor's program
+    /// cannot be read or started, its run directory not be written, or the service has no descriptor or memory left. A clone of any other generation would
+    /// have failed in the same way.
+    #[must_use]
+    pub fn is_shortage_of_host(&self) -> bool {
+        match &self.failure {
+            CloneFailure::Unverified { .. } => true,
+            CloneFailure::Start(StartError::Launch(launch)) => launch.is_spawn(),
+            CloneFailure::Start(StartError::Directory { .. }) => true,
+            CloneFailure::Record { .. } | CloneFailure::Vsock { .. } => true,
+            CloneFailure::FileUnreadable { source, .. } => is_shortage(source),
+            _ => false,
+        }
+    }
 }
 
 /// Why a clone was not made.
@@ -66,6 +81,12 @@ pub enum CloneFailure {
     #[error("this host cannot restore it any more: {reason}; rebuild the template")]
     Foreign {
         /// In what they differ.
+        reason: String,
+    },
+    /// The hypervisor's program cannot be read: whether this host can restore the generation is not known.
+    #[error("{reason}; clones are made again once it can be read")]
+    Unverified {
+        /// Which program, and why it cannot be read.
         reason: String,
     },
     /// The hypervisor did not start.
@@ -119,5 +140,48 @@ fn console_tail(lines: &str) -> String {
         String::new()
     } else {
         format!("; the end of its console:\n{lines}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LaunchError;
+
+    fn error(failure: CloneFailure) -> CloneError {
+        CloneError {
+            generation: GenerationId::new(),
+            phase: Phase::Load,
+            failure,
+        }
+    }
+
+    #[test]
+    fn a_hypervisor_that_is_away_damages_no_generation() {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let unverified = CloneFailure::Unverified {
+            reason: "/usr/bin/qemu cannot be read: gone".to_owned(),
+        };
+        let unstarted = CloneFailure::Start(StartError::Launch(LaunchError::Spawn {
+            program: "/usr/bin/qemu".into(),
+            source: gone(),
+        }));
+        for failure in [unverified, unstarted] {
+            let error = error(failure);
+            assert!(!error.is_generation_damage(), "{error}");
+            assert!(error.is_shortage_of_host(), "{error}");
+        }
+        let foreign = CloneFailure::Foreign {
+            reason: "accel was tcg and is kvm".to_owned(),
+        };
+        let lost = CloneFailure::FileUnreadable {
+            path: "memory".into(),
+            source: gone(),
+        };
+        for failure in [foreign, lost] {
+            let error = error(failure);
+            assert!(error.is_generation_damage(), "{error}");
+            assert!(!error.is_shortage_of_host(), "{error}");
+        }
     }
 }

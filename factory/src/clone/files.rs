@@ -15,16 +15,22 @@ use super::error::CloneFailure;
 use crate::aside::aside;
 use crate::host::Host;
 use crate::memory::{Digests, reader_digest};
-use crate::template::{FileSeal, Generation};
+use crate::template::{FileSeal, Generation, Misfit, refuse_foreign};
 
-/// Checks all files and opens the state, on a thread that may block.
+/// Checks the hypervisor's program and all files, and opens the state, on a thread that may block: after an upgrade the
+/// program is read.
 pub(super) async fn checked_state(
-    host: &Host,
+    host: &Arc<Host>,
     generation: &Arc<Generation>,
 ) -> Result<File, CloneFailure> {
-    let (generation, digests) = (Arc::clone(generation), Arc::clone(&host.digests));
+    let (generation, host) = (Arc::clone(generation), Arc::clone(host));
     aside(move || {
-        let checked = check(&generation, &digests);
+        let recipe = &generation.manifest().recipe;
+        refuse_foreign(recipe, &host.platform()).map_err(|misfit| match misfit {
+            Misfit::Foreign(reason) => CloneFailure::Foreign { reason },
+            Misfit::Unverified(reason) => CloneFailure::Unverified { reason },
+        })?;
+        let checked = check(&generation, &host.digests);
         checked.inspect_err(|failure| {
             if failure.is_file_damage() {
                 generation.found_damaged();

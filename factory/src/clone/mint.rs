@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use super::error::{CloneError, CloneFailure};
 use super::files::checked_state;
 use super::handle::Vm;
+use crate::aside::aside;
 use crate::clock::Moment;
 use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
 use crate::host::Host;
-use crate::template::{Generation, refuse_foreign};
+use crate::template::Generation;
 use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
 use crate::{Argv, Phase, Phases, VmId};
 
@@ -46,7 +47,7 @@ pub struct CloneOrder {
 /// # Cancel safety
 /// A dropped call leaves nothing: the process is killed and its directory removed.
 pub(crate) async fn mint(
-    host: &Host,
+    host: &Arc<Host>,
     generation: &Arc<Generation>,
     order: CloneOrder,
 ) -> Result<Vm, CloneError> {
@@ -57,7 +58,7 @@ pub(crate) async fn mint(
 
 /// Makes a clone that is only looked at, and answers what it said of itself.
 pub(crate) async fn mint_canary(
-    host: &Host,
+    host: &Arc<Host>,
     generation: &Arc<Generation>,
     order: CloneOrder,
 ) -> Result<(Vm, IdentityProof), CloneError> {
@@ -65,15 +66,13 @@ pub(crate) async fn mint_canary(
 }
 
 async fn make(
-    host: &Host,
+    host: &Arc<Host>,
     generation: &Arc<Generation>,
     order: CloneOrder,
     role: Role,
 ) -> Result<(Vm, IdentityProof), CloneError> {
     let begun = Instant::now();
     let mut making = Making::begin(host, generation);
-    refuse_foreign(&generation.manifest().recipe, &host.platform())
-        .map_err(|reason| making.failed(CloneFailure::Foreign { reason }))?;
     let state = checked_state(host, generation).await;
     let state = state.map_err(|e| making.failed(e))?;
     let live = making.start(host, &order, role, state).await?;
@@ -83,7 +82,9 @@ async fn make(
     let proof = making.identify(&live, &agent, &order, resumed_at).await?;
     making.warm_up(&live, &agent, &order).await?;
     making.phases.total = begun.elapsed();
-    let vm = making.finish(live, agent, &order, (&proof, resumed_at))?;
+    let vm = making
+        .finish(live, agent, &order, (&proof, resumed_at))
+        .await?;
     if order.paused {
         let paused = vm.pause().await;
         let console = String::new();
@@ -259,7 +260,7 @@ impl<'a> Making<'a> {
     }
 
     /// Writes down who it is, and makes the handle.
-    fn finish(
+    async fn finish(
         &self,
         live: LiveVm,
         agent: Agent,
@@ -271,7 +272,8 @@ impl<'a> Making<'a> {
             machine_id: proof.machine_id.clone(),
         };
         let created_at = Timestamp::now();
-        let copied = self.generation.manifest().leave_copy(live.dir());
+        let (generation, machine) = (Arc::clone(self.generation), live.dir().to_owned());
+        let copied = aside(move || generation.manifest().leave_copy(&machine)).await;
         copied.map_err(|source| self.failed(CloneFailure::Record { source }))?;
         let recorded = live.update_record(|record| {
             record.identity = Some(identity.clone());

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Host, HypervisorUsers, cpu_of, kernel_params};
+use crate::aside::aside;
 use crate::driver::Boot;
 use crate::memory::file_digest;
 use crate::rights::write_own;
 use crate::sys::Credentials;
-use crate::template::GenerationDir;
+use crate::template::{GenerationDir, Store};
 use crate::vm::{LiveVm, Role, StartPlan};
 use crate::{Accel, AccelChoice, GenerationId, TemplateSpec, VmId, text};
 
@@ -147,18 +148,29 @@ fn may_use(user: &Credentials, mode: u32, uid: u32, gid: u32) -> bool {
 
 /// The remembered verdict, or that of a boot now.
 async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError> {
-    let key = Key {
-        host_boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .to_owned(),
-        qemu: host.qemu.found().digest,
-        kernel: file_digest(&guest.kernel)?,
-        initrd: file_digest(&guest.initrd)?,
-    };
     let file = host.run_dir.join(FILE);
-    if let Some(choice) = remembered(&file, &key) {
-        return Ok(choice);
-    }
+    let (qemu, kernel, initrd) = (
+        host.qemu.found().digest,
+        guest.kernel.clone(),
+        guest.initrd.clone(),
+    );
+    let kept = file.clone();
+    // Two files are read.
+    let known = aside(move || -> io::Result<_> {
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let key = Key {
+            host_boot_id: boot_id.trim().to_owned(),
+            qemu,
+            kernel: file_digest(&kernel)?,
+            initrd: file_digest(&initrd)?,
+        };
+        let choice = remembered(&kept, &key);
+        Ok((key, choice))
+    });
+    let key = match known.await? {
+        (_, Some(choice)) => return Ok(choice),
+        (key, None) => key,
+    };
     let begun = Instant::now();
     let choice = match try_kvm(host, guest).await? {
         Ok(()) => Choice {
@@ -171,11 +183,12 @@ async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError>
         Err(why) => tcg(format!("KVM does not run a guest here: {why}")),
     };
     let remembered = Remembered { key, choice };
-    write_own(
-        &file,
-        &serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?,
-    )?;
-    Ok(remembered.choice)
+    aside(move || {
+        let text = serde_json::to_vec_pretty(&remembered).map_err(io::Error::other)?;
+        write_own(&file, &text)?;
+        Ok(remembered.choice)
+    })
+    .await
 }
 
 fn remembered(file: &Path, key: &Key) -> Option<Choice> {
@@ -185,7 +198,9 @@ fn remembered(file: &Path, key: &Key) -> Option<Choice> {
 
 /// Boots a guest under KVM. The inner result is the verdict, in words when it is a no.
 async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>, AccelError> {
-    let trial = Trial::make(host, guest)?;
+    let (store, spec) = (host.store(".trial"), guest.clone());
+    // Tens of MiB are copied.
+    let trial = aside(move || Trial::make(&store, &spec)).await?;
     let plan = StartPlan {
         id: VmId::random(),
         role: Role::Probe,
@@ -226,8 +241,7 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
 struct Trial(GenerationDir);
 
 impl Trial {
-    fn make(host: &Host, guest: &TemplateSpec) -> Result<Self, AccelError> {
-        let store = host.store(".trial");
+    fn make(store: &Store, guest: &TemplateSpec) -> Result<Self, AccelError> {
         // A service that died in a trial has left its files.
         store.remove_all()?;
         let dir = store.create(&GenerationId::new())?;

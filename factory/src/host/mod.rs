@@ -44,7 +44,9 @@ use crate::driver::Driver;
 use crate::memory::Digests;
 use crate::qemu::{ProbeError, Qemu};
 use crate::size::reachable_memory_mib;
-use crate::template::{GenerationFiles, Owners, Platform, Recipe, Registry, Store};
+use crate::template::{
+    GenerationFiles, Owners, Platform, Recipe, RecipeNow, Registry, Store, UnverifiedField,
+};
 use crate::vm::Orphan;
 use crate::{Accel, MachineType, TemplateSpec};
 
@@ -91,7 +93,12 @@ impl Host {
     }
 
     /// What a template would be built with here and now.
-    pub(crate) fn recipe_of(&self, spec: &TemplateSpec, kernel: String, initrd: String) -> Recipe {
+    pub(crate) fn recipe_of(&self, spec: &TemplateSpec, programs: ProgramDigests) -> Recipe {
+        let ProgramDigests {
+            qemu,
+            kernel,
+            initrd,
+        } = programs;
         let can = self.driver.capabilities(spec.machine);
         // What cannot be plugged in has no maximum: a machine without hotplug is not stale because of one.
         let max_vcpus = if can.cpu_hotplug {
@@ -104,12 +111,11 @@ impl Host {
         } else {
             spec.memory_mib
         };
-        let platform = self.platform();
         Recipe {
-            qemu_version: platform.qemu_version,
-            qemu_digest: platform.qemu_digest,
-            accel: platform.accel,
-            host_cpu: platform.cpu,
+            qemu_version: self.qemu.found().version.to_string(),
+            qemu_digest: qemu,
+            accel: self.accel,
+            host_cpu: self.cpu.clone(),
             machine: spec.machine,
             devices: crate::qemu::DEVICES,
             cpu: cpu_of(spec, self.accel),
@@ -128,28 +134,42 @@ impl Host {
 }
 
 impl Host {
-    /// What a saved state depends on here and now. It reads no file that has not changed.
+    /// What a saved state depends on here and now. It reads no file that has not changed, and blocks where one has.
     pub(crate) fn platform(&self) -> Platform {
         let qemu = self.qemu.found();
         Platform {
             qemu_version: qemu.version.to_string(),
-            qemu_digest: self.digest_or_reason(&qemu.path),
+            qemu_digest: self.digest_of(&qemu.path),
             accel: self.accel,
             cpu: self.cpu.clone(),
         }
     }
 
-    /// What a template would be built with here and now. Where a file cannot be read the reason stands in its digest's
-    /// place: it is another one than any that was built with.
-    pub(crate) fn recipe_now(&self, spec: &TemplateSpec) -> Recipe {
-        let kernel = self.digest_or_reason(&spec.kernel);
-        let initrd = self.digest_or_reason(&spec.initrd);
-        self.recipe_of(spec, kernel, initrd)
+    /// What a template would be built with here and now. Fields whose files cannot be read are unverified. It blocks where
+    /// a file has changed.
+    pub(crate) fn recipe_now(&self, spec: &TemplateSpec) -> RecipeNow {
+        let mut unverified = Vec::new();
+        let mut digest = |field: &str, path: &Path| {
+            let reason = match self.digest_of(path) {
+                Ok(digest) => return digest,
+                Err(reason) => reason,
+            };
+            let field = field.to_owned();
+            unverified.push(UnverifiedField { field, reason });
+            String::new()
+        };
+        let programs = ProgramDigests {
+            qemu: digest("qemu_digest", &self.qemu.found().path),
+            kernel: digest("kernel", &spec.kernel),
+            initrd: digest("initrd", &spec.initrd),
+        };
+        RecipeNow::new(self.recipe_of(spec, programs), unverified)
     }
 
-    fn digest_or_reason(&self, path: &Path) -> String {
+    /// The digest of a file; else, in words, why it cannot be told.
+    fn digest_of(&self, path: &Path) -> Result<String, String> {
         let digest = self.digests.of(path);
-        digest.unwrap_or_else(|error| format!("{} cannot be read: {error}", path.display()))
+        digest.map_err(|error| format!("{} cannot be read: {error}", path.display()))
     }
 
     /// Looks whether the hypervisor's program is still the one that was examined, and examines it anew when it is
@@ -160,8 +180,8 @@ impl Host {
     pub(crate) async fn renew_hypervisor(self: &Arc<Self>) -> Result<(), ProbeError> {
         let (host, known) = (Arc::clone(self), self.qemu.found());
         let path = known.path.clone();
-        let digest = aside(move || host.digest_or_reason(&path)).await;
-        if digest == known.digest {
+        let digest = aside(move || host.digest_of(&path)).await;
+        if digest.is_ok_and(|digest| digest == known.digest) {
             return Ok(());
         }
         self.qemu.examine_again().await?;
@@ -169,6 +189,14 @@ impl Host {
         tracing::info!(version, was = %known.version, "the hypervisor's program has changed");
         Ok(())
     }
+}
+
+/// The digests of the programs that a template is made of.
+pub(crate) struct ProgramDigests {
+    /// The hypervisor's program.
+    pub(crate) qemu: String,
+    pub(crate) kernel: String,
+    pub(crate) initrd: String,
 }
 
 /// A clone that outlived its service, with its generation's files, which stay as long as it may be taken up.

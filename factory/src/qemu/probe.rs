@@ -17,6 +17,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::confine::Reach;
 use super::monitor::Qmp;
+use crate::aside::aside;
 use crate::driver::MonitorError;
 use crate::process::{Child, LaunchPlan};
 use crate::sys::Credentials;
@@ -136,8 +137,9 @@ pub(crate) async fn probe(qemu: &Path, user: Option<Credentials>) -> Result<Foun
         .await
         .map_err(does_not_start)?;
     let reach = reach.map_err(|e| does_not_start(format!("its libraries are not known: {e}")))?;
-    let digest = crate::memory::file_digest(&path)
-        .map_err(|e| does_not_start(format!("it cannot be read: {e}")))?;
+    let program = path.clone();
+    let digest = aside(move || crate::memory::file_digest(&program)).await;
+    let digest = digest.map_err(|e| does_not_start(format!("it cannot be read: {e}")))?;
     Ok(Found {
         path,
         version: answers.version,

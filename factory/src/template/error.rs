@@ -25,6 +25,9 @@ pub enum BuildError {
     /// The hypervisor's program has changed since the start, and the new one does not work.
     #[error(transparent)]
     Hypervisor(#[from] crate::qemu::ProbeError),
+    /// Its caller has gone before it was published.
+    #[error("the build was given up before its generation was published")]
+    Dropped,
     /// There is no room for the memory.
     #[error(transparent)]
     Room(#[from] RoomError),

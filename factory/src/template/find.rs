@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::check::{Look, check, read_manifest, read_manifest_of};
 use super::generation::Generation;
 use super::keep;
-use super::rollback::refuse_foreign;
-use super::stale::StaleField;
+use super::rollback::{Misfit, refuse_foreign};
+use super::stale::{StaleField, Staleness, UnverifiedField};
 use crate::host::Host;
 use crate::shortage::is_shortage;
 use crate::{GenerationId, TemplateSpec};
@@ -18,6 +18,13 @@ use crate::{GenerationId, TemplateSpec};
 pub enum Found {
     /// A generation that is whole and is what is wanted.
     Current(Arc<Generation>),
+    /// A generation that is whole and not known to differ from what is wanted: some of it cannot be compared at present.
+    Unverified {
+        /// The generation.
+        generation: Arc<Generation>,
+        /// What cannot be compared.
+        fields: Vec<UnverifiedField>,
+    },
     /// A generation that is whole, and is not what is wanted any more.
     Stale {
         /// Which.
@@ -87,19 +94,23 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
             });
         }
     };
-    for file in [&spec.kernel, &spec.initrd] {
-        host.digests.of(file).map_err(unreadable(file))?;
-    }
-    let fields = manifest.recipe.differences(&host.recipe_now(spec));
-    let is_foreign = refuse_foreign(&manifest.recipe, &host.platform()).is_err();
+    let Staleness {
+        differing: fields,
+        unverified,
+    } = host.recipe_now(spec).compare(&manifest.recipe);
+    let misfit = refuse_foreign(&manifest.recipe, &host.platform());
+    let is_foreign = matches!(misfit, Err(Misfit::Foreign(_)));
     let generation = Arc::new(Generation::new(
         &host.registry,
         &path,
         manifest,
         spec.clone(),
     ));
-    Ok(if fields.is_empty() {
+    Ok(if fields.is_empty() && unverified.is_empty() {
         Found::Current(generation)
+    } else if fields.is_empty() {
+        let fields = unverified;
+        Found::Unverified { generation, fields }
     } else {
         Found::Stale {
             generation: id,
@@ -153,10 +164,11 @@ pub(crate) fn take_up(
 
 /// Lets go of the generations that are more than are kept.
 fn prune(host: &Host, spec: &TemplateSpec) -> io::Result<()> {
-    let _turn = host.registry.publishing();
-    let store = host.store(&spec.name);
-    let surplus = keep::surplus(store.path(), spec.keep_generations, None, &host.registry)?;
-    let removed = keep::let_go(surplus, &host.registry)?;
+    let (store, registry) = (host.store(&spec.name), &host.registry);
+    let removed = registry.publishing(store.path(), || {
+        let surplus = keep::surplus(store.path(), spec.keep_generations, None, registry)?;
+        keep::let_go(surplus, registry)
+    })?;
     if !removed.is_empty() {
         tracing::info!(
             template = spec.name,

@@ -25,8 +25,8 @@ pub(crate) fn forget(
     template: &str,
     registry: &Registry,
 ) -> Result<(), ForgetError> {
-    let _turn = registry.publishing();
-    remove(store, registry).map_err(|source| ForgetError {
+    let removed = registry.publishing(store.path(), || remove(store, registry));
+    removed.map_err(|source| ForgetError {
         template: template.to_owned(),
         source,
     })

@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::check::{Look, check};
 use super::keep;
@@ -33,6 +33,8 @@ use crate::{GenerationId, SizeRange, TemplateSpec};
 #[derive(Debug)]
 pub(crate) struct GenerationFiles {
     path: PathBuf,
+    /// Where they are listed as held.
+    held: Arc<Mutex<Held>>,
     is_surplus: AtomicBool,
     /// Somebody has found that they are not what was published.
     is_damaged: AtomicBool,
@@ -40,28 +42,46 @@ pub(crate) struct GenerationFiles {
     is_left: AtomicBool,
 }
 
+/// The generations that somebody holds, by their directories.
+type Held = HashMap<PathBuf, Weak<GenerationFiles>>;
+
 /// The generations that somebody holds. Bounded by the clones and by what is kept.
+///
+/// `held` is locked for a moment only, to hold files or to find out that nobody does: what is removed is removed with it
+/// locked, so that nothing is held which is about to go. A template's turn to publish is taken before it, never after.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    held: Mutex<HashMap<PathBuf, Weak<GenerationFiles>>>,
-    publishing: Mutex<()>,
+    held: Arc<Mutex<Held>>,
+    /// One turn for each template, by its directory.
+    publishing: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
 }
 
 impl Registry {
-    /// The right to change what is current and what is kept: one at a time has it.
-    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
-        lock(&self.publishing)
+    /// Changes what is current and what is kept of one template, while nobody else does. `change` must not read whole
+    /// files: builds of the template wait for it.
+    pub(crate) fn publishing<T>(&self, store: &Path, change: impl FnOnce() -> T) -> T {
+        let turn = {
+            let mut turns = lock(&self.publishing);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(store.to_owned()).or_default())
+        };
+        let _turn = lock(&turn);
+        change()
     }
 
-    /// The files in a directory: those that others hold already, where there are such.
+    /// The files in a directory: those that others hold already, where there are such. From here on nobody removes them.
     pub(crate) fn hold(&self, path: &Path) -> Arc<GenerationFiles> {
-        let mut held = lock(&self.held);
+        self.hold_in(&mut lock(&self.held), path)
+    }
+
+    fn hold_in(&self, held: &mut Held, path: &Path) -> Arc<GenerationFiles> {
         held.retain(|_, files| files.strong_count() > 0);
         if let Some(files) = held.get(path).and_then(Weak::upgrade) {
             return files;
         }
         let files = Arc::new(GenerationFiles {
             path: path.to_owned(),
+            held: Arc::clone(&self.held),
             is_surplus: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
@@ -72,8 +92,22 @@ impl Registry {
 
     /// The files in a directory, if anybody holds them.
     pub(super) fn held(&self, path: &Path) -> Option<Arc<GenerationFiles>> {
+        lock(&self.held).get(path).and_then(Weak::upgrade)
+    }
+
+    /// Makes a directory no generation any more, unless somebody holds its files; then they go with their last holder.
+    /// Returns whether it is none any more.
+    pub(super) fn end_unheld(&self, path: &Path) -> io::Result<bool> {
         let held = lock(&self.held);
-        held.get(path).and_then(Weak::upgrade)
+        match held.get(path).and_then(Weak::upgrade) {
+            Some(files) => {
+                // Were this its last handle, dropping it would lock `held` again.
+                drop(held);
+                files.set_surplus(true);
+                Ok(false)
+            }
+            None => manifest::remove(path).map(|()| true),
+        }
     }
 }
 
@@ -103,14 +137,21 @@ impl GenerationFiles {
 
 impl Drop for GenerationFiles {
     fn drop(&mut self) {
+        let mut held = lock(&self.held);
+        // Another holder has come between the end of the last one and this: the files are kept for that one.
+        let holders = held.get(&self.path).map_or(0, Weak::strong_count);
+        if holders > 0 {
+            return;
+        }
+        held.remove(&self.path);
         if self.is_surplus.load(Ordering::Acquire) && !self.is_left.load(Ordering::Acquire) {
             let path = std::mem::take(&mut self.path);
             // Without its manifest it is none any more, however long the rest takes to be removed.
             match manifest::remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "an old generation cannot be removed");
                 }
-                _ => remove_aside(path),
+                Ok(()) => remove_aside(path),
             }
         }
     }
@@ -122,7 +163,8 @@ pub(super) fn remove_aside(path: PathBuf) {
     std::thread::spawn(move || remove(&path));
 }
 
-fn remove(path: &Path) {
+/// Removes a generation that is none any more. It blocks.
+pub(super) fn remove(path: &Path) {
     let generation = path.file_name().unwrap_or_default().to_string_lossy();
     match fs::remove_dir_all(path) {
         Ok(()) => tracing::info!(%generation, "a generation that nobody needs any more is removed"),
@@ -200,8 +242,8 @@ impl Generation {
     /// Says that another generation has taken its place. It stays on disk as long as it is among the
     /// [`TemplateSpec::keep_generations`] newest; beyond that its files go with the last clone of it.
     pub fn retire(&self) {
-        let _turn = self.registry.publishing();
-        self.let_others_go(None);
+        let store = self.files.path.parent().unwrap_or(Path::new(""));
+        self.registry.publishing(store, || self.let_others_go(None));
     }
 
     /// Says that it is current: its files stay, whoever holds them.
@@ -210,7 +252,7 @@ impl Generation {
     }
 
     /// Lets go of the generations of its template that are not kept; `before` was current before the current one. The
-    /// caller has the right to publish.
+    /// caller has its turn to publish.
     pub(super) fn let_others_go(&self, before: Option<&GenerationId>) {
         let store = self.files.path.parent().unwrap_or(Path::new(""));
         let surplus = keep::surplus(store, self.spec.keep_generations, before, &self.registry);
@@ -249,5 +291,48 @@ impl Generation {
 
     pub(crate) fn kernel_stub(&self) -> PathBuf {
         store::kernel_stub_path(&self.files.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_taken_up_while_their_last_holder_lets_go_stay() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("g1");
+        fs::create_dir(&path)?;
+        fs::write(path.join("manifest.json"), "{}")?;
+        let registry = Registry::default();
+        let last = registry.hold(&path);
+        last.set_surplus(true);
+        let count = Arc::downgrade(&last);
+        let mut held = lock(&registry.held);
+        let letting_go = std::thread::spawn(move || drop(last));
+        while count.strong_count() > 0 {
+            std::thread::yield_now();
+        }
+        // It is on its way to be removed, and waits for the lock.
+        let taken_up = registry.hold_in(&mut held, &path);
+        drop(held);
+        letting_go.join().map_err(|_| io::ErrorKind::Other)?;
+        assert!(path.join("manifest.json").exists());
+        assert!(registry.held(&path).is_some(), "its new holder is known");
+        taken_up.set_surplus(true);
+        drop(taken_up);
+        assert!(!path.join("manifest.json").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn templates_publish_beside_each_other() {
+        let registry = Registry::default();
+        let both = registry.publishing(Path::new("/t/a"), || {
+            registry.publishing(Path::new("/t/b"), || 2)
+        });
+        assert_eq!(both, 2);
+        registry.publishing(Path::new("/t/c"), || {});
+        assert_eq!(lock(&registry.publishing).len(), 1, "turns are not hoarded");
     }
 }

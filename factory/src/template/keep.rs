@@ -93,12 +93,10 @@ pub(super) fn surplus(
 pub(super) fn let_go(surplus: Vec<PathBuf>, registry: &Registry) -> io::Result<Vec<String>> {
     let mut removed = Vec::new();
     for path in surplus {
-        if let Some(files) = registry.held(&path) {
-            files.set_surplus(true);
+        // Without its manifest it is none any more, however long the rest takes to be removed.
+        if !registry.end_unheld(&path)? {
             continue;
         }
-        // Without its manifest it is none any more, however long the rest takes to be removed.
-        manifest::remove(&path)?;
         removed.push(
             path.file_name()
                 .unwrap_or_default()
@@ -145,4 +143,4 @@ pub(crate) fn sweep_half_built(
 
 #[cfg(test)]
 #[path = "keep_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -15,14 +15,14 @@ use crate::{TemplateSpec, VmId};
 const FILES: [&str; 3] = ["memory", "state", "kernel-stub"];
 
 /// A template with generations that were never booted.
-struct Shelf {
-    folder: tempfile::TempDir,
-    store: Store,
-    registry: Arc<Registry>,
+pub(crate) struct Shelf {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) store: Store,
+    pub(crate) registry: Arc<Registry>,
 }
 
 impl Shelf {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let store = Store::new(folder.path(), "default", None);
         Ok(Self {
@@ -33,7 +33,7 @@ impl Shelf {
     }
 
     /// Publishes a generation, and lets others go, as a build does.
-    fn publish(&self, name: &str, keep: u32) -> anyhow::Result<Generation> {
+    pub(crate) fn publish(&self, name: &str, keep: u32) -> anyhow::Result<Generation> {
         let id = GenerationId::parse(name).ok_or_else(|| anyhow::anyhow!("{name}"))?;
         let path = self.store.create(&id)?.keep();
         let seal = |name: &str| -> std::io::Result<FileSeal> {
@@ -55,14 +55,13 @@ impl Shelf {
             ..manifest()
         };
         manifest.write(&path)?;
-        let before = self.store.current()?;
-        self.store.publish(&id)?;
+        let before = self.store.replace(&id)?;
         let generation = Generation::new(&self.registry, &path, manifest, spec(keep));
         generation.let_others_go(before.as_ref());
         Ok(generation)
     }
 
-    fn on_disk(&self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn on_disk(&self) -> anyhow::Result<Vec<String>> {
         let paths = generations(self.store.path())?;
         let names = paths.iter().filter_map(|path| path.file_name());
         Ok(names
@@ -79,7 +78,7 @@ impl Shelf {
     }
 }
 
-fn spec(keep_generations: u32) -> TemplateSpec {
+pub(crate) fn spec(keep_generations: u32) -> TemplateSpec {
     TemplateSpec {
         keep_generations,
         ..TemplateSpec::new("default", "vmlinuz".into(), "initrd".into())

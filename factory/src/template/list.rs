@@ -5,8 +5,8 @@ use std::io;
 use super::check::{Look, check};
 use super::keep;
 use super::manifest::Manifest;
-use super::rollback::refuse_foreign;
-use super::stale::StaleField;
+use super::rollback::{Misfit, refuse_foreign};
+use super::stale::{StaleField, UnverifiedField};
 use crate::host::Host;
 use crate::{GenerationId, TemplateSpec};
 
@@ -30,6 +30,8 @@ pub struct ListedGeneration {
 pub enum Validity {
     /// It is whole and is what is wanted.
     Valid,
+    /// It is whole and not known to differ from what is wanted: some of it cannot be compared at present.
+    Unverified(Vec<UnverifiedField>),
     /// It is whole, could be rolled back to, and is not what is wanted now.
     Stale(Vec<StaleField>),
     /// It is whole, and this host cannot restore it: another QEMU build, accelerator or processor has made it.
@@ -60,11 +62,14 @@ pub(crate) fn list(host: &Host, spec: &TemplateSpec) -> io::Result<Vec<ListedGen
                 (Validity::Damaged(why), None)
             }
             Ok(manifest) => {
-                let fields = manifest.recipe.differences(&wanted);
+                let staleness = wanted.compare(&manifest.recipe);
                 let validity = match refuse_foreign(&manifest.recipe, &platform) {
-                    Err(why) => Validity::Foreign(why),
-                    Ok(()) if fields.is_empty() => Validity::Valid,
-                    Ok(()) => Validity::Stale(fields),
+                    Err(Misfit::Foreign(why)) => Validity::Foreign(why),
+                    _ if !staleness.differing.is_empty() => Validity::Stale(staleness.differing),
+                    _ if !staleness.unverified.is_empty() => {
+                        Validity::Unverified(staleness.unverified)
+                    }
+                    _ => Validity::Valid,
                 };
                 (validity, Some(manifest))
             }

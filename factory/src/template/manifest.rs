@@ -239,9 +239,12 @@ pub(super) fn is_there(dir: &Path) -> bool {
     dir.join(FILE).exists()
 }
 
-/// Removes the manifest, and with it the generation, as far as anybody can tell.
+/// Removes the manifest, and with it the generation, as far as anybody can tell. One that is gone is removed.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    fs::remove_file(dir.join(FILE))
+    match fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A manifest with the digest of everything else in it: nobody looks at every field later on.

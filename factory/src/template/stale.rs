@@ -1,4 +1,7 @@
-//! In what a generation differs from what is wanted.
+//! In what a generation differs from what is wanted, and what of that cannot be told at present.
+//!
+//! A file that cannot be read is not another file: its field is *unverified*, and the generation is stale only where it is
+//! known to differ.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +16,51 @@ pub struct StaleField {
     pub built_with: String,
     /// What is wanted now.
     pub now: String,
+}
+
+/// A field that cannot be compared at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnverifiedField {
+    /// The field, in the manifest's words.
+    pub field: String,
+    /// Why it cannot be compared.
+    pub reason: String,
+}
+
+/// How a generation compares with what would be built now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Staleness {
+    /// The fields that are known to differ.
+    pub differing: Vec<StaleField>,
+    /// The fields that cannot be compared at present.
+    pub unverified: Vec<UnverifiedField>,
+}
+
+/// What a template would be built with now, as far as that can be read.
+#[derive(Clone, Debug)]
+pub(crate) struct RecipeNow {
+    recipe: Recipe,
+    unverified: Vec<UnverifiedField>,
+}
+
+impl RecipeNow {
+    /// `recipe` has any value at all in the fields that are `unverified`.
+    pub(crate) fn new(recipe: Recipe, unverified: Vec<UnverifiedField>) -> Self {
+        Self { recipe, unverified }
+    }
+
+    /// How a generation that was built with `built_with` compares with it.
+    pub(crate) fn compare(&self, built_with: &Recipe) -> Staleness {
+        let is_known = |stale: &StaleField| {
+            let mut unverified = self.unverified.iter();
+            unverified.all(|one| one.field != stale.field)
+        };
+        let differences = built_with.differences(&self.recipe);
+        Staleness {
+            differing: differences.into_iter().filter(is_known).collect(),
+            unverified: self.unverified.clone(),
+        }
+    }
 }
 
 impl Recipe {
@@ -113,6 +161,29 @@ pub(super) mod tests {
     #[test]
     fn a_recipe_does_not_differ_from_itself() {
         assert!(recipe().differences(&recipe()).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_what_differs() {
+        let unverified = || UnverifiedField {
+            field: "kernel".to_owned(),
+            reason: "/boot/vmlinuz cannot be read: gone".to_owned(),
+        };
+        let now = Recipe {
+            kernel: String::new(),
+            ..recipe()
+        };
+        let alone = RecipeNow::new(now.clone(), vec![unverified()]).compare(&recipe());
+        assert_eq!(alone.differing, []);
+        assert_eq!(alone.unverified, [unverified()]);
+        let larger = Recipe {
+            memory_mib: 512,
+            ..now
+        };
+        let both = RecipeNow::new(larger, vec![unverified()]).compare(&recipe());
+        let fields: Vec<_> = both.differing.iter().map(|f| f.field.as_str()).collect();
+        assert_eq!(fields, ["memory_mib"], "what is known to differ, differs");
+        assert_eq!(both.unverified, [unverified()]);
     }
 
     #[test]

@@ -96,6 +96,16 @@ impl Store {
         fs::rename(fresh, self.path.join(CURRENT))
     }
 
+    /// Makes a generation the current one, and returns the one before it.
+    ///
+    /// # Errors
+    /// When the link cannot be read or changed: then it is what it was.
+    pub(crate) fn replace(&self, id: &GenerationId) -> io::Result<Option<GenerationId>> {
+        let before = self.current()?;
+        self.publish(id)?;
+        Ok(before)
+    }
+
     /// No generation is the current one any more.
     pub(super) fn unpublish(&self) -> io::Result<()> {
         match fs::remove_file(self.path.join(CURRENT)) {
@@ -302,6 +312,22 @@ mod tests {
         store.publish(&new)?;
         assert_eq!(store.current()?, Some(new.clone()));
         assert!(store.generation_path(&old).exists(), "the old one stays");
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_read_is_not_no_link() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::new(folder.path(), "default", None);
+        let (old, new) = (store.next_id()?, GenerationId::new());
+        store.create(&old)?.keep();
+        assert_eq!(store.replace(&old)?, None);
+        assert_eq!(store.replace(&old)?, Some(old));
+        // As root every link can be read, but not below what is no directory.
+        fs::remove_dir_all(store.path())?;
+        fs::write(store.path(), "")?;
+        let unreadable = store.replace(&new).map_err(|error| error.kind());
+        assert_eq!(unreadable, Err(io::ErrorKind::NotADirectory));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Table, or_dash, since};
-use crate::http::view::{Build, Generation, Pool, Roll, Template, TemplateList};
+use crate::http::view::{Build, Generation, LastRoll, Pool, Template, TemplateList};
 
 /// How often a running build is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -24,6 +24,10 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const ROLL_PATIENCE: Duration = Duration::from_secs(30);
 /// Exit code of a build that failed, or that was rolled back.
 const BUILD_FAILED: u8 = 1;
+/// The outcome of a roll that goes on.
+const RUNNING: &str = "running";
+/// The outcome of a roll that was given up.
+const ROLLED_BACK: &str = "rolled_back";
 
 pub(in crate::cli) async fn run(
     client: &Client,
@@ -78,11 +82,20 @@ fn list(templates: &[Template]) -> String {
                 .map(|one| one.clones)
                 .sum::<usize>()
                 .to_string(),
-            if template.stale { "yes" } else { "no" }.to_owned(),
+            staleness(template).to_owned(),
             or_dash(template.build.as_ref()),
         ]);
     }
     table.render()
+}
+
+/// Whether it is stale, as far as that can be told.
+fn staleness(template: &Template) -> &'static str {
+    match (template.stale, template.unverified_fields.is_empty()) {
+        (true, _) => "yes",
+        (false, true) => "no",
+        (false, false) => "unknown",
+    }
 }
 
 fn details(template: &Template) -> String {
@@ -97,6 +110,22 @@ fn details(template: &Template) -> String {
             format!(
                 "{}: built with {}, now {}",
                 field.field, field.built_with, field.now
+            ),
+        );
+    }
+    for field in &template.unverified_fields {
+        fields.field("unverified", format!("{}: {}", field.field, field.reason));
+    }
+    if let Some(roll) = &template.last_roll {
+        let why = roll.reason.as_ref().map(|reason| format!(": {reason}"));
+        fields.field(
+            "last roll",
+            format!(
+                "{} from {} to {}{}",
+                roll.outcome.replace('_', " "),
+                roll.from,
+                roll.to,
+                why.unwrap_or_default()
             ),
         );
     }
@@ -144,57 +173,83 @@ async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliE
         .call(Method::POST, &path, None, ANSWER_TIMEOUT)
         .await?;
     let (answer, build) = watch(client, output, answer).await?;
-    let failure = match build.state.as_str() {
-        "succeeded" => rolled(client, output, &build).await?,
+    let (roll, failure) = match build.state.as_str() {
+        "succeeded" => {
+            let roll = rolled(client, output, &build).await?;
+            let failure = roll.as_ref().and_then(given_up);
+            (roll, failure)
+        }
         _ => {
             let why = build.error.as_deref().unwrap_or("no reason was given");
-            Some(format!("the build failed: {why}"))
+            (None, Some(format!("the build failed: {why}")))
         }
     };
-    if output.json || failure.is_none() {
-        output.show(&answer, || {
-            Ok(format!("built {}", or_dash(build.generation.as_ref())))
-        })?;
-    } else if let Some(failure) = &failure {
-        print(failure)?;
+    if output.json {
+        let answer = with_roll(answer, roll.as_ref())?;
+        output.show(&answer, || Ok(String::new()))?;
+    } else {
+        let built = || format!("built {}", or_dash(build.generation.as_ref()));
+        print(&failure.clone().unwrap_or_else(built))?;
     }
     Ok(if failure.is_none() { 0 } else { BUILD_FAILED })
 }
 
-/// Watches the pool go over to what was built. Returns why it did not.
+/// The build as the service shows it, with the roll to its generation as `last_roll`.
+fn with_roll(mut answer: Answer, roll: Option<&LastRoll>) -> Result<Answer, CliError> {
+    let mut build: serde_json::Map<String, serde_json::Value> = answer.read()?;
+    build.insert("last_roll".to_owned(), serde_json::json!(roll));
+    answer.body = serde_json::Value::from(build).to_string().into();
+    Ok(answer)
+}
+
+/// Why a roll came to nothing, where it did.
+fn given_up(roll: &LastRoll) -> Option<String> {
+    let LastRoll {
+        from, to, reason, ..
+    } = roll;
+    let reason = reason.as_deref().unwrap_or("no reason was given");
+    (roll.outcome == ROLLED_BACK)
+        .then(|| format!("generation {to} was given up, and {from} is current again: {reason}"))
+}
+
+/// Watches the pool go over to what was built. Returns the roll to it; `None` where there is nothing to roll from.
 async fn rolled(
     client: &Client,
     output: Output,
     build: &Build,
-) -> Result<Option<String>, CliError> {
+) -> Result<Option<LastRoll>, CliError> {
     let progress = Progress::start(output, &format!("rolling {}", build.template));
+    let template_path = path_with("/v1/templates/", &build.template, "");
     let pool_path = path_with("/v1/pools/", &build.template, "");
     let (mut seen, mut seen_at) = (String::new(), Instant::now());
     loop {
+        let template: Template = client.get(&template_path).await?.read()?;
+        let is_its = |roll: &LastRoll| Some(&roll.to) == build.generation.as_ref();
+        let last_roll = template.last_roll.filter(is_its);
+        if last_roll
+            .as_ref()
+            .is_none_or(|roll| roll.outcome != RUNNING)
+        {
+            return Ok(last_roll);
+        }
         let pool: Pool = client.get(&pool_path).await?.read()?;
-        let is_its = |roll: &Roll| Some(&roll.to) == build.generation.as_ref();
-        let Some(roll) = pool.roll.filter(is_its) else {
-            break;
-        };
-        let step = format!(
-            "{} of {} updated, {} ready",
-            roll.updated, roll.target, roll.ready
-        );
+        let step = pool.roll.as_ref().map(|roll| {
+            format!(
+                "{} of {} updated, {} ready",
+                roll.updated, roll.target, roll.ready
+            )
+        });
+        let step = step.unwrap_or_default();
         progress.step(&step);
+        let has_deadline = pool.roll.is_some_and(|roll| roll.deadline_s.is_some());
         if step != seen {
             (seen, seen_at) = (step, Instant::now());
-        } else if roll.deadline_s.is_none() && seen_at.elapsed() > ROLL_PATIENCE {
+        } else if !has_deadline && seen_at.elapsed() > ROLL_PATIENCE {
             progress.step("it goes on when sandboxes end: see `vmint pool ls`");
-            return Ok(None);
+            return Ok(last_roll);
         }
         sleep(POLL_INTERVAL).await;
     }
-    let path = path_with("/v1/templates/", &build.template, "");
-    let template: Template = client.get(&path).await?.read()?;
-    let given_up = build.generation.as_deref().unwrap_or_default();
-    Ok(template
-        .last_error
-        .filter(|error| template.current != build.generation && error.contains(given_up)))
 }
 
 async fn watch(

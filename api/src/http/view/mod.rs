@@ -20,4 +20,4 @@ pub use pool::{Drain, Pool, PoolClone, PoolList, Roll};
 pub use sandbox::{
     Sandbox, SandboxConfinement, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs,
 };
-pub use template::{Generation, StaleField, Template, TemplateList};
+pub use template::{Generation, LastRoll, StaleField, Template, TemplateList, UnverifiedField};

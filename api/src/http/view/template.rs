@@ -29,6 +29,12 @@ pub struct Template {
     pub stale: bool,
     /// In which fields.
     pub stale_fields: Vec<StaleField>,
+    /// The fields that cannot be compared at present, because a file cannot be read. For them alone nothing is rebuilt, and
+    /// nothing refused.
+    pub unverified_fields: Vec<UnverifiedField>,
+    /// The last roll of its pool to another generation; null where there was none since the service has started.
+    #[schema(required = true)]
+    pub last_roll: Option<LastRoll>,
     /// Why the last build failed, or why its generation was given up; null after a success.
     #[schema(required = true)]
     pub last_error: Option<String>,
@@ -74,6 +80,37 @@ pub struct StaleField {
     pub now: String,
 }
 
+/// A field that cannot be compared at present with what would be built now.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UnverifiedField {
+    /// Which field.
+    #[schema(example = "qemu_digest")]
+    pub field: String,
+    /// Why it cannot be compared.
+    #[schema(
+        example = "/usr/bin/qemu-system-x86_64 cannot be read: No such file or directory (os error 2)"
+    )]
+    pub reason: String,
+}
+
+/// The last roll of a template's pool from one generation to another.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LastRoll {
+    /// The generation before.
+    #[schema(example = "20250102-030405-bcdf")]
+    pub from: String,
+    /// The new one.
+    #[schema(example = "20250102-040506-ghjk")]
+    pub to: String,
+    /// `running`, `rolled` (every warm clone is of the new generation) or `rolled_back` (the new generation was given up, and
+    /// `from` is current again).
+    #[schema(example = "rolled", pattern = "^(running|rolled|rolled_back)$")]
+    pub outcome: String,
+    /// Why it was rolled back, or what it is for where it is for no new build; else null.
+    #[schema(required = true)]
+    pub reason: Option<String>,
+}
+
 /// Every template.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TemplateList {
@@ -88,6 +125,10 @@ impl From<TemplateView> for Template {
             built_with: field.built_with,
             now: field.now,
         };
+        let unverified = |field: vmint_cache::UnverifiedField| UnverifiedField {
+            field: field.field,
+            reason: field.reason,
+        };
         Self {
             name: view.name,
             state: view.state.as_str().to_owned(),
@@ -96,7 +137,20 @@ impl From<TemplateView> for Template {
             build: view.build,
             stale: view.stale,
             stale_fields: view.stale_fields.into_iter().map(stale).collect(),
+            unverified_fields: view.unverified_fields.into_iter().map(unverified).collect(),
+            last_roll: view.last_roll.map(LastRoll::from),
             last_error: view.last_error,
+        }
+    }
+}
+
+impl From<vmint_cache::LastRoll> for LastRoll {
+    fn from(roll: vmint_cache::LastRoll) -> Self {
+        Self {
+            from: roll.from,
+            to: roll.to,
+            outcome: roll.outcome.as_str().to_owned(),
+            reason: roll.reason,
         }
     }
 }

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
-    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
+    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
     FileWriter, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
     LiveGeneration, Mint, RecordState, Size, SocketOwner, StepReport, StreamRequest,
 };
-use vmint_factory::{Confinement, OpenDevices, Phases, VmId};
+use vmint_factory::{Confinement, OpenDevices, Phase, Phases, VmId};
 
 use super::mint::{Generation, Shared};
 use super::streams::Guests;
@@ -35,6 +35,10 @@ pub(crate) struct FakeFactory {
     pub(crate) disk: Mutex<Vec<Arc<dyn LiveGeneration>>>,
     /// Whether what they are built from has changed.
     pub(crate) is_stale: AtomicBool,
+    /// Whether the hypervisor's program cannot be read.
+    pub(crate) is_unverified: AtomicBool,
+    /// Whether no clone comes up any more.
+    pub(crate) launches_fail: AtomicBool,
     /// What was bound last, and to whom sockets were given last.
     pub(crate) bound: Mutex<Binding>,
     pub(crate) owner: Mutex<Option<SocketOwner>>,
@@ -57,6 +61,8 @@ impl FakeFactory {
             on_disk: AtomicBool::new(true),
             disk: Mutex::default(),
             is_stale: AtomicBool::new(false),
+            is_unverified: AtomicBool::new(false),
+            launches_fail: AtomicBool::new(false),
             bound: Mutex::default(),
             console: Arc::default(),
             owner: Mutex::default(),
@@ -93,6 +99,13 @@ impl FakeFactory {
         order: LaunchOrder,
     ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         open(&self.launches).await;
+        if self.launches_fail.load(Ordering::SeqCst) {
+            return Err(CloneFailure {
+                phase: Phase::Agent,
+                fault: Fault::Clone,
+                source: "the guest did not answer".into(),
+            });
+        }
         self.alive.fetch_add(1, Ordering::SeqCst);
         let (id, hostname) = (order.id, Mutex::new(order.hostname));
         Ok(Arc::new(Machine {

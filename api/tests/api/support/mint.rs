@@ -10,7 +10,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use vmint_cache::{
     AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, NoWayBack, Size, SizeRange, StaleField, StepReport,
+    LiveGeneration, Mint, NoWayBack, Size, SizeRange, StaleField, Staleness, StepReport,
+    UnverifiedField,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec};
 
@@ -86,7 +87,7 @@ impl Mint for Shared {
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,
         _: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<StaleField>> {
+    ) -> BoxFuture<'a, Staleness> {
         async {
             let field = || StaleField {
                 field: "kernel".to_owned(),
@@ -94,7 +95,15 @@ impl Mint for Shared {
                 now: "blake3:bb".to_owned(),
             };
             let is_stale = self.0.is_stale.load(Ordering::SeqCst);
-            is_stale.then(field).into_iter().collect()
+            let is_unverified = self.0.is_unverified.load(Ordering::SeqCst);
+            let unverified = || UnverifiedField {
+                field: "qemu_digest".to_owned(),
+                reason: "/usr/bin/qemu cannot be read: gone".to_owned(),
+            };
+            Staleness {
+                differing: is_stale.then(field).into_iter().collect(),
+                unverified: is_unverified.then(unverified).into_iter().collect(),
+            }
         }
         .boxed()
     }

@@ -9,6 +9,7 @@ use super::event::{Effect, EndReason};
 use super::ids::CloneKey;
 use super::machine::{Core, Course, Limits};
 use super::roster::{Ping, Slot, State};
+use crate::mint::Fault;
 
 /// How much earlier than `max_age` a clone may be replaced, as a share of it: clones that were made together are not
 /// all replaced together.
@@ -93,9 +94,7 @@ impl Core {
     pub(super) fn launch_failed(
         &mut self,
         clone: CloneKey,
-        phase: Phase,
-        damage: bool,
-        reason: &str,
+        (phase, fault, reason): (Phase, Fault, &str),
         effects: &mut Vec<Effect>,
     ) {
         self.room.admitted(clone);
@@ -109,9 +108,10 @@ impl Core {
             State::Ready { .. } | State::Leased { .. } => return,
         };
         self.roster.remove(clone);
-        if !was_wanted || self.failed_on_trial(epoch, (phase, damage, reason), effects) {
+        if !was_wanted || self.failed_on_trial(epoch, (phase, fault, reason), effects) {
             return;
         }
+        let damage = fault == Fault::Generation;
         if self.supplier() != Some(epoch) || self.health.is_damaged(epoch) {
             return;
         }

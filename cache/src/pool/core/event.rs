@@ -6,6 +6,7 @@ use vmint_factory::Phase;
 
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
 use super::machine::Limits;
+use crate::mint::Fault;
 use crate::request::OnEmpty;
 use crate::view::Source;
 
@@ -39,7 +40,7 @@ pub(crate) enum Event {
     LaunchFailed {
         clone: CloneKey,
         phase: Phase,
-        damage: bool,
+        fault: Fault,
         reason: String,
     },
     /// There is no memory for a clone that was to be made, and nothing of it was begun.

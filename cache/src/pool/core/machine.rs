@@ -109,10 +109,10 @@ impl Core {
             Event::LaunchFailed {
                 clone,
                 phase,
-                damage,
+                fault,
                 reason,
             } => {
-                self.launch_failed(clone, phase, damage, &reason, effects);
+                self.launch_failed(clone, (phase, fault, &reason), effects);
             }
             Event::NoRoom { clone, reason } => self.no_room(clone, reason, effects),
             Event::RoomFreed => self.room.freed(),

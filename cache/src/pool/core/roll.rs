@@ -13,6 +13,8 @@
 //! whatever is wrong with the new one, those who want a sandbox do not notice. Once proven, all clones are made from it,
 //! and each takes the place of one of the generation before, which serves until then.
 //!
+//! What the host is at fault for (its hypervisor cannot be read, say) is no failure of the new generation.
+//!
 //! The progress deadline runs only while a clone of the new generation is being made: where `max` is reached, memory is
 //! short or the pool drains, nothing is the generation's fault.
 
@@ -24,6 +26,7 @@ use super::health::{BACKOFF, DEGRADED_AFTER};
 use super::ids::{Epoch, Moment};
 use super::machine::Core;
 use super::roster::State;
+use crate::mint::Fault;
 
 /// Failures in a row after which a new generation is given up: as many as degrade a pool.
 const GIVES_UP_AFTER: u32 = DEGRADED_AFTER;
@@ -126,24 +129,32 @@ impl Core {
         }
     }
 
-    /// A clone could not be made. Returns whether that was a trial, and so says nothing of the pool's health.
+    /// A clone could not be made. Returns whether that was a trial that the generation failed, and so says nothing of the
+    /// pool's health.
     pub(super) fn failed_on_trial(
         &mut self,
         epoch: Epoch,
-        (phase, damage, reason): (Phase, bool, &str),
+        (phase, fault, reason): (Phase, Fault, &str),
         effects: &mut Vec<Effect>,
     ) -> bool {
         let trial = self.roll.as_mut();
         let Some(roll) = trial.filter(|roll| roll.on_trial && roll.to == epoch) else {
             return false;
         };
+        if fault == Fault::Host {
+            // Any other generation would have failed in the same way: this one is tried again later.
+            roll.not_before = self
+                .now
+                .after(BACKOFF.pause(GIVES_UP_AFTER, self.rng.random()));
+            return false;
+        }
         roll.failures += 1;
         roll.is_proven = false;
         let pause = BACKOFF.pause(roll.failures, self.rng.random());
         roll.not_before = self.now.after(pause);
         let failures = roll.failures;
         let phase = phase.as_str();
-        if damage {
+        if fault == Fault::Generation {
             let why = format!("it is damaged, found in phase {phase} of a clone: {reason}");
             self.go_back(why, effects);
         } else if failures >= GIVES_UP_AFTER {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, LaunchOrder, LiveClone,
+    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, Fault, LaunchOrder, LiveClone,
     LiveGeneration, RecordState, StepReport,
 };
 use vmint_factory::{GenerationId, Phase, TemplateSpec, VmId};
@@ -208,8 +208,13 @@ impl FakeFactory {
                     yield_now().await;
                 }
             }
-            Launch::Fails => return Err(failure(false, "the guest did not answer")),
-            Launch::FindsDamage => return Err(failure(true, "the digest of state is wrong")),
+            Launch::Fails => return Err(failure(Fault::Clone, "the guest did not answer")),
+            Launch::FindsDamage => {
+                return Err(failure(Fault::Generation, "the digest of state is wrong"));
+            }
+            Launch::LacksHypervisor => {
+                return Err(failure(Fault::Host, "/usr/bin/qemu cannot be read: gone"));
+            }
             Launch::Panics => panic!("the script says so"),
             Launch::Hangs => std::future::pending().await,
         }
@@ -248,10 +253,10 @@ impl FakeFactory {
     }
 }
 
-fn failure(damage: bool, why: &'static str) -> CloneFailure {
+fn failure(fault: Fault, why: &'static str) -> CloneFailure {
     CloneFailure {
         phase: Phase::Load,
-        damage,
+        fault,
         source: why.into(),
     }
 }

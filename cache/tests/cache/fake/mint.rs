@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_cache::{
     AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, NoWayBack, StaleField, StepReport,
+    LiveGeneration, Mint, NoWayBack, StaleField, Staleness, StepReport, UnverifiedField,
 };
 use vmint_factory::{GenerationId, TemplateSpec};
 
@@ -41,6 +41,10 @@ impl Mint for Shared {
                     let found = known.unwrap_or_else(|| self.0.generation_of(1, made_of));
                     Ok(FoundGeneration::Current(found))
                 }
+                OnDisk::Unverified => Ok(FoundGeneration::Unverified {
+                    generation: self.0.generation(1),
+                    fields: unverified("gone"),
+                }),
                 OnDisk::Stale => Ok(FoundGeneration::Stale {
                     generation,
                     fields: stale(0, 1),
@@ -130,9 +134,14 @@ impl Mint for Shared {
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
         spec: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<StaleField>> {
+    ) -> BoxFuture<'a, Staleness> {
         let (now, state) = (self.0.script().recipe, state_of(generation));
-        let mut fields = stale(state.recipe, now);
+        let unverified: Vec<_> = self.0.script().unreadable.map_or_else(Vec::new, unverified);
+        let mut fields = if unverified.is_empty() {
+            stale(state.recipe, now)
+        } else {
+            Vec::new()
+        };
         let parameters = |spec: &TemplateSpec| spec.kernel_params.clone();
         let was = state.made_of.as_ref().map(parameters);
         if let Some(built_with) = was.filter(|was| *was != spec.kernel_params) {
@@ -142,7 +151,11 @@ impl Mint for Shared {
                 now: spec.kernel_params.clone(),
             });
         }
-        async move { fields }.boxed()
+        let found = Staleness {
+            differing: fields,
+            unverified,
+        };
+        async move { found }.boxed()
     }
 
     fn damage<'a>(
@@ -167,6 +180,13 @@ impl Mint for Shared {
         }
         .boxed()
     }
+}
+
+fn unverified(why: &str) -> Vec<UnverifiedField> {
+    vec![UnverifiedField {
+        field: "kernel".to_owned(),
+        reason: format!("/boot/vmlinuz cannot be read: {why}"),
+    }]
 }
 
 fn stale(recipe: u32, now: u32) -> Vec<StaleField> {

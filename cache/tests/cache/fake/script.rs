@@ -15,6 +15,8 @@ pub(crate) enum Launch {
     UpAfterTurns(u32),
     Fails,
     FindsDamage,
+    /// The hypervisor's program cannot be read.
+    LacksHypervisor,
     Panics,
     Hangs,
 }
@@ -34,6 +36,8 @@ pub(crate) enum OnDisk {
     Stale,
     /// Stale, and clones of it can be made.
     Restorable,
+    /// Valid, and cannot be compared with what is wanted.
+    Unverified,
     Damaged,
     Nothing,
     Unreadable,
@@ -60,6 +64,8 @@ pub(crate) struct Script {
     pub of_generation: Option<Launch>,
     /// What a generation would be built from now.
     pub recipe: u32,
+    /// Why the kernel cannot be read, where that is so.
+    pub unreadable: Option<&'static str>,
     /// Machines whose guests take no hostname, counted down.
     pub hostnames_refused: usize,
     /// Machines that die in the moment they are resumed, counted down.
@@ -87,6 +93,7 @@ impl Default for Script {
             build: Build::Succeeds,
             of_generation: None,
             recipe: 1,
+            unreadable: None,
             hostnames_refused: 0,
             resumes_deadly: 0,
             attaches: VecDeque::new(),

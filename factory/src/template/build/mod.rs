@@ -27,7 +27,8 @@ pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
 /// Builds, verifies and publishes a new generation.
 ///
 /// # Cancel safety
-/// A dropped call leaves nothing behind: the machine is ended in the background and the directory is removed.
+/// A dropped call leaves nothing behind: the machine is ended in the background and the directory is removed. Dropped in
+/// the moment of its publication, it may have published.
 pub(crate) async fn build(
     host: &Arc<Host>,
     spec: &TemplateSpec,
@@ -52,7 +53,7 @@ pub(crate) async fn build(
     let verified = saved.verify().await?;
     clock.lap("verify");
     progress.step(BuildStep::Publishing);
-    verified.publish(clock.laps)
+    verified.publish(clock.laps).await
 }
 
 fn refuse_unfit(host: &Host, spec: &TemplateSpec) -> Result<(), BuildError> {

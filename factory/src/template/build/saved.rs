@@ -1,12 +1,13 @@
 //! Files that are whole, up to their publication.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::site::Site;
 use crate::Phases;
+use crate::aside::aside;
 use crate::guest::AgentKind;
 use crate::memory::MemorySurvey;
 use crate::template::manifest::{Files, Manifest, SavedClock, VerifyReport};
@@ -68,9 +69,25 @@ pub(super) struct Verified {
 
 impl Verified {
     /// Writes the manifest and makes it the current generation.
-    pub(super) fn publish(
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing, unless the link to the current generation is being changed already: that is finished.
+    pub(super) async fn publish(
         self,
         build_phases: Vec<(String, Duration)>,
+    ) -> Result<Generation, BuildError> {
+        let caller = Arc::new(());
+        let waiting = Arc::downgrade(&caller);
+        // It writes, and waits for others that publish.
+        let published = aside(move || self.publish_blocking(build_phases, &waiting)).await;
+        drop(caller);
+        published
+    }
+
+    fn publish_blocking(
+        self,
+        build_phases: Vec<(String, Duration)>,
+        caller: &Weak<()>,
     ) -> Result<Generation, BuildError> {
         let Self { site, manifest } = self;
         let manifest = Manifest {
@@ -82,15 +99,17 @@ impl Verified {
         manifest
             .write(&path)
             .map_err(Site::file_error("write the manifest in", &path))?;
-        let registry = &site.host.registry;
-        let _turn = registry.publishing();
-        let before = site.store.current().unwrap_or_default();
-        site.store
-            .publish(&site.id)
-            .map_err(Site::file_error("publish", &path))?;
-        site.dir.keep();
-        let generation = Generation::new(registry, &path, manifest, site.spec);
-        generation.let_others_go(before.as_ref());
-        Ok(generation)
+        let registry = Arc::clone(&site.host.registry);
+        registry.publishing(site.store.path(), || {
+            if caller.strong_count() == 0 {
+                return Err(BuildError::Dropped);
+            }
+            let before = site.store.replace(&site.id);
+            let before = before.map_err(Site::file_error("publish", &path))?;
+            site.dir.keep();
+            let generation = Generation::new(&registry, &path, manifest, site.spec);
+            generation.let_others_go(before.as_ref());
+            Ok(generation)
+        })
     }
 }

@@ -12,11 +12,13 @@ use super::running::Running;
 use crate::aside::aside;
 use crate::driver::Boot;
 use crate::guest::AgentKind;
-use crate::host::{Host, VSOCK_DEVICE};
+use crate::host::{Host, ProgramDigests, VSOCK_DEVICE, Vsock};
 use crate::memory;
 use crate::template::check::read_manifest;
 use crate::template::store::{GenerationDir, Store};
-use crate::template::{BuildError, BuildProgress, BuildStep, Manifest, Recipe, refuse_foreign};
+use crate::template::{
+    BuildError, BuildProgress, BuildStep, Manifest, Misfit, Recipe, refuse_foreign,
+};
 use crate::vm::{LiveVm, Role, StartPlan};
 use crate::{Accel, GenerationId, MachineType, Phases, TemplateSpec, VmId};
 
@@ -92,7 +94,13 @@ impl Reserved {
             .map_err(Site::file_error("write", &path))?;
         let digest =
             |copy: &Path| memory::file_digest(copy).map_err(Site::file_error("read", copy));
-        let recipe = host.recipe_of(&spec, digest(&kernel)?, digest(&initrd)?);
+        let qemu = host.qemu.found().path;
+        let programs = ProgramDigests {
+            qemu: (host.digests.of(&qemu)).map_err(Site::file_error("read", &qemu))?,
+            kernel: digest(&kernel)?,
+            initrd: digest(&initrd)?,
+        };
+        let recipe = host.recipe_of(&spec, programs);
         let gives_way = is_in_service(&host, &store);
         Ok(Self {
             site: Site {
@@ -109,6 +117,18 @@ impl Reserved {
         })
     }
 
+    /// Makes the file for the state, and opens the device of AF_VSOCK where the machine has one. It blocks.
+    fn open_files(site: Site) -> Result<(Site, File, Option<Vsock>), BuildError> {
+        let path = site.dir.state();
+        let state = site.dir.create_writable(&path);
+        let state = state.map_err(Site::file_error("create", &path))?;
+        let vsock = site.recipe.vsock.then(|| site.host.cids.open());
+        let vsock = vsock
+            .transpose()
+            .map_err(Site::file_error("open", Path::new(VSOCK_DEVICE)))?;
+        Ok((site, state, vsock))
+    }
+
     pub(super) async fn boot(self, progress: &BuildProgress) -> Result<Running, BuildError> {
         let Self {
             site,
@@ -116,15 +136,7 @@ impl Reserved {
             initrd,
         } = self;
         let begun = Instant::now();
-        let state_path = site.dir.state();
-        let state = site
-            .dir
-            .create_writable(&state_path)
-            .map_err(Site::file_error("create", &state_path))?;
-        let vsock = site.recipe.vsock.then(|| site.host.cids.open());
-        let vsock = vsock
-            .transpose()
-            .map_err(Site::file_error("open", Path::new(VSOCK_DEVICE)))?;
+        let (site, state, vsock) = aside(move || Self::open_files(site)).await?;
         let plan = StartPlan {
             id: VmId::random(),
             role: Role::Template,
@@ -158,9 +170,14 @@ impl Reserved {
         refuse_unfit_agent(&site, agent.kind())?;
         let agent_took = waiting.elapsed();
         progress.step(BuildStep::Ready);
-        for path in [&kernel, &initrd] {
-            fs::remove_file(path).map_err(Site::file_error("remove", path))?;
-        }
+        // Tens of MiB are given back.
+        aside(move || {
+            let mut copies = [&kernel, &initrd].into_iter();
+            copies.try_for_each(|path| {
+                fs::remove_file(path).map_err(Site::file_error("remove", path))
+            })
+        })
+        .await?;
         let mut phases = Phases {
             spawn: vm.spawn,
             qmp: vm.qmp,
@@ -180,8 +197,10 @@ fn is_in_service(host: &Host, store: &Store) -> bool {
     };
     let path = store.generation_path(&current);
     let files = host.registry.held(&path);
-    let is_restorable =
-        |manifest: Manifest| refuse_foreign(&manifest.recipe, &host.platform()).is_ok();
+    let is_restorable = |manifest: Manifest| {
+        let misfit = refuse_foreign(&manifest.recipe, &host.platform());
+        !matches!(misfit, Err(Misfit::Foreign(_)))
+    };
     files.is_some_and(|files| !files.is_damaged()) && read_manifest(&path).is_ok_and(is_restorable)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vmint_factory::Phase;
 
 use super::world::{LIMITS, World};
+use crate::mint::Fault;
 use crate::pool::core::{CloneKey, Drain, Effect, Event, Limits, State};
 use crate::request::OnEmpty;
 
@@ -60,7 +61,7 @@ fn event(name: &str) -> Event {
         "failed" => Event::LaunchFailed {
             clone,
             phase: Phase::Load,
-            damage: false,
+            fault: Fault::Clone,
             reason: "no".to_owned(),
         },
         "no room" => Event::NoRoom {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vmint_factory::Phase;
 
+use crate::mint::Fault;
 use crate::pool::core::{
     CloneKey, Core, Effect, EndReason, Epoch, Event, Limits, Moment, Refusal, Terms, Ticket,
 };
@@ -260,12 +261,21 @@ impl World {
     }
 
     pub(super) fn launch_fails(&mut self, clone: CloneKey, damage: bool) {
+        let fault = if damage {
+            Fault::Generation
+        } else {
+            Fault::Clone
+        };
+        self.launch_fails_by(clone, fault);
+    }
+
+    pub(super) fn launch_fails_by(&mut self, clone: CloneKey, fault: Fault) {
         self.was_admitted(clone);
         self.clones.insert(clone, Truth::Gone);
         self.on(Event::LaunchFailed {
             clone,
             phase: Phase::Load,
-            damage,
+            fault,
             reason: "no".to_owned(),
         });
     }

@@ -143,6 +143,14 @@ impl Mint for Factory {
         .boxed()
     }
 
+    fn drop_kept<'a>(
+        &'a self,
+        template: &'a str,
+        generation: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async move { Ok(Factory::drop_kept(self, template, generation).await?) }.boxed()
+    }
+
     fn give_up<'a>(
         &'a self,
         spec: &'a TemplateSpec,

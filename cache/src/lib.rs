@@ -30,6 +30,7 @@ mod error;
 mod events;
 mod factory_mint;
 mod gate;
+mod kept;
 mod lease;
 mod mint;
 mod node;
@@ -70,9 +71,9 @@ pub use spec::{CacheSettings, Leased, MAX_CLONES, OnStale, PoolSpec, Standby, Te
 pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWriter};
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
-    BuildState, BuildView, CloneState, CloneView, DrainView, GenerationView, LastRoll, MemoryLevel,
-    PoolView, Readiness, RollOutcome, RollView, SandboxView, Source, TemplateMemory, TemplateState,
-    TemplateView,
+    BuildState, BuildView, CloneState, CloneView, DrainView, DroppedGeneration, GenerationView,
+    LastRoll, MemoryLevel, PoolView, Readiness, RollOutcome, RollView, SandboxView, Source,
+    TemplateMemory, TemplateState, TemplateView,
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{

@@ -72,6 +72,17 @@ pub trait Mint: Send + Sync + 'static {
         spec: &'a TemplateSpec,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveGeneration>, NoWayBack>>;
 
+    /// Removes a generation that is only kept on disk to go back to. Returns whether it is gone: not where it is the current
+    /// one, or in use.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done or not.
+    fn drop_kept<'a>(
+        &'a self,
+        template: &'a str,
+        generation: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<bool, BoxError>>;
+
     /// Makes `back_to`, of which clones can be made, the current one on disk again; `given_up` goes with its last clone.
     ///
     /// # Cancel safety

@@ -19,7 +19,7 @@ use crate::repeats::Repeats;
 use crate::sandbox::Sandboxes;
 use crate::spec::CacheSettings;
 use crate::telemetry::Telemetry;
-use crate::template::Builds;
+use crate::template::{Builds, Statuses};
 use crate::uniqueness::Uniqueness;
 
 /// Templates that may be built at the same time. A build boots a machine, warms it and clones it twice: two at once on
@@ -35,6 +35,10 @@ pub(crate) struct Node {
     pub launches: Gate,
     /// Bounds builds.
     pub building: Semaphore,
+    /// Held while kept generations are dropped.
+    pub dropping: tokio::sync::Mutex<()>,
+    /// What is known of each template, as long as it has a keeper.
+    pub statuses: Statuses,
     /// All builds, ended ones too.
     pub builds: Builds,
     /// All leased sandboxes.
@@ -70,6 +74,8 @@ impl Node {
             settings,
             launches: Gate::new(settings.refill_at_once),
             building: Semaphore::new(BUILDS_AT_ONCE),
+            dropping: tokio::sync::Mutex::default(),
+            statuses: Statuses::default(),
             builds: Builds::default(),
             sandboxes: Sandboxes::default(),
             devices: Arc::default(),

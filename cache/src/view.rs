@@ -323,6 +323,15 @@ impl BuildState {
     }
 }
 
+/// A generation that was only kept to go back to, and was dropped because something needed its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedGeneration {
+    /// Its template: not always the one that needed the memory.
+    pub template: String,
+    /// The generation.
+    pub generation: String,
+}
+
 /// One build of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BuildView {
@@ -340,6 +349,8 @@ pub struct BuildView {
     pub error: Option<String>,
     /// How long each phase took; empty until it has succeeded.
     pub phases: Vec<(String, Duration)>,
+    /// Generations that were only kept to go back to, and were dropped for want of memory.
+    pub dropped: Vec<DroppedGeneration>,
     /// When it was asked for.
     pub started_at: Timestamp,
     /// When it ended.

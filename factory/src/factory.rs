@@ -140,6 +140,20 @@ impl Factory {
         aside(move || template::rollback(&host, &spec).map(Arc::new)).await
     }
 
+    /// Removes a generation that is only kept to go back to. Returns whether it is gone: not where it is the current one,
+    /// or in use. Its memory is free then.
+    ///
+    /// # Errors
+    /// When its files cannot be removed, or the link to the current one cannot be read.
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself, and may have done it.
+    pub async fn drop_kept(&self, template: &str, generation: &GenerationId) -> io::Result<bool> {
+        let (host, generation) = (Arc::clone(&self.host), generation.clone());
+        let store = host.store(template);
+        aside(move || template::drop_kept(&store, &generation, &host.registry)).await
+    }
+
     /// Gives up a generation of which clones cannot be made, though it was verified: makes `back_to` the current one again,
     /// of which clones live. The other one goes with its last clone, and is not gone back to.
     ///

@@ -1,6 +1,6 @@
 //! The arithmetic: what is held, and whether more fits. Pure: no clock, no lock, no `/proc`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vmint_factory::VmId;
 
@@ -22,7 +22,7 @@ const BUILDS: (&str, &str) = ("build", "builds");
 const CLONES: (&str, &str) = ("clone", "clones");
 
 /// A memory file or a build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key(u64);
 
 /// What is held of the host's memory.
@@ -122,10 +122,15 @@ impl Count {
         Ok((file, build))
     }
 
+    /// Whether one more clone would fit.
+    pub(super) fn may_clone(&self, template: &str) -> Result<(), NoRoom> {
+        let assumed = self.estimate(template);
+        self.check(self.parts().chain([Part::one("this clone", assumed)]))
+    }
+
     /// One more clone.
     pub(super) fn admit_clone(&mut self, template: &str, id: &VmId) -> Result<(), NoRoom> {
-        let assumed = self.estimate(template);
-        self.check(self.parts().chain([Part::one("this clone", assumed)]))?;
+        self.may_clone(template)?;
         self.hold_clone(template, id, 0);
         Ok(())
     }
@@ -177,8 +182,14 @@ impl Count {
         self.check(files.into_iter().chain([one, growth(extra_bytes)]))
     }
 
-    /// Whether so many unused clones of a template fit beside all files and what other pools have now.
-    pub(super) fn may_keep(&self, template: &str, target: u32) -> Result<(), NoRoom> {
+    /// Whether so many unused clones of a template fit beside all files, but those that give way, and what other pools have
+    /// now.
+    pub(super) fn may_keep(
+        &self,
+        template: &str,
+        target: u32,
+        give_way: &HashSet<Key>,
+    ) -> Result<(), NoRoom> {
         let others = self
             .clones
             .values()
@@ -191,7 +202,8 @@ impl Count {
         );
         let kept = self.estimate(template).saturating_mul(target.into());
         let kept = Part::many(target as usize, ("clone to keep", "clones to keep"), kept);
-        self.check(self.shared_parts().chain(others).chain(kept))
+        let shared = self.shared_parts(give_way);
+        self.check(shared.chain(others).chain(kept))
     }
 
     /// Whether all of these templates, each with its memory in MiB and so many clones, could be had at the same time.
@@ -281,11 +293,15 @@ impl Count {
     /// All that is held.
     fn parts(&self) -> impl Iterator<Item = Part> {
         let (count, bytes) = tally(self.clones.values().map(Held::bytes));
-        self.shared_parts().chain(Part::many(count, CLONES, bytes))
+        let all = HashSet::new();
+        self.shared_parts(&all)
+            .chain(Part::many(count, CLONES, bytes))
     }
 
-    fn shared_parts(&self) -> impl Iterator<Item = Part> {
-        let (files, file_bytes) = tally(self.files.values().map(|file| file.bytes));
+    /// The files, but those that give way, and the builds.
+    fn shared_parts(&self, give_way: &HashSet<Key>) -> impl Iterator<Item = Part> + use<> {
+        let stay = self.files.iter().filter(|(key, _)| !give_way.contains(key));
+        let (files, file_bytes) = tally(stay.map(|(_, file)| file.bytes));
         let (builds, build_bytes) = tally(self.builds.values().copied());
         Part::many(files, FILES, file_bytes)
             .into_iter()

@@ -144,9 +144,9 @@ fn a_target_must_fit_beside_what_the_other_pools_have() {
     clones(&mut count, "a", 9);
     clones(&mut count, "b", 3);
     let fits = (1000 - 256 - 96) / 32;
-    assert_eq!(count.may_keep("a", fits), Ok(()));
+    assert_eq!(count.may_keep("a", fits, &HashSet::new()), Ok(()));
     assert_eq!(
-        text(count.may_keep("a", fits + 1)),
+        text(count.may_keep("a", fits + 1, &HashSet::new())),
         "memory: 1 template file 256 MiB + 3 clones of other pools 96 MiB + 21 clones to keep 672 MiB > 1000 MiB, \
          100 % of the host's 1000 MiB"
     );

@@ -32,9 +32,21 @@ struct State {
     machines: HashMap<VmId, Weak<dyn LiveClone>>,
     /// The files of generations that somebody has.
     files: HashMap<GenerationId, Weak<FilePermit>>,
+    /// By template: the files of the generations that are on disk, whether anybody else has them or not.
+    on_disk: HashMap<String, Vec<(GenerationId, Arc<FilePermit>)>>,
 }
 
 impl State {
+    /// The files on disk that nobody else has.
+    fn only_kept(&self) -> impl Iterator<Item = (&str, &GenerationId, &FilePermit)> {
+        let all = self.on_disk.iter().flat_map(|(template, files)| {
+            let files = files.iter();
+            files.map(|(id, file)| (template.as_str(), id, file))
+        });
+        all.filter(|(_, _, file)| Arc::strong_count(file) == 1)
+            .map(|(template, id, file)| (template, id, &**file))
+    }
+
     fn keep(&mut self, generation: &GenerationId, file: FilePermit) -> Arc<FilePermit> {
         let file = Arc::new(file);
         self.files.retain(|_, file| file.strong_count() > 0);
@@ -74,6 +86,7 @@ impl Admission {
             count: Count::new(budget),
             machines: HashMap::new(),
             files: HashMap::new(),
+            on_disk: HashMap::new(),
         });
         let freed = watch::Sender::new(());
         Self(Arc::new(Inner { state, freed }))
@@ -153,6 +166,53 @@ impl Admission {
         file
     }
 
+    /// These generations of a template are on disk now.
+    pub(crate) fn keeps(&self, template: &str, generations: &[GenerationFacts]) {
+        let files = generations.iter();
+        let files: Vec<_> = files
+            .map(|one| (one.id.clone(), self.file_of(template, one)))
+            .collect();
+        let mut state = lock(&self.0.state);
+        let before = if files.is_empty() {
+            state.on_disk.remove(template)
+        } else {
+            state.on_disk.insert(template.to_owned(), files)
+        };
+        // The new ones are counted already: a file that stays is counted all the while. A permit that goes takes the lock.
+        drop(state);
+        drop(before);
+    }
+
+    /// The generations that nobody has, and that are only kept on disk: those of this template first, the oldest first. One
+    /// of them may be the current one of its template, where no pool has it.
+    pub(crate) fn only_kept(&self, first: &str) -> Vec<(String, GenerationId)> {
+        let state = lock(&self.0.state);
+        let mut kept: Vec<_> = state
+            .only_kept()
+            .map(|(template, id, _)| (template.to_owned(), id.clone()))
+            .collect();
+        kept.sort_by(|(a, older), (b, newer)| {
+            (a != first, older.as_str()).cmp(&(b != first, newer.as_str()))
+        });
+        kept
+    }
+
+    /// A generation is not on disk any more.
+    pub(crate) fn no_longer_kept(&self, template: &str, generation: &GenerationId) {
+        let mut state = lock(&self.0.state);
+        let kept = state.on_disk.get_mut(template);
+        let gone: Vec<_> = kept
+            .map(|kept| kept.extract_if(.., |(id, _)| id == generation).collect())
+            .unwrap_or_default();
+        drop(state);
+        drop(gone);
+    }
+
+    /// Whether one more clone would fit now.
+    pub(crate) fn may_clone(&self, template: &str) -> Result<(), NoRoom> {
+        lock(&self.0.state).count.may_clone(template)
+    }
+
     /// Room for what is plugged into a clone. It is the clone's until the clone is gone.
     pub(crate) fn grow(&self, id: &VmId, extra_mib: u64) -> Result<(), NoRoom> {
         let extra = extra_mib.saturating_mul(MIB);
@@ -165,9 +225,11 @@ impl Admission {
         lock(&self.0.state).count.may_ever_grow(template, extra)
     }
 
-    /// Whether a pool can keep so many clones beside what there is.
+    /// Whether a pool can keep so many clones beside what there is. What is only kept to go back to gives way to them.
     pub(crate) fn may_keep(&self, template: &str, target: u32) -> Result<(), NoRoom> {
-        lock(&self.0.state).count.may_keep(template, target)
+        let state = lock(&self.0.state);
+        let give_way = state.only_kept().map(|(_, _, file)| file.key).collect();
+        state.count.may_keep(template, target, &give_way)
     }
 
     /// Says so when the pools cannot all be filled.

@@ -19,6 +19,8 @@
 //! memory can make the sum larger than the budget by themselves; nothing new is admitted then until it has fallen, and
 //! the log says when it began and when it was over. A sandbox is never ended for that.
 //!
+//! What is only kept on disk to go back to gives way: it is dropped before anything is refused for want of memory (`kept.rs`).
+//!
 //! A generation on disk that is damaged is not counted: nothing is known of it but its name, and the build that replaces it
 //! removes it.
 
@@ -30,5 +32,5 @@ mod measure;
 mod sum;
 
 pub use budget::MemoryBudget;
-pub(crate) use ledger::{Admission, ClonePermit, FilePermit};
+pub(crate) use ledger::{Admission, ClonePermit};
 pub use sum::NoRoom;

@@ -209,7 +209,7 @@ impl Pool {
         let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
         let plugged_mib = size.memory_mib - sizes.least.memory_mib;
         if plugged_mib > 0 {
-            self.has_memory_for(&vm.facts().id, plugged_mib)?;
+            self.has_memory_for(&vm.facts().id, plugged_mib).await?;
         }
         if grant.is_paused() {
             touch(grant)?;
@@ -243,8 +243,12 @@ impl Pool {
     }
 
     /// Takes the memory for what will be plugged into a clone. One that is refused it is as it was.
-    fn has_memory_for(&self, id: &VmId, plugged_mib: u64) -> Result<(), Unfit> {
-        let admitted = self.node().memory.grow(id, plugged_mib);
+    async fn has_memory_for(&self, id: &VmId, plugged_mib: u64) -> Result<(), Unfit> {
+        let node = self.node();
+        let admit = || node.memory.grow(id, plugged_mib);
+        let (admitted, _) = node
+            .make_room(self.template(), "a larger clone", admit)
+            .await;
         admitted.map_err(|sum| {
             let retry_after = RETRY_AFTER;
             Unfit::Refused(CheckoutError::NoRoom { sum, retry_after })

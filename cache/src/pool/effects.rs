@@ -74,6 +74,7 @@ impl Actor {
             Err(sum) => {
                 let reason = sum.to_string();
                 self.outbox.post(Event::NoRoom { clone, reason });
+                self.make_room();
                 return;
             }
         };
@@ -119,6 +120,20 @@ impl Actor {
             launch,
             self.outbox.clone(),
         ));
+    }
+
+    /// Has generations that are only kept give way to a clone that was refused. Every pool hears of what is free then.
+    fn make_room(&self) {
+        let template = self.pool.template().to_owned();
+        if self.node.memory.only_kept(&template).is_empty() {
+            return;
+        }
+        let node = Arc::clone(&self.node);
+        self.node.spawn(async move {
+            let admit = || node.memory.may_clone(&template);
+            // Refused once more, it waits as any other.
+            let _ = node.make_room(&template, "a clone", admit).await;
+        });
     }
 
     fn enter(&self, clone: CloneKey, entry: Entry) -> Option<Arc<dyn LiveGeneration>> {

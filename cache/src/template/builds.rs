@@ -11,7 +11,7 @@ use vmint_factory::BuildStep;
 
 use crate::mint::GenerationFacts;
 use crate::sync::lock;
-use crate::view::{BuildState, BuildView};
+use crate::view::{BuildState, BuildView, DroppedGeneration};
 
 /// Builds that are remembered. An operator looks at the last few; each is some hundred bytes, or the console of a
 /// guest that did not boot.
@@ -34,6 +34,7 @@ impl Build {
             generation: None,
             error: None,
             phases: Vec::new(),
+            dropped: Vec::new(),
             started_at: Timestamp::now(),
             ended_at: None,
         };
@@ -56,6 +57,12 @@ impl Build {
     /// It begins a step.
     pub(crate) fn enter(&self, step: BuildStep) {
         self.view.send_modify(|view| view.step = Some(step));
+    }
+
+    /// Kept generations were dropped for it.
+    pub(crate) fn dropped(&self, generations: impl IntoIterator<Item = DroppedGeneration>) {
+        self.view
+            .send_modify(|view| view.dropped.extend(generations));
     }
 
     /// It made a generation.

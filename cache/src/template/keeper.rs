@@ -11,13 +11,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vmint_factory::{StaleField, Staleness, TemplateSpec, UnverifiedField};
+use vmint_factory::{BuildError, StaleField, Staleness, TemplateSpec, UnverifiedField};
 
 use super::builds::Build;
 use super::looks::Looks;
 use super::snapshot::differences;
 use super::status::{Status, Work};
-use crate::admission::FilePermit;
 use crate::backoff::Backoff;
 use crate::error::BoxError;
 use crate::events::Happening;
@@ -49,8 +48,6 @@ pub(super) struct Keeper {
     /// Builds in a row that came to nothing, or to a generation that was given up.
     pub failures: u32,
     pub looks: Looks,
-    /// The memory of what is on disk.
-    pub on_disk: Vec<Arc<FilePermit>>,
 }
 
 /// Keeps a template until the stop, or until it is removed. `before` is the keeper's of a removed template of the same
@@ -69,7 +66,6 @@ pub(crate) async fn keep(
         pool,
         failures: 0,
         looks: Looks::new(),
-        on_disk: Vec::new(),
     };
     let (stopping, removed) = (
         keeper.node.stopping.clone(),
@@ -93,6 +89,7 @@ impl Keeper {
                 info!("a removed template of this name still has sandboxes: building");
             }
         }
+        self.node.statuses.enter(&self.status);
         self.status.looked().cancel();
         self.list().await;
         loop {
@@ -172,7 +169,7 @@ impl Keeper {
             });
             let (spec, mut later) = status.wanted();
             let built = tokio::select! {
-                built = make(&node, &spec, report) => Some(built),
+                built = make(&node, &spec, (&**build, report)) => Some(built),
                 Ok(()) = later.changed() => None,
             };
             drop(turn);
@@ -308,6 +305,7 @@ impl Keeper {
             build.fail(why.to_owned());
         }
         self.status.forget_current();
+        self.node.memory.keeps(self.status.name(), &[]);
         if is_removed {
             self.forget().await;
         }
@@ -338,15 +336,34 @@ fn unverified(unverified: Vec<UnverifiedField>) -> Staleness {
     }
 }
 
-/// Builds, within the memory that there is for it.
+/// Builds, within the memory that there is for it. Generations that are only kept give way to it.
 async fn make(
     node: &Node,
     spec: &TemplateSpec,
-    report: StepReport,
+    (build, report): (&Build, StepReport),
 ) -> Result<Arc<dyn LiveGeneration>, BoxError> {
-    let memory = node.memory.build(&spec.name, spec.memory_mib)?;
-    let made = node.mint.build(spec, report).await?;
-    Ok(memory.built(made))
+    let name = &spec.name;
+    let for_what = format!("build {}", build.id());
+    loop {
+        let admit = || node.memory.build(name, spec.memory_mib);
+        let (memory, dropped) = node.make_room(name, &for_what, admit).await;
+        build.dropped(dropped);
+        let memory = memory?;
+        let error = match node.mint.build(spec, Arc::clone(&report)).await {
+            Ok(made) => return Ok(memory.built(made)),
+            Err(error) => error,
+        };
+        drop(memory);
+        let is_no_room = error.downcast_ref().is_some_and(BuildError::is_no_room);
+        if !is_no_room {
+            return Err(error);
+        }
+        // The memory was admitted, and the file system or the host has less of it.
+        match node.drop_kept(name, &for_what).await {
+            Some(dropped) => build.dropped([dropped]),
+            None => return Err(error),
+        }
+    }
 }
 
 /// An error and what caused it, unless the text says so already.

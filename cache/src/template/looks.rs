@@ -84,9 +84,7 @@ impl Keeper {
         match self.node.mint.generations(&self.status.spec()).await {
             Ok(generations) => {
                 let (name, memory) = (self.status.name(), &self.node.memory);
-                let files = generations.iter().map(|one| memory.file_of(name, one));
-                // The new ones first: a file that stays is counted all the while.
-                self.on_disk = files.collect();
+                memory.keeps(name, &generations);
                 self.status.is_on_disk(generations);
             }
             Err(error) => warn!(%error, "the generations on disk cannot be listed"),

@@ -20,4 +20,4 @@ mod wanted;
 pub(crate) use builds::Builds;
 pub(crate) use keeper::keep;
 pub(crate) use snapshot::Snapshot;
-pub(crate) use status::Status;
+pub(crate) use status::{Status, Statuses};

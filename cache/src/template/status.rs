@@ -15,8 +15,8 @@
 //! one is built anew by itself when it only stands in for a damaged one, or is stale, and `on_stale` says so, and nobody
 //! has gone back to it by hand.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
@@ -106,6 +106,24 @@ impl Inner {
         self.retry_at = None;
         self.last_error = None;
         self.current.replace(generation)
+    }
+}
+
+/// What is known of each template, as long as its keeper works.
+#[derive(Default)]
+pub(crate) struct Statuses(Mutex<HashMap<String, Weak<Status>>>);
+
+impl Statuses {
+    /// The keeper of a template begins.
+    pub(super) fn enter(&self, status: &Arc<Status>) {
+        let mut statuses = lock(&self.0);
+        statuses.retain(|_, status| status.strong_count() > 0);
+        statuses.insert(status.name.clone(), Arc::downgrade(status));
+    }
+
+    /// What is known of a template.
+    pub(crate) fn of(&self, template: &str) -> Option<Arc<Status>> {
+        lock(&self.0).get(template).and_then(Weak::upgrade)
     }
 }
 
@@ -363,6 +381,13 @@ impl Status {
     /// What there is on disk.
     pub(super) fn is_on_disk(&self, generations: Vec<GenerationFacts>) {
         lock(&self.inner).on_disk = generations.into();
+    }
+
+    /// A generation is not on disk any more.
+    pub(crate) fn no_longer_on_disk(&self, generation: &GenerationId) {
+        let mut inner = lock(&self.inner);
+        let left = inner.on_disk.iter().filter(|one| one.id != *generation);
+        inner.on_disk = left.cloned().collect();
     }
 
     /// There is a current generation, made of this, where that is known. Returns the one before it.

@@ -17,6 +17,7 @@ mod drain;
 mod events;
 mod fake;
 mod faults;
+mod kept;
 mod last_roll;
 mod lease;
 mod memory;

@@ -108,6 +108,23 @@ pub enum BuildError {
     MemoryChanged,
 }
 
+impl BuildError {
+    /// Whether it is for want of memory, or of room on the file system of the generations: there would be more without some
+    /// of those that are kept.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        let is_full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull;
+        match self {
+            Self::Room(RoomError::FileSystem { .. } | RoomError::Host { .. })
+            | Self::Full { .. } => true,
+            Self::Room(RoomError::Allocate { source, .. }) | Self::File { source, .. } => {
+                is_full(source)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The last console lines, as the end of a message.
 fn tail_of(lines: &str) -> String {
     if lines.is_empty() {

@@ -95,18 +95,13 @@ impl Registry {
         lock(&self.held).get(path).and_then(Weak::upgrade)
     }
 
-    /// Makes a directory no generation any more, unless somebody holds its files; then they go with their last holder.
-    /// Returns whether it is none any more.
-    pub(super) fn end_unheld(&self, path: &Path) -> io::Result<bool> {
+    /// Removes the manifest of a directory whose files nobody holds: it is no generation any more. Otherwise returns its
+    /// files.
+    pub(super) fn end_unheld(&self, path: &Path) -> io::Result<Option<Arc<GenerationFiles>>> {
         let held = lock(&self.held);
         match held.get(path).and_then(Weak::upgrade) {
-            Some(files) => {
-                // Were this its last handle, dropping it would lock `held` again.
-                drop(held);
-                files.set_surplus(true);
-                Ok(false)
-            }
-            None => manifest::remove(path).map(|()| true),
+            Some(files) => Ok(Some(files)),
+            None => manifest::remove(path).map(|()| None),
         }
     }
 }

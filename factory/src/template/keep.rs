@@ -11,9 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::check::{Look, check};
-use super::generation::{Registry, remove_aside};
+use super::generation::{Registry, remove, remove_aside};
 use super::manifest;
-use super::store::current_of;
+use super::store::{Store, current_of};
 use crate::GenerationId;
 use crate::memory::Digests;
 
@@ -94,7 +94,8 @@ pub(super) fn let_go(surplus: Vec<PathBuf>, registry: &Registry) -> io::Result<V
     let mut removed = Vec::new();
     for path in surplus {
         // Without its manifest it is none any more, however long the rest takes to be removed.
-        if !registry.end_unheld(&path)? {
+        if let Some(files) = registry.end_unheld(&path)? {
+            files.set_surplus(true);
             continue;
         }
         removed.push(
@@ -106,6 +107,19 @@ pub(super) fn let_go(surplus: Vec<PathBuf>, registry: &Registry) -> io::Result<V
         remove_aside(path);
     }
     Ok(removed)
+}
+
+/// Removes a generation that is only kept to go back to. Returns whether it is gone: not where it is the current one, or where
+/// somebody holds it, because clones of it live or a pool would roll back to it. It blocks until its memory is free.
+pub(crate) fn drop_kept(store: &Store, id: &GenerationId, registry: &Registry) -> io::Result<bool> {
+    let path = store.generation_path(id);
+    registry.publishing(store.path(), || {
+        if store.current()?.as_ref() == Some(id) || registry.end_unheld(&path)?.is_some() {
+            return Ok(false);
+        }
+        remove(&path);
+        Ok(true)
+    })
 }
 
 /// Removes what builds have left that were cut off: generations without a manifest that nobody holds, half links. The

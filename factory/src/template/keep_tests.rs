@@ -128,6 +128,30 @@ fn retiring_keeps_what_is_kept() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_only_kept_can_be_dropped_and_nothing_else() -> anyhow::Result<()> {
+    let shelf = Shelf::new()?;
+    let used = shelf.publish("g1", 4)?;
+    for name in ["g2", "g3"] {
+        drop(shelf.publish(name, 4)?);
+    }
+    let dropped = |name: &str| -> anyhow::Result<bool> {
+        let id = GenerationId::parse(name).ok_or_else(|| anyhow::anyhow!("{name}"))?;
+        Ok(drop_kept(&shelf.store, &id, &shelf.registry)?)
+    };
+    assert!(!dropped("g3")?, "the current one");
+    assert!(!dropped("g1")?, "one that somebody has");
+    assert_eq!(shelf.on_disk()?, ["g3", "g2", "g1"]);
+    assert!(dropped("g2")?);
+    let directory = shelf.store.path().join("g2");
+    assert!(!directory.exists(), "its memory is free at once");
+    drop(used);
+    assert_eq!(shelf.on_disk()?, ["g3", "g1"], "it was not marked");
+    assert!(dropped("g1")? && dropped("g1")?, "gone is gone");
+    assert_eq!(shelf.on_disk()?, ["g3"]);
+    Ok(())
+}
+
 /// After a rollback the generation that was left is the first to go.
 #[test]
 fn what_was_rolled_back_from_goes_before_what_was_current() -> anyhow::Result<()> {

@@ -46,7 +46,7 @@ pub use forget::ForgetError;
 pub(crate) use forget::{forget, forget_others};
 pub use generation::Generation;
 pub(crate) use generation::{GenerationFiles, Registry};
-pub(crate) use keep::sweep_half_built;
+pub(crate) use keep::{drop_kept, sweep_half_built};
 pub(crate) use list::list;
 pub use list::{ListedGeneration, Validity};
 pub use manifest::{CanaryReport, FileSeal, Files, Manifest, Recipe, VerifyReport};

@@ -188,10 +188,21 @@ async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliE
         let answer = with_roll(answer, roll.as_ref())?;
         output.show(&answer, || Ok(String::new()))?;
     } else {
-        let built = || format!("built {}", or_dash(build.generation.as_ref()));
-        print(&failure.clone().unwrap_or_else(built))?;
+        print(&failure.clone().unwrap_or_else(|| told(&build)))?;
     }
     Ok(if failure.is_none() { 0 } else { BUILD_FAILED })
+}
+
+/// What a build has made, and what had to go for it.
+fn told(build: &Build) -> String {
+    let mut text = format!("built {}", or_dash(build.generation.as_ref()));
+    for dropped in &build.dropped_generations {
+        text.push_str(&format!(
+            "\ndropped {} of template {}, which was only kept to go back to: the build needed its memory",
+            dropped.generation, dropped.template
+        ));
+    }
+    text
 }
 
 /// The build as the service shows it, with the roll to its generation as `last_roll`.

@@ -29,6 +29,8 @@ pub struct Build {
     /// Why it failed.
     #[schema(required = true)]
     pub error: Option<String>,
+    /// Generations that were only kept to go back to, and were dropped because the build needed their memory.
+    pub dropped_generations: Vec<DroppedGeneration>,
     /// How long each phase took, milliseconds.
     pub phases_ms: BTreeMap<String, f64>,
     /// When it was asked for, RFC 3339.
@@ -39,11 +41,31 @@ pub struct Build {
     pub ended_at: Option<jiff::Timestamp>,
 }
 
+/// A generation that was only kept to go back to, and was dropped.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DroppedGeneration {
+    /// Its template.
+    #[schema(example = "default")]
+    pub template: String,
+    /// The generation.
+    #[schema(example = "20250102-030405-bcdf")]
+    pub generation: String,
+}
+
 /// Every build that is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BuildList {
     /// As the service remembers them.
     pub builds: Vec<Build>,
+}
+
+impl From<vmint_cache::DroppedGeneration> for DroppedGeneration {
+    fn from(dropped: vmint_cache::DroppedGeneration) -> Self {
+        Self {
+            template: dropped.template,
+            generation: dropped.generation,
+        }
+    }
 }
 
 impl From<BuildView> for Build {
@@ -55,6 +77,7 @@ impl From<BuildView> for Build {
             step: view.step.map(|step| step.as_str().to_owned()),
             generation: view.generation,
             error: view.error,
+            dropped_generations: view.dropped.into_iter().map(Into::into).collect(),
             phases_ms: phases_ms(view.phases),
             started_at: shown(view.started_at),
             ended_at: view.ended_at.map(shown),

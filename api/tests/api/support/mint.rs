@@ -74,6 +74,14 @@ impl Mint for Shared {
         .boxed()
     }
 
+    fn drop_kept<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async { Ok(false) }.boxed()
+    }
+
     fn give_up<'a>(
         &'a self,
         _: &'a TemplateSpec,

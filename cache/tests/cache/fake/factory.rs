@@ -13,7 +13,7 @@ use vmint_cache::{
     AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, Fault, LaunchOrder, LiveClone,
     LiveGeneration, RecordState, StepReport,
 };
-use vmint_factory::{GenerationId, Phase, TemplateSpec, VmId};
+use vmint_factory::{BuildError, GenerationId, Phase, RoomError, TemplateSpec, VmId};
 
 use super::generation::{Generation, GenerationState, state_of};
 use super::machine::{Clone, Handle};
@@ -175,6 +175,27 @@ impl FakeFactory {
         disk.all.retain(|at| Some(*at) == current);
     }
 
+    /// Removes a generation that is neither current nor held.
+    pub(super) fn drop_kept(&self, id: &GenerationId) -> bool {
+        let mut disk = self.disk.lock().unwrap();
+        let all = self.generations.lock().unwrap();
+        let at = all.iter().position(|state| state.facts.id == *id).unwrap();
+        let is_held = Arc::strong_count(&all[at]) > 1;
+        if disk.current == Some(at) || is_held {
+            return false;
+        }
+        disk.all.retain(|on_disk| *on_disk != at);
+        true
+    }
+
+    /// The names of those that are on disk, the oldest first.
+    pub(crate) fn on_disk(&self) -> Vec<String> {
+        let disk = self.disk.lock().unwrap();
+        let all = self.generations.lock().unwrap();
+        let names = disk.all.iter().map(|at| all[*at].facts.id.to_string());
+        names.collect()
+    }
+
     /// The name of the generation that is current on disk.
     pub(crate) fn current_on_disk(&self) -> String {
         let at = self.disk.lock().unwrap().current.unwrap();
@@ -247,6 +268,10 @@ impl FakeFactory {
                 let recipe = self.script().recipe;
                 Ok(self.generation_of(recipe, Some(spec.clone())))
             }
+            Build::FindsNoRoom => Err(Box::new(BuildError::Room(RoomError::Host {
+                available: 1,
+                needed: 2,
+            }))),
             Build::Fails => Err("booting: the guest did not answer within 120 s".into()),
             Build::Hangs => std::future::pending().await,
         }

@@ -113,6 +113,14 @@ impl Mint for Shared {
         async move { self.0.earlier().ok_or_else(none) }.boxed()
     }
 
+    fn drop_kept<'a>(
+        &'a self,
+        _: &'a str,
+        generation: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async { Ok(self.0.drop_kept(generation)) }.boxed()
+    }
+
     fn give_up<'a>(
         &'a self,
         _: &'a TemplateSpec,

@@ -25,6 +25,8 @@ pub(crate) enum Launch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Build {
     Succeeds,
+    /// The file system of the generations is full, whatever the budget says.
+    FindsNoRoom,
     Fails,
     Hangs,
 }

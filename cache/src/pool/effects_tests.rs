@@ -117,8 +117,15 @@ impl Mint for Stub {
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,
         _: &'a TemplateSpec,
-    ) -> BoxFuture<'a, Vec<vmint_factory::StaleField>> {
-        async { Vec::new() }.boxed()
+    ) -> BoxFuture<'a, vmint_factory::Staleness> {
+        async { vmint_factory::Staleness::default() }.boxed()
+    }
+    fn drop_kept<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a GenerationId,
+    ) -> BoxFuture<'a, Result<bool, BoxError>> {
+        async { Ok(false) }.boxed()
     }
     fn damage<'a>(&'a self, _: &'a Arc<dyn LiveGeneration>) -> BoxFuture<'a, Option<String>> {
         async { None }.boxed()

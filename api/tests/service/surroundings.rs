@@ -23,10 +23,8 @@ const OWN: [&str; 6] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_its_umask_nor_its_standard_error_matters() -> anyhow::Result<()> {
     let place = Place::new()?;
-    // Another template for each, so that both build one.
-    for (what, level) in [("umask 077", 3), ("umask 000 && exec 2>/dev/full", 4)] {
-        let params = format!("kernel_params = \"loglevel={level}\"");
-        place.configure("", &params, "target = 1\nmax = 4")?;
+    place.configure("", "", "target = 1\nmax = 4")?;
+    for what in ["umask 077", "umask 000 && exec 2>/dev/full"] {
         let mut service = place.start_after(what)?;
         service.ready().await?;
         let sandbox = service.sandbox().await?;
@@ -41,6 +39,9 @@ async fn neither_its_umask_nor_its_standard_error_matters() -> anyhow::Result<()
         anyhow::ensure!((lost > 0) == what.contains("full"), "{what}: {lost} lines");
         anyhow::ensure!(service.release(&id(&sandbox)).await? == 204);
         service.stop().await?;
+        // The next one makes every file and folder again.
+        let cleaned = place.run_configured(&["clean"]).await?;
+        anyhow::ensure!(cleaned.status.success(), "{cleaned:?}");
     }
     place.close().await
 }
@@ -125,8 +126,21 @@ fn scores(place: &Place, machine: i64) -> anyhow::Result<()> {
         let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
         Ok(text.trim().parse()?)
     };
-    assert!(score(first("lock")?)? <= -500, "the service");
-    assert!(score(first("guard")?)? <= -500, "the guardian");
+    let ours = score(std::process::id().into())?;
+    let expected = if may_lower_scores()? {
+        ours.min(-500)
+    } else {
+        ours
+    };
+    assert_eq!(score(first("lock")?)?, expected, "the service");
+    assert_eq!(score(first("guard")?)?, expected, "the guardian");
     assert_eq!(score(machine)?, 500, "the hypervisor");
     Ok(())
+}
+
+/// Whether this process has CAP_SYS_RESOURCE: root in a container may lack it.
+fn may_lower_scores() -> anyhow::Result<bool> {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let effective = procfs::process::Process::myself()?.status()?.capeff;
+    Ok(effective & (1 << CAP_SYS_RESOURCE) != 0)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
-use vmint_api::cli::{Cli, CliError, run};
+use vmint_api::cli::{Cli, CliError, plain, run};
 use vmint_api::serve::settle_process;
 use vmint_api::telemetry::{flush_logs, log_plain, start_logs};
 
@@ -92,6 +92,6 @@ fn last_words(error: &CliError, is_json: bool) -> Option<String> {
     } else if is_json {
         Some(error.json().to_string())
     } else {
-        Some(format!("vmint: {error}"))
+        Some(format!("vmint: {}", plain(&error.to_string())))
     }
 }

@@ -9,7 +9,7 @@ use crate::aside::aside;
 use crate::clone::{self, Adopted, CloneError, CloneOrder, Vm};
 use crate::device::{Caller, DeviceError, DeviceSpecs, NicSpec, OpenDevices, open_devices};
 use crate::guard::Guardian;
-use crate::host::{self, Host, OpenError};
+use crate::host::{self, Host, OpenError, PlaceError};
 use crate::template::{
     self, BuildError, BuildProgress, FindError, ForgetError, Found, Generation, ListedGeneration,
     RollbackError, Staleness,
@@ -40,6 +40,8 @@ pub struct HostInfo {
     pub run_dir: PathBuf,
     /// Where generations are.
     pub template_path: PathBuf,
+    /// The users that hypervisors run as: clones', and builds'.
+    pub hypervisor_uids: [u32; 2],
 }
 
 impl Factory {
@@ -64,6 +66,7 @@ impl Factory {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             run_dir: host.run_dir.clone(),
             template_path: host.template_path.clone(),
+            hypervisor_uids: host.hypervisor_uids(),
         };
         Ok(Self {
             host: Arc::new(host),
@@ -75,6 +78,19 @@ impl Factory {
     #[must_use]
     pub fn host(&self) -> &HostInfo {
         &self.info
+    }
+
+    /// Looks after the run directory and the template path, which others may remove at any time: one that is gone is made
+    /// again and locked. To be called every few seconds.
+    ///
+    /// # Errors
+    /// When one cannot be made, or another service has it by now: see [`PlaceError::is_anothers`].
+    ///
+    /// # Cancel safety
+    /// A dropped call ends by itself.
+    pub async fn keep_places(&self) -> Result<(), PlaceError> {
+        let places = Arc::clone(&self.host.places);
+        aside(move || places.keep()).await
     }
 
     /// Starts the lease guardian: `program` with `args` must call [`crate::guard_leases`] on the run directory, as
@@ -189,14 +205,21 @@ impl Factory {
         .await
     }
 
-    /// What is wrong with a generation's files: one is missing, cut short or altered. `None` when they are what was
-    /// published. Cheap enough to be asked every few seconds, as [`Factory::staleness`] is.
+    /// What is wrong with the files of the current generation: one is missing, cut short or altered. `None` when they are
+    /// what was published; the link to them is then made again, should it be gone. Cheap enough to be asked every few seconds, as [`Factory::staleness`] is.
     ///
     /// # Cancel safety
     /// A dropped call ends by itself.
     pub async fn damage(&self, generation: &Arc<Generation>) -> Option<String> {
         let (generation, host) = (Arc::clone(generation), Arc::clone(&self.host));
-        aside(move || generation.damage(&host.digests)).await
+        aside(move || {
+            let damage = generation.damage(&host.digests);
+            if damage.is_none() {
+                generation.keep_link();
+            }
+            damage
+        })
+        .await
     }
 
     /// Builds, verifies and publishes a new generation. Earlier ones stay as long as they are kept or in use.

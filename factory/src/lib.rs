@@ -64,8 +64,8 @@ pub use guest::{
     StreamInput, StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
-    AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, TmpfsError,
-    UserError, Verdict, clean, doctor, vsock_refusal,
+    AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, PlaceError,
+    TmpfsError, UserError, Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;

@@ -113,6 +113,12 @@ pub(crate) enum Command {
         /// Where the sandboxes are
         #[arg(long, value_name = "DIR")]
         run_dir: PathBuf,
+        /// The user that their hypervisors run as
+        #[arg(long, value_name = "UID")]
+        hypervisor_uid: u32,
+        /// The user that the hypervisors of builds run as
+        #[arg(long, value_name = "UID")]
+        build_uid: u32,
     },
     /// Remove what a stopped service leaves: generations, their tmpfs, the run directory
     Clean,

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::endpoint::Endpoint;
 use super::error::CliError;
+use super::peer::SocketPath;
 use crate::http::problem::ProblemBody;
 
 /// How long the service may take to accept a connection on the same host.
@@ -40,6 +41,16 @@ pub enum ClientError {
         endpoint: String,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody else there.
+    #[error(
+        "nothing was sent to the process that listens at {endpoint}: {reason}\n    hint: if that service is the one you mean, name its socket with --url or VMINT_URL, in a directory that only its owner can write to"
+    )]
+    Foreign {
+        /// Where.
+        endpoint: String,
+        /// Who.
+        reason: String,
     },
     /// No answer in time.
     #[error("the service at {endpoint} did not answer within {} s", after.as_secs())]
@@ -184,7 +195,7 @@ impl Client {
                 self.exchange(stream, authority, method, path, body).await
             }
             Endpoint::Unix(socket) => {
-                let stream = self.connected(UnixStream::connect(socket)).await?;
+                let stream = self.connected_unix(socket).await?;
                 self.exchange(stream, "localhost", method, path, body).await
             }
         }
@@ -214,6 +225,26 @@ impl Client {
                 endpoint: self.endpoint.to_string(),
                 source,
             })
+    }
+
+    /// Connects to a Unix socket on which somebody answers who is to be trusted with what is said.
+    pub(super) async fn connected_unix(
+        &self,
+        socket: &SocketPath,
+    ) -> Result<UnixStream, ClientError> {
+        let stream = self.connected(UnixStream::connect(&socket.path)).await?;
+        let endpoint = || self.endpoint.to_string();
+        match socket.distrust(&stream) {
+            Ok(None) => Ok(stream),
+            Ok(Some(reason)) => Err(ClientError::Foreign {
+                endpoint: endpoint(),
+                reason,
+            }),
+            Err(source) => Err(ClientError::Unreachable {
+                endpoint: endpoint(),
+                source,
+            }),
+        }
     }
 
     async fn exchange<S>(

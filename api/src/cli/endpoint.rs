@@ -1,13 +1,13 @@
 //! Where the service is.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::Uri;
 
 use super::args::Options;
 use super::error::CliError;
+use super::peer::SocketPath;
 use crate::config::{self, Places};
 
 /// The address of a service.
@@ -16,14 +16,14 @@ pub(super) enum Endpoint {
     /// `http://HOST:PORT`: the host with its port.
     Tcp(String),
     /// `unix:/PATH`.
-    Unix(PathBuf),
+    Unix(SocketPath),
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(f, "http://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
         }
     }
 }
@@ -36,7 +36,10 @@ impl FromStr for Endpoint {
             let path = path.strip_prefix("//").unwrap_or(path);
             let absolute = path.starts_with('/');
             return if absolute {
-                Ok(Self::Unix(path.into()))
+                Ok(Self::Unix(SocketPath {
+                    path: path.into(),
+                    is_named: true,
+                }))
             } else {
                 Err("unix: needs a whole path".to_owned())
             };
@@ -59,9 +62,11 @@ pub(super) fn of(options: &Options) -> Result<Endpoint, CliError> {
             .parse()
             .map_err(|reason| CliError::Usage(format!("--url {url:?}: {reason}"))),
         None => {
-            let config =
-                config::load_for_client(options.config.as_deref(), &Places::of_this_host())?;
-            Ok(Endpoint::Unix(config.server.socket))
+            let places = Places::of_this_host();
+            let config = config::load_for_client(options.config.as_deref(), &places)?;
+            let path = config.server.socket;
+            let is_named = path.parent() != Some(&places.run_dir());
+            Ok(Endpoint::Unix(SocketPath { path, is_named }))
         }
     }
 }

@@ -104,6 +104,7 @@ impl CliError {
             Self::Config(_) => 64,
             Self::Client(
                 ClientError::Unreachable { .. }
+                | ClientError::Foreign { .. }
                 | ClientError::Silent { .. }
                 | ClientError::Broken { .. }
                 | ClientError::Lost { .. },

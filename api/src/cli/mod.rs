@@ -11,12 +11,15 @@ mod endpoint;
 mod error;
 mod open;
 mod output;
+mod peer;
+mod plain;
 mod progress;
 mod table;
 mod terminal;
 
 pub use args::{Cli, LogArgs};
 pub use error::CliError;
+pub use plain::plain;
 
 use args::{Command, ConfigCommand};
 use client::Client;
@@ -38,7 +41,11 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Serve(args) => commands::serve::run(&options, &args).await,
         Command::Doctor => doctor::run(&options, output).await,
         Command::Clean => clean::run(&options, output).await,
-        Command::GuardLeases { run_dir } => guard::run(&run_dir),
+        Command::GuardLeases {
+            run_dir,
+            hypervisor_uid,
+            build_uid,
+        } => guard::run(&run_dir, [hypervisor_uid, build_uid]),
         Command::Config(ConfigCommand::Reload) => config::reload(&client()?, output).await,
         Command::Config(ConfigCommand::Check) => config::check(&options, output),
         Command::Config(ConfigCommand::Show) => config::show(&options, output),

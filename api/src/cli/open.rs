@@ -18,7 +18,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -163,7 +163,7 @@ impl Client {
                 self.send(stream, request, body).await
             }
             Endpoint::Unix(socket) => {
-                let stream = self.connected(UnixStream::connect(socket)).await?;
+                let stream = self.connected_unix(socket).await?;
                 let request = request.header(HOST, "localhost");
                 self.send(stream, request, body).await
             }

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use super::client::Answer;
 use super::error::CliError;
+use super::plain::plain;
 
 /// How a command shows its result.
 #[derive(Clone, Copy, Debug)]
@@ -27,14 +28,14 @@ impl Output {
     }
 }
 
-/// Writes text; a line ends it in any case.
+/// Writes text for people, without what a terminal would obey; a line ends it in any case.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     let end: &[u8] = if text.is_empty() || text.ends_with('\n') {
         b""
     } else {
         b"\n"
     };
-    print_bytes(&[text.as_bytes(), end])
+    print_bytes(&[plain(text).as_bytes(), end])
 }
 
 /// Writes bytes as they are.

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::plain::plain_cell;
+
 /// Between two columns.
 const GAP: &str = "  ";
 
@@ -26,7 +28,8 @@ impl Table {
 
     /// Adds a row.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter().map(|cell| plain_cell(&cell));
+        self.rows.push(cells.collect());
     }
 
     /// Adds a name and its value.
@@ -95,6 +98,13 @@ mod tests {
         ID    TEMPLATE
         bcdf  default
         ");
+    }
+
+    #[test]
+    fn a_cell_stays_a_cell_whatever_is_in_it() {
+        let mut table = Table::of_fields();
+        table.field("disk", "\u{1b}[2Jvda\nid  x");
+        assert_eq!(table.render(), "disk  \\u001b[2Jvda\\u000aid  x\n");
     }
 
     #[test]

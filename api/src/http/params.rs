@@ -29,11 +29,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let Query(pairs) = Query::from_request_parts(head, state)
             .await
             .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-        Ok(Self(pairs))
+        Self::bounded(pairs)
     }
 }
 
+/// Parameters of one request, at most: each is compared with all others, and a list of 16 filters is long.
+const PARAMS_MAX: usize = 128;
+
 impl Params {
+    fn bounded(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        match pairs.len() {
+            0..=PARAMS_MAX => Ok(Self(pairs)),
+            given => Err(Problem::invalid(format!(
+                "the query has {given} parameters, and {PARAMS_MAX} is the limit"
+            ))),
+        }
+    }
+
     /// Refuses every parameter that is not one of these, and each that comes twice.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         self.check(known, &[], None)

@@ -26,6 +26,8 @@ pub enum BackendError {
 pub(super) struct Backend {
     /// Makes generations and clones.
     pub(super) mint: Arc<dyn Mint>,
+    /// The same, for what is not the cache's business.
+    pub(super) factory: Factory,
     /// Ends sandboxes on time when this service cannot.
     pub(super) guardian: Arc<Guardian>,
     /// Clones made at the same time: more than there are cores would only slow each other.
@@ -48,7 +50,8 @@ impl Backend {
         let guardian = start_guardian(&factory).map_err(BackendError::Guardian)?;
         Ok(Self {
             cpus: factory.host().cpus,
-            mint: Arc::new(factory),
+            mint: Arc::new(factory.clone()),
+            factory,
             guardian: Arc::new(guardian),
         })
     }
@@ -57,6 +60,15 @@ impl Backend {
 /// This very program, under its hidden command.
 fn start_guardian(factory: &Factory) -> io::Result<Guardian> {
     let run_dir = factory.host().run_dir.as_os_str().to_owned();
-    let args = vec!["guard-leases".into(), "--run-dir".into(), run_dir];
+    let [clones, builds] = factory.host().hypervisor_uids;
+    let args = vec![
+        "guard-leases".into(),
+        "--run-dir".into(),
+        run_dir,
+        "--hypervisor-uid".into(),
+        clones.to_string().into(),
+        "--build-uid".into(),
+        builds.to_string().into(),
+    ];
     factory.start_guardian(std::env::current_exe()?, args)
 }

@@ -1,21 +1,15 @@
 //! The listeners: TCP on loopback, and a Unix socket.
 
-use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use nix::unistd::chown;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::time::{Duration, timeout};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::diag::SockDiag;
 use super::door::diag_for;
+use super::socket::SocketFile;
 use crate::config::Server;
-
-/// How long a service that holds a socket may take to accept a connection.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the service cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -61,22 +55,13 @@ pub struct Listeners {
     pub(super) socket: SocketFile,
 }
 
-/// The file of a Unix socket; it goes with this value.
-pub(super) struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 impl Listeners {
     /// Binds what the configuration names.
     ///
     /// # Errors
     /// Something cannot be bound; nothing is left of it.
     pub async fn bind(server: &Server) -> Result<Self, ListenError> {
-        let (unix, socket) = bind_unix(server).await?;
+        let (unix, socket) = SocketFile::bind(server).await?;
         let tcp = match server.listen {
             Some(address) => {
                 let bound = TcpListener::bind(address).await;
@@ -113,115 +98,7 @@ impl Listeners {
             .and_then(|tcp| tcp.local_addr().ok())
             .map(|address| format!("http://{address}"));
         tcp.into_iter()
-            .chain([format!("unix:{}", self.socket.0.display())])
+            .chain([format!("unix:{}", self.socket.path().display())])
             .collect()
-    }
-}
-
-async fn bind_unix(server: &Server) -> Result<(UnixListener, SocketFile), ListenError> {
-    let path = &server.socket;
-    let failed = |action| {
-        move |source| ListenError::Unix {
-            action,
-            path: path.clone(),
-            source,
-        }
-    };
-    remove_stale(path).await?;
-    let listener = UnixListener::bind(path).map_err(failed("bind"))?;
-    let file = SocketFile(path.clone());
-    if let Some(group) = server.socket_group {
-        chown(path, None, Some(group))
-            .map_err(|errno| failed("give its group to")(io::Error::from(errno)))?;
-    }
-    fs::set_permissions(path, Permissions::from_mode(server.socket_mode))
-        .map_err(failed("set the rights of"))?;
-    Ok((listener, file))
-}
-
-/// Removes a socket on which nobody answers; anything else stays and is an error.
-async fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let failed = |action| {
-        move |source| ListenError::Unix {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(failed("look at")(source)),
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(ListenError::NoSocket {
-                path: path.to_owned(),
-            });
-        }
-        Ok(_) => {}
-    }
-    match timeout(PROBE_TIMEOUT, UnixStream::connect(path)).await {
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed("remove the old"))
-        }
-        Ok(Err(source)) => Err(failed("look at")(source)),
-        Ok(Ok(_)) | Err(_) => Err(ListenError::Taken {
-            path: path.to_owned(),
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(socket: PathBuf) -> Server {
-        Server {
-            listen: None,
-            socket,
-            socket_mode: 0o660,
-            socket_group: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_nobody_answers_on_is_replaced_and_one_that_is_served_is_not() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("api.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("bind"));
-        assert!(path.exists(), "the file outlives its listener");
-
-        let first = Listeners::bind(&server(path.clone()))
-            .await
-            .expect("the stale socket is replaced");
-        let mode = fs::metadata(&path)
-            .expect("the socket")
-            .permissions()
-            .mode()
-            & 0o777;
-        assert_eq!(mode, 0o660);
-        let second = Listeners::bind(&server(path.clone()))
-            .await
-            .err()
-            .expect("somebody answers");
-        assert!(matches!(second, ListenError::Taken { .. }), "{second}");
-        assert!(
-            path.exists(),
-            "the refused service took the other's socket away"
-        );
-
-        drop(first);
-        assert!(!path.exists(), "the socket stays behind");
-    }
-
-    #[tokio::test]
-    async fn a_file_in_the_place_of_the_socket_is_left_alone() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("api.sock");
-        fs::write(&path, "precious").expect("write");
-        let error = Listeners::bind(&server(path.clone()))
-            .await
-            .err()
-            .expect("no socket");
-        assert!(matches!(error, ListenError::NoSocket { .. }), "{error}");
-        assert!(path.exists());
     }
 }

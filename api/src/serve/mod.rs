@@ -22,8 +22,10 @@ mod patience;
 mod process;
 mod server;
 mod signals;
+mod socket;
 mod start;
 mod stop;
+mod upkeep;
 
 pub use backend::BackendError;
 pub(crate) use door::{NO_DIAG_HINT, probe_diag};

@@ -16,7 +16,8 @@ use vmint_factory::supervise;
 use super::connection::serve_connection;
 use super::door::{Client, Door};
 use super::files::connections_max;
-use super::listen::{Listeners, SocketFile};
+use super::listen::Listeners;
+use super::socket::SocketFile;
 use crate::http::Seat;
 use crate::http::limits::CONNECTIONS_MAX;
 
@@ -29,7 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Server {
     close: CancellationToken,
     tasks: TaskTracker,
-    socket: Option<SocketFile>,
+    socket: Arc<SocketFile>,
 }
 
 impl Server {
@@ -46,7 +47,7 @@ impl Server {
         let server = Self {
             close: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            socket: Some(socket),
+            socket: Arc::new(socket),
         };
         let connections = connections_max(files, CONNECTIONS_MAX);
         if let Some(tcp) = tcp {
@@ -58,9 +59,10 @@ impl Server {
         }
         let door = Door::new(None, hypervisors);
         let acceptor = server.acceptor(router, connections, door);
+        let socket = Arc::clone(&server.socket);
         server
             .tasks
-            .spawn(supervise("socket acceptor", acceptor.run(unix)));
+            .spawn(supervise("socket acceptor", acceptor.run_on(unix, socket)));
         server
     }
 
@@ -78,10 +80,10 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropped, the rest is dropped with it: nothing is left.
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         self.close.cancel();
         self.tasks.close();
-        drop(self.socket.take());
+        self.socket.remove();
         if timeout(CLOSE_TIMEOUT, self.tasks.wait()).await.is_err() {
             warn!("some connections did not close");
         }
@@ -92,6 +94,7 @@ impl Drop for Server {
     /// A server that is dropped without [`Server::close`] leaves no task behind.
     fn drop(&mut self) {
         self.close.cancel();
+        self.socket.remove();
     }
 }
 
@@ -107,11 +110,25 @@ struct Acceptor {
 impl Acceptor {
     async fn run<L: Listener>(self, listener: L) {
         let close = self.close.clone();
-        let _ = close.run_until_cancelled(self.accept_all(listener)).await;
+        let _ = close.run_until_cancelled(self.accept_all(&listener)).await;
+    }
+
+    /// The same for a socket with a file, which others may remove: then there is another listener.
+    async fn run_on(self, mut listener: UnixListener, socket: Arc<SocketFile>) {
+        let close = self.close.clone();
+        let accepting = async {
+            loop {
+                tokio::select! {
+                    () = self.accept_all(&listener) => return,
+                    fresh = socket.bound_again() => listener = fresh,
+                }
+            }
+        };
+        let _ = close.run_until_cancelled(accepting).await;
     }
 
     /// Connections that do not fit wait in the kernel's queue.
-    async fn accept_all<L: Listener>(self, listener: L) {
+    async fn accept_all<L: Listener>(&self, listener: &L) {
         loop {
             let Ok(room) = self.room.clone().acquire_owned().await else {
                 return;

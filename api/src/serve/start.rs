@@ -17,6 +17,7 @@ use super::memory;
 use super::server::Server;
 use super::signals::{Hangup, Signals};
 use super::stop::{stop_gently, stop_quickly};
+use super::upkeep::keep_places;
 use crate::config::{Config, Examined};
 use crate::http::{Service, Stopping, router};
 use crate::reload::Reloader;
@@ -85,6 +86,7 @@ async fn serve_with(
     let listeners = Listeners::bind(&config.server).await?;
     let urls = listeners.urls().join(" and ");
     let guardian = Arc::clone(&backend.guardian);
+    let factory = backend.factory.clone();
     // What is taken up has no other owner: from here on nothing fails, and a stop waits until it can be left again.
     let adopted = adopt(&config, &backend).await;
     let (cache, metrics) = start_cache(&config, backend, adopted, memory);
@@ -98,6 +100,8 @@ async fn serve_with(
         &hypervisor_uids(&config),
     );
     let upkeep = AbortOnDropHandle::new(tokio::spawn(supervise("metrics upkeep", sum_up(metrics))));
+    let places = supervise("directories", keep_places(factory, cache.clone()));
+    let places = AbortOnDropHandle::new(tokio::spawn(places));
     let reloads = AbortOnDropHandle::new(tokio::spawn(supervise(
         "configuration reload",
         reload_on(hangup, reloader),
@@ -120,6 +124,7 @@ async fn serve_with(
             second.exit_code()
         }
     };
+    drop(places);
     drop(upkeep);
     drop(guardian);
     info!("stopped");

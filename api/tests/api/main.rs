@@ -20,6 +20,7 @@ mod program_cp;
 mod program_exec;
 mod program_json;
 mod program_operate;
+mod program_peer;
 mod program_sandbox;
 mod protocol;
 mod reload;

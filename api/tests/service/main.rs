@@ -25,4 +25,5 @@ mod surroundings;
 mod survive;
 #[path = "../api/support/terminal.rs"]
 mod terminal;
+mod vanish;
 mod wait;

@@ -78,8 +78,12 @@ impl Unfit {
         Self::Unprepared(CheckoutError::Guest { what, source })
     }
 
-    /// Nothing that the guest did: the run directory is full, or broken.
+    /// Nothing that the guest did: the run directory is full, or broken. A clone whose own directory was removed is as
+    /// good as dead, and goes; so may have been those of many at once.
     fn unrecorded(what: &'static str, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::NotFound {
+            return Self::Dead("its directory was removed");
+        }
         let source = source.into();
         Self::Unprepared(CheckoutError::Host { what, source })
     }

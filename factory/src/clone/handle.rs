@@ -62,6 +62,7 @@ impl Vm {
     pub(super) fn adopted(live: LiveVm, generation: Arc<Generation>, record: &VmRecord) -> Self {
         let agent = Agent::unheard(generation.manifest().agent);
         let identity = record.identity.clone().unwrap_or_default();
+        // Without a digest, as only a sandbox may be, it has no marks that could be compared with others'.
         let digest = record.digest.clone().unwrap_or_default();
         let phases = record.phases.unwrap_or_default();
         let started = (record.created_at, phases);

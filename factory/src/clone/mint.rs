@@ -179,6 +179,13 @@ impl<'a> Making<'a> {
             state: state.into(),
             console_max_bytes: spec.console_max_bytes,
         };
+        host.places.run.renew().map_err(|error| {
+            let (run_dir, source) = (host.run_dir.clone(), error.into_io());
+            self.failed(CloneFailure::Start(StartError::Directory {
+                run_dir,
+                source,
+            }))
+        })?;
         let live = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
             Ok(live) => live,
             Err(error) => {

@@ -1,9 +1,10 @@
 //! What the guardian does.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -12,7 +13,10 @@ use crate::clock::Moment;
 use crate::host::holder_of;
 use crate::process::{ProcessStamp, Stray};
 use crate::rights::write_own;
-use crate::vm::{RecordFile, RecordedState, Role, VmRecord, machines, process_of, trim_console};
+use crate::vm::{
+    Owner, RecordFile, RecordedState, Role, VmRecord, machines, process_of, processes_named,
+    trim_console,
+};
 
 /// How often records are looked at while there is no service.
 const TICK: Duration = Duration::from_secs(1);
@@ -20,6 +24,9 @@ const TICK: Duration = Duration::from_secs(1);
 const WATCH_LONGEST: Duration = Duration::from_secs(3600);
 /// How much longer a lease may last while a service lives that has no guardian yet: it is the one to end it.
 const SERVICE_FIRST: Duration = Duration::from_secs(2);
+/// How long a machine may run on whose record cannot be read: it may be written this very moment, by a service that is
+/// being killed. Nobody knows when its lease ends, so it is not left to run for good.
+const UNREADABLE_GRACE: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone.
 const GONE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -37,11 +44,12 @@ pub enum GuardError {
     },
 }
 
-/// Guards the leases of a run directory until there is nothing to guard, or somebody else does. It blocks.
+/// Guards the leases of a run directory until there is nothing to guard, or somebody else does. `hypervisor_uids` are the
+/// users that machines run as. It blocks.
 ///
 /// # Errors
 /// When the run directory cannot be read or written.
-pub fn guard_leases(run_dir: &Path) -> Result<(), GuardError> {
+pub fn guard_leases(run_dir: &Path, hypervisor_uids: [u32; 2]) -> Result<(), GuardError> {
     let failed = |source| GuardError::RunDir {
         path: run_dir.to_owned(),
         source,
@@ -50,13 +58,14 @@ pub fn guard_leases(run_dir: &Path) -> Result<(), GuardError> {
     if let Some(service) = alive(holder_of(run_dir)) {
         while !has_ended(&service, WATCH_LONGEST).map_err(failed)? {}
     }
+    let mut rounds = Rounds::new(run_dir, Owner::Uids(hypervisor_uids));
     loop {
         if alive(announced(run_dir).filter(|stamp| *stamp != me)).is_some() {
             return Ok(());
         }
         let next = alive(holder_of(run_dir));
         let grace = next.as_ref().map_or(Duration::ZERO, |_| SERVICE_FIRST);
-        let left = round(run_dir, grace).map_err(failed)?;
+        let left = rounds.round(grace).map_err(failed)?;
         match next {
             None if left == 0 => return Ok(()),
             None => std::thread::sleep(TICK),
@@ -67,33 +76,85 @@ pub fn guard_leases(run_dir: &Path) -> Result<(), GuardError> {
     }
 }
 
-/// Looks at every record once: ends what nobody has a right to any more, and keeps the consoles of the others within
-/// their limit. Answers how many those are.
-fn round(run_dir: &Path, grace: Duration) -> io::Result<usize> {
-    let grace_ns = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
-    let mut left = 0;
-    for path in machines(run_dir)? {
-        // What has no whole record has no lease.
-        let Ok(record) = RecordFile::read(&path) else {
-            continue;
-        };
-        if record.role != Role::Clone {
-            continue;
-        }
-        let left_ns = match record.state {
-            RecordedState::Launching | RecordedState::Ready | RecordedState::Preparing => continue,
-            // One without an end has all the time there is.
-            RecordedState::Leased => record.lease_left_ns(Moment::now()).unwrap_or(i64::MAX),
-            RecordedState::Releasing => i64::MIN,
-        };
-        if left_ns <= -grace_ns {
-            end(&record)?;
-        } else if process_of(&record).is_some() {
-            left += 1;
-            keep_console_short(&path, &record);
+/// Looks at all machines again and again.
+struct Rounds {
+    run_dir: PathBuf,
+    hypervisors: Owner,
+    /// Machines whose record could not be read, and since when.
+    unreadable: HashMap<PathBuf, Instant>,
+}
+
+impl Rounds {
+    fn new(run_dir: &Path, hypervisors: Owner) -> Self {
+        Self {
+            run_dir: run_dir.to_owned(),
+            hypervisors,
+            unreadable: HashMap::new(),
         }
     }
-    Ok(left)
+
+    /// Looks at every record once: ends what nobody has a right to any more, and keeps the consoles of the others within
+    /// their limit. Answers how many those are. With a grace a service lives, which sees to machines without a record.
+    fn round(&mut self, grace: Duration) -> io::Result<usize> {
+        let grace_ns = i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX);
+        let (mut left, mut unreadable) = (0, HashMap::new());
+        for path in machines(&self.run_dir)? {
+            let record = match RecordFile::read(&path) {
+                Ok(record) => record,
+                Err(_) if !grace.is_zero() => continue,
+                Err(error) => {
+                    let since = self.unreadable.remove(&path).unwrap_or_else(Instant::now);
+                    if end_unreadable(&path, self.hypervisors, since, &error)? {
+                        left += 1;
+                        unreadable.insert(path, since);
+                    }
+                    continue;
+                }
+            };
+            if record.role != Role::Clone {
+                continue;
+            }
+            let left_ns = match record.state {
+                RecordedState::Launching | RecordedState::Ready | RecordedState::Preparing => {
+                    continue;
+                }
+                // One without an end has all the time there is.
+                RecordedState::Leased => record.lease_left_ns(Moment::now()).unwrap_or(i64::MAX),
+                RecordedState::Releasing => i64::MIN,
+            };
+            if left_ns <= -grace_ns {
+                end(&record)?;
+            } else if process_of(&record).is_some() {
+                left += 1;
+                keep_console_short(&path, &record);
+            }
+        }
+        self.unreadable = unreadable;
+        Ok(left)
+    }
+}
+
+/// Ends a machine whose record could not be read for too long. Answers whether it still runs.
+fn end_unreadable(
+    path: &Path,
+    hypervisors: Owner,
+    since: Instant,
+    why: &io::Error,
+) -> io::Result<bool> {
+    let vm = path.file_name().unwrap_or_default().to_string_lossy();
+    let processes = processes_named(&vm, hypervisors);
+    if processes.is_empty() || since.elapsed() < UNREADABLE_GRACE {
+        return Ok(!processes.is_empty());
+    }
+    for stamp in processes {
+        let Some(stray) = Stray::hold(stamp)? else {
+            continue;
+        };
+        stray.signal(Signal::KILL)?;
+        let (is_gone, pid) = (has_ended(&stray, GONE_DEADLINE)?, stamp.pid);
+        tracing::warn!(%vm, pid, is_gone, %why, "ended a virtual machine of which nobody knows when its lease ends");
+    }
+    Ok(false)
 }
 
 /// What a guest writes may not fill the host while there is no service to cut it.

@@ -3,6 +3,7 @@
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use jiff::Timestamp;
+use nix::unistd::Uid;
 
 use super::*;
 use crate::VmId;
@@ -83,9 +84,13 @@ fn console_of(run_dir: &Path, player: &Player) -> anyhow::Result<PathBuf> {
     anyhow::bail!("it has no directory")
 }
 
+fn rounds(run_dir: &Path) -> Rounds {
+    Rounds::new(run_dir, Owner::Uids([Uid::effective().as_raw(); 2]))
+}
+
 fn guard(run_dir: &Path) -> std::thread::JoinHandle<Result<(), GuardError>> {
     let run_dir = run_dir.to_owned();
-    std::thread::spawn(move || guard_leases(&run_dir))
+    std::thread::spawn(move || guard_leases(&run_dir, [Uid::effective().as_raw(); 2]))
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn a_renewed_lease_and_a_foreign_process_are_left_alone() -> anyhow::Result<()> 
     }
     service.0.kill()?;
     service.0.wait()?;
-    assert_eq!(round(folder.path(), Duration::ZERO)?, 1);
+    assert_eq!(rounds(folder.path()).round(Duration::ZERO)?, 1);
     assert!(renewed.is_alive()? && foreign.is_alive()?);
     Ok(())
 }
@@ -190,9 +195,29 @@ fn a_service_that_lives_is_first_to_end_a_lease() -> anyhow::Result<()> {
     let folder = run_dir(&service)?;
     let mut late = machine(folder.path(), RecordedState::Leased, Some(-200))?;
     let for_long = Duration::from_secs(60);
-    assert_eq!(round(folder.path(), for_long)?, 1);
+    assert_eq!(rounds(folder.path()).round(for_long)?, 1);
     assert!(late.is_alive()?);
-    assert_eq!(round(folder.path(), Duration::ZERO)?, 0);
+    assert_eq!(rounds(folder.path()).round(Duration::ZERO)?, 0);
     late.0.wait()?;
+    Ok(())
+}
+
+#[test]
+fn a_record_that_cannot_be_read_does_not_outlive_its_lease() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut unreadable = machine(folder.path(), RecordedState::Leased, Some(600_000))?;
+    let path = machines(folder.path())?.remove(0);
+    fs::write(path.join("vm.json"), vec![b' '; 5 << 20])?;
+    let mut rounds = rounds(folder.path());
+    let (no_service, a_service) = (Duration::ZERO, Duration::from_secs(60));
+    assert_eq!(rounds.round(no_service)?, 1, "it may be written just now");
+    let long_ago = Instant::now().checked_sub(UNREADABLE_GRACE);
+    let long_ago = long_ago.ok_or_else(|| anyhow::anyhow!("the host was started just now"))?;
+    rounds.unreadable.insert(path.clone(), long_ago);
+    assert_eq!(rounds.round(a_service)?, 0, "the service sees to it");
+    assert!(unreadable.is_alive()?);
+    rounds.unreadable.insert(path, long_ago);
+    assert_eq!(rounds.round(no_service)?, 0);
+    unreadable.0.wait()?;
     Ok(())
 }

@@ -10,6 +10,10 @@ use crate::wire::Call;
 /// How much longer than the guest's own wait its answer may take.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 const COMMAND: &str = "vmint-attached";
+/// Longest name of a device: a network interface's in Linux has 15 bytes, and a disk's 31.
+const NAME_MAX_BYTES: usize = 31;
+/// What of a guest's text is part of a message.
+const SHOWN_MAX_CHARS: usize = 64;
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,13 +79,39 @@ fn named(
             .iter()
             .zip(wanted)
             .all(|(mark, wanted)| mark.eq_ignore_ascii_case(wanted));
-    if is_same {
-        return Ok(names);
-    }
-    Err(GuestError::Proof {
+    let proof = |reason| GuestError::Proof {
         step: COMMAND,
-        reason: format!("it has {marks:?} by {what} in place of {wanted:?}"),
-    })
+        reason,
+    };
+    if !is_same {
+        let marks = shortened(&format!("{marks:?}"));
+        return Err(proof(format!(
+            "it has {marks} by {what} in place of {wanted:?}"
+        )));
+    }
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names),
+        Some(name) => Err(proof(format!(
+            "it names a device {:?}, which is no name of a device: 1 to {NAME_MAX_BYTES} of A-Z, a-z, 0-9, `_`, `.` \
+             and `-`",
+            shortened(name)
+        ))),
+    }
+}
+
+/// Whether a name is one that a kernel gives to a device. It is written down, and shown to people.
+fn is_name(name: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_path = matches!(name, "." | "..");
+    (1..=NAME_MAX_BYTES).contains(&name.len()) && name.bytes().all(is_usual) && !is_path
+}
+
+/// The beginning of what a guest said, for a message.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +145,22 @@ mod tests {
         let right = json!({"nics": [nic("02:00:00:00:00:0A")], "disks": [disk("x-0")]});
         let expected = (vec!["eth0".to_owned()], vec!["vda".to_owned()]);
         assert_eq!(names(right).await?.ok(), Some(expected));
+        for name in [
+            "",
+            "..",
+            "\u{1b}[2J",
+            "../sda",
+            "v da",
+            &"x".repeat(32),
+            &"x".repeat(4096),
+        ] {
+            let disk = json!({"serial": "x-0", "name": name});
+            let said = json!({"nics": [nic("02:00:00:00:00:0a")], "disks": [disk]});
+            let error = names(said).await?.err();
+            let text = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(text.contains("it names a device"), "{text}");
+            assert!(text.len() < 400 && !text.contains('\u{1b}'), "{text}");
+        }
         for wrong in [
             json!({"nics": [nic("02:00:00:00:00:0b")], "disks": [disk("x-0")]}),
             json!({"nics": [nic("02:00:00:00:00:0a")], "disks": [disk("x-1")]}),

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
+use super::directory;
 use super::lock::{self, Lock, LockError};
 use super::tmpfs;
+use super::user;
 use crate::HostSettings;
 use crate::guard;
-use crate::vm;
+use crate::vm::{self, Owner};
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,12 @@ pub async fn clean(settings: &HostSettings) -> Result<CleanReport, CleanError> {
     let run_lock = lock_if_there(run_dir)?;
     let template_lock = lock_if_there(templates)?;
     if run_lock.is_some() {
-        report.extend(vm::sweep(run_dir).await.map_err(failed(run_dir))?);
+        // A user that is none any more has left processes all the same.
+        let hypervisors = user::users(settings).map_or(Owner::Anybody, |users| {
+            Owner::Uids(user::hypervisor_uids(users.as_ref()))
+        });
+        let swept = vm::sweep(run_dir, hypervisors).await;
+        report.extend(swept.map_err(failed(run_dir))?);
     }
     if template_lock.is_some() {
         clean_templates(templates, &mut report).map_err(failed(templates))?;
@@ -65,11 +72,15 @@ pub async fn clean(settings: &HostSettings) -> Result<CleanReport, CleanError> {
     Ok(report)
 }
 
+/// The lock of a directory that is ours; one that others can change is not touched.
 fn lock_if_there(path: &Path) -> Result<Option<Lock>, LockError> {
-    if path.is_dir() {
-        Lock::take(path).map(Some)
-    } else {
-        Ok(None)
+    match directory::open_own(path) {
+        Ok(directory) => Lock::take(path, directory).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LockError::Failed {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -123,5 +134,50 @@ fn remove_if_there(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::AccelChoice;
+
+    /// What somebody plants where a service of this user would be, before that user types `vmint clean`.
+    #[tokio::test]
+    async fn a_planted_directory_is_refused_and_nothing_is_followed() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let precious = folder.path().join("authorized_keys");
+        fs::write(&precious, "ssh-ed25519 AAAA")?;
+        let is_root = nix::unistd::Uid::effective().is_root();
+        let settings = HostSettings {
+            run_dir: folder.path().join("run"),
+            template_path: folder.path().join("template"),
+            qemu: "qemu-system-x86_64".into(),
+            qemu_user: is_root.then(|| "nobody".to_owned()),
+            build_user: is_root.then(|| "daemon".to_owned()),
+            accel: AccelChoice::Tcg,
+        };
+        assert!(clean(&settings).await?.is_empty(), "there is nothing");
+        for planted in [&settings.run_dir, &settings.template_path] {
+            fs::create_dir(planted)?;
+            symlink(&precious, planted.join(lock::FILE))?;
+            for mode in [0o777, 0o700] {
+                fs::set_permissions(planted, fs::Permissions::from_mode(mode))?;
+                let refused = clean(&settings).await;
+                assert!(
+                    matches!(&refused, Err(CleanError::Lock(LockError::Failed { .. }))),
+                    "{mode:o}: {refused:?}"
+                );
+            }
+            assert_eq!(fs::read_to_string(&precious)?, "ssh-ed25519 AAAA");
+            fs::remove_dir_all(planted)?;
+        }
+        // A link in the place of the directory leads somewhere else.
+        symlink(folder.path(), &settings.run_dir)?;
+        assert!(clean(&settings).await.is_err());
+        assert!(precious.exists());
+        Ok(())
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  user.rs    the users that hypervisors run as
+//!  directory.rs  opening a directory that nobody else can swap
 //!  lock.rs    one service for a run directory and for a template path
+//!  place.rs   those two directories, kept while others remove them
 //!  tmpfs.rs   the file system of the generations
 //!  cpu.rs     the processor that saved states depend on
 //!  accel.rs   whether KVM really works, and the memory of that
@@ -14,9 +16,11 @@
 mod accel;
 mod clean;
 mod cpu;
+mod directory;
 mod doctor;
 mod lock;
 mod open;
+mod place;
 mod tmpfs;
 mod user;
 mod vsock;
@@ -32,6 +36,7 @@ pub use lock::LockError;
 pub(crate) use lock::holder_of;
 pub use open::OpenError;
 pub(crate) use open::open;
+pub use place::PlaceError;
 pub use tmpfs::TmpfsError;
 pub(crate) use tmpfs::passable_mode;
 pub(crate) use user::HypervisorUsers;
@@ -78,11 +83,34 @@ pub(crate) struct Host {
     pub(crate) cids: Cids,
     /// What an earlier service has left and nobody has asked for yet.
     pub(crate) orphans: Mutex<Vec<Orphaned>>,
-    /// Held, not used: nobody else works in these directories as long as they exist.
-    _locks: Vec<lock::Lock>,
+    /// Locked: nobody else works in them.
+    pub(crate) places: Arc<Places>,
+}
+
+/// The directories of this service.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) run: place::Place,
+    pub(crate) templates: place::Place,
+}
+
+impl Places {
+    /// Looks after both: what was removed is made again. It blocks for a few `lstat`s.
+    ///
+    /// # Errors
+    /// See [`PlaceError`]; the other one is looked after all the same.
+    pub(crate) fn keep(&self) -> Result<(), PlaceError> {
+        let (run, templates) = (self.run.keep(), self.templates.keep());
+        run.and(templates)
+    }
 }
 
 impl Host {
+    /// The users that hypervisors run as: clones', and builds'.
+    pub(crate) fn hypervisor_uids(&self) -> [u32; 2] {
+        user::hypervisor_uids(self.users.as_ref())
+    }
+
     /// The generations of a template.
     pub(crate) fn store(&self, template: &str) -> Store {
         Store::new(

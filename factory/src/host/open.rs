@@ -4,18 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nix::unistd::Uid;
-
 use super::accel::{self, AccelError};
-use super::lock::{Lock, LockError};
-use super::tmpfs::{self, TmpfsError};
+use super::lock::LockError;
+use super::place::{Place, PlaceError};
+use super::tmpfs::TmpfsError;
 use super::user::{self, UserError};
-use super::{Host, HostCpu, Orphaned};
+use super::{Host, HostCpu, Orphaned, Places};
 use crate::process::Landlock;
 use crate::qemu::{self, ProbeError, Qemu};
-use crate::rights::make_directories;
 use crate::template::{self, Registry};
-use crate::vm::{self, Orphan};
+use crate::vm::{self, Orphan, Owner};
 use crate::{HostSettings, TemplateSpec};
 
 /// Why the service cannot work on this host.
@@ -55,6 +53,16 @@ pub enum OpenError {
     Accel(#[from] AccelError),
 }
 
+impl From<PlaceError> for OpenError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::RunDir { path, source } => Self::RunDir { path, source },
+            PlaceError::Lock(error) => Self::Lock(error),
+            PlaceError::Tmpfs(error) => Self::Tmpfs(error),
+        }
+    }
+}
+
 /// Examines the host and takes the locks. First who we are, then the locks, and only then anything that changes
 /// something: whoever has the locks may sweep.
 pub(crate) async fn open(
@@ -62,11 +70,12 @@ pub(crate) async fn open(
     probe_guest: &TemplateSpec,
 ) -> Result<Host, OpenError> {
     let users = user::users(settings)?;
-    make_run_dir(&settings.run_dir)?;
-    let mut locks = vec![Lock::take(&settings.run_dir)?];
-    tmpfs::prepare(&settings.template_path)?;
-    locks.push(Lock::take(&settings.template_path)?);
-    let (registry, orphans) = examine(settings).await?;
+    let places = Arc::new(Places {
+        run: Place::run_dir(&settings.run_dir)?,
+        templates: Place::template_path(&settings.template_path)?,
+    });
+    let hypervisors = Owner::Uids(user::hypervisor_uids(users.as_ref()));
+    let (registry, orphans) = examine(settings, hypervisors, &places).await?;
     let clones = users.as_ref().map(|users| users.clones.clone());
     let found = qemu::probe(&settings.qemu, clones).await?;
     let qemu = Arc::new(Qemu::new(found, users.clone()));
@@ -83,7 +92,7 @@ pub(crate) async fn open(
         registry,
         cids: super::Cids::new(),
         orphans: Mutex::new(orphans),
-        _locks: locks,
+        places,
     };
     let choice = accel::choose(&host, settings.accel, probe_guest).await?;
     (host.accel, host.accel_reason) = (choice.accel, choice.reason);
@@ -105,14 +114,18 @@ pub(crate) async fn open(
 }
 
 /// Looks at what an earlier service has left: what can be taken up again is held, the rest is ended and removed.
-async fn examine(settings: &HostSettings) -> Result<(Arc<Registry>, Vec<Orphaned>), OpenError> {
+async fn examine(
+    settings: &HostSettings,
+    hypervisors: Owner,
+    places: &Arc<Places>,
+) -> Result<(Arc<Registry>, Vec<Orphaned>), OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Sweep { path, source }
     };
-    let found = vm::examine(&settings.run_dir).await;
+    let found = vm::examine(&settings.run_dir, hypervisors).await;
     let found = found.map_err(failed(&settings.run_dir))?;
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::of(Arc::clone(places)));
     let orphaned = |orphan: Orphan| {
         let record = orphan.record();
         let generation = record.generation.as_ref().map_or("", |id| id.as_str());
@@ -138,19 +151,4 @@ async fn examine(settings: &HostSettings) -> Result<(Arc<Registry>, Vec<Orphaned
         );
     }
     Ok((registry, orphans))
-}
-
-/// As root others may pass through it, to a socket whose rights are set; a plain user's is theirs alone.
-fn make_run_dir(path: &Path) -> Result<(), OpenError> {
-    let mode = if Uid::effective().is_root() {
-        0o755
-    } else {
-        0o700
-    };
-    let made = make_directories(path, mode);
-    let ours = made.and_then(|()| user::refuse_foreign(path));
-    ours.map_err(|source| OpenError::RunDir {
-        path: path.to_owned(),
-        source,
-    })
 }

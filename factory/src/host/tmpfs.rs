@@ -1,14 +1,15 @@
 //! The file system of the generations: a tmpfs, so that clones map the very pages that the template left.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs, statfs};
 use nix::unistd::Uid;
 
+use super::directory;
 use crate::rights::make_directories;
 
 /// The source of our own mounts, by which they are known.
@@ -36,33 +37,34 @@ pub enum TmpfsError {
     },
 }
 
-/// Makes the template path ready: as root a tmpfs is mounted there when it is none. Hypervisors pass through it to their
-/// generation's folder and see nothing else of it.
-pub(super) fn prepare(path: &Path) -> Result<(), TmpfsError> {
+/// Makes the template path, and opens it: as root a tmpfs is mounted there when it is none. Hypervisors pass through it to
+/// their generation's folder and see nothing else of it, which is what its mode is for.
+///
+/// # Errors
+/// When it cannot be made, others can change it, or nothing can be mounted.
+pub(super) fn prepare(path: &Path) -> Result<File, TmpfsError> {
     let unusable = |source| TmpfsError::Directory {
         path: path.to_owned(),
         source,
     };
     // The hypervisor's user passes through what is above.
-    path.parent()
-        .map_or(Ok(()), |above| make_directories(above, 0o711))
-        .and_then(|()| make_directories(path, 0o750))
-        .map_err(unusable)?;
+    if let Some(above) = path.parent() {
+        make_directories(above, 0o711).map_err(unusable)?;
+    }
+    let found = directory::make_own(path, passable_mode()).map_err(unusable)?;
+    let magic = fstatfs(&found).map_err(|errno| unusable(errno.into()))?;
+    if magic.filesystem_type() == TMPFS_MAGIC {
+        return Ok(found);
+    }
     if !Uid::effective().is_root() {
-        super::user::refuse_foreign(path).map_err(unusable)?;
+        tracing::warn!(
+            path = %path.display(),
+            "the template path is no tmpfs: clones will be slower, and their template is written to a disk"
+        );
+        return Ok(found);
     }
-    if !is_tmpfs(path).map_err(unusable)? {
-        if Uid::effective().is_root() {
-            mount_tmpfs(path)?;
-        } else {
-            tracing::warn!(
-                path = %path.display(),
-                "the template path is no tmpfs: clones will be slower, and their template is written to a disk"
-            );
-        }
-    }
-    let passable = Permissions::from_mode(passable_mode());
-    fs::set_permissions(path, passable).map_err(unusable)
+    mount_tmpfs(path, &found)?;
+    directory::open_own(path).map_err(unusable)
 }
 
 /// The mode of a folder of generations: as root others pass through it and do no more; a plain user's is theirs alone.
@@ -80,13 +82,20 @@ pub(super) fn is_tmpfs(path: &Path) -> io::Result<bool> {
 
 /// The size is the kernel's default, half of the memory: a limit, not a reservation. What a template takes is
 /// reserved, and refused when it does not fit, before it boots.
-fn mount_tmpfs(path: &Path) -> Result<(), TmpfsError> {
+fn mount_tmpfs(path: &Path, directory: &File) -> Result<(), TmpfsError> {
+    // The very directory that was looked at, whatever its name leads to by now.
+    let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(SOURCE), path, Some("tmpfs"), flags, Some("mode=0750")).map_err(|e| {
-        TmpfsError::Mount {
-            path: path.to_owned(),
-            source: e.into(),
-        }
+    mount(
+        Some(SOURCE),
+        target.as_str(),
+        Some("tmpfs"),
+        flags,
+        Some("mode=0750"),
+    )
+    .map_err(|e| TmpfsError::Mount {
+        path: path.to_owned(),
+        source: e.into(),
     })?;
     tracing::info!(path = %path.display(), "mounted a tmpfs for templates");
     Ok(())
@@ -94,6 +103,10 @@ fn mount_tmpfs(path: &Path) -> Result<(), TmpfsError> {
 
 /// Whether one of our own mounts is at this path.
 pub(super) fn is_our_mount(path: &Path) -> bool {
+    // The kernel names it without links.
+    let Ok(path) = fs::canonicalize(path) else {
+        return false;
+    };
     let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
     mounts.is_ok_and(|mounts| {
         mounts.into_iter().any(|m| {

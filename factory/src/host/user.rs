@@ -4,10 +4,6 @@
 //! neither open its files nor reach its process, where the kernel has no Landlock either.
 
 use std::ffi::CString;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use nix::unistd::{Uid, User, getgrouplist};
 
@@ -106,54 +102,9 @@ fn credentials(key: &'static str, name: Option<&str>) -> Result<Credentials, Use
     })
 }
 
-/// Refuses a directory that somebody else can change: what is in it would be theirs to swap. The default directories of
-/// a plain user have names that everybody can guess, in places where everybody can make directories.
-pub(super) fn refuse_foreign(path: &Path) -> io::Result<()> {
-    const OTHERS_MAY_WRITE: u32 = 0o022;
-    let (metadata, me) = (fs::metadata(path)?, Uid::effective());
-    let refuse = |why: String| {
-        let mend =
-            "remove it, or set host.run_dir and host.template_path to directories of your own";
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("{why}; {mend}"),
-        ))
-    };
-    if metadata.uid() != me.as_raw() {
-        return refuse(format!(
-            "it belongs to uid {}, and this is uid {me}",
-            metadata.uid()
-        ));
-    }
-    if metadata.mode() & OTHERS_MAY_WRITE != 0 {
-        return refuse(format!(
-            "others may write to it (mode {:o})",
-            metadata.mode() & 0o777
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_directory_that_others_can_change_is_refused() -> io::Result<()> {
-        let folder = tempfile::tempdir()?;
-        assert!(refuse_foreign(folder.path()).is_ok());
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-        let refusal = refuse_foreign(folder.path()).map_err(|e| e.to_string());
-        assert!(refusal.is_err_and(|text| text.starts_with("others may write to it (mode 777)")));
-        if Uid::effective().is_root() {
-            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-            std::os::unix::fs::chown(folder.path(), Some(65534), None)?;
-            assert!(
-                refuse_foreign(folder.path()).is_err(),
-                "it is somebody else's"
-            );
-        }
-        Ok(())
-    }
+/// The users of clones' hypervisors and of builds': the service's own, unless that is root.
+pub(super) fn hypervisor_uids(users: Option<&HypervisorUsers>) -> [u32; 2] {
+    let own = Uid::effective();
+    let uids = users.map_or([own; 2], |users| [users.clones.uid, users.builds.uid]);
+    uids.map(Uid::as_raw)
 }

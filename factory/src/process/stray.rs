@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -180,13 +180,17 @@ pub(crate) async fn end_stray(stamp: ProcessStamp, deadline: Duration) -> io::Re
 
 /// A pidfd becomes readable when its process has ended. It blocks.
 fn wait_for_end(handle: &OwnedFd, deadline: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::new(handle, PollFlags::IN)];
-    let timeout = Timespec::try_from(deadline).map_err(io::Error::other)?;
-    match poll(&mut fds, Some(&timeout)) {
-        Ok(ready) => Ok(ready > 0),
-        // A signal has cut the wait short: it has not ended yet, as far as anybody knows.
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
+    let begun = Instant::now();
+    loop {
+        let left = deadline.saturating_sub(begun.elapsed());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut fds = [PollFd::new(handle, PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            // A signal has cut the wait short, which says nothing: the rest of it is waited for.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
         let path = path.to_owned();
         move |source| FindError::Read { path, source }
     };
+    let place = host.registry.renew_place();
+    place.map_err(unreadable(&host.template_path))?;
     prune(host, spec).map_err(|source| FindError::Remove {
         template: spec.name.clone(),
         source,

@@ -25,7 +25,11 @@ pub(crate) fn forget(
     template: &str,
     registry: &Registry,
 ) -> Result<(), ForgetError> {
-    let removed = registry.publishing(store.path(), || remove(store, registry));
+    let removed = registry.publishing(store.path(), || {
+        registry
+            .renew_place()
+            .and_then(|()| remove(store, registry))
+    });
     removed.map_err(|source| ForgetError {
         template: template.to_owned(),
         source,

@@ -24,6 +24,7 @@ use super::check::{Look, check};
 use super::keep;
 use super::manifest::{self, Manifest};
 use super::store;
+use crate::host::{PlaceError, Places};
 use crate::memory::Digests;
 use crate::shortage::is_shortage;
 use crate::sync::lock;
@@ -54,9 +55,29 @@ pub(crate) struct Registry {
     held: Arc<Mutex<Held>>,
     /// One turn for each template, by its directory.
     publishing: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
+    /// Where they are.
+    places: Option<Arc<Places>>,
 }
 
 impl Registry {
+    pub(crate) fn of(places: Arc<Places>) -> Self {
+        Self {
+            places: Some(places),
+            ..Self::default()
+        }
+    }
+
+    /// Makes sure that the template path is there and is this service's: only then may anything in it be changed.
+    ///
+    /// # Errors
+    /// When it cannot be made again, or another service has it by now.
+    pub(crate) fn renew_place(&self) -> io::Result<()> {
+        let renewed = self.places.iter().map(|places| places.templates.renew());
+        renewed
+            .map(|renewed| renewed.map(drop).map_err(PlaceError::into_io))
+            .collect()
+    }
+
     /// Changes what is current and what is kept of one template, while nobody else does. `change` must not read whole
     /// files: builds of the template wait for it.
     pub(crate) fn publishing<T>(&self, store: &Path, change: impl FnOnce() -> T) -> T {
@@ -250,7 +271,9 @@ impl Generation {
     /// caller has its turn to publish.
     pub(super) fn let_others_go(&self, before: Option<&GenerationId>) {
         let store = self.files.path.parent().unwrap_or(Path::new(""));
-        let surplus = keep::surplus(store, self.spec.keep_generations, before, &self.registry);
+        let place = self.registry.renew_place();
+        let keep = self.spec.keep_generations;
+        let surplus = place.and_then(|()| keep::surplus(store, keep, before, &self.registry));
         if let Err(error) = surplus.and_then(|surplus| keep::let_go(surplus, &self.registry)) {
             let template = self.template();
             tracing::warn!(template, %error, "old generations cannot be removed");
@@ -274,6 +297,33 @@ impl Generation {
         self.found_damaged();
         self.files.go_if_lost();
         Some(damage.to_string())
+    }
+
+    /// Makes the link to the current generation again where somebody has removed it: without it the next service finds
+    /// nothing. The caller knows that this is the current one.
+    pub(crate) fn keep_link(&self) {
+        let store = self.files.path.parent().unwrap_or(Path::new(""));
+        if store::has_link(store) {
+            return;
+        }
+        self.registry
+            .publishing(store, || self.make_link_again(store));
+    }
+
+    fn make_link_again(&self, store: &Path) {
+        if store::has_link(store) {
+            return;
+        }
+        let made = self.registry.renew_place();
+        let (template, generation) = (self.template(), self.id());
+        match made.and_then(|()| store::link(store, generation)) {
+            Ok(()) => {
+                tracing::warn!(template, %generation, "the link to the current generation was removed, and is made again");
+            }
+            Err(error) => {
+                tracing::warn!(template, %generation, %error, "the link to the current generation was removed, and cannot be made again");
+            }
+        }
     }
 
     pub(crate) fn memory(&self) -> PathBuf {

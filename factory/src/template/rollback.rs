@@ -77,6 +77,7 @@ pub(crate) fn give_up(
 ) -> io::Result<()> {
     let (store, registry) = (host.store(&spec.name), &host.registry);
     registry.publishing(store.path(), || {
+        registry.renew_place()?;
         let path = store.generation_path(back_to);
         // Held first: what is current must not go because its last clone has just ended.
         let files = registry.hold(&path);
@@ -117,6 +118,7 @@ impl WayBack<'_> {
     fn take(&self) -> Result<Generation, RollbackError> {
         let failed = |source| self.failed(source);
         let template = || self.spec.name.clone();
+        self.registry.renew_place().map_err(failed)?;
         let current = self.store.current().map_err(failed)?;
         let all = keep::generations(self.store.path()).map_err(failed)?;
         // Those behind the current one are older; where there is no current one, all are.

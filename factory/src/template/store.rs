@@ -87,13 +87,7 @@ impl Store {
 
     /// Makes a generation the current one: one rename.
     pub(crate) fn publish(&self, id: &GenerationId) -> io::Result<()> {
-        let fresh = self.path.join(CURRENT_NEW);
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        symlink(id.as_str(), &fresh)?;
-        fs::rename(fresh, self.path.join(CURRENT))
+        link(&self.path, id)
     }
 
     /// Makes a generation the current one, and returns the one before it.
@@ -270,6 +264,23 @@ pub(super) fn remove_folder_of(generation: &Path) {
         }
         Ok(()) => {}
     }
+}
+
+/// Makes the link in a template's folder name this generation: one rename.
+pub(super) fn link(store: &Path, id: &GenerationId) -> io::Result<()> {
+    let fresh = store.join(CURRENT_NEW);
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(id.as_str(), &fresh)?;
+    fs::rename(fresh, store.join(CURRENT))
+}
+
+/// Whether there is anything under the name of that link; where that cannot be told, there is.
+pub(super) fn has_link(store: &Path) -> bool {
+    let link = fs::symlink_metadata(store.join(CURRENT));
+    !link.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The generation that the link in a template's folder names; none where it is no link.

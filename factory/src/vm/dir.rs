@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::VmId;
-use crate::rights::{make_directories, make_directory};
+use crate::rights::make_directory;
 
 /// The folder of all machines, within the run directory.
 const VMS: &str = "vm";
@@ -40,7 +40,7 @@ impl VmDir {
     /// machine gets its sockets as open descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
         let path = Self::all(run_dir).join(id.as_str());
-        make_directories(&Self::all(run_dir), 0o711)?;
+        make_all(&Self::all(run_dir))?;
         make_directory(&path, 0o700)?;
         let dir = Self { path };
         let ends = DirEnds {
@@ -52,6 +52,14 @@ impl VmDir {
             console_log: dir.open_console_log()?.into(),
         };
         Ok((dir, ends))
+    }
+
+    /// Makes a machine's directory again that somebody has removed. There are no sockets in it.
+    pub(super) fn make_again(path: &Path) -> io::Result<()> {
+        if let Some(all) = path.parent() {
+            make_all(all)?;
+        }
+        make_if_missing(path, 0o700)
     }
 
     /// The directory that an earlier service made for a machine. It goes with its owner, as a new one does.
@@ -99,6 +107,18 @@ impl VmDir {
 
     pub(crate) fn console_log(&self) -> PathBuf {
         self.path.join(super::console::LOG)
+    }
+}
+
+/// Makes the folder of all machines. The run directory itself is made where it is locked, and nowhere else.
+fn make_all(path: &Path) -> io::Result<()> {
+    make_if_missing(path, 0o711)
+}
+
+fn make_if_missing(path: &Path, mode: u32) -> io::Result<()> {
+    match make_directory(path, mode) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 
 use super::console::Console;
 use super::dir::VmDir;
+use super::lost::RecordKeeper;
 use super::owner::{Owner, OwnerRequest, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
@@ -169,13 +170,18 @@ impl LiveVm {
         let about = record.record();
         let (id, stamp, vsock_cid) = (about.id.clone(), about.process, about.vsock_cid);
         let confinement = about.confinement.clone().into();
+        // The task of whoever made the machine ends long before it: the owner's lines are about the machine alone.
+        let span =
+            tracing::error_span!(parent: None, "vm", sandbox = %id, template = about.template);
         let has_disks = Arc::new(AtomicBool::new(!about.devices.disks.is_empty()));
         let console = Console::new(dir.console_log(), about.console_max_bytes);
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
         let path = dir.path().to_owned();
+        let record = Arc::new(Mutex::new(record));
         let owner = Owner {
             has_disks: Arc::clone(&has_disks),
+            record: RecordKeeper::new(Arc::clone(&record)),
             process,
             monitor: Arc::clone(&monitor),
             dir,
@@ -183,9 +189,6 @@ impl LiveVm {
             requests: inbox,
             ended: ended_sender,
         };
-        // The task of whoever made the machine ends long before it: the owner's lines are about the machine alone.
-        let span =
-            tracing::error_span!(parent: None, "vm", sandbox = %id, template = about.template);
         tokio::spawn(supervise("VM owner", owner.run()).instrument(span));
         Self {
             id,
@@ -198,7 +201,7 @@ impl LiveVm {
             spawn: Duration::ZERO,
             qmp: Duration::ZERO,
             dir: path,
-            record: Arc::new(Mutex::new(record)),
+            record,
             requests,
             has_disks,
             ended,

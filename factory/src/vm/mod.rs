@@ -14,12 +14,15 @@
 //! - One task (`owner.rs`) owns the process. Everybody else has a handle, asks it to end, and reads how it ended.
 //! - A service that dies ends no machine: each is in a session of its own. `orphan.rs` says which of them can be taken
 //!   up again, `sweep.rs` ends the others, and `crate::guard` ends those whose lease runs out meanwhile.
+//! - A directory that is removed under a running machine takes its sockets and its record with it. A clone that nobody
+//!   has is ended then; a sandbox lives on, and its record is written again (`lost.rs`).
 //! - A machine ends with its last handle. A half-made one ends when its future is dropped: the process is a guard,
 //!   and so is the directory.
 
 mod console;
 mod dir;
 mod live;
+mod lost;
 mod orphan;
 mod owner;
 mod ownership;
@@ -39,4 +42,4 @@ pub(crate) use record::tests as record_tests;
 pub use record::{LeaseRecord, RecordedState, RequestKey};
 pub(crate) use record::{Role, VmRecord};
 pub(crate) use record_file::RecordFile;
-pub(crate) use sweep::{examine, machines, sweep};
+pub(crate) use sweep::{Owner, examine, machines, processes_named, sweep};

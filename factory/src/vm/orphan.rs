@@ -64,6 +64,10 @@ impl Orphan {
         if record.generation.is_none() || record.identity.is_none() {
             return Err("its record lacks what it was made from".to_owned());
         }
+        // Whether it is like another clone could not be told.
+        if record.state == RecordedState::Ready && record.digest.is_none() {
+            return Err("its record lacks what shows that it is unique".to_owned());
+        }
         match process_of(&record) {
             Some(stamp) if !has_exited(stamp) => {}
             _ => return Err("it had ended".to_owned()),

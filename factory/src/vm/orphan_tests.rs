@@ -4,10 +4,10 @@ use std::fs;
 use std::process::{Child, Command};
 
 use super::super::record::tests::{lease, record};
-use super::super::sweep::{examine, sweep};
+use super::super::sweep::{Owner, examine, sweep};
 use super::*;
 use crate::VmId;
-use crate::guest::Identity;
+use crate::guest::{Identity, IdentityDigest};
 
 /// A run directory with machines whose processes are real and do nothing.
 struct Ward {
@@ -46,6 +46,7 @@ impl Ward {
         about.boot_id = boot_id().to_owned();
         about.generation = Some(crate::GenerationId::new());
         about.identity = Some(Identity::new("job".to_owned()));
+        about.digest = Some(IdentityDigest::default());
         about.state = RecordedState::Ready;
         let path = VmDir::all(self.folder.path()).join(about.id.as_str());
         fs::create_dir_all(&path)?;
@@ -82,8 +83,9 @@ async fn whole_clones_are_kept_and_the_rest_is_swept_with_a_reason() -> anyhow::
     let canary = ward.machine(|record| record.role = Role::Canary)?;
     let template = ward.machine(|record| record.role = Role::Template)?;
     let later = ward.machine(|record| record.format += 1)?;
+    let unproved = ward.machine(|record| record.digest = None)?;
 
-    let examined = examine(ward.folder.path()).await?;
+    let examined = examine(ward.folder.path(), Owner::Anybody).await?;
     let mut kept: Vec<_> = examined
         .orphans
         .iter()
@@ -99,6 +101,7 @@ async fn whole_clones_are_kept_and_the_rest_is_swept_with_a_reason() -> anyhow::
         (&canary, "it was a trial"),
         (&template, "it was becoming a template"),
         (&later, "this program reads 2"),
+        (&unproved, "its record lacks what shows that it is unique"),
     ] {
         let line = examined.done.iter().find(|line| line.contains(id.as_str()));
         let line = line.map(String::as_str).unwrap_or_default();
@@ -108,12 +111,12 @@ async fn whole_clones_are_kept_and_the_rest_is_swept_with_a_reason() -> anyhow::
         );
         assert!(!VmDir::all(ward.folder.path()).join(id.as_str()).exists());
     }
-    for number in 0..7 {
+    for number in 0..8 {
         assert_eq!(ward.is_alive(number)?, number < 2, "process {number}");
     }
     // Dropping an orphan changes nothing; sweeping, as `vmint clean` does, ends it.
     drop(examined);
-    assert_eq!(sweep(ward.folder.path()).await?.len(), 2);
+    assert_eq!(sweep(ward.folder.path(), Owner::Anybody).await?.len(), 2);
     assert!(!ward.is_alive(0)? && !ward.is_alive(1)?);
     Ok(())
 }
@@ -127,7 +130,7 @@ async fn a_record_never_kills_a_process_that_is_not_the_machine() -> anyhow::Res
     // The process of one machine in the record of another.
     let first = ProcessStamp::of(ward.processes[0].id())?;
     ward.machine(|record| record.process = first)?;
-    let mut examined = examine(ward.folder.path()).await?;
+    let mut examined = examine(ward.folder.path(), Owner::Anybody).await?;
     assert!(examined.orphans.is_empty());
     examined.done.sort();
     assert_eq!(examined.done.len(), 4, "{:?}", examined.done);
@@ -143,7 +146,7 @@ async fn a_machine_without_a_whole_record_is_found_by_its_name() -> anyhow::Resu
     let id = ward.machine(|_| {})?;
     let path = VmDir::all(ward.folder.path()).join(id.as_str());
     fs::write(path.join("vm.json"), "{\"digest\":\"half a rec")?;
-    let examined = examine(ward.folder.path()).await?;
+    let examined = examine(ward.folder.path(), Owner::Anybody).await?;
     assert!(examined.orphans.is_empty());
     assert!(!ward.is_alive(0)?, "{:?}", examined.done);
     Ok(())

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::console::{CHECK_EVERY, Console, Trimmer};
 use super::dir::VmDir;
+use super::lost::RecordKeeper;
 use crate::driver::Monitor;
 use crate::process::OwnedProcess;
 
@@ -52,6 +53,7 @@ pub(super) struct Owner {
     pub(super) monitor: Arc<dyn Monitor>,
     pub(super) dir: VmDir,
     pub(super) console: Console,
+    pub(super) record: RecordKeeper,
     pub(super) requests: mpsc::Receiver<OwnerRequest>,
     pub(super) has_disks: Arc<AtomicBool>,
     pub(super) ended: watch::Sender<Option<VmEnd>>,
@@ -102,6 +104,9 @@ impl Owner {
                     Some(OwnerRequest::End) | None => return Some(self.end().await),
                 },
                 _ = check.tick() => {
+                    if let Some(how) = self.record.look() {
+                        return Some(VmEnd { asked: false, how, ..self.end().await });
+                    }
                     if let Some(error) = trimmer.trim() {
                         tracing::warn!(%error, "a console's log cannot be cut");
                     }

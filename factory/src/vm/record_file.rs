@@ -17,12 +17,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::record::VmRecord;
+use super::dir::VmDir;
+use super::record::{RecordedState, VmRecord};
 use crate::clock::Moment;
 use crate::rights::create_own;
 
@@ -107,17 +108,27 @@ impl RecordFile {
         &self.record
     }
 
-    /// Changes the record.
+    /// Whether somebody has removed it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// Changes the record. That of a sandbox is written again, into a new directory, where somebody has removed it.
     ///
     /// # Errors
-    /// When it cannot be written: then the one before it is still there, and is what the next change begins with.
+    /// When it cannot be written: then the one before it is still there, and is what the next change begins with. It is
+    /// [`io::ErrorKind::NotFound`] where it was removed, and the machine is no sandbox.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut VmRecord)) -> io::Result<()> {
         let mut record = self.record.clone();
         record.told_at(Moment::now());
         change(&mut record);
         let sequence = self.sequence + 1;
         let line = line_of(sequence, &record)?;
-        if line.len() <= self.slot_bytes {
+        if self.is_lost() {
+            self.make_directory_again()?;
+            self.slot_bytes = line.len().next_multiple_of(PAGE_BYTES);
+            self.file = replace(&self.path, &line, self.slot_bytes, sequence)?;
+        } else if line.len() <= self.slot_bytes {
             let slot = padded(&line, self.slot_bytes);
             self.file
                 .write_all_at(&slot, place(sequence, self.slot_bytes))?;
@@ -127,6 +138,16 @@ impl RecordFile {
         }
         (self.record, self.sequence) = (record, sequence);
         Ok(())
+    }
+
+    fn make_directory_again(&self) -> io::Result<()> {
+        match self.path.parent() {
+            Some(dir) if self.record.state == RecordedState::Leased => VmDir::make_again(dir),
+            _ => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the directory of the virtual machine was removed",
+            )),
+        }
     }
 }
 
@@ -145,6 +166,13 @@ fn line_of(sequence: u64, record: &VmRecord) -> io::Result<Vec<u8>> {
     line.extend_from_slice(AFTER_DIGEST);
     line.extend_from_slice(rest);
     line.push(b'\n');
+    // What could not be read again is not written: its lease would be known to nobody.
+    let file_bytes = 2 * line.len().next_multiple_of(PAGE_BYTES) as u64;
+    if file_bytes > MAX_FILE_BYTES {
+        let why =
+            format!("{file_bytes} bytes would be too long: {MAX_FILE_BYTES} are read at most");
+        return Err(invalid(why));
+    }
     Ok(line)
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use procfs::process::Process;
+
 use super::dir::VmDir;
 use super::orphan::{Orphan, is_named, process_of};
 use super::record_file::RecordFile;
@@ -22,17 +24,38 @@ pub(crate) struct Examined {
     pub(crate) done: Vec<String>,
 }
 
+/// Whose a hypervisor's process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// That of one of these users.
+    Uids([u32; 2]),
+    /// That is not known.
+    Anybody,
+}
+
+impl Owner {
+    /// Whether a process is one of these users', by whom it acts as: what it owns in `/proc` may say root.
+    fn owns(self, process: &Process) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Uids(uids) => process
+                .status()
+                .is_ok_and(|status| uids.contains(&status.euid)),
+        }
+    }
+}
+
 /// Looks at every machine that has a directory in `run_dir`. Those that nobody can take up are ended, and their
 /// directories removed. The caller holds the lock of the run directory, so none of the machines has an owner.
 ///
 /// # Errors
 /// When a process cannot be ended or a directory cannot be removed: then it is still there.
-pub(crate) async fn examine(run_dir: &Path) -> io::Result<Examined> {
+pub(crate) async fn examine(run_dir: &Path, hypervisors: Owner) -> io::Result<Examined> {
     let mut examined = Examined::default();
     for path in machines(run_dir)? {
         match Orphan::of(&path) {
             Ok(orphan) => examined.orphans.push(orphan),
-            Err(why) => examined.done.push(remove(&path, &why).await?),
+            Err(why) => examined.done.push(remove(&path, hypervisors, &why).await?),
         }
     }
     Ok(examined)
@@ -43,10 +66,10 @@ pub(crate) async fn examine(run_dir: &Path) -> io::Result<Examined> {
 ///
 /// # Errors
 /// As [`examine`].
-pub(crate) async fn sweep(run_dir: &Path) -> io::Result<Vec<String>> {
+pub(crate) async fn sweep(run_dir: &Path, hypervisors: Owner) -> io::Result<Vec<String>> {
     let mut done = Vec::new();
     for path in machines(run_dir)? {
-        done.push(remove(&path, "everything is to go").await?);
+        done.push(remove(&path, hypervisors, "everything is to go").await?);
     }
     Ok(done)
 }
@@ -64,30 +87,44 @@ pub(crate) fn machines(run_dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Ends one machine, if there is one, and removes its directory.
-async fn remove(path: &Path, why: &str) -> io::Result<String> {
+async fn remove(path: &Path, hypervisors: Owner, why: &str) -> io::Result<String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stamp = match RecordFile::read(path) {
-        Ok(record) => process_of(&record),
+    let stamps = match RecordFile::read(path) {
+        Ok(record) => process_of(&record).into_iter().collect(),
         // A service that died between a start and its record has left a process that only its name tells.
-        Err(_) => find_by_name(&name),
+        Err(_) => processes_named(&name, hypervisors),
     };
-    let ended = match stamp {
-        Some(stamp) => end_stray(stamp, GONE_DEADLINE).await?.then_some(stamp.pid),
-        None => None,
-    };
-    fs::remove_dir_all(path)?;
-    Ok(match ended {
-        Some(pid) => {
-            format!("ended virtual machine {name} (process {pid}) of an earlier service: {why}")
+    let mut ended = Vec::new();
+    for stamp in stamps {
+        if end_stray(stamp, GONE_DEADLINE).await? {
+            ended.push(stamp.pid.to_string());
         }
-        None => format!("removed the directory of virtual machine {name}, which had ended: {why}"),
+    }
+    fs::remove_dir_all(path)?;
+    Ok(match ended.join(" ") {
+        none if none.is_empty() => {
+            format!("removed the directory of virtual machine {name}, which had ended: {why}")
+        }
+        pids => {
+            format!("ended virtual machine {name} (process {pids}) of an earlier service: {why}")
+        }
     })
 }
 
-/// Finds the hypervisor's process of a machine by the `-name` on its command line.
-fn find_by_name(id: &str) -> Option<ProcessStamp> {
-    let all = procfs::process::all_processes().ok()?.flatten();
-    let mut pids = all.filter_map(|process| u32::try_from(process.pid).ok());
-    let pid = pids.find(|&pid| is_named(pid, id))?;
-    ProcessStamp::of(pid).ok()
+/// The processes of a machine without a record: those of the hypervisors' user that have its `-name` on the command line.
+/// Anybody can write that there, so it is all of them, and none of another user's.
+pub(crate) fn processes_named(id: &str, hypervisors: Owner) -> Vec<ProcessStamp> {
+    let Ok(all) = procfs::process::all_processes() else {
+        return Vec::new();
+    };
+    let named = all.flatten().filter_map(|process| {
+        let pid = u32::try_from(process.pid).ok()?;
+        let is_it = is_named(pid, id) && hypervisors.owns(&process);
+        is_it.then(|| ProcessStamp::of(pid).ok()).flatten()
+    });
+    named.collect()
 }
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print_bytes};
+use crate::cli::plain;
 use crate::http::limits::{EXEC_BODY_MAX_BYTES, HEADER_MAX_BYTES};
 use crate::http::view::ExecResult;
 
@@ -52,7 +53,7 @@ pub(in crate::cli) async fn run(
     }
     match exec_live::run(client, &args).await {
         Err(CliError::Client(ClientError::Refused(refusal))) => {
-            eprintln!("vmint: {refusal}");
+            eprintln!("vmint: {}", plain(&refusal.to_string()));
             Ok(failure_code(&refusal.code, refusal.errno))
         }
         result => result,
@@ -91,7 +92,7 @@ async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, Cli
             if output.json {
                 eprintln!("{}", refusal.problem);
             } else {
-                eprintln!("vmint: {refusal}");
+                eprintln!("vmint: {}", plain(&refusal.to_string()));
             }
             Ok(failure_code(&refusal.code, refusal.errno))
         }

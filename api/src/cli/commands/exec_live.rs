@@ -13,6 +13,7 @@ use crate::cli::args::ExecArgs;
 use crate::cli::client::{Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::open::Socket;
+use crate::cli::plain;
 use crate::cli::terminal::{self, Raw};
 use crate::remote::channel::{STDIN, from_command, message, resize, stdin_end};
 use crate::remote::status::Said;
@@ -74,7 +75,7 @@ pub(super) async fn run(client: &Client, args: &ExecArgs) -> Result<u8, CliError
             message,
             errno,
         } => {
-            eprintln!("vmint: {message} ({code})");
+            eprintln!("vmint: {} ({code})", plain(&message));
             Ok(failure_code(&code, errno))
         }
     }

@@ -9,6 +9,7 @@ use super::path_with;
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
+use crate::cli::plain;
 use crate::cli::table::or_dash;
 use crate::http::view::Sandbox;
 
@@ -53,7 +54,7 @@ pub(in crate::cli) async fn release(
                 if output.json {
                     errors.push(json!({ "id": id, "error": error.json() }));
                 } else {
-                    eprintln!("vmint: {id}: {error}");
+                    eprintln!("vmint: {}", plain(&format!("{id}: {error}")));
                 }
                 first_error.get_or_insert(error);
             }

@@ -96,6 +96,8 @@ impl Verified {
             ..manifest
         };
         let path = site.dir.path().to_owned();
+        let place = site.host.registry.renew_place();
+        place.map_err(Site::file_error("publish", &path))?;
         manifest
             .write(&path)
             .map_err(Site::file_error("write the manifest in", &path))?;

@@ -12,7 +12,7 @@ use super::running::Running;
 use crate::aside::aside;
 use crate::driver::Boot;
 use crate::guest::AgentKind;
-use crate::host::{Host, ProgramDigests, VSOCK_DEVICE, Vsock};
+use crate::host::{Host, PlaceError, ProgramDigests, VSOCK_DEVICE, Vsock};
 use crate::memory;
 use crate::template::check::read_manifest;
 use crate::template::store::{GenerationDir, Store};
@@ -63,6 +63,10 @@ impl Reserved {
     }
 
     fn make_blocking(host: Arc<Host>, spec: TemplateSpec) -> Result<Self, BuildError> {
+        let run_dir = host.places.run.renew().map_err(PlaceError::into_io);
+        run_dir.map_err(Site::file_error("use", &host.run_dir))?;
+        let place = host.registry.renew_place();
+        place.map_err(Site::file_error("use", &host.template_path))?;
         reserve::check_room(&host.template_path, spec.memory_mib)?;
         let store = host.store(&spec.name);
         let id = store

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 
 use crate::cli::output::Output;
+use crate::cli::plain;
 
 /// How often the line on a terminal changes by itself.
 const TICK: Duration = Duration::from_millis(200);
@@ -82,6 +83,8 @@ impl Meter {
 
     /// Says something that the copy leaves out.
     pub(super) fn note(&self, text: &str) {
+        // A guest has chosen the names.
+        let text = plain(text);
         match &self.0.bar {
             _ if self.0.is_json => {
                 let mut left_out = self

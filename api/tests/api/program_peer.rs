@@ -1,0 +1,131 @@
+//! Sockets on which somebody else listens: nothing is said to them.
+
+use std::io::Read as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::process::{Child, Command};
+
+use crate::program::{ended, vmint};
+
+/// A user who is neither root nor whoever runs the client.
+const SOMEBODY: u32 = 54_321;
+/// A user who runs the client.
+const CLIENT: u32 = 54_322;
+const SOCKET_VARIABLE: &str = "VMINT_TEST_SOCKET";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Not a test by itself: the process of another user, who writes down what is said to them, a file a connection.
+#[test]
+#[ignore = "the test below runs it, as another user"]
+fn somebody_listens() {
+    let Some(path) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
+        return;
+    };
+    let listener = UnixListener::bind(&path).unwrap();
+    // Anybody may connect, whatever the umask.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::write(path.with_extension("ready"), "").unwrap();
+    for (number, stream) in listener.incoming().enumerate() {
+        let mut said = [0; 256];
+        let length = stream.unwrap().read(&mut said).unwrap_or(0);
+        let heard = path.with_extension("new");
+        std::fs::write(&heard, &said[..length]).unwrap();
+        std::fs::rename(heard, path.with_extension(number.to_string())).unwrap();
+    }
+}
+
+async fn there(path: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{} is not there", path.display());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A directory of somebody's, in which they listen.
+async fn played(directory: &Path, name: &str) -> (Child, PathBuf) {
+    let socket = directory.join(name);
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "program_peer::somebody_listens", "--ignored"])
+        .env(SOCKET_VARIABLE, &socket)
+        .stdout(std::process::Stdio::null())
+        .uid(SOMEBODY)
+        .gid(SOMEBODY)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    there(&socket.with_extension("ready")).await;
+    (child, socket)
+}
+
+/// What the listener heard in its first connection.
+async fn heard(socket: &Path) -> String {
+    let file = socket.with_extension("0");
+    there(&file).await;
+    std::fs::read_to_string(file).unwrap()
+}
+
+#[tokio::test]
+async fn a_secret_is_not_told_to_whoever_has_made_the_socket() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not root: nobody else can be played; cli/peer.rs has the rule's own test");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let secret = ["checkout", "-e", "TOKEN=secret"];
+
+    // Where everybody can make files the first one has the name.
+    let (_somebody, socket) = played(&make("tmp", 0o1777), "api.sock").await;
+    let url = format!("unix:{}", socket.display());
+    for args in [secret.as_slice(), &["exec", "-i", "id", "--", "cat"]] {
+        let (code, _, err) = ended(vmint(args).env("VMINT_URL", &url).output().await.unwrap());
+        assert_eq!(code, 69, "{args:?}: {err}");
+        assert!(
+            err.contains("nothing was sent") && err.contains("uid 54321"),
+            "{err}"
+        );
+    }
+    assert_eq!(heard(&socket).await, "");
+
+    // The built-in path of a plain user, in a directory that somebody has made there before.
+    let runtime = make("runtime", 0o1777);
+    let planted = runtime.join("vmint");
+    std::fs::create_dir(&planted).unwrap();
+    chown(&planted, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    let (_somebody, socket) = played(&planted, "api.sock").await;
+    let mut client = vmint(&secret);
+    client
+        .env("XDG_RUNTIME_DIR", &runtime)
+        .uid(CLIENT)
+        .gid(CLIENT);
+    let (code, _, err) = ended(client.output().await.unwrap());
+    assert_eq!(code, 69, "{err}");
+    assert!(err.contains("trusted at the built-in path"), "{err}");
+    assert_eq!(heard(&socket).await, "");
+
+    // Whoever names a path of somebody's own means them.
+    let own = make("own", 0o755);
+    chown(&own, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    let (_somebody, socket) = played(&own, "api.sock").await;
+    let url = format!("unix:{}", socket.display());
+    let (code, _, err) = ended(
+        vmint(&secret)
+            .env("VMINT_URL", &url)
+            .output()
+            .await
+            .unwrap(),
+    );
+    assert_eq!(code, 69, "it says nothing: {err}");
+    assert!(!err.contains("nothing was sent"), "{err}");
+    assert!(heard(&socket).await.starts_with("POST /v1/sandboxes"));
+}

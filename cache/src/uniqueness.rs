@@ -21,14 +21,22 @@ enum Mark {
 }
 
 impl Mark {
-    /// The marks of a clone that was just made.
-    fn of(identity: &Identity, digest: &IdentityDigest) -> [Self; 4] {
-        [
+    /// The marks of a clone. What is not known of a sandbox of an earlier service is no mark: it says nothing of whether
+    /// two are the same.
+    fn of(identity: &Identity, digest: &IdentityDigest) -> Vec<Self> {
+        let all = [
             Self::Random(digest.random.clone()),
             Self::Uuid(digest.uuid.clone()),
             Self::MachineId(identity.machine_id.clone()),
             Self::Hostname(identity.hostname.clone()),
-        ]
+        ];
+        all.into_iter().filter(|mark| mark.is_known()).collect()
+    }
+
+    fn is_known(&self) -> bool {
+        let (Self::Random(text) | Self::Uuid(text) | Self::MachineId(text) | Self::Hostname(text)) =
+            self;
+        !text.is_empty()
     }
 
     /// What it is, in words.
@@ -57,7 +65,7 @@ pub(crate) struct Uniqueness(Arc<Mutex<HashMap<Mark, VmId>>>);
 /// The marks of one clone. Dropped, they are free.
 pub(crate) struct Unique {
     ledger: Uniqueness,
-    marks: [Mark; 4],
+    marks: Vec<Mark>,
 }
 
 impl Uniqueness {
@@ -108,6 +116,22 @@ mod tests {
             random: random.to_owned(),
             uuid: uuid.to_owned(),
         }
+    }
+
+    #[test]
+    fn two_of_which_nothing_is_known_are_not_the_same() {
+        let ledger = Uniqueness::default();
+        let unknown = IdentityDigest::default();
+        let one = ledger.enter(&VmId::random(), &identity("one"), &unknown);
+        let two = ledger.enter(&VmId::random(), &identity("two"), &unknown);
+        assert!(one.is_ok() && two.is_ok());
+        let nothing = Identity {
+            hostname: String::new(),
+            machine_id: String::new(),
+            ..identity("")
+        };
+        let three = ledger.enter(&VmId::random(), &nothing, &unknown);
+        assert!(three.is_ok() && ledger.enter(&VmId::random(), &nothing, &unknown).is_ok());
     }
 
     #[test]

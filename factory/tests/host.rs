@@ -216,6 +216,34 @@ async fn cleaning_unmounts_our_tmpfs_and_no_other() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A tmpfs that an administrator unmounts under the service is mounted again, and is empty and locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tmpfs_that_is_unmounted_is_mounted_again() -> anyhow::Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not root: a plain user mounts nothing");
+        return Ok(());
+    }
+    // Cargo's folder is on a disk, so that a tmpfs has to be mounted.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let ours = settings(folder.path());
+    let factory = Factory::open(ours.clone(), &guest_spec("probe")).await?;
+    std::fs::write(ours.template_path.join("old"), "")?;
+    nix::mount::umount2(&ours.template_path, nix::mount::MntFlags::MNT_DETACH)?;
+    assert!(!is_mounted(&ours.template_path)?);
+    factory.keep_places().await?;
+    assert!(is_mounted(&ours.template_path)?);
+    assert!(!ours.template_path.join("old").exists());
+    let second = Factory::open(ours.clone(), &guest_spec("probe")).await;
+    assert!(
+        matches!(second, Err(OpenError::Lock(LockError::Held { .. }))),
+        "{second:?}"
+    );
+    drop(factory);
+    clean(&ours).await?;
+    assert!(!is_mounted(&ours.template_path)?);
+    Ok(())
+}
+
 fn is_mounted(path: &std::path::Path) -> anyhow::Result<bool> {
     let mounts = procfs::process::Process::myself()?.mountinfo()?;
     Ok(mounts.into_iter().any(|mount| mount.mount_point == path))

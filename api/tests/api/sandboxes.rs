@@ -117,3 +117,20 @@ async fn the_console_is_what_the_guest_wrote() {
     );
     assert!(reply.header("content-type").starts_with("text/plain"));
 }
+
+#[tokio::test]
+async fn a_query_has_a_bounded_number_of_parameters() {
+    let harness = Harness::start().await;
+    let query = |filters: usize| {
+        let filters: Vec<_> = (0..filters).map(|n| format!("metadata.k{n}=v")).collect();
+        format!("/v1/sandboxes?{}", filters.join("&"))
+    };
+    harness.get(&query(128)).await.ok(200);
+    let refused = harness.get(&query(129)).await;
+    assert_eq!(refused.status, 400);
+    let detail = refused.json()["detail"].to_string();
+    assert!(
+        detail.contains("129 parameters, and 128 is the limit"),
+        "{detail}"
+    );
+}

@@ -219,4 +219,30 @@ mod tests {
         assert!(!end_stray(stamp, Duration::from_secs(5)).await?);
         Ok(())
     }
+
+    /// `poll` is cut short by every signal that has a handler, and is never begun again by the kernel.
+    #[tokio::test]
+    async fn a_signal_does_not_cut_a_wait_short() -> anyhow::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kind = SignalKind::user_defined2();
+        let _handled = signal(kind)?;
+        let mut child = tokio::process::Command::new("sleep")
+            .arg("600")
+            .kill_on_drop(true)
+            .spawn()?;
+        let stamp = ProcessStamp::of(child.id().ok_or_else(|| anyhow::anyhow!("no pid"))?)?;
+        let stray = Stray::hold(stamp)?.ok_or_else(|| anyhow::anyhow!("it is gone"))?;
+        let waiting = std::thread::spawn(move || stray.wait_blocking(Duration::from_secs(60)));
+        for _ in 0..1000 {
+            sys::signal_thread(&waiting, kind.as_raw_value());
+            std::thread::yield_now();
+        }
+        assert!(!waiting.is_finished(), "a signal ended the wait");
+        child.kill().await?;
+        let ended = waiting
+            .join()
+            .map_err(|_| anyhow::anyhow!("it panicked"))??;
+        assert!(ended, "it waited until the end");
+        Ok(())
+    }
 }

@@ -259,3 +259,13 @@ fn half_built_generations_are_swept_and_whole_ones_are_not() -> anyhow::Result<(
     }
     Ok(())
 }
+
+#[test]
+fn a_generation_that_is_removed_by_its_last_holder_is_no_error() -> anyhow::Result<()> {
+    let shelf = Shelf::new()?;
+    drop(shelf.publish("20260101-000001-bcdf", 1)?);
+    let path = shelf.folder.path().join("default/20260101-000001-bcdf");
+    fs::remove_file(path.join("manifest.json"))?;
+    assert!(let_go(vec![path], &shelf.registry)?.is_empty());
+    Ok(())
+}

@@ -288,6 +288,14 @@ pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<SharedFd>> 
         .map_err(io::Error::from)
 }
 
+/// Signals one thread of this process, for tests of calls that a signal cuts short.
+#[cfg(test)]
+pub(crate) fn signal_thread<T>(thread: &std::thread::JoinHandle<T>, signal: libc::c_int) {
+    use std::os::unix::thread::JoinHandleExt;
+    // SAFETY: the thread was not joined yet, so its handle is valid; the number of the signal is checked by the kernel.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal) };
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_arch = "x86_64")]
@@ -298,12 +306,4 @@ mod tests {
         assert!(one > 100_000, "{one} kHz");
         assert!(one.abs_diff(other) < one / 1000, "{one} and {other} kHz");
     }
-}
-
-/// Signals one thread of this process, for tests of calls that a signal cuts short.
-#[cfg(test)]
-pub(crate) fn signal_thread<T>(thread: &std::thread::JoinHandle<T>, signal: libc::c_int) {
-    use std::os::unix::thread::JoinHandleExt;
-    // SAFETY: the thread was not joined yet, so its handle is valid; the number of the signal is checked by the kernel.
-    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal) };
 }

@@ -75,7 +75,7 @@ impl FileId {
 /// # Errors
 /// When there is none, or others can change it or the way to it: the text names the component, its owner and a hint.
 pub(super) fn open_own(path: &Path) -> io::Result<File> {
-    Walk::new(path, None)?.to_end()
+    Walk::new(path, None)?.into_end()
 }
 
 /// Opens a directory, and makes it with its parents where they are missing, with this mode whatever the umask is.
@@ -83,7 +83,7 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`open_own`], and when it cannot be made.
 pub(super) fn make_own(path: &Path, mode: u32) -> io::Result<File> {
-    Walk::new(path, Some(Mode::from_bits_truncate(mode)))?.to_end()
+    Walk::new(path, Some(Mode::from_bits_truncate(mode)))?.into_end()
 }
 
 /// The way from `/` to a directory.
@@ -110,7 +110,7 @@ impl Walk {
         })
     }
 
-    fn to_end(mut self) -> io::Result<File> {
+    fn into_end(mut self) -> io::Result<File> {
         while let Some(name) = self.todo.pop_front() {
             self.step(&name)?;
         }

@@ -72,10 +72,11 @@ impl Registry {
     /// # Errors
     /// When it cannot be made again, or another service has it by now.
     pub(crate) fn renew_place(&self) -> io::Result<()> {
-        let renewed = self.places.iter().map(|places| places.templates.renew());
-        renewed
-            .map(|renewed| renewed.map(drop).map_err(PlaceError::into_io))
-            .collect()
+        let Some(places) = &self.places else {
+            return Ok(());
+        };
+        let renewed = places.templates.renew();
+        renewed.map(drop).map_err(PlaceError::into_io)
     }
 
     /// Changes what is current and what is kept of one template, while nobody else does. `change` must not read whole

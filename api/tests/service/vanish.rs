@@ -58,9 +58,9 @@ async fn another_is_ready(service: &mut Service<'_>, old: &str) -> anyhow::Resul
 async fn ready_clone(service: &Service<'_>) -> anyhow::Result<String> {
     let pool = service.pool().await?;
     let clones = pool["clones"].as_array().into_iter().flatten();
-    let ready = clones.filter(|clone| clone["state"] == "ready").map(id);
+    let mut ready = clones.filter(|clone| clone["state"] == "ready").map(id);
     ready
-        .last()
+        .next_back()
         .ok_or_else(|| anyhow::anyhow!("no clone is ready: {pool}"))
 }
 

@@ -25,6 +25,12 @@ impl RecordKeeper {
         }
     }
 
+    /// Nobody looks after it from now on: its directory goes, or is left to the next service.
+    pub(super) fn close(&self) {
+        let mut file = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        file.close();
+    }
+
     /// Looks whether the record is there: one system call. Answers why the machine is to be ended, where it is.
     pub(super) fn look(&mut self) -> Option<String> {
         let mut file = self.record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +114,13 @@ mod tests {
         fs::create_dir(folder.path())?;
         assert_eq!(keeper.look(), None);
         assert_eq!(read()?, wanted("renewed"));
+
+        // A renewal that comes when the machine has ended, and its directory is gone with it.
+        keeper.close();
+        fs::remove_dir_all(folder.path().join("vm"))?;
+        let late = update(RecordedState::Leased, "late").map_err(|error| error.kind());
+        assert_eq!(late, Err(std::io::ErrorKind::NotFound));
+        assert!(!folder.path().join("vm").exists());
         Ok(())
     }
 }

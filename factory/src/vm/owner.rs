@@ -63,6 +63,8 @@ impl Owner {
     /// Runs until the process is gone, and its directory after it; or until it is to go on without us.
     pub(super) async fn run(mut self) {
         let end = self.until_ended().await;
+        // Whoever still has a handle may write its record once more, and makes no directory for it.
+        self.record.close();
         let Self {
             process,
             dir,

@@ -59,6 +59,8 @@ pub(crate) struct RecordFile {
     file: File,
     slot_bytes: usize,
     sequence: u64,
+    /// Its machine has no owner any more: the directory goes, or is the next service's.
+    is_closed: bool,
 }
 
 impl RecordFile {
@@ -74,6 +76,7 @@ impl RecordFile {
             file,
             slot_bytes,
             sequence: 0,
+            is_closed: false,
         })
     }
 
@@ -93,6 +96,7 @@ impl RecordFile {
             file,
             slot_bytes,
             sequence,
+            is_closed: false,
         })
     }
 
@@ -106,6 +110,11 @@ impl RecordFile {
 
     pub(crate) fn record(&self) -> &VmRecord {
         &self.record
+    }
+
+    /// Its machine's owner is about to let go of the directory: from now on it is not made again.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// Whether somebody has removed it.
@@ -141,8 +150,9 @@ impl RecordFile {
     }
 
     fn make_directory_again(&self) -> io::Result<()> {
+        let is_sandbox = self.record.state == RecordedState::Leased;
         match self.path.parent() {
-            Some(dir) if self.record.state == RecordedState::Leased => VmDir::make_again(dir),
+            Some(dir) if is_sandbox && !self.is_closed => VmDir::make_again(dir),
             _ => Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "the directory of the virtual machine was removed",

@@ -128,7 +128,6 @@ mod tests {
         let nothing = Identity {
             hostname: String::new(),
             machine_id: String::new(),
-            ..identity("")
         };
         let three = ledger.enter(&VmId::random(), &nothing, &unknown);
         assert!(three.is_ok() && ledger.enter(&VmId::random(), &nothing, &unknown).is_ok());

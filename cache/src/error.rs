@@ -215,6 +215,14 @@ pub enum ConsoleError {
         /// The id asked for.
         id: String,
     },
+    /// As many follow it as may.
+    #[error("{max} clients follow the console of sandbox {id:?} already, which is the limit")]
+    TooManyFollowers {
+        /// The sandbox.
+        id: String,
+        /// The limit.
+        max: usize,
+    },
     /// The file could not be read.
     #[error("cannot read the console of sandbox {id:?}")]
     Read {

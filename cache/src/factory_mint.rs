@@ -288,6 +288,11 @@ impl ConsoleReader for ConsoleFollower {
     fn read(&mut self) -> io::Result<Vec<u8>> {
         Self::read(self)
     }
+
+    fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
+        let growth = Self::growth(self)?;
+        Ok(async move { growth.happened().await }.boxed())
+    }
 }
 
 /// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.

@@ -301,6 +301,11 @@ pub trait ConsoleReader: Send + 'static {
     /// # Errors
     /// When the file cannot be read.
     fn read(&mut self) -> std::io::Result<Vec<u8>>;
+    /// Waits until more is written, counted from the call and not from when the future is first polled.
+    ///
+    /// # Errors
+    /// When that cannot be noticed: the console has to be looked at now and then.
+    fn growth(&self) -> std::io::Result<BoxFuture<'static, ()>>;
 }
 
 /// What the clone's record on disk says of it.

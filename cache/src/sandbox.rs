@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use vmint_factory::{Attached, GenerationId, RequestKey, Size};
 
+use crate::console::FOLLOWERS_MAX;
 use crate::mint::{LeaseFacts, LiveClone};
 use crate::pool::{CloneKey, Pool};
 use crate::sync::lock;
@@ -26,6 +28,8 @@ pub(crate) struct Sandbox {
     key: OnceLock<RequestKey>,
     fate: OnceLock<&'static str>,
     over: CancellationToken,
+    /// Places of those who follow its console.
+    followers: Arc<Semaphore>,
 }
 
 impl Sandbox {
@@ -40,6 +44,7 @@ impl Sandbox {
             key: OnceLock::new(),
             fate: OnceLock::new(),
             over: CancellationToken::new(),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         })
     }
 
@@ -85,6 +90,11 @@ impl Sandbox {
     /// Whether the command that begins now is its first.
     pub(crate) fn is_first_command(&self) -> bool {
         !self.was_commanded.swap(true, Ordering::Relaxed)
+    }
+
+    /// A place to follow its console from; `None` when all are taken.
+    pub(crate) fn follower_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.followers).try_acquire_owned().ok()
     }
 
     /// Its lease has ended.

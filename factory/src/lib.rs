@@ -80,5 +80,5 @@ pub use template::{
     Found, Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField,
     Staleness, UnverifiedField, Validity, VerifyReport,
 };
-pub use vm::{ConsoleFollower, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
+pub use vm::{ConsoleFollower, Growth, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
 pub use wire::LinkError;

@@ -31,6 +31,8 @@ pub enum Code {
     ExecFailed,
     /// Too many checkouts wait.
     QueueFull,
+    /// Too many follow this console.
+    TooManyFollowers,
     /// The guest did not do its part.
     GuestError,
     /// No clone in time.
@@ -67,6 +69,7 @@ impl Code {
             Self::NotPossible => "not_possible",
             Self::ExecFailed => "exec_failed",
             Self::QueueFull => "queue_full",
+            Self::TooManyFollowers => "too_many_followers",
             Self::GuestError => "guest_error",
             Self::PoolEmpty => "pool_empty",
             Self::Draining => "draining",
@@ -92,7 +95,7 @@ impl Code {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull | Self::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
             Self::GuestError => StatusCode::BAD_GATEWAY,
             Self::PoolEmpty
             | Self::Draining
@@ -121,6 +124,7 @@ impl Code {
             Self::NotPossible => "this is not possible",
             Self::ExecFailed => "the program cannot be run",
             Self::QueueFull => "too many checkouts wait",
+            Self::TooManyFollowers => "too many clients follow this console",
             Self::GuestError => "the guest failed",
             Self::PoolEmpty => "no sandbox is ready",
             Self::Draining => "no new sandboxes are given out",

@@ -60,6 +60,9 @@ impl From<Failure> for Problem {
             Failure::Checkout(CheckoutError::QueueFull { retry_after, .. }) => {
                 problem(Code::QueueFull).retry_after(*retry_after)
             }
+            Failure::Console(ConsoleError::TooManyFollowers { .. }) => {
+                problem(Code::TooManyFollowers)
+            }
             Failure::Checkout(CheckoutError::TemplateUnavailable { retry_after, .. }) => {
                 problem(Code::TemplateUnavailable).retry_after(*retry_after)
             }

@@ -124,6 +124,7 @@ problem_responses! {
     FileNotPossible = "422" "`not_possible`: the guest's kernel refuses (`errno` says why): a directory, no space, read-only and so on";
     ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
+    TooManyFollowers = "429" "`too_many_followers`: 16 clients follow this console";
     HostFailed = "500" "`internal`: the host did not take what a lease needs, as when the run directory is full";
     GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";
     NoSandbox = "503" "`pool_empty`, `template_unavailable`, `draining`, `overloaded` or `shutting_down`; see `Retry-After`";

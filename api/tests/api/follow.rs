@@ -217,3 +217,21 @@ async fn a_user_follows_its_own_sandboxes_and_root_those_of_all() {
         assert_eq!(root.event_named("release").await.1["sandbox"], *id);
     }
 }
+
+#[tokio::test]
+async fn a_console_has_sixteen_followers_and_no_more() {
+    let harness = Harness::start().await;
+    let id = harness.checkout().await;
+    let path = format!("/v1/sandboxes/{id}/console?follow=true");
+    let mut followers = Vec::new();
+    for _ in 0..16 {
+        followers.push(Reader::open(&harness, &path, None).await);
+    }
+    let detail = harness.get(&path).await.problem(429, "too_many_followers");
+    assert!(detail.contains("16 clients"), "{detail}");
+    // Who reads it once is no follower, and a follower that leaves makes room.
+    let once = format!("/v1/sandboxes/{id}/console");
+    assert_eq!(harness.get(&once).await.status, 200);
+    followers.pop();
+    Reader::open(&harness, &path, None).await;
+}

@@ -19,6 +19,7 @@ mod fake;
 mod faults;
 mod kept;
 mod last_roll;
+mod follow;
 mod lease;
 mod memory;
 mod panics;

@@ -12,12 +12,15 @@ use tokio::time::Instant;
 
 use super::GuestError;
 use crate::clock::{self, WallNs};
-use crate::wire::{Call, Link, LinkError, LinkSettings};
+use crate::wire::{Call, Link, LinkError, LinkSettings, Strays};
 
-/// Longest line taken: the agent answers a command's end with at most 16 MiB of each stream, in base64.
-const MAX_LINE_BYTES: usize = 48 * 1024 * 1024;
+/// Longest line taken while no command is under way that asked for more.
+const MAX_LINE_BYTES: usize = 64 * 1024;
+/// What a guest may say between two replies that nothing asked for: more than the rest of the longest answer, which the
+/// service before may not have read to its end.
+const STRAY_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// How long the agent may take for one command. It answers in milliseconds; a loaded host makes that seconds.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 /// How long one attempt to be heard by a booting guest waits before it dials again: an agent that was restarted in
 /// between has lost what was said to it.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -91,7 +94,9 @@ impl Agent {
         let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
         let settings = LinkSettings {
             max_line_bytes: MAX_LINE_BYTES,
-            strict: false,
+            strays: Strays::Skipped {
+                max_bytes: STRAY_MAX_BYTES,
+            },
         };
         let agent = Self {
             link: Link::start_until(stream, settings, |_| {}, losses.clone().next()),
@@ -206,10 +211,18 @@ fn failed(command: &'static str, error: LinkError) -> GuestError {
         LinkError::Closed => GuestError::Closed,
         LinkError::Ended => GuestError::AgentEnded,
         LinkError::Refused(reason) => GuestError::Refused { command, reason },
-        source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
-            GuestError::Channel { command, source }
-        }
+        source @ (LinkError::Io(_)
+        | LinkError::TooLong { .. }
+        | LinkError::Stray { .. }
+        | LinkError::Malformed { .. }) => GuestError::Channel { command, source },
     }
+}
+
+/// Longest reply that carries both streams of a command, each of so many bytes, in base64.
+pub(super) fn reply_with_output(max_output_bytes: u64) -> usize {
+    let output = usize::try_from(max_output_bytes).unwrap_or(usize::MAX);
+    let encoded = output.div_ceil(3).saturating_mul(4);
+    encoded.saturating_mul(2).saturating_add(MAX_LINE_BYTES)
 }
 
 /// How often the guest has closed the agent's port, seen from one moment on.

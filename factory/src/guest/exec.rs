@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::GuestError;
-use super::agent::{Agent, AgentKind};
+use super::agent::{Agent, AgentKind, reply_with_output};
 use super::cancel::Cancel;
 use super::exec_report::{AgentReport, Ended, from_helper};
 use crate::Argv;
@@ -138,7 +138,9 @@ impl Agent {
             AgentKind::VmintAgent => {
                 let arguments = Arguments::new(request, timeout);
                 let running = Cancel::unless_answered(self, turn);
-                let call = Call::named("vmint-exec", &arguments).under(running.request);
+                let call = Call::named("vmint-exec", &arguments)
+                    .under(running.request)
+                    .answered_within(reply_with_output(output_cap(request)));
                 let answer = self.call(call, timeout + GRACE).await;
                 if !matches!(answer, Err(GuestError::Silent { .. })) {
                     running.answered();

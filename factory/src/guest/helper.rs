@@ -6,10 +6,14 @@ use qapi_qga::GuestExecStatus;
 use tokio::time::Instant;
 
 use super::GuestError;
-use super::agent::{Agent, poll_interval};
+use super::agent::{Agent, COMMAND_DEADLINE, poll_interval, reply_with_output};
+use crate::wire::Call;
 
 /// Where the helper is in the guest (`docs/guest.md`).
 pub(super) const HELPER: &str = "/usr/lib/vmint/helper";
+
+/// What stock `qemu-ga` keeps of each of a command's streams.
+const OUTPUT_MAX_BYTES: u64 = 16 << 20;
 
 /// What the helper wrote, and how it ended.
 pub(super) struct HelperEnd {
@@ -45,7 +49,11 @@ impl Agent {
             .pid;
         loop {
             tokio::time::sleep(poll_interval(begun.elapsed())).await;
-            let status = self.execute(&qapi_qga::guest_exec_status { pid }).await?;
+            let question = qapi_qga::guest_exec_status { pid };
+            let call = Call::of(&question).answered_within(reply_with_output(OUTPUT_MAX_BYTES));
+            let status = self
+                .call::<_, GuestExecStatus>(call, COMMAND_DEADLINE)
+                .await?;
             if status.exited {
                 return Ok(HelperEnd::from(status));
             }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::argv::{AGENT_ID, STATE_SET};
 use super::ports::PortWatch;
 use crate::driver::{Monitor, MonitorError, Plug};
-use crate::wire::{Call, Event, Link, LinkError, LinkSettings};
+use crate::wire::{Call, Event, Link, LinkError, LinkSettings, Strays};
 
 /// Longest line taken: `query-machines` answers with some 100 KiB.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
@@ -66,7 +66,7 @@ impl Qmp {
         let (agent_port, agent_losses) = PortWatch::new(AGENT_ID);
         let settings = LinkSettings {
             max_line_bytes: MAX_LINE_BYTES,
-            strict: true,
+            strays: Strays::Refused,
         };
         let link = Link::start(socket, settings, move |event| match event.name.as_str() {
             "MIGRATION" => on_migration(&seen, &event),

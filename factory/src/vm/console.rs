@@ -1,99 +1,138 @@
 //! The newest part of a serial console.
 //!
-//! The machine appends to `console.log` through a descriptor of its own. When that has grown to half of what may be
-//! kept, its content moves to `console.old` and it is made empty again: the two together hold the newest part and
-//! never more than the limit, plus what comes within one [`CHECK_EVERY`]. Bytes written between the copy and the
-//! cut are lost; nobody could keep up with such a flood anyway.
+//! The machine appends to `console.log` through a descriptor of its own. What is older than may be kept is cut out of the
+//! file in place, as a hole: the file gives its memory back, and every byte stays at the offset where it was written. So
+//! nothing is copied, a full file system does not stop the cut, no byte that arrives meanwhile is lost, and an offset
+//! says for ever how much was written before it. The file holds no more than the limit, plus what comes within one
+//! [`CHECK_EVERY`].
 //!
-//! Who follows a console counts its bytes: what was ever written is what was cut off and what is in the log. The log is
-//! opened once, so its last bytes can be read when the machine and its directory are gone.
+//! A file system without holes has the log emptied instead: the offsets go on from there, and what was kept is lost.
+//!
+//! A reader and a cut exclude each other by the lock of [`Marks`]. The log is opened once by a follower, so its last bytes
+//! can be read when the machine and its directory are gone.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::rights::write_own;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
+
+use super::growth::{Growth, watch};
 use crate::sync::lock;
 
 /// How often a console is looked at. A machine under emulation writes about a megabyte in that time at most.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// What a follower reads at once from the log; what was cut off comes on top, and is no more than half of what is kept.
+/// What a follower reads at once.
 const FOLLOW_MAX_BYTES: usize = 64 << 10;
 /// The file's name.
 pub(super) const LOG: &str = "console.log";
 /// What of a console is part of an error message.
 const TAIL_LINES: usize = 40;
+/// Where those lines are looked for.
+const TAIL_BYTES: u64 = 64 << 10;
+/// What a hole begins and ends at: memory is given back in whole pages.
+const PAGE_BYTES: u64 = 4096;
 
-/// The console's files.
+/// The console's file.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     log: PathBuf,
-    old: PathBuf,
     max_bytes: u64,
-    /// Bytes that were ever cut off the log. Held while it is cut, so that nobody reads in between.
-    cut_bytes: Arc<Mutex<u64>>,
+    marks: Arc<Mutex<Marks>>,
+}
+
+/// Where the log's bytes stand among all that were ever written.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Offset in the log of the oldest byte that is kept, as far as this process knows.
+    kept_from: u64,
+    /// Bytes that were there when the log was emptied, where holes are not possible.
+    emptied: u64,
+}
+
+impl Marks {
+    /// Offset in the log of the oldest byte that is kept; another process may have cut before.
+    fn oldest(&self, log: &File) -> io::Result<u64> {
+        match lseek(log, 0, Whence::SeekData) {
+            Ok(offset) => Ok(self.kept_from.max(u64::try_from(offset).unwrap_or(0))),
+            // There is nothing but a hole, or nothing at all.
+            Err(Errno::ENXIO) => Ok(log.metadata()?.len()),
+            // A file system without holes has data from the beginning.
+            Err(Errno::EINVAL) => Ok(self.kept_from),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl Console {
     pub(super) fn new(log: PathBuf, max_bytes: u64) -> Self {
-        let old = log.with_extension("old");
         Self {
             log,
-            old,
             max_bytes,
-            cut_bytes: Arc::default(),
+            marks: Arc::default(),
         }
     }
 
-    /// Moves the older part away when there is too much.
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        lock(&self.marks)
+    }
+
+    /// Cuts the older part off when there is too much.
     pub(super) fn trim(&self) -> io::Result<()> {
-        let half = self.max_bytes / 2;
-        let mut cut_bytes = lock(&self.cut_bytes);
-        if fs::metadata(&self.log)?.len() <= half {
+        let mut marks = self.marks();
+        let log = OpenOptions::new().read(true).write(true).open(&self.log)?;
+        let length = log.metadata()?.len();
+        if length <= self.max_bytes || length - marks.oldest(&log)? <= self.max_bytes {
             return Ok(());
         }
-        let newest = tail(&self.log, half)?;
-        let fresh = self.old.with_extension("new");
-        write_own(&fresh, &newest)?;
-        fs::rename(&fresh, &self.old)?;
-        let log = OpenOptions::new().write(true).open(&self.log)?;
-        let length = log.metadata()?.len();
-        // The machine appends, so its next byte comes at the new end.
-        log.set_len(0)?;
-        *cut_bytes += length;
+        // A quarter of the limit is free afterwards, so that not every look cuts.
+        let cut = length - self.max_bytes / 4 * 3;
+        let cut = cut - cut % PAGE_BYTES.min(self.max_bytes.div_ceil(4));
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&log, hole, 0, i64::try_from(cut).unwrap_or(i64::MAX)) {
+            Ok(()) => marks.kept_from = cut,
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                // The machine appends, so its next byte comes at the new end.
+                log.set_len(0)?;
+                marks.emptied += length;
+                marks.kept_from = 0;
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 
     /// Follows it, from the oldest byte that is kept.
     pub(crate) fn follow(&self) -> io::Result<ConsoleFollower> {
         Ok(ConsoleFollower {
-            log: fs::File::open(&self.log)?,
+            log: File::open(&self.log)?,
             console: self.clone(),
-            read_bytes: 0,
+            position: 0,
         })
     }
 
     /// What is kept, the newest bytes last.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = match tail(&self.old, self.max_bytes) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        bytes.extend(tail(&self.log, self.max_bytes)?);
-        let surplus = bytes
-            .len()
-            .saturating_sub(usize::try_from(self.max_bytes).unwrap_or(usize::MAX));
-        bytes.drain(..surplus);
-        Ok(bytes)
+        self.newest(self.max_bytes)
+    }
+
+    fn newest(&self, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let marks = self.marks();
+        let log = File::open(&self.log)?;
+        let length = log.metadata()?.len();
+        let from = marks.oldest(&log)?.max(length.saturating_sub(max_bytes));
+        read_at_most(&log, from, length.saturating_sub(from))
     }
 
     /// The last lines, for a message.
     pub(crate) fn last_lines(&self) -> String {
-        let bytes = self.read().unwrap_or_default();
+        let bytes = self.newest(TAIL_BYTES.min(self.max_bytes));
+        let bytes = bytes.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text
             .lines()
@@ -107,13 +146,13 @@ impl Console {
 /// Keeps the console of a machine that has no owner within its limit.
 ///
 /// # Errors
-/// When its files cannot be read or written.
+/// When its file cannot be read or cut.
 pub(crate) fn trim_console(machine: &Path, max_bytes: u64) -> io::Result<()> {
     Console::new(machine.join(LOG), max_bytes).trim()
 }
 
-/// Keeps a console within its limit, and complains of one that is lost only once: somebody has removed the file, and
-/// it will not come back.
+/// Keeps a console within its limit, and complains of one that is lost only once: a file that was removed does not come
+/// back.
 #[derive(Debug)]
 pub(super) struct Trimmer {
     console: Console,
@@ -138,10 +177,10 @@ impl Trimmer {
 /// Reads a console on and on.
 #[derive(Debug)]
 pub struct ConsoleFollower {
-    log: fs::File,
+    log: File,
     console: Console,
     /// How much of what was ever written has been read, or missed.
-    read_bytes: u64,
+    position: u64,
 }
 
 impl ConsoleFollower {
@@ -151,37 +190,44 @@ impl ConsoleFollower {
     /// # Errors
     /// When the file cannot be read. That the machine is gone is no such reason.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
-        let cut_bytes = lock(&self.console.cut_bytes);
-        let mut bytes = Vec::new();
-        if self.read_bytes < *cut_bytes {
-            // The end of what was cut off is still there; with the machine it goes.
-            let missed = *cut_bytes - self.read_bytes;
-            bytes = tail(&self.console.old, missed).unwrap_or_default();
-            self.read_bytes = *cut_bytes;
-        }
-        let room = FOLLOW_MAX_BYTES.saturating_sub(bytes.len());
-        let mut piece = vec![0; room];
-        let count = self.log.read_at(&mut piece, self.read_bytes - *cut_bytes)?;
-        self.read_bytes += count as u64;
-        bytes.extend_from_slice(&piece[..count]);
+        let marks = self.console.marks();
+        let oldest = marks.oldest(&self.log)?;
+        let from = self.position.saturating_sub(marks.emptied).max(oldest);
+        let bytes = read_at_most(&self.log, from, FOLLOW_MAX_BYTES as u64)?;
+        self.position = marks.emptied + from + bytes.len() as u64;
         Ok(bytes)
+    }
+
+    /// Notices that more is written from now on. It costs nothing while nothing is written.
+    ///
+    /// # Errors
+    /// When the file is gone, or the kernel watches no more files for this user.
+    pub fn growth(&self) -> io::Result<Growth> {
+        watch(&self.console.log)
     }
 }
 
-/// The last bytes of a file.
-fn tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    use std::io::Seek;
-    let mut file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(io::SeekFrom::Start(length.saturating_sub(max_bytes)))?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes).read_to_end(&mut bytes)?;
+/// So many bytes from an offset, or as many as there are.
+fn read_at_most(file: &File, from: u64, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(max_bytes).unwrap_or(usize::MAX)];
+    let mut count = 0;
+    while count < bytes.len() {
+        match file.read_at(&mut bytes[count..], from + count as u64) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(count);
     Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -272,7 +318,81 @@ mod tests {
         }
         machine.write_all(b"now")?;
         let read = String::from_utf8_lossy(&follower.read()?).into_owned();
-        assert_eq!(read, format!("{}now", "z".repeat(50)));
+        let newest = read.strip_suffix("now").expect("the newest comes last");
+        assert!((60..=160).contains(&newest.len()) && newest.ends_with(&"z".repeat(60)));
+        assert!(!newest.contains('\0'), "no byte of what was cut off");
+        Ok(())
+    }
+
+    #[test]
+    fn a_cut_needs_no_room_and_gives_memory_back() -> io::Result<()> {
+        const MAX: u64 = 64 << 10;
+        let folder = tempfile::tempdir()?;
+        let console = Console::new(folder.path().join("console.log"), MAX);
+        let mut machine = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&console.log)?;
+        for piece in b'a'..=b'z' {
+            machine.write_all(&[piece; MAX as usize / 2])?;
+            console.trim()?;
+            let used = fs::metadata(&console.log)?.blocks() * 512;
+            assert!(used <= MAX + PAGE_BYTES, "{used} bytes are used");
+        }
+        assert_eq!(
+            fs::read_dir(folder.path())?.count(),
+            1,
+            "nothing is copied, so a full file system does not stop it"
+        );
+        // A service that comes later knows no more than the file.
+        let later = Console::new(console.log.clone(), MAX);
+        for kept in [console.read()?, later.read()?, later.follow()?.read()?] {
+            assert!(kept.len() as u64 >= MAX / 2 && kept.len() as u64 <= MAX);
+            assert!(kept.ends_with(b"z") && !kept.contains(&0));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn no_byte_is_lost_or_read_twice_while_it_is_cut() -> io::Result<()> {
+        const LINES: usize = 20_000;
+        let folder = tempfile::tempdir()?;
+        let console = Console::new(folder.path().join("console.log"), 256 << 10);
+        fs::write(&console.log, "")?;
+        let mut machine = OpenOptions::new().append(true).open(&console.log)?;
+        let mut follower = console.follow()?;
+        let (begin, begun) = std::sync::mpsc::sync_channel::<usize>(64);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for line in 0..LINES {
+                    writeln!(machine, "{line:08}").expect("it is written");
+                    begin.send(line).expect("the reader is there");
+                }
+            });
+            scope.spawn(|| {
+                while Arc::strong_count(&console.marks) > 1 {
+                    console.trim().expect("it is cut");
+                    let kept = console.read().expect("it is read");
+                    assert!(!kept.contains(&0), "a hole was read");
+                }
+            });
+            let mut read = Vec::new();
+            for line in begun {
+                if line.is_multiple_of(50) {
+                    read.extend(follower.read().expect("it is read"));
+                }
+            }
+            loop {
+                let more = follower.read().expect("it is read");
+                if more.is_empty() {
+                    break;
+                }
+                read.extend(more);
+            }
+            drop(follower);
+            let expected: String = (0..LINES).map(|line| format!("{line:08}\n")).collect();
+            assert!(read == expected.as_bytes(), "every line, once");
+        });
         Ok(())
     }
 }

@@ -21,6 +21,7 @@
 
 mod console;
 mod dir;
+mod growth;
 mod live;
 mod lost;
 mod orphan;
@@ -32,6 +33,7 @@ mod sweep;
 
 pub use console::ConsoleFollower;
 pub(crate) use console::trim_console;
+pub use growth::Growth;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};
 pub(crate) use orphan::{Orphan, process_of};

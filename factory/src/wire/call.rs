@@ -11,6 +11,8 @@ pub(crate) struct Call<'a, A> {
     pub(super) delimited: bool,
     /// An id that the caller has taken, to speak of this very command later.
     pub(super) id: Option<u64>,
+    /// Longest reply, where that may be longer than any line.
+    pub(super) reply_max_bytes: usize,
 }
 
 /// What is written.
@@ -29,6 +31,7 @@ impl<'a, A> Call<'a, A> {
             arguments,
             delimited: false,
             id: None,
+            reply_max_bytes: 0,
         }
     }
 
@@ -36,6 +39,14 @@ impl<'a, A> Call<'a, A> {
     pub(crate) fn delimited(self) -> Self {
         Self {
             delimited: true,
+            ..self
+        }
+    }
+
+    /// The same, of which the reply may have so many bytes.
+    pub(crate) fn answered_within(self, reply_max_bytes: usize) -> Self {
+        Self {
+            reply_max_bytes,
             ..self
         }
     }

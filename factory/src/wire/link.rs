@@ -16,14 +16,18 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::call::Call;
-use super::line::LineReader;
+use super::line::{Line, LineReader};
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
 const QUEUED_REQUESTS: usize = 32;
 /// The byte that the agent's delimited synchronization puts before its reply, and that resets its parser.
-const SENTINEL: u8 = 0xff;
+pub(super) const SENTINEL: u8 = 0xff;
+/// Commands whose callers have given up and whose replies may still come, and be long.
+const OWED_REPLIES: usize = 64;
+/// What one line that is of no use counts at least: it costs as much to look at as a long one to skip.
+const STRAY_LINE_BYTES: usize = 1024;
 
 /// Why a link does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +45,12 @@ pub enum LinkError {
     /// A line is longer than any answer may be.
     #[error("a line is longer than {max_bytes} bytes")]
     TooLong {
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// The other side says much that nothing was asked for.
+    #[error("more than {max_bytes} bytes came that nothing was asked for")]
+    Stray {
         /// The limit.
         max_bytes: usize,
     },
@@ -64,11 +74,22 @@ pub enum LinkError {
 /// How a link is set up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSettings {
-    /// Longest line taken.
+    /// Longest line taken while no command that waits for its reply allows a longer one.
     pub(crate) max_line_bytes: usize,
-    /// Whether a line that is not understood ends the link. The monitor never sends one; the agent of a restored
-    /// guest may still have the rest of the template's conversation to say.
-    pub(crate) strict: bool,
+    pub(crate) strays: Strays,
+}
+
+/// What comes of lines that are not understood, too long, or replies to nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Strays {
+    /// The first ends the link. The monitor never sends one.
+    Refused,
+    /// They are skipped: the agent of a restored guest, or one whose service was killed, may still have the rest of an
+    /// earlier conversation to say. More than so many bytes of them between two replies end the link.
+    Skipped {
+        /// The limit.
+        max_bytes: usize,
+    },
 }
 
 struct Request {
@@ -76,7 +97,13 @@ struct Request {
     /// Goes with the first byte of the line.
     fd: Option<OwnedFd>,
     id: u64,
+    awaited: Awaited,
+}
+
+/// A reply that is waited for.
+struct Awaited {
     reply: oneshot::Sender<Vec<u8>>,
+    max_bytes: usize,
 }
 
 /// A handle to a connection. The connection ends with its last handle.
@@ -108,14 +135,16 @@ impl Link {
         let (read, write) = socket.into_split();
         let (requests, inbox) = mpsc::channel(QUEUED_REQUESTS);
         let (verdict_sender, verdict) = watch::channel(None);
-        let lines = LineReader::new(read, settings.max_line_bytes);
+        let lines = LineReader::new(read);
         let on_event = Box::new(on_event);
         let actor = Actor {
             lines,
             write,
             on_event,
-            strict: settings.strict,
+            settings,
+            stray_bytes: 0,
             outgoing: Vec::new(),
+            written: 0,
             passing: None,
             pending: HashMap::new(),
         };
@@ -194,7 +223,10 @@ impl Link {
                 line,
                 fd,
                 id,
-                reply,
+                awaited: Awaited {
+                    reply,
+                    max_bytes: command.reply_max_bytes,
+                },
             };
             if self.requests.send(request).await.is_err() {
                 return Err(self.why_dead().await);
@@ -231,18 +263,23 @@ struct Actor {
     lines: LineReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
-    strict: bool,
-    /// What is not written yet of the request whose turn it is.
+    settings: LinkSettings,
+    /// What came since the last reply, and was of no use.
+    stray_bytes: usize,
+    /// The request whose turn it is. Nothing of it is kept once it is written: there are secrets in some.
     outgoing: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
     /// What goes with the next byte of it.
     passing: Option<OwnedFd>,
     /// Who waits for which reply.
-    pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
+    pending: HashMap<u64, Awaited>,
 }
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>) -> LinkError {
         loop {
+            let max_bytes = self.max_line_bytes();
             // Reading goes on while something is being written: a guest that answers at length before it reads on
             // would wait for us, and we for it.
             let step = tokio::select! {
@@ -253,15 +290,22 @@ impl Actor {
                     }
                     None => return LinkError::Closed,
                 },
-                count = write(&self.write, &self.outgoing, self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
+                count = write(&self.write, &self.outgoing[self.written..], self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
                     Ok(count) => {
-                        self.outgoing.drain(..count);
                         self.passing = None;
+                        self.written += count;
+                        if self.written == self.outgoing.len() {
+                            self.outgoing = Vec::new();
+                            self.written = 0;
+                        }
                         Ok(())
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
                 },
-                line = self.lines.next() => line.and_then(|line| self.take(line)),
+                line = self.lines.next(max_bytes) => line.and_then(|line| match line {
+                    Line::Whole(line) => self.take(line),
+                    Line::Skipped(bytes) => self.stray(bytes, LinkError::TooLong { max_bytes }),
+                }),
             };
             if let Err(why) = step {
                 return why;
@@ -270,11 +314,42 @@ impl Actor {
     }
 
     fn accept(&mut self, request: Request) {
-        // Who gave up waiting is forgotten here: at most as many are remembered as gave up since the last request.
-        self.pending.retain(|_, reply| !reply.is_closed());
-        self.pending.insert(request.id, request.reply);
+        self.forget_owed();
+        self.pending.insert(request.id, request.awaited);
         self.outgoing = request.line;
+        self.written = 0;
         self.passing = request.fd;
+    }
+
+    /// Replies whose callers gave up are still owed, and may be as long as those asked for; the oldest of too many are
+    /// forgotten. Ids count up.
+    fn forget_owed(&mut self) {
+        let is_owed = |awaited: &Awaited| awaited.reply.is_closed();
+        let owed = self.pending.iter().filter(|(_, it)| is_owed(it));
+        let mut owed: Vec<u64> = owed.map(|(id, _)| *id).collect();
+        owed.sort_unstable();
+        for id in owed.iter().rev().skip(OWED_REPLIES) {
+            self.pending.remove(id);
+        }
+    }
+
+    /// Longest line that may come now.
+    fn max_line_bytes(&self) -> usize {
+        let asked_for = self.pending.values().map(|it| it.max_bytes).max();
+        asked_for.unwrap_or(0).max(self.settings.max_line_bytes)
+    }
+
+    /// Passes over what is of no use, unless it is too much.
+    fn stray(&mut self, bytes: usize, why: LinkError) -> Result<(), LinkError> {
+        let max_bytes = match self.settings.strays {
+            Strays::Refused => return Err(why),
+            Strays::Skipped { max_bytes } => max_bytes,
+        };
+        self.stray_bytes += bytes;
+        if self.stray_bytes > max_bytes {
+            return Err(LinkError::Stray { max_bytes });
+        }
+        Ok(())
     }
 
     fn take(&mut self, mut line: Vec<u8>) -> Result<(), LinkError> {
@@ -283,17 +358,38 @@ impl Actor {
             line.drain(..=at);
         }
         match classify(&line) {
-            Ok(Kind::Event(event)) => (self.on_event)(event),
-            Ok(Kind::Greeting) => {}
+            Ok(Kind::Event(event)) => {
+                (self.on_event)(event);
+                return self.unasked(line.len());
+            }
+            Ok(Kind::Greeting) => return self.unasked(line.len()),
             Ok(Kind::Reply(id)) => match id.and_then(|id| self.pending.remove(&id)) {
-                // The caller may have gone; then nobody wants the reply, and it is out of the way.
-                Some(reply) => drop(reply.send(line)),
-                None => tracing::trace!(line = excerpt(&line), "a reply that nobody waits for"),
+                // The caller may have gone; then the reply is out of the way.
+                Some(awaited) => {
+                    self.stray_bytes = 0;
+                    drop(awaited.reply.send(line));
+                }
+                None => {
+                    tracing::trace!(line = excerpt(&line), "a reply that nobody waits for");
+                    return self.unasked(line.len());
+                }
             },
-            Err(why) if self.strict => return Err(why),
-            Err(_) => tracing::trace!(line = excerpt(&line), "a line that is not understood"),
+            Err(why) => {
+                tracing::trace!(line = excerpt(&line), "a line that is not understood");
+                return self.stray(line.len().max(STRAY_LINE_BYTES), why);
+            }
         }
         Ok(())
+    }
+
+    /// A line that is understood, and that nothing asked for: the late reply of a command that was forgotten.
+    fn unasked(&mut self, bytes: usize) -> Result<(), LinkError> {
+        match self.settings.strays {
+            Strays::Refused => Ok(()),
+            Strays::Skipped { max_bytes } => {
+                self.stray(bytes.max(STRAY_LINE_BYTES), LinkError::Stray { max_bytes })
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkSettings};
+use super::{Call, Link, LinkSettings, Strays};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -46,7 +46,7 @@ async fn a_descriptor_goes_with_its_own_command_once() -> anyhow::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
     let settings = LinkSettings {
         max_line_bytes: 4096,
-        strict: true,
+        strays: Strays::Refused,
     };
     let link = Link::start(ours, settings, |_| {});
     let mut file = tempfile::tempfile()?;

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkError, LinkSettings};
+use super::{Call, Link, LinkError, LinkSettings, Strays};
 
 const LONG: Duration = Duration::from_secs(30);
 const MAX_LINE_BYTES: usize = 4096;
+const STRAY_MAX_BYTES: usize = 1 << 20;
 
 /// The other end of a link.
 struct Peer {
@@ -24,7 +25,13 @@ fn link(strict: bool) -> std::io::Result<(Link, Peer)> {
     let seen = Arc::clone(&events);
     let settings = LinkSettings {
         max_line_bytes: MAX_LINE_BYTES,
-        strict,
+        strays: if strict {
+            Strays::Refused
+        } else {
+            Strays::Skipped {
+                max_bytes: STRAY_MAX_BYTES,
+            }
+        },
     };
     let link = Link::start(ours, settings, move |event| {
         seen.lock()
@@ -197,7 +204,7 @@ async fn a_link_that_is_of_no_use_any_more_ends_and_lets_its_socket_go() -> anyh
     let (lose, lost) = tokio::sync::oneshot::channel::<()>();
     let settings = LinkSettings {
         max_line_bytes: MAX_LINE_BYTES,
-        strict: true,
+        strays: Strays::Refused,
     };
     let link = Link::start_until(ours, settings, |_| {}, async {
         drop(lost.await);
@@ -245,7 +252,7 @@ async fn both_sides_may_have_much_to_say_at_once() -> anyhow::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
     let settings = LinkSettings {
         max_line_bytes: 32 << 20,
-        strict: true,
+        strays: Strays::Refused,
     };
     let link = Link::start(ours, settings, |_| {});
     let big = "y".repeat(4 << 20);
@@ -271,5 +278,88 @@ async fn both_sides_may_have_much_to_say_at_once() -> anyhow::Result<()> {
     let echoed: String = link.command(&Call::named("echo", &arguments), LONG).await?;
     assert_eq!(echoed.len(), 4 << 20);
     peer.await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reply_may_be_as_long_as_its_command_allows_and_no_longer() -> anyhow::Result<()> {
+    let (link, mut peer) = link(false)?;
+    let long = "x".repeat(2 * MAX_LINE_BYTES);
+    let asks = |link: &Link, max: usize| {
+        let link = link.clone();
+        tokio::spawn(async move {
+            let none = json!({});
+            let call = Call::named("long", &none).answered_within(max);
+            link.command::<_, String>(&call, LONG).await
+        })
+    };
+    let allowed = asks(&link, 3 * MAX_LINE_BYTES);
+    let request = peer.request().await?;
+    peer.answer(&request, json!(long)).await?;
+    assert_eq!(allowed.await??, long);
+
+    // Nothing under way allows it now: it is skipped, and what comes after is understood.
+    let refused = ask(&link, "short", LONG);
+    let request = peer.request().await?;
+    peer.answer(&request, json!(long)).await?;
+    peer.answer(&request, json!("short")).await?;
+    assert_eq!(refused.await??, json!("short"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_long_reply_whose_caller_gave_up_is_still_read() -> anyhow::Result<()> {
+    let (link, mut peer) = link(false)?;
+    let none = json!({});
+    let call = Call::named("long", &none).answered_within(STRAY_MAX_BYTES * 2);
+    let gave_up = link.command::<_, String>(&call, Duration::from_millis(1));
+    assert!(matches!(gave_up.await, Err(LinkError::Deadline { .. })));
+    let late = peer.request().await?;
+    let next = ask(&link, "next", LONG);
+    let request = peer.request().await?;
+    peer.answer(&late, json!("x".repeat(STRAY_MAX_BYTES + 1)))
+        .await?;
+    peer.answer(&request, json!(1)).await?;
+    assert_eq!(next.await??, json!(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_only_says_what_nothing_asked_for_loses_its_link() -> anyhow::Result<()> {
+    for noise in [
+        "nonsense\n".to_owned(),
+        "\n".to_owned(),
+        "{\"return\": 1, \"id\": 0}\n".to_owned(),
+        "{\"event\": \"E\"}\n".to_owned(),
+        "{\"QMP\": {}}\n".to_owned(),
+        format!("{}\n", "x".repeat(2 * MAX_LINE_BYTES)),
+        "endless".to_owned(),
+    ] {
+        let (link, peer) = link(false)?;
+        let waiting = ask(&link, "waiting", LONG);
+        let mut socket = peer.socket.into_inner();
+        let piece = noise.repeat(1 + 4096 / noise.len());
+        // It is written to until the link has had enough, and has closed.
+        while socket.write_all(piece.as_bytes()).await.is_ok() {}
+        let enough = LinkError::Stray {
+            max_bytes: STRAY_MAX_BYTES,
+        };
+        assert_eq!(waiting.await?, Err(enough.clone()), "{noise:.20}");
+        assert_eq!(link.why_dead().await, enough);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn replies_that_were_asked_for_make_up_for_strays() -> anyhow::Result<()> {
+    let (link, mut peer) = link(false)?;
+    let much = format!("{}\n", "x".repeat(STRAY_MAX_BYTES * 3 / 4));
+    for _ in 0..3 {
+        let one = ask(&link, "one", LONG);
+        let request = peer.request().await?;
+        peer.say(&much).await?;
+        peer.answer(&request, json!(1)).await?;
+        assert_eq!(one.await??, json!(1));
+    }
     Ok(())
 }

@@ -58,7 +58,7 @@ fn understand(request: &Request<'_>) -> Result<Binding, CallError> {
                 binding.files.push(file);
                 Ok(())
             })?,
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     })?;
@@ -85,7 +85,7 @@ fn file(item: &mut Reader<'_>) -> Result<BoundFile, Wrong> {
                 file.content = base64::decode(&value.string()?).ok_or(wrong)?;
             }
             "mode" => file.mode = mode(value)?,
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     })?;

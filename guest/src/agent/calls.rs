@@ -39,6 +39,9 @@ const COMMANDS: [&str; 16] = [
     "vmint-stream-reset",
 ];
 
+/// What a host may rely on. 1: an argument, or a field of one, that is not known is refused and named.
+const PROTOCOL: u32 = 1;
+
 /// What requests are about.
 pub(super) struct Parts {
     pub(super) jobs: Jobs,
@@ -91,21 +94,32 @@ fn answer(
         "vmint-stream-reset" => stream_reset(request, streams)?,
         "guest-exec-status" => return guest_exec_status(request, jobs, outbox).map(|()| None),
         "vmint-identity" => identity::renew(request, sources)?,
-        "vmint-prepare" => prepare::prepare(sources)?,
+        "vmint-prepare" => {
+            no_arguments(request)?;
+            prepare::prepare(sources)?
+        }
         "guest-sync-delimited" => {
             let token = sync(request)?;
             outbox.resync();
             token
         }
         "guest-sync" => sync(request)?,
-        "guest-ping" => NOTHING.to_owned(),
-        "guest-info" => info(),
-        "guest-get-time" => get_time()?,
+        "guest-ping" => no_arguments(request).map(|()| NOTHING.to_owned())?,
+        "guest-info" => no_arguments(request).map(|()| info())?,
+        "guest-get-time" => {
+            no_arguments(request)?;
+            get_time()?
+        }
         "guest-set-time" => set_time(request)?,
         "guest-exec" => guest_exec(request, jobs)?,
         _ => return Err(CallError::NotFound),
     };
     Ok(Some(value))
+}
+
+fn no_arguments(request: &Request<'_>) -> Result<(), CallError> {
+    request.arguments(&mut |key, value| Err(value.unknown(key)))?;
+    Ok(())
 }
 
 fn vmint_exec(
@@ -121,7 +135,7 @@ fn cancel(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
     let mut id = None;
     request.arguments(&mut |key, value| {
         if key != "request" {
-            return value.skip();
+            return Err(value.unknown(key));
         }
         let wrong = value.wrong("a short id");
         id = Some(Id::from_json(value.raw()?).ok_or(wrong)?);
@@ -141,7 +155,7 @@ fn stream_reset(request: &Request<'_>, streams: &mut Streams) -> Result<String, 
             nonce = hex::decode(&value.string()?);
             return Ok(());
         }
-        value.skip()
+        Err(value.unknown(key))
     })?;
     let nonce = nonce.and_then(|nonce| Nonce::try_from(nonce).ok());
     let nonce = nonce.ok_or(CallError::Argument {
@@ -185,7 +199,7 @@ fn number(request: &Request<'_>, name: &str) -> Result<Option<i64>, CallError> {
     let mut number = None;
     request.arguments(&mut |key, value| {
         if key != name {
-            return value.skip();
+            return Err(value.unknown(key));
         }
         number = Some(value.integer()?);
         Ok(())
@@ -212,6 +226,7 @@ fn info() -> String {
             "version",
             concat!("vmint-agent ", env!("CARGO_PKG_VERSION")),
         )
+        .number("protocol", PROTOCOL)
         .json("supported_commands", &commands)
         .end()
 }

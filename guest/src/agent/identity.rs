@@ -32,7 +32,7 @@ fn take_plain(wanted: &mut Identity, key: &str, value: &mut Reader<'_>) -> Resul
         "clock-step-ns" => wanted.clock_step_ns = value.integer()?,
         "expect-reseed" => wanted.expect_reseed = value.boolean()?,
         "reseed-wait-ms" => wanted.reseed_wait = Duration::from_millis(value.unsigned()?),
-        _ => value.skip()?,
+        _ => return Err(value.unknown(key)),
     }
     Ok(())
 }

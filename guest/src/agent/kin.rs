@@ -4,33 +4,81 @@
 //! So what belongs to the command is looked up: whoever is in its session (a process that left the group is still in
 //! that), and whoever has one of them as an ancestor.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::sys;
 
 /// A stopped process makes no more children, so that each round finds only what was made during the one before.
 const ROUNDS_MAX: u32 = 32;
+/// No more rounds are begun after this long: everything else that the agent is asked for waits meanwhile.
+const ROUNDS_TIME: Duration = Duration::from_millis(500);
 
 /// `main` must be a child of ours that was not waited for, and leads its session.
 pub(super) fn kill_with_descendants(main: libc::pid_t) {
-    let mut family = vec![main];
+    let begun = Instant::now();
+    let mut family = Family::of(main);
     sys::signal(main, libc::SIGSTOP);
     for _ in 0..ROUNDS_MAX {
-        let known = family.len();
-        add_relatives(&mut family, main, &processes());
-        if family.len() == known {
+        let known = family.members.len();
+        family.add_relatives(main, &processes());
+        if family.members.len() == known || begun.elapsed() > ROUNDS_TIME {
             break;
         }
-        family[known..]
+        family.members[known..]
             .iter()
             .for_each(|pid| sys::signal(*pid, libc::SIGSTOP));
     }
     sys::kill_group(main);
     // From the youngest on: none of them may see its parent die and be told so.
     family
+        .members
         .iter()
         .rev()
         .for_each(|pid| sys::signal(*pid, libc::SIGKILL));
+}
+
+/// A command and what belongs to it, in the order in which it was found.
+struct Family {
+    members: Vec<libc::pid_t>,
+    known: HashSet<libc::pid_t>,
+}
+
+impl Family {
+    fn of(main: libc::pid_t) -> Self {
+        Self {
+            members: vec![main],
+            known: HashSet::from([main]),
+        }
+    }
+
+    fn add(&mut self, pid: libc::pid_t) {
+        if self.known.insert(pid) {
+            self.members.push(pid);
+        }
+    }
+
+    /// Looks at each process once.
+    fn add_relatives(&mut self, session: libc::pid_t, processes: &[Process]) {
+        let mut children: HashMap<libc::pid_t, Vec<libc::pid_t>> = HashMap::new();
+        for process in processes {
+            children
+                .entry(process.parent)
+                .or_default()
+                .push(process.pid);
+            if process.session == session {
+                self.add(process.pid);
+            }
+        }
+        let mut next = 0;
+        while let Some(parent) = self.members.get(next) {
+            for child in children.remove(parent).unwrap_or_default() {
+                self.add(child);
+            }
+            next += 1;
+        }
+    }
 }
 
 /// What /proc says of a process.
@@ -39,21 +87,6 @@ struct Process {
     pid: libc::pid_t,
     parent: libc::pid_t,
     session: libc::pid_t,
-}
-
-fn add_relatives(family: &mut Vec<libc::pid_t>, session: libc::pid_t, processes: &[Process]) {
-    loop {
-        let known = family.len();
-        for process in processes {
-            let related = process.session == session || family.contains(&process.parent);
-            if related && !family.contains(&process.pid) {
-                family.push(process.pid);
-            }
-        }
-        if family.len() == known {
-            return;
-        }
-    }
 }
 
 fn processes() -> Vec<Process> {
@@ -121,9 +154,29 @@ mod tests {
             process(20, 1, 20),
             process(21, 20, 20),
         ];
-        let mut family = vec![10];
-        add_relatives(&mut family, 10, &all);
-        family.sort_unstable();
-        assert_eq!(family, [10, 11, 12, 13]);
+        let mut family = Family::of(10);
+        family.add_relatives(10, &all);
+        family.members.sort_unstable();
+        assert_eq!(family.members, [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn a_family_of_ten_thousand_is_found_in_a_moment() {
+        const COUNT: libc::pid_t = 10_000;
+        // The worst order: each parent comes after its child, and each has a session of its own.
+        let all: Vec<Process> = (11..10 + COUNT)
+            .rev()
+            .map(|pid| Process {
+                pid,
+                parent: pid - 1,
+                session: pid,
+            })
+            .collect();
+        let mut family = Family::of(10);
+        let begun = Instant::now();
+        family.add_relatives(10, &all);
+        assert_eq!(family.members.len(), COUNT.unsigned_abs() as usize);
+        // In proportion to the square this takes minutes.
+        assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }

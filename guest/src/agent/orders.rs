@@ -81,7 +81,7 @@ impl Draft {
                 self.timeout_ms = value.unsigned()?;
                 Ok(())
             }
-            _ => value.skip(),
+            _ => Err(value.unknown(key)),
         }
     }
 
@@ -168,7 +168,7 @@ fn window_size(value: &mut Reader<'_>) -> Result<WindowSize, Wrong> {
         let side = match key {
             "rows" => &mut size.rows,
             "cols" => &mut size.columns,
-            _ => return value.skip(),
+            _ => return Err(value.unknown(key)),
         };
         let wrong = value.wrong("a number of at most 65535");
         *side = u16::try_from(value.unsigned()?).map_err(|_| wrong)?;
@@ -197,7 +197,7 @@ pub(super) fn guest_exec(request: &Request<'_>, own: &Environment) -> Result<Ord
             }
             "input-data" => draft.stdin = Some(bytes(value)?),
             "capture-output" => draft.capture = capture(value)?,
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     })?;
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn takes_what_the_protocol_has() {
-        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","user":"root","stdin":"Zm9v","timeout-ms":1,"max-output":0,"new":[1]}"#;
+        let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","user":"root","stdin":"Zm9v","timeout-ms":1,"max-output":0}"#;
         assert_eq!(error(vmint_exec, all), "taken");
         assert_eq!(
             error(
@@ -319,6 +319,14 @@ mod tests {
         ] {
             assert_eq!(error(vmint_exec, arguments), expected, "{arguments}");
         }
+        assert_eq!(
+            error(vmint_exec, r#"{"argv":["a"],"jail":{"x":1}}"#),
+            "arguments: \"jail\" is unknown to this agent, at byte 21"
+        );
+        assert_eq!(
+            error(guest_exec, r#"{"path":"a","jail":1}"#),
+            "arguments: \"jail\" is unknown to this agent, at byte 19"
+        );
         assert_eq!(error(guest_exec, "{}"), "argument path needs a value");
         assert!(error(guest_exec, r#"{"path":"a","capture-output":"all"}"#).contains("merged"));
     }

@@ -11,16 +11,34 @@ use std::fmt;
 /// Deeper nesting is refused, because the reader calls itself.
 const DEPTH_MAX: u32 = 128;
 
-/// What was expected, and at which byte.
+/// As much of an unknown name as an error repeats.
+const NAME_MAX_BYTES: usize = 32;
+
+/// What is wrong, and at which byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wrong {
-    expected: &'static str,
+    what: What,
     at_byte: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Expected(&'static str),
+    /// The beginning of the name.
+    Unknown([u8; NAME_MAX_BYTES]),
 }
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} expected at byte {}", self.expected, self.at_byte)
+        let at_byte = self.at_byte;
+        match &self.what {
+            What::Expected(expected) => write!(f, "{expected} expected at byte {at_byte}"),
+            What::Unknown(name) => {
+                let length = name.iter().position(|byte| *byte == 0);
+                let name = String::from_utf8_lossy(&name[..length.unwrap_or(NAME_MAX_BYTES)]);
+                write!(f, "{name:?} is unknown to this agent, at byte {at_byte}")
+            }
+        }
     }
 }
 
@@ -48,7 +66,19 @@ impl<'a> Reader<'a> {
     /// An error at this place.
     pub(crate) fn wrong(&self, expected: &'static str) -> Wrong {
         Wrong {
-            expected,
+            what: What::Expected(expected),
+            at_byte: self.at,
+        }
+    }
+
+    /// A field that the reader does not know. Nothing that was asked for is passed over: a host that is newer than the
+    /// agent would take it for done.
+    pub(crate) fn unknown(&self, name: &str) -> Wrong {
+        let mut start = [0; NAME_MAX_BYTES];
+        let length = name.len().min(NAME_MAX_BYTES);
+        start[..length].copy_from_slice(&name.as_bytes()[..length]);
+        Wrong {
+            what: What::Unknown(start),
             at_byte: self.at,
         }
     }
@@ -184,7 +214,7 @@ impl<'a> Reader<'a> {
             }
         }
         std::str::from_utf8(&self.text[start..self.at]).map_err(|_| Wrong {
-            expected: "UTF-8",
+            what: What::Expected("UTF-8"),
             at_byte: start,
         })
     }

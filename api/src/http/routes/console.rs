@@ -35,7 +35,7 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
             status = 200, description = "As the guest wrote it: text where it is UTF-8; followed, always bytes",
             content((String = "text/plain"), (String = "application/octet-stream"))
         ),
-        openapi::Invalid, openapi::UnknownSandbox
+        openapi::Invalid, openapi::UnknownSandbox, openapi::TooManyFollowers
     )
 )]
 pub(in crate::http) async fn console(

@@ -376,4 +376,14 @@ impl ConsoleReader for Written {
     fn read(&mut self) -> io::Result<Vec<u8>> {
         Ok(std::mem::take(&mut self.0.lock().unwrap()))
     }
+
+    fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
+        let written = Arc::clone(&self.0);
+        let grown = async move {
+            while written.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        Ok(Box::pin(grown))
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Clone {
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
     pub console: Arc<Mutex<Vec<u8>>>,
+    /// How often its console was looked at.
+    pub looks: Arc<AtomicU64>,
     pub digest: IdentityDigest,
     pub owner: Mutex<Option<SocketOwner>>,
     pub bound: Mutex<Vec<Binding>>,
@@ -68,6 +70,7 @@ impl Clone {
             records: Mutex::default(),
             resumed: AtomicUsize::new(0),
             console: Arc::default(),
+            looks: Arc::default(),
             owner: Mutex::default(),
             bound: Mutex::default(),
             ends: script.ends,
@@ -382,7 +385,8 @@ impl LiveClone for Handle {
     }
 
     fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
-        Ok(Box::new(Written(Arc::clone(&self.0.console))))
+        let (console, looks) = (&self.0.console, &self.0.looks);
+        Ok(Box::new(Written(Arc::clone(console), Arc::clone(looks))))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
@@ -391,10 +395,21 @@ impl LiveClone for Handle {
 }
 
 /// What a machine has written and nobody has read.
-struct Written(Arc<Mutex<Vec<u8>>>);
+struct Written(Arc<Mutex<Vec<u8>>>, Arc<AtomicU64>);
 
 impl ConsoleReader for Written {
     fn read(&mut self) -> io::Result<Vec<u8>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
         Ok(std::mem::take(&mut self.0.lock().unwrap()))
+    }
+
+    fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
+        let written = Arc::clone(&self.0);
+        let grown = async move {
+            while written.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        Ok(Box::pin(grown))
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn parse(payload: &[u8], jobs: &Jobs) -> Result<Open, Trouble> {
                     path: file(value)?.0,
                 })
             }
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     });
@@ -51,7 +51,7 @@ fn file(value: &mut Reader<'_>) -> Result<(String, u32), Wrong> {
         match key {
             "path" => path = value.string()?.into_owned(),
             "mode" => mode = bind::mode(value)?,
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     })?;

@@ -244,3 +244,34 @@ fn one_more_than_the_limit_is_an_error() {
     std::fs::remove_dir_all(directory).expect("the directory is still there");
     assert_eq!(client.sh("exit 3").exit_code, Some(3));
 }
+
+#[test]
+fn every_command_refuses_what_it_does_not_know() {
+    let mut client = Client::new();
+    for (command, arguments) in [
+        ("vmint-exec", r#"{"argv":["true"],"jail":"x"}"#),
+        ("vmint-cancel", r#"{"request":1,"jail":"x"}"#),
+        ("vmint-bind", r#"{"jail":"x"}"#),
+        ("vmint-bind", r#"{"files":[{"path":"/a","jail":"x"}]}"#),
+        ("vmint-online", r#"{"vcpus":1,"jail":"x"}"#),
+        ("vmint-attached", r#"{"macs":[],"jail":"x"}"#),
+        ("vmint-stream-reset", r#"{"jail":"x"}"#),
+        ("vmint-identity", r#"{"jail":"x"}"#),
+        ("vmint-prepare", r#"{"jail":"x"}"#),
+        ("guest-sync", r#"{"id":1,"jail":"x"}"#),
+        ("guest-ping", r#"{"jail":"x"}"#),
+        ("guest-info", r#"{"jail":"x"}"#),
+        ("guest-get-time", r#"{"jail":"x"}"#),
+        ("guest-exec", r#"{"path":"/bin/true","jail":"x"}"#),
+        ("guest-exec-status", r#"{"pid":1,"jail":"x"}"#),
+    ] {
+        let request = format!("{{\"execute\":\"{command}\",\"arguments\":{arguments}}}");
+        let answer = client.call(&request);
+        assert!(
+            answer.contains("\\\"jail\\\" is unknown to this agent"),
+            "{command}: {answer}"
+        );
+    }
+    let info = client.call(r#"{"execute":"guest-info","arguments":{"new":null}}"#);
+    assert!(info.contains("\"protocol\":1"), "{info}");
+}

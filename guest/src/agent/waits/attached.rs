@@ -18,7 +18,7 @@ impl Attached {
         let list = match key {
             "macs" => &mut self.macs,
             "serials" => &mut self.serials,
-            _ => return value.skip(),
+            _ => return Err(value.unknown(key)),
         };
         value.list(&mut |item| item.string().map(|text| list.push(text.into_owned())))
     }

@@ -20,7 +20,7 @@ impl Online {
         match key {
             "vcpus" => self.vcpus = value.unsigned()?,
             "memory-mib" => self.memory_mib = value.unsigned()?,
-            _ => value.skip()?,
+            _ => return Err(value.unknown(key)),
         }
         Ok(())
     }

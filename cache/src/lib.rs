@@ -80,7 +80,7 @@ pub use vmint_factory::{
     AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
     Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError,
     ExecOutcome, ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError,
-    GuestError, Identity, IdentityDigest, Phase, RequestKey, Size, SizeError, SizeRange,
-    StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest, UnverifiedField,
-    WindowSize,
+    GuestError, Identity, IdentityDigest, PartialOutput, Phase, RequestKey, Size, SizeError,
+    SizeRange, StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest,
+    UnverifiedField, WindowSize,
 };

@@ -60,8 +60,8 @@ pub use factory::{Factory, HostInfo};
 pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
     AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WindowSize,
+    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
+    PartialOutput, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, PlaceError,

@@ -11,6 +11,7 @@ use vmint_cache::{
 
 use super::code::Code;
 use super::problem::Problem;
+use super::view::OutputSoFar;
 use crate::reload::ReloadFailure;
 
 /// The guest kernel's number for a file that is not there.
@@ -61,7 +62,7 @@ impl From<Failure> for Problem {
                 problem(Code::QueueFull).retry_after(*retry_after)
             }
             Failure::Console(ConsoleError::TooManyFollowers { .. }) => {
-                problem(Code::TooManyFollowers)
+                problem(Code::TooManyFollowers).retry_after(super::limits::FOLLOWER_WAIT)
             }
             Failure::Checkout(CheckoutError::TemplateUnavailable { retry_after, .. }) => {
                 problem(Code::TemplateUnavailable).retry_after(*retry_after)
@@ -110,8 +111,8 @@ impl From<Failure> for Problem {
             Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
                 problem(Code::ExecFailed).errno(*errno)
             }
-            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { .. })) => {
-                problem(Code::Timeout)
+            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { output, .. })) => {
+                problem(Code::Timeout).output(OutputSoFar::from(&**output))
             }
             Failure::Exec(SandboxExecError::Exec(
                 ExecError::Invalid { .. } | ExecError::Unsupported { .. },

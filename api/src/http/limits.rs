@@ -90,6 +90,8 @@ pub(crate) const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
 /// Longest request id that is taken over from a client.
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
+/// When another try makes sense while as many follow a console as may: a person leaves one when they have seen enough.
+pub(crate) const FOLLOWER_WAIT: Duration = Duration::from_secs(10);
 /// When another try makes sense while a pool or the service drains: an operator works on it.
 pub(crate) const DRAIN_WAIT: Duration = Duration::from_secs(30);
 /// When another try makes sense while the service stops: a restart finds its templates again.

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::code::Code;
 use super::limits::DETAIL_MAX_BYTES;
+use super::view::OutputSoFar;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -23,6 +24,7 @@ pub struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     errno: Option<i32>,
+    output: Option<Box<OutputSoFar>>,
 }
 
 /// The body of every error.
@@ -52,6 +54,26 @@ pub(crate) struct ProblemBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 2)]
     pub(crate) errno: Option<i32>,
+    /// With `timeout` of an exec: the newest 1 MiB of what is kept of what the command wrote, where that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) stdout: Option<String>,
+    /// The same, where that is no UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) stdout_b64: Option<String>,
+    /// The same of its error stream, where that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) stderr: Option<String>,
+    /// The same, where that is no UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) stderr_b64: Option<String>,
+    /// With those: whether it wrote more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) truncated: Option<bool>,
 }
 
 impl Problem {
@@ -62,6 +84,7 @@ impl Problem {
             detail: shortened(detail.into()),
             retry_after: None,
             errno: None,
+            output: None,
         }
     }
 
@@ -84,6 +107,12 @@ impl Problem {
     /// Adds the guest kernel's error number.
     pub(crate) fn errno(mut self, errno: i32) -> Self {
         self.errno = Some(errno);
+        self
+    }
+
+    /// Adds what a command had written.
+    pub(crate) fn output(mut self, output: OutputSoFar) -> Self {
+        self.output = Some(Box::new(output));
         self
     }
 
@@ -136,6 +165,8 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
         .extensions
         .remove::<Problem>()
         .unwrap_or_else(|| foreign(status));
+    let output = problem.output.map(|output| *output);
+    let output = output.unwrap_or_default();
     let body = ProblemBody {
         kind: format!("urn:vmint:problem:{}", problem.code.as_str()),
         title: problem.code.title().to_owned(),
@@ -144,6 +175,11 @@ pub(super) fn finish(response: Response, request_id: &str) -> Response {
         code: problem.code.as_str().to_owned(),
         request_id: request_id.to_owned(),
         errno: problem.errno,
+        stdout: output.stdout,
+        stdout_b64: output.stdout_b64,
+        stderr: output.stderr,
+        stderr_b64: output.stderr_b64,
+        truncated: output.truncated,
     };
     let json = serde_json::to_vec(&body).expect("strings and numbers are JSON");
     head.headers.remove(CONTENT_LENGTH);

@@ -20,7 +20,7 @@ use tracing::debug;
 use vmint_cache::{CommandOutput, CommandStream, StreamInput};
 
 use super::failure::Failure;
-use super::limits::{LAST_WORDS_TIMEOUT, PING_INTERVAL};
+use super::limits::{BODY_READ_TIMEOUT, LAST_WORDS_TIMEOUT, PING_INTERVAL};
 use super::problem::Problem;
 use super::seat::Seat;
 use super::stopping::Stopping;
@@ -132,6 +132,43 @@ impl Session {
         timeout(LAST_WORDS_TIMEOUT, giving)
             .await
             .unwrap_or(End::Gone)
+    }
+}
+
+/// The first message of a client, which says what to run; `None` when the client is gone.
+///
+/// # Errors
+/// It is no text, or too long, or nothing comes in time.
+pub(super) async fn first_message(socket: &mut WebSocket) -> Option<Result<String, Problem>> {
+    let first = async {
+        loop {
+            return match socket.next().await? {
+                Ok(Message::Text(text)) => Some(Ok(text.as_str().to_owned())),
+                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+                Ok(Message::Binary(_)) => Some(Err(Problem::invalid(
+                    "the first message must be text: a JSON object that says what to run",
+                ))),
+                Ok(Message::Close(_)) => None,
+                Err(error) => match broken(error) {
+                    End::Broken(_, why) => Some(Err(Problem::invalid(why))),
+                    End::Gone | End::Told(..) => None,
+                },
+            };
+        }
+    };
+    timeout(BODY_READ_TIMEOUT, first).await.unwrap_or_else(|_| {
+        let limit = BODY_READ_TIMEOUT.as_secs();
+        let why = format!("the first message did not arrive within {limit} s");
+        Some(Err(Problem::invalid(why)))
+    })
+}
+
+/// Says no to a client whose command does not begin.
+pub(super) async fn refuse(socket: WebSocket, problem: &Problem) {
+    let (mut sink, mut messages) = socket.split();
+    let telling = tell(&mut sink, &mut messages, told(close::NORMAL, problem));
+    if timeout(LAST_WORDS_TIMEOUT, telling).await.is_err() {
+        debug!("a client did not take why its command did not begin");
     }
 }
 

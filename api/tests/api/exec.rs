@@ -97,9 +97,17 @@ async fn failures_have_the_codes_of_the_contract() {
     let reply = exec(&harness, &id, json!({"argv": ["locked"]})).await;
     reply.problem(422, "exec_failed");
     assert_eq!(reply.json()["errno"], 13);
-    exec(&harness, &id, json!({"argv": ["slow"], "timeout_ms": 5}))
-        .await
-        .problem(504, "timeout");
+    let reply = exec(&harness, &id, json!({"argv": ["slow"], "timeout_ms": 5})).await;
+    reply.problem(504, "timeout");
+    let body = reply.json();
+    assert_eq!(
+        (&body["stdout"], &body["stderr_b64"]),
+        (&json!("so far\n"), &json!("/w=="))
+    );
+    assert_eq!(
+        (&body["truncated"], body.get("stderr")),
+        (&json!(false), None)
+    );
     exec(&harness, &id, json!({"argv": ["mute"]}))
         .await
         .problem(502, "guest_error");

@@ -158,13 +158,20 @@ async fn the_end_of_the_sandbox_is_125() {
 }
 
 #[tokio::test]
-async fn arguments_that_do_not_fit_into_a_url_go_as_a_body() {
+async fn arguments_that_do_not_fit_into_a_message_go_as_a_body() {
     let service = Listening::start().await;
     let id = service.harness.checkout().await;
     let word = "x".repeat(100_000);
-    let (code, out, err) = at(&service, &["exec", &id, "--", "echo", &word]).await;
-    assert_eq!((code, out.len()), (0, word.len() + 1), "{err}");
-    let (code, _, err) = at(&service, &["exec", "-i", &id, "--", "echo", &word]).await;
+    let echo = async |options: &[&str], count: usize| {
+        let mut words = [&["exec"], options, &[&*id, "--", "echo"]].concat();
+        words.extend(std::iter::repeat_n(&*word, count));
+        at(&service, &words).await
+    };
+    for (options, count) in [(&[][..], 1), (&["-i"], 1), (&[], 11)] {
+        let (code, out, err) = echo(options, count).await;
+        assert_eq!((code, out.len()), (0, count * (word.len() + 1)), "{err}");
+    }
+    let (code, _, err) = echo(&["-i"], 11).await;
     assert!(code == 2 && err.contains("bytes"), "{code} {err}");
 }
 

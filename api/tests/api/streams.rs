@@ -374,3 +374,67 @@ async fn a_page_of_somebody_else_cannot_open_one() {
         assert_eq!(opened.is_ok(), allowed, "{origin}");
     }
 }
+
+/// What a client gets whose first message says what to run.
+async fn run_message(service: &Listening, id: &str, message: Message) -> Got {
+    let client = Client::open(service, id, "request=message").await;
+    let mut client = client.expect("an upgrade");
+    client.0.send(message).await.unwrap();
+    client.rest().await
+}
+
+#[tokio::test]
+async fn what_to_run_can_come_as_the_first_message() {
+    let (service, id) = service().await;
+    let text = |json: Value| Message::Text(json.to_string().into());
+    let request =
+        json!({"argv": ["echo", "a b"], "env": {"TOKEN": "t"}, "cwd": null, "timeout_ms": 5000});
+    let got = run_message(&service, &id, text(request)).await;
+    assert_eq!((got.stdout.as_str(), got.close), ("a b\n", 1000));
+    assert_eq!(got.status["status"], "Success");
+
+    for (message, said) in [
+        (text(json!({"argv": []})), "must begin with a program"),
+        (
+            text(json!({"argv": ["a"], "env": {"A=secret": ""}})),
+            "env: a name",
+        ),
+        (
+            text(json!({"argv": ["a"], "env": "secret"})),
+            "an object of strings",
+        ),
+        (
+            text(json!({"argv": ["a"], "jail": 1})),
+            "unknown field `jail`",
+        ),
+        (text(json!({"argv": ["a"], "rows": 0})), "nonzero"),
+        (Message::Binary(vec![0, 1].into()), "must be text"),
+    ] {
+        let got = run_message(&service, &id, message).await;
+        assert_eq!(got.status["reason"], "invalid_request", "{said}");
+        let told = got.status["message"].as_str().unwrap();
+        assert!(told.contains(said) && !told.contains("secret"), "{told}");
+    }
+    // A parameter beside it would be a second request.
+    for query in ["request=message&env=A=b", "request=other"] {
+        let refused = Client::open(&service, &id, query).await.err();
+        let Some(Error::Http(answer)) = refused.map(|it| *it) else {
+            panic!("{query}: it is refused");
+        };
+        assert_eq!(answer.status(), 400);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_before_it_has_said_what_to_run_leaves_nothing() {
+    let (service, id) = service().await;
+    let client = Client::open(&service, &id, "request=message").await;
+    drop(client.expect("an upgrade"));
+    let harness = &service.harness;
+    harness.stopping.begin();
+    assert!(
+        timeout(SOON, harness.stopping.quiet()).await.is_ok(),
+        "nothing is waited for"
+    );
+    assert_eq!(running(harness), 0);
+}

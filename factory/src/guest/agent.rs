@@ -25,6 +25,9 @@ pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
 /// between has lost what was said to it.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// Newest protocol of our own agent that is understood here (`docs/agent-protocol.md`).
+const PROTOCOL_MAX: u32 = 1;
+
 /// Which agent a guest has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,6 +127,9 @@ impl Agent {
         #[derive(Deserialize)]
         struct Info {
             supported_commands: Vec<Known>,
+            /// An agent of ours from before there were numbers has none.
+            #[serde(default)]
+            protocol: u32,
         }
         #[derive(Deserialize)]
         struct Known {
@@ -137,6 +143,16 @@ impl Agent {
             .supported_commands
             .iter()
             .any(|known| known.name == "vmint-identity");
+        if is_ours && info.protocol > PROTOCOL_MAX {
+            let reason = format!(
+                "the guest's agent speaks protocol {}, and this version of vmint up to {PROTOCOL_MAX}: use the guest that came with it",
+                info.protocol
+            );
+            return Err(GuestError::Proof {
+                step: "guest-info",
+                reason,
+            });
+        }
         let kind = if is_ours {
             AgentKind::VmintAgent
         } else {

@@ -382,3 +382,31 @@ pub(in crate::guest) async fn answer(
     let line = json!({"return": value, "id": request["id"]});
     socket.write_all(format!("{line}\n").as_bytes()).await
 }
+
+#[tokio::test]
+async fn an_agent_of_a_later_protocol_is_refused_and_one_without_a_number_is_not()
+-> anyhow::Result<()> {
+    for (protocol, is_taken) in [(json!(null), true), (json!(1), true), (json!(2), false)] {
+        let port = port()?;
+        let (agent, mut socket) = connected(&port, AgentKind::QemuGa, b"").await?;
+        let detected = tokio::spawn(agent.detect());
+        let asked = request(&mut socket).await?;
+        let mut info = json!({"supported_commands": [{"name": "vmint-identity"}]});
+        if !protocol.is_null() {
+            info["protocol"] = protocol.clone();
+        }
+        socket
+            .write_all(format!("{}\n", json!({"return": info, "id": asked["id"]})).as_bytes())
+            .await?;
+        match detected.await? {
+            Ok(_) => assert!(is_taken, "{protocol}"),
+            Err(error) => {
+                assert!(
+                    !is_taken && error.to_string().contains("protocol 2"),
+                    "{error}"
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! Commands in the guest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -74,6 +75,54 @@ pub struct ExecOutcome {
     pub elapsed: Duration,
 }
 
+/// What a command had written when its time was over.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PartialOutput {
+    /// The newest part of what is kept of its output.
+    pub stdout: Vec<u8>,
+    /// The same of its error stream.
+    pub stderr: Vec<u8>,
+    /// Whether there was more of either.
+    pub truncated: bool,
+}
+
+impl PartialOutput {
+    /// What is told of each stream with an error.
+    pub const MAX_BYTES: usize = 1 << 20;
+
+    /// The newest part of each stream.
+    #[must_use]
+    pub fn newest(stdout: Vec<u8>, stderr: Vec<u8>, truncated: bool) -> Self {
+        let is_cut = [&stdout, &stderr]
+            .iter()
+            .any(|it| it.len() > Self::MAX_BYTES);
+        Self {
+            stdout: newest(stdout),
+            stderr: newest(stderr),
+            truncated: truncated || is_cut,
+        }
+    }
+}
+
+/// Output is the user's: no log has it.
+impl fmt::Debug for PartialOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
+        write!(f, "{stdout} + {stderr} bytes")
+    }
+}
+
+/// The last bytes of a stream; a text does not begin within a character.
+fn newest(mut bytes: Vec<u8>) -> Vec<u8> {
+    let surplus = bytes.len().saturating_sub(PartialOutput::MAX_BYTES);
+    if surplus > 0 {
+        let is_rest = |byte: &&u8| **byte & 0xC0 == 0x80;
+        let rest = bytes[surplus..].iter().take(3).take_while(is_rest).count();
+        bytes.drain(..surplus + rest);
+    }
+    bytes
+}
+
 /// Why a command has no outcome.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ExecError {
@@ -92,6 +141,8 @@ pub enum ExecError {
     Deadline {
         /// The time it had.
         after: Duration,
+        /// What it had written by then.
+        output: Box<PartialOutput>,
     },
     /// The request cannot be passed on.
     #[error("the command cannot be passed to the guest: {reason}")]
@@ -180,15 +231,20 @@ fn outcome(
             errno: failure.errno,
         });
     }
+    let truncated = report.stdout_truncated || report.stderr_truncated;
     if report.timed_out {
-        return Err(ExecError::Deadline { after: timeout });
+        let output = PartialOutput::newest(stdout, stderr, truncated);
+        return Err(ExecError::Deadline {
+            after: timeout,
+            output: Box::new(output),
+        });
     }
     Ok(ExecOutcome {
         exit_code: report.exit_code,
         signal: report.signal,
         stdout,
         stderr,
-        truncated: report.stdout_truncated || report.stderr_truncated,
+        truncated,
         elapsed,
     })
 }
@@ -334,6 +390,34 @@ mod tests {
             );
         }
         assert!(refuse_invalid(&request()).is_ok());
+    }
+
+    #[test]
+    fn a_command_whose_time_is_over_leaves_the_newest_of_its_output() {
+        let report = r#"{"exit_code":null,"signal":9,"stdout_truncated":false,"stderr_truncated":false,
+            "timed_out":true,"spawn_error":null}"#;
+        let ended = |stdout: &[u8]| Ended {
+            report: serde_json::from_str(report).expect("a report"),
+            stdout: stdout.to_vec(),
+            stderr: b"err".to_vec(),
+        };
+        let output = |stdout: &[u8]| {
+            let long = Duration::from_secs(1);
+            match outcome(&request(), ended(stdout), long, long) {
+                Err(ExecError::Deadline { output, .. }) => *output,
+                other => panic!("{other:?}"),
+            }
+        };
+        let short = output(b"so far");
+        assert_eq!(
+            (&*short.stdout, &*short.stderr),
+            (&b"so far"[..], &b"err"[..])
+        );
+        assert!(!short.truncated);
+        let text = "ä".repeat(PartialOutput::MAX_BYTES / 2) + "x";
+        let long = output(text.as_bytes());
+        assert!(long.truncated && long.stdout.len() < PartialOutput::MAX_BYTES);
+        assert!(std::str::from_utf8(&long.stdout).is_ok_and(|it| it.ends_with("äx")));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) const STOCK_AGENT: &str =
 pub(crate) use agent::Agent;
 pub use agent::AgentKind;
 pub use error::GuestError;
-pub use exec::{ExecError, ExecOutcome, ExecRequest};
+pub use exec::{ExecError, ExecOutcome, ExecRequest, PartialOutput};
 pub use identity::{Identity, IdentityDigest};
 pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use lively::{

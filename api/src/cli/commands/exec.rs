@@ -6,7 +6,8 @@ use std::io::{self, Read as _, Write as _};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
-use serde_json::json;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 
 use super::{exec_live, path_with};
 use crate::cli::args::ExecArgs;
@@ -14,7 +15,8 @@ use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print_bytes};
 use crate::cli::plain;
-use crate::http::limits::{EXEC_BODY_MAX_BYTES, HEADER_MAX_BYTES};
+use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_MESSAGE_MAX_BYTES};
+use crate::http::problem::ProblemBody;
 use crate::http::view::ExecResult;
 
 /// The service said no.
@@ -27,8 +29,6 @@ const NOT_FOUND: u8 = 127;
 pub(super) const SIGNALLED: i32 = 128;
 /// The guest kernel's numbers for "no such file" and "a part of the path is no directory".
 const NO_SUCH_PROGRAM: [i32; 2] = [2, 20];
-/// What fits into the head of a request, with room for the rest of it. Longer ones go as a body.
-const PATH_MAX_BYTES: usize = HEADER_MAX_BYTES - (16 << 10);
 /// What fits into the body of an exec, base64 and the other fields included.
 const STDIN_MAX_BYTES: usize = (EXEC_BODY_MAX_BYTES - (64 << 10)) / 4 * 3;
 
@@ -38,7 +38,8 @@ pub(in crate::cli) async fn run(
     args: ExecArgs,
 ) -> Result<u8, CliError> {
     let is_plain = !args.interactive && !args.tty;
-    let is_long = exec_live::path(&args).len() > PATH_MAX_BYTES;
+    let request = exec_live::request(&args);
+    let is_long = request.len() > EXEC_MESSAGE_MAX_BYTES;
     if output.json && args.tty {
         let why = "a terminal's output is no JSON: leave --tty or --json out";
         return Err(CliError::Usage(why.to_owned()));
@@ -48,10 +49,10 @@ pub(in crate::cli) async fn run(
     }
     if is_long {
         return Err(CliError::Usage(format!(
-            "the arguments and variables of a live command may take {PATH_MAX_BYTES} bytes"
+            "the arguments and variables of a live command may take {EXEC_MESSAGE_MAX_BYTES} bytes"
         )));
     }
-    match exec_live::run(client, &args).await {
+    match exec_live::run(client, &args, request).await {
         Err(CliError::Client(ClientError::Refused(refusal))) => {
             eprintln!("vmint: {}", plain(&refusal.to_string()));
             Ok(failure_code(&refusal.code, refusal.errno))
@@ -92,6 +93,7 @@ async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, Cli
             if output.json {
                 eprintln!("{}", refusal.problem);
             } else {
+                pass_on_so_far(&refusal.problem)?;
                 eprintln!("vmint: {}", plain(&refusal.to_string()));
             }
             Ok(failure_code(&refusal.code, refusal.errno))
@@ -140,6 +142,24 @@ fn pass_on(result: ExecResult) -> Result<(), CliError> {
         eprintln!("vmint: the command wrote more than the service keeps; the rest is lost");
     }
     Ok(())
+}
+
+/// Writes what a command had written when its time was over, where the refusal has it.
+fn pass_on_so_far(problem: &Value) -> Result<(), CliError> {
+    let Ok(problem) = ProblemBody::deserialize(problem) else {
+        return Ok(());
+    };
+    if problem.truncated.is_none() {
+        return Ok(());
+    }
+    print_bytes(&[&bytes(problem.stdout, problem.stdout_b64)])?;
+    let wrote = io::stderr()
+        .lock()
+        .write_all(&bytes(problem.stderr, problem.stderr_b64));
+    wrote.map_err(|source| CliError::Stream {
+        what: "cannot write to standard error",
+        source,
+    })
 }
 
 fn bytes(text: Option<String>, base64: Option<String>) -> Vec<u8> {

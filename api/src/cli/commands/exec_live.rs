@@ -1,14 +1,17 @@
 //! `vmint exec` over a WebSocket: output appears as it is made.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, stderr, stdin, stdout};
 use tokio::signal::unix::Signal;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::exec::{REFUSED, SIGNALLED, failure_code};
-use super::query::Query;
+use super::path_with;
 use crate::cli::args::ExecArgs;
 use crate::cli::client::{Client, ClientError};
 use crate::cli::error::CliError;
@@ -22,34 +25,24 @@ use crate::remote::{FromCommand, Status};
 /// What is read of standard input at once.
 const INPUT_BYTES: usize = 32 << 10;
 
-/// Where the command is found, with all that it is.
-pub(super) fn path(args: &ExecArgs) -> String {
-    let timeout_ms = args.timeout.as_secs_f64() * 1e3;
-    let mut query = Query::of_sandbox(&args.id, "/exec");
-    for word in &args.argv {
-        query.add("command", word);
-    }
-    for (name, value) in &args.env {
-        query.add("env", &format!("{name}={value}"));
-    }
-    query.add("stdin", &args.interactive.to_string());
-    query.add("timeout_ms", &timeout_ms.to_string());
-    for (name, value) in [("cwd", &args.cwd), ("user", &args.user)] {
-        if let Some(value) = value {
-            query.add(name, value);
-        }
-    }
-    if args.tty {
-        query.add("tty", "true");
-        if let Some(size) = terminal::size() {
-            query.add("rows", &size.rows.to_string());
-            query.add("columns", &size.columns.to_string());
-        }
-    }
-    query.into_path()
+/// The first message, which says what to run: in a URL, variables would be in the logs of whatever stands between.
+pub(super) fn request(args: &ExecArgs) -> String {
+    let size = args.tty.then(terminal::size).flatten();
+    let request = json!({
+        "argv": args.argv,
+        "env": args.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "cwd": args.cwd,
+        "user": args.user,
+        "stdin": args.interactive,
+        "tty": args.tty,
+        "rows": size.map(|size| size.rows).filter(|rows| *rows > 0),
+        "columns": size.map(|size| size.columns).filter(|columns| *columns > 0),
+        "timeout_ms": args.timeout.as_secs_f64() * 1e3,
+    });
+    request.to_string()
 }
 
-pub(super) async fn run(client: &Client, args: &ExecArgs) -> Result<u8, CliError> {
+pub(super) async fn run(client: &Client, args: &ExecArgs, request: String) -> Result<u8, CliError> {
     if args.tty && args.interactive && !terminal::is_input() {
         return Err(CliError::Usage(
             "-i and -t together need a terminal as standard input; leave -t out to pass a file or a pipe"
@@ -57,7 +50,12 @@ pub(super) async fn run(client: &Client, args: &ExecArgs) -> Result<u8, CliError
         ));
     }
     let sizes = args.tty.then(terminal::size_changes).transpose()?;
-    let socket = client.websocket(&path(args)).await?;
+    let path = path_with("/v1/sandboxes/", &args.id, "/exec?request=message");
+    let mut socket = client.websocket(&path).await?;
+    let sent = socket.send(Message::Text(request.into())).await;
+    sent.map_err(|error| ClientError::Lost {
+        reason: format!("before the command began: {error}"),
+    })?;
     let raw = (args.tty && args.interactive)
         .then(Raw::enter)
         .transpose()?;

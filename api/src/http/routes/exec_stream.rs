@@ -1,17 +1,20 @@
 //! Commands with open streams, over a WebSocket.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use vmint_cache::{StreamRequest, WindowSize};
+use serde::Deserialize;
+use vmint_cache::{CommandStream, StreamRequest, WindowSize};
 
-use super::exec::{check_text, check_words, parse_timeout};
+use super::checkout::null_is_absent;
+use super::exec::{Argv, check_argv, check_text, check_words, parse_timeout};
 use super::unknown_sandbox;
-use super::variables::check_names_and_values;
+use super::variables::{ExecEnv, check_exec_env, check_names_and_values};
 use crate::http::failure::Failure;
 use crate::http::limits::EXEC_MESSAGE_MAX_BYTES;
 use crate::http::openapi;
@@ -19,7 +22,7 @@ use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
 use crate::http::seat::Seat;
 use crate::http::service::Service;
-use crate::http::session::{Session, Wants};
+use crate::http::session::{Session, Wants, first_message, refuse};
 use crate::remote::channel::PROTOCOL;
 
 /// The size of a terminal whose client did not say.
@@ -35,11 +38,15 @@ const READ_BUFFER_BYTES: usize = 32 << 10;
 /// Binary messages, the first byte of each the channel: 0 standard input, 1 standard output, 2 standard error, 3 a
 /// `metav1.Status` in JSON at the end, 4 the size of the terminal (`{"Width": 80, "Height": 24}`); 255 followed by 0
 /// closes standard input. A client that goes kills the command.
+///
+/// With `request=message`, and no other parameter, the first message of the client says what to run: a text, a JSON object
+/// with `argv, env, cwd, user, stdin, stdout, stderr, tty, rows, columns, timeout_ms`. So nothing secret is in the URL.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/exec", operation_id = "stream_exec", tag = "sandboxes",
     params(
         ("id" = String, Path, description = "The sandbox"),
-        ("command" = Vec<String>, Query, description = "The program, then each of its arguments: the parameter is repeated"),
+        ("request" = Option<String>, Query, description = "`message`: the first message says what to run"),
+        ("command" = Option<Vec<String>>, Query, description = "The program, then each of its arguments: the parameter is repeated. Needed without `request`"),
         ("stdin" = Option<bool>, Query, description = "Standard input is open; false when absent"),
         ("stdout" = Option<bool>, Query, description = "Standard output is sent; true when absent"),
         ("stderr" = Option<bool>, Query, description = "Standard error is sent; true when absent"),
@@ -66,6 +73,11 @@ pub(in crate::http) async fn exec_stream(
     if service.cache().sandbox(&id).is_none() {
         return Err(unknown_sandbox(&id));
     }
+    let seat = seat.map(|Extension(seat)| seat);
+    if is_in_message(&params)? {
+        let upgrade = checked(upgrade)?;
+        return Ok(upgrade.on_upgrade(|socket| run_first_message(service, id, seat, socket)));
+    }
     let (request, wants) = read(&params)?;
     let upgrade = checked(upgrade)?;
     let command = service
@@ -78,9 +90,109 @@ pub(in crate::http) async fn exec_stream(
         wants,
         stopping: service.stopping().clone(),
         _running: service.stopping().enter(),
-        seat: seat.map(|Extension(seat)| seat),
+        seat,
     };
     Ok(upgrade.on_upgrade(|socket| session.run(socket)))
+}
+
+/// Whether the request comes as the first message.
+fn is_in_message(params: &Params) -> Result<bool, Problem> {
+    match params.get("request") {
+        None => Ok(false),
+        Some("message") => params.only(&["request"]).map(|()| true),
+        Some(other) => Err(Problem::invalid(format!(
+            "the parameter request must be message, not {other:?}"
+        ))),
+    }
+}
+
+/// Runs what the first message asks for.
+async fn run_first_message(
+    service: Service,
+    id: String,
+    seat: Option<Seat>,
+    mut socket: WebSocket,
+) {
+    let running = service.stopping().enter();
+    let begun = tokio::select! {
+        first = first_message(&mut socket) => match first {
+            Some(first) => begin(&service, &id, first).await,
+            None => return,
+        },
+        () = service.stopping().begun() => Err(Problem::shutting_down()),
+    };
+    match begun {
+        Ok((command, wants)) => {
+            let session = Session {
+                command,
+                wants,
+                stopping: service.stopping().clone(),
+                _running: running,
+                seat,
+            };
+            session.run(socket).await;
+        }
+        Err(problem) => refuse(socket, &problem).await,
+    }
+}
+
+async fn begin(
+    service: &Service,
+    id: &str,
+    first: Result<String, Problem>,
+) -> Result<(CommandStream, Wants), Problem> {
+    let message: ExecMessage = serde_json::from_str(&first?)
+        .map_err(|error| Problem::invalid(format!("the first message is not valid: {error}")))?;
+    let (request, wants) = message.into_request()?;
+    let command = service.cache().exec_stream(id, request).await;
+    Ok((command.map_err(Failure::from)?, wants))
+}
+
+/// The first message: what the parameters say otherwise.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExecMessage {
+    argv: Argv,
+    #[serde(default)]
+    env: ExecEnv,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    cwd: String,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    user: String,
+    stdin: Option<bool>,
+    stdout: Option<bool>,
+    stderr: Option<bool>,
+    tty: Option<bool>,
+    rows: Option<NonZeroU16>,
+    columns: Option<NonZeroU16>,
+    timeout_ms: Option<f64>,
+}
+
+impl ExecMessage {
+    fn into_request(self) -> Result<(StreamRequest, Wants), Problem> {
+        check_text("cwd", &self.cwd)?;
+        check_text("user", &self.user)?;
+        let wants = Wants {
+            stdin: self.stdin.unwrap_or(false),
+            stdout: self.stdout.unwrap_or(true),
+            stderr: self.stderr.unwrap_or(true),
+            tty: self.tty.unwrap_or(false),
+        };
+        let window = WindowSize {
+            rows: self.rows.map_or(WINDOW_DEFAULT.rows, NonZeroU16::get),
+            columns: self.columns.map_or(WINDOW_DEFAULT.columns, NonZeroU16::get),
+        };
+        let request = StreamRequest {
+            argv: check_argv(self.argv)?,
+            env: check_exec_env(self.env)?,
+            cwd: (!self.cwd.is_empty()).then_some(self.cwd),
+            user: (!self.user.is_empty()).then_some(self.user),
+            stdin: wants.stdin,
+            tty: wants.tty.then_some(window),
+            timeout: self.timeout_ms.map(parse_timeout).transpose()?,
+        };
+        Ok((request, wants))
+    }
 }
 
 /// The upgrade, where it is one to what we speak.

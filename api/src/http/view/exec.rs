@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vmint_cache::ExecOutcome;
+use vmint_cache::{ExecOutcome, PartialOutput};
 
 use super::time::ms;
 
@@ -53,6 +53,35 @@ impl From<ExecOutcome> for ExecResult {
             stderr_b64,
             truncated: outcome.truncated,
             elapsed_ms: ms(outcome.elapsed),
+        }
+    }
+}
+
+/// What a command had written when its time was over; each stream under one of its names, as in [`ExecResult`].
+#[derive(Clone, Debug, Default)]
+pub struct OutputSoFar {
+    /// Text of its output.
+    pub stdout: Option<String>,
+    /// Bytes of its output.
+    pub stdout_b64: Option<String>,
+    /// Text of its error stream.
+    pub stderr: Option<String>,
+    /// Bytes of its error stream.
+    pub stderr_b64: Option<String>,
+    /// Whether it wrote more.
+    pub truncated: Option<bool>,
+}
+
+impl From<&PartialOutput> for OutputSoFar {
+    fn from(output: &PartialOutput) -> Self {
+        let (stdout, stdout_b64) = text_or_base64(output.stdout.clone());
+        let (stderr, stderr_b64) = text_or_base64(output.stderr.clone());
+        Self {
+            stdout,
+            stdout_b64,
+            stderr,
+            stderr_b64,
+            truncated: Some(output.truncated),
         }
     }
 }

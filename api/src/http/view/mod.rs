@@ -14,7 +14,7 @@ mod time;
 pub use build::{Build, BuildList};
 pub use config::{Configuration, LastReload, Reloaded};
 pub(in crate::http) use event::{Lagged, told};
-pub use exec::ExecResult;
+pub use exec::{ExecResult, OutputSoFar};
 pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Drain, Pool, PoolClone, PoolList, Roll};
 pub use sandbox::{

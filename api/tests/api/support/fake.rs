@@ -14,7 +14,7 @@ use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
     ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
     FileWriter, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, RecordState, Size, SocketOwner, StepReport, StreamRequest,
+    LiveGeneration, Mint, PartialOutput, RecordState, Size, SocketOwner, StepReport, StreamRequest,
 };
 use vmint_factory::{Confinement, OpenDevices, Phase, Phases, VmId};
 
@@ -193,6 +193,11 @@ async fn run(life: &Life, request: ExecRequest) -> Result<ExecOutcome, ExecError
         "slow" => {
             return Err(ExecError::Deadline {
                 after: request.timeout.unwrap(),
+                output: Box::new(PartialOutput::newest(
+                    b"so far\n".to_vec(),
+                    vec![0xff],
+                    false,
+                )),
             });
         }
         "mute" => return Err(ExecError::Guest(GuestError::Closed)),

@@ -235,7 +235,9 @@ impl Facts {
         }
         if outcome.timed_out {
             let after = self.timeout;
-            return Err(ExecError::Deadline { after });
+            // What it wrote went out as it came.
+            let output = Box::default();
+            return Err(ExecError::Deadline { after, output });
         }
         Ok(StreamEnd {
             exit_code: outcome.exit_code,

@@ -40,7 +40,7 @@ async fn every_way_to_end_is_told_apart() -> anyhow::Result<()> {
         ),
         (
             json!({"exit_code": null, "signal": 9, "timed_out": true, "spawn_error": null}),
-            "Err(Deadline { after: 30s })",
+            "Err(Deadline { after: 30s, output: 0 + 0 bytes })",
         ),
         (
             json!({"spawn_error": {"errno": 2, "message": "No such file"}}),

@@ -109,7 +109,7 @@ async fn deadlines_kill_in_the_guest(vm: &Vm) -> anyhow::Result<()> {
     request.timeout = Some(Duration::from_secs(2));
     let late = vm.exec(request).await;
     assert!(
-        matches!(late, Err(ExecError::Deadline { after }) if after == Duration::from_secs(2)),
+        matches!(late, Err(ExecError::Deadline { after, .. }) if after == Duration::from_secs(2)),
         "{late:?}"
     );
     assert_eq!(

@@ -407,7 +407,7 @@ impl ConsoleReader for Written {
         let written = Arc::clone(&self.0);
         let grown = async move {
             while written.lock().unwrap().is_empty() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         };
         Ok(Box::pin(grown))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkError, LinkSettings};
+use super::{Call, Link, LinkError, LinkSettings, Strays};
 
 #[tokio::test]
 async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
@@ -14,7 +14,7 @@ async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
     let (ours, mut theirs) = UnixStream::pair()?;
     let settings = LinkSettings {
         max_line_bytes: 4096,
-        strict: true,
+        strays: Strays::Refused,
     };
     let link = Link::start(ours, settings, |_| panic!("a mistake"));
     let call = json!({});

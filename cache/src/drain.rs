@@ -81,7 +81,7 @@ impl Cache {
             releasing: 0,
             exit: self.node().draining.exits(),
         };
-        for pool in self.pools() {
+        for pool in self.pool_levels() {
             view.leased += pool.leased;
             view.ready += pool.ready;
             view.launching += pool.launching;

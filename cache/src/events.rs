@@ -121,6 +121,17 @@ pub enum Happening {
         /// How long it took.
         took: Duration,
     },
+    /// The guest of a sandbox does not answer.
+    SandboxUnresponsive {
+        /// The sandbox.
+        sandbox: String,
+        /// Whose it is.
+        owner_uid: u32,
+        /// How long it has said nothing; `None` while this service has not heard from it.
+        silent: Option<Duration>,
+        /// When it is ended, unless it answers.
+        ends_in: Duration,
+    },
     /// A checkout came to nothing.
     CheckoutFailed {
         /// The stable code of its error.
@@ -151,7 +162,9 @@ impl Happening {
     #[must_use]
     pub fn owner_uid(&self) -> Option<u32> {
         match self {
-            Self::Checkout { owner_uid, .. } | Self::Release { owner_uid, .. } => Some(*owner_uid),
+            Self::Checkout { owner_uid, .. }
+            | Self::SandboxUnresponsive { owner_uid, .. }
+            | Self::Release { owner_uid, .. } => Some(*owner_uid),
             Self::CloneEnded { owner_uid, .. } => *owner_uid,
             Self::BuildStarted { .. }
             | Self::BuildSucceeded { .. }

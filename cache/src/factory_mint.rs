@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 use tracing::warn;
 use vmint_factory::{
     Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneError,
     CloneOrder, ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest,
     ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId,
-    GrowError, Identity, LeaseRecord, Manifest, OpenDevices, Phase, RecordedState, Size, Staleness,
-    StreamRequest, TemplateSpec, Vm,
+    GrowError, Identity, LeaseRecord, Manifest, OpenDevices, Phase, ProcessState, RecordedState,
+    Size, Staleness, StreamRequest, TemplateSpec, Vm, VmId,
 };
 
 use crate::error::BoxError;
@@ -313,12 +314,20 @@ impl LiveClone for Machine {
         }
     }
 
+    fn id(&self) -> &VmId {
+        self.0.id()
+    }
+
     fn identity(&self) -> Identity {
         self.0.identity()
     }
 
-    fn has_exited(&self) -> bool {
-        self.0.has_exited()
+    fn process(&self) -> ProcessState {
+        self.0.process()
+    }
+
+    fn last_heard(&self) -> Option<Instant> {
+        self.0.last_heard()
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {

@@ -20,7 +20,7 @@ struct State {
 }
 
 /// The right to be through. Dropped, it lets the next one in.
-pub(crate) struct Pass(Gate);
+pub(crate) struct Pass(Option<Gate>);
 
 impl Gate {
     /// A gate for so many; for one at least.
@@ -44,7 +44,7 @@ impl Gate {
             let mut state = lock(&self.0);
             if state.free > 0 {
                 state.free -= 1;
-                return Pass(self.clone());
+                return Pass(Some(self.clone()));
             }
             let (sender, receiver) = oneshot::channel();
             if urgent {
@@ -70,9 +70,15 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some(next) = self.0.next() {
-            // Whoever no longer waits drops the pass that it was sent, and so passes it on.
-            drop(next.send(Pass(self.0.clone())));
+        let Some(gate) = self.0.take() else {
+            return;
+        };
+        // A launch that no longer waits leaves its place in the queue: the pass comes back, and goes to the one behind it.
+        while let Some(next) = gate.next() {
+            match next.send(Self(Some(gate.clone()))) {
+                Ok(()) => return,
+                Err(mut refused) => refused.0 = None,
+            }
         }
     }
 }
@@ -96,6 +102,21 @@ mod tests {
         assert!(other.as_mut().now_or_never().is_none());
         drop(urgent.now_or_never().expect("its turn comes first"));
         drop(other.now_or_never().expect("then that of the other"));
+    }
+
+    #[test]
+    fn any_number_may_stop_waiting() {
+        // Far more than there is stack for, if one call were made inside another for each.
+        const GONE: usize = 1_000_000;
+        let gate = Gate::new(1);
+        let first = gate.enter(true).now_or_never().expect("it is free");
+        for _ in 0..GONE {
+            assert!(gate.enter(true).now_or_never().is_none());
+        }
+        let mut last = Box::pin(gate.enter(false));
+        assert!(last.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(last.now_or_never().is_some(), "its turn has come");
     }
 
     #[test]

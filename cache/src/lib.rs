@@ -18,6 +18,7 @@
 //! ```
 
 mod admission;
+mod asking;
 mod backoff;
 mod cache;
 mod command;
@@ -72,8 +73,8 @@ pub use stream::{CommandOutput, CommandStream, SandboxFileReader, SandboxFileWri
 pub use telemetry::{StartPath, Telemetry};
 pub use view::{
     BuildState, BuildView, CloneState, CloneView, DrainView, DroppedGeneration, GenerationView,
-    LastRoll, MemoryLevel, PoolView, Readiness, RollOutcome, RollView, SandboxView, Source,
-    TemplateMemory, TemplateState, TemplateView,
+    LastRoll, MemoryLevel, PoolLevel, PoolView, Readiness, RollOutcome, RollView, SandboxView,
+    Source, TemplateMemory, TemplateState, TemplateView,
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{

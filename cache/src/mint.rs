@@ -10,12 +10,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::time::Instant;
 use vmint_factory::{
     Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, Confinement,
     DeviceError, DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
     FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase,
-    Phases, RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest, TemplateSpec,
-    UnverifiedField, VmId,
+    Phases, ProcessState, RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest,
+    TemplateSpec, UnverifiedField, VmId,
 };
 
 use crate::error::BoxError;
@@ -346,10 +347,18 @@ pub struct LeaseFacts {
 pub trait LiveClone: Send + Sync + 'static {
     /// What is known of it.
     fn facts(&self) -> CloneFacts;
+    /// Its id.
+    fn id(&self) -> &VmId;
     /// Its names at present.
     fn identity(&self) -> Identity;
-    /// Whether its process has ended: answered at once, perhaps before [`LiveClone::ended`] resolves.
-    fn has_exited(&self) -> bool;
+    /// What its process does: answered at once, without the guest, perhaps before [`LiveClone::ended`] resolves.
+    fn process(&self) -> ProcessState;
+    /// Whether its process has ended.
+    fn has_exited(&self) -> bool {
+        self.process() == ProcessState::Ended
+    }
+    /// When the guest was heard from last, by whatever it said; `None` while this service has heard nothing.
+    fn last_heard(&self) -> Option<Instant>;
     /// Resolves with the reason once its process is gone. Any number of callers.
     fn ended(&self) -> BoxFuture<'_, String>;
     /// Asks the guest for an answer.

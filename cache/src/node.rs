@@ -10,6 +10,7 @@ use tracing::Instrument;
 use vmint_factory::supervise;
 
 use crate::admission::Admission;
+use crate::asking::Asking;
 use crate::devices::Book;
 use crate::draining::Draining;
 use crate::events::Events;
@@ -51,6 +52,8 @@ pub(crate) struct Node {
     pub uniqueness: Uniqueness,
     /// Who has how much of the host's memory.
     pub memory: Admission,
+    /// How often guests are asked whether they still answer.
+    pub asking: Asking,
     /// What happens.
     pub events: Events,
     /// The drain of all pools.
@@ -82,17 +85,16 @@ impl Node {
             repeats: Repeats::default(),
             uniqueness: Uniqueness::default(),
             memory: Admission::new(settings.memory),
+            asking: Asking::default(),
             events: Events::default(),
             draining: Draining::default(),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        if settings.memory.is_some() {
-            let stopping = node.stopping.clone();
-            let measuring = node.memory.clone().keep_measured(stopping);
-            node.supervise("memory measurement", measuring);
-        }
+        let stopping = node.stopping.clone();
+        let measuring = node.memory.clone().keep_measured(stopping);
+        node.supervise("memory measurement", measuring);
         node
     }
 

@@ -44,16 +44,16 @@ fn why_not(template: &Template) -> Option<String> {
     if let Some(reason) = snapshot.unavailable().or_else(|| snapshot.refused()) {
         return Some(format!("template {name}: {reason}"));
     }
-    let view = pool.view();
-    if view.draining {
+    let level = pool.level();
+    if level.draining {
         return Some(format!("pool {name}: it is drained"));
     }
-    match view.degraded {
-        Some(reason) if view.ready == 0 => Some(format!("pool {name}: {reason}")),
-        Some(_) | None if pool.was_filled() => None,
+    match level.degraded {
+        Some(reason) if level.ready == 0 => Some(format!("pool {name}: {reason}")),
+        Some(_) | None if level.was_filled => None,
         Some(_) | None => Some(format!(
             "pool {name}: {} of {} clones are ready",
-            view.ready, view.target
+            level.ready, level.target
         )),
     }
 }

@@ -4,8 +4,10 @@
 //! between it can be found from the moment on when the [`crate::Lease`] was committed.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use vmint_factory::{Attached, GenerationId, RequestKey, Size};
 
 use crate::console::FOLLOWERS_MAX;
-use crate::mint::{LeaseFacts, LiveClone};
+use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::pool::{CloneKey, Pool};
 use crate::sync::lock;
 use crate::view::SandboxView;
@@ -24,7 +26,10 @@ pub(crate) struct Sandbox {
     clone: CloneKey,
     vm: Arc<dyn LiveClone>,
     view: Mutex<Option<SandboxView>>,
+    /// Whether its last record was written. Held while one is written, so that the newest is written last.
+    is_record_closed: Mutex<bool>,
     was_commanded: AtomicBool,
+    is_unresponsive: AtomicBool,
     key: OnceLock<RequestKey>,
     fate: OnceLock<&'static str>,
     over: CancellationToken,
@@ -36,11 +41,13 @@ impl Sandbox {
     /// A clone that was just granted, and that nobody can find yet.
     pub(crate) fn new(clone: CloneKey, vm: Arc<dyn LiveClone>) -> Arc<Self> {
         Arc::new(Self {
-            id: vm.facts().id.to_string(),
+            id: vm.id().to_string(),
             clone,
             vm,
             view: Mutex::new(None),
+            is_record_closed: Mutex::new(false),
             was_commanded: AtomicBool::new(false),
+            is_unresponsive: AtomicBool::new(false),
             key: OnceLock::new(),
             fate: OnceLock::new(),
             over: CancellationToken::new(),
@@ -60,7 +67,23 @@ impl Sandbox {
 
     /// What it looks like; `None` until it is handed over.
     pub(crate) fn view(&self) -> Option<SandboxView> {
-        lock(&self.view).clone()
+        let view = lock(&self.view).clone()?;
+        Some(self.seen(view))
+    }
+
+    /// Its guest does not answer, or does so again.
+    pub(crate) fn set_unresponsive(&self, is_unresponsive: bool) {
+        self.is_unresponsive
+            .store(is_unresponsive, Ordering::Relaxed);
+    }
+
+    /// The view with what is true of its guest at this moment.
+    fn seen(&self, view: SandboxView) -> SandboxView {
+        SandboxView {
+            unresponsive: self.is_unresponsive.load(Ordering::Relaxed),
+            last_seen: last_seen(&*self.vm),
+            ..view
+        }
     }
 
     /// The host's user that it belongs to; `None` until it is handed over.
@@ -84,7 +107,7 @@ impl Sandbox {
         let mut view = lock(&self.view);
         let view = view.as_mut()?;
         view.expires_at = expires_at;
-        Some(view.clone())
+        Some(self.seen(view.clone()))
     }
 
     /// Whether the command that begins now is its first.
@@ -109,8 +132,48 @@ impl Sandbox {
         self.over.is_cancelled()
     }
 
-    /// Its lease, as its record keeps it.
-    pub(crate) fn lease_of(&self, view: &SandboxView) -> LeaseFacts {
+    /// Writes its lease to its record, as it is by now, unless its last record was written.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn record_lease(&self) -> io::Result<()> {
+        self.record(false, |lease| lease.map(RecordState::Leased))
+    }
+
+    /// Writes its lease for the service that comes next. It is the last record that this one writes.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn record_left(&self) -> io::Result<()> {
+        self.record(true, |lease| lease.map(RecordState::Leased))
+    }
+
+    /// Writes that it is being ended. It is the last record that is written.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn record_end(&self) -> io::Result<()> {
+        self.record(true, |_| Some(RecordState::Releasing))
+    }
+
+    fn record(
+        &self,
+        is_last: bool,
+        state: impl FnOnce(Option<LeaseFacts>) -> Option<RecordState>,
+    ) -> io::Result<()> {
+        let mut is_closed = lock(&self.is_record_closed);
+        if *is_closed {
+            return Ok(());
+        }
+        *is_closed = is_last;
+        let view = lock(&self.view).clone();
+        match state(view.map(|view| self.lease_of(&view))) {
+            Some(state) => self.vm.record(state),
+            None => Ok(()),
+        }
+    }
+
+    fn lease_of(&self, view: &SandboxView) -> LeaseFacts {
         LeaseFacts {
             owner_uid: view.owner_uid,
             leased_at: view.leased_at,
@@ -173,7 +236,13 @@ pub(crate) fn view_of(
         startup: facts.phases,
         metadata: lease.metadata,
         devices,
+        unresponsive: false,
+        last_seen: last_seen(vm),
     }
+}
+
+fn last_seen(vm: &dyn LiveClone) -> Option<Duration> {
+    vm.last_heard().map(|heard| heard.elapsed())
 }
 
 /// A sandbox and its pool.

@@ -1,6 +1,6 @@
 //! What the cache shows of itself: the half of [`Cache`] that only reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use vmint_factory::Phase;
@@ -10,7 +10,8 @@ use crate::entry::Template;
 use crate::mint::GenerationFacts;
 use crate::template::Snapshot;
 use crate::view::{
-    BuildView, GenerationView, MemoryLevel, PoolView, SandboxView, TemplateMemory, TemplateView,
+    BuildView, GenerationView, MemoryLevel, PoolLevel, PoolView, SandboxView, TemplateMemory,
+    TemplateView,
 };
 
 impl Cache {
@@ -53,6 +54,15 @@ impl Cache {
             .collect()
     }
 
+    /// What all pools come to, without their clones, in the order of the configuration.
+    #[must_use]
+    pub fn pool_levels(&self) -> Vec<PoolLevel> {
+        self.all()
+            .iter()
+            .map(|template| template.pool.level())
+            .collect()
+    }
+
     /// One pool.
     #[must_use]
     pub fn pool(&self, template: &str) -> Option<PoolView> {
@@ -83,10 +93,12 @@ impl Cache {
         self.node().sandboxes.get(id)?.sandbox.view()
     }
 
-    /// The memory of every template and its clones. It blocks: some milliseconds for each clone.
+    /// The memory of every template and its clones: what the clones have as it was measured last. It blocks for a system
+    /// call for each generation.
     #[must_use]
     pub fn memory(&self) -> Vec<TemplateMemory> {
-        self.all().iter().map(|one| one.memory()).collect()
+        let private = self.node().memory.private_bytes();
+        self.all().iter().map(|one| one.memory(&private)).collect()
     }
 
     /// The memory of the whole node, as it is admitted.
@@ -140,13 +152,7 @@ impl Template {
             .collect()
     }
 
-    fn memory(&self) -> TemplateMemory {
-        // What is gone meanwhile takes no memory.
-        let machines = self.pool.machines();
-        let private = machines
-            .iter()
-            .map(|vm| vm.anonymous_bytes().unwrap_or_default())
-            .sum();
+    fn memory(&self, private: &HashMap<String, u64>) -> TemplateMemory {
         let generations = self.pool.generations();
         let shared = generations
             .iter()
@@ -155,7 +161,7 @@ impl Template {
         TemplateMemory {
             template: self.status.name().to_owned(),
             template_bytes: shared,
-            clone_private_bytes: private,
+            clone_private_bytes: private.get(self.status.name()).copied().unwrap_or_default(),
         }
     }
 }

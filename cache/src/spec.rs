@@ -11,6 +11,9 @@ use crate::admission::MemoryBudget;
 /// filling the memory of the host.
 pub const MAX_CLONES: u32 = 10_000;
 
+/// `guest_timeout` of templates that have no description any more.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What a ready clone does until somebody takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standby {
@@ -39,6 +42,9 @@ pub struct PoolSpec {
     pub ttl: Duration,
     /// Waiting checkouts at most.
     pub queue: usize,
+    /// How long the guest of a sandbox may leave a question unanswered until the sandbox is shown as unresponsive, and
+    /// again until it is ended; zero asks none. A key of the template, not of its pool.
+    pub guest_timeout: Duration,
 }
 
 /// What happens when a generation is not what would be built now: its kernel, its initial RAM disk, the hypervisor, the
@@ -81,7 +87,7 @@ pub struct CacheSettings {
     pub max_ttl: Option<Duration>,
     /// Clones made at the same time on the whole node: as many as there are cores. More would only slow each other.
     pub refill_at_once: usize,
-    /// Memory of the host that all virtual machines together may have; `None` sets no limit, and nothing is measured.
+    /// Memory of the host that all virtual machines together may have; `None` sets no limit.
     pub memory: Option<MemoryBudget>,
 }
 
@@ -107,6 +113,7 @@ impl TemplatePlan {
                 max_age: Duration::ZERO,
                 ttl: Duration::ZERO,
                 queue: 0,
+                guest_timeout: GUEST_TIMEOUT,
             },
             on_stale: OnStale::Warn,
         }
@@ -122,7 +129,10 @@ impl TemplatePlan {
         let spec = differing(template_values(spec), template_values(&new.spec));
         let pool = differing(pool_values(pool), pool_values(&new.pool));
         let on_stale = (*on_stale != new.on_stale).then(|| "on_stale".to_owned());
-        let spec = spec.map(|(was, _)| was.key.to_owned()).chain(on_stale);
+        let has_other_timeout = self.pool.guest_timeout != new.pool.guest_timeout;
+        let guest_timeout = has_other_timeout.then(|| "guest_timeout".to_owned());
+        let spec = spec.map(|(was, _)| was.key.to_owned());
+        let spec = spec.chain(on_stale).chain(guest_timeout);
         spec.chain(pool.map(|(was, _)| format!("pool.{}", was.key)))
             .collect()
     }
@@ -206,6 +216,7 @@ fn pool_values(pool: &PoolSpec) -> Vec<Value> {
         max_age,
         ttl,
         queue,
+        guest_timeout: _,
     } = pool;
     let value = |key, text| Value {
         key,

@@ -82,6 +82,10 @@ pub struct SandboxView {
     pub metadata: BTreeMap<String, String>,
     /// Devices of the host that it has.
     pub devices: Attached,
+    /// Whether its guest has not answered for its `guest_timeout`.
+    pub unresponsive: bool,
+    /// How long ago its guest was heard from; `None` while this service has not heard from it.
+    pub last_seen: Option<Duration>,
 }
 
 /// Where a clone is in its life.
@@ -140,6 +144,8 @@ pub struct PoolView {
     pub launching: usize,
     /// Sandboxes.
     pub leased: usize,
+    /// Those of them whose guest does not answer.
+    pub unresponsive: usize,
     /// Clones being ended.
     pub releasing: usize,
     /// Checkouts that wait.
@@ -156,6 +162,33 @@ pub struct PoolView {
     pub roll: Option<RollView>,
     /// Every living clone, oldest first.
     pub clones: Vec<CloneView>,
+}
+
+/// What a pool comes to, without its clones: asked for often, and at the same cost whatever their number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLevel {
+    /// The template.
+    pub template: String,
+    /// Warm clones to keep.
+    pub target: u32,
+    /// Warm, unused clones.
+    pub ready: usize,
+    /// Clones being made.
+    pub launching: usize,
+    /// Sandboxes.
+    pub leased: usize,
+    /// Those of them whose guest does not answer.
+    pub unresponsive: usize,
+    /// Clones being ended.
+    pub releasing: usize,
+    /// Checkouts that wait.
+    pub waiters: usize,
+    /// Why clones cannot be made at present.
+    pub degraded: Option<String>,
+    /// Whether it drains, by itself or with the whole node.
+    pub draining: bool,
+    /// Whether it ever had as many clones as it is to keep.
+    pub was_filled: bool,
 }
 
 /// A pool on its way from one generation to another.

@@ -45,6 +45,7 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
         max_age: Duration::ZERO,
         ttl: LONG,
         queue: 8,
+        guest_timeout: LONG,
     };
     let settings = CacheSettings {
         max_ttl: None,

@@ -48,6 +48,7 @@ pub(crate) struct Template {
     pub(crate) memory: String,
     pub(crate) max_memory: String,
     pub(crate) ready_timeout: String,
+    pub(crate) guest_timeout: String,
     pub(crate) console_max: String,
     pub(crate) warmup: Vec<Argv>,
     pub(crate) verify: Vec<Argv>,

@@ -4,14 +4,14 @@
 
 use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use vmint_cache::{CloneState, MemoryLevel, PoolView, TemplateMemory, TemplateView};
+use vmint_cache::{CloneState, MemoryLevel, PoolLevel, TemplateMemory, TemplateView};
 
 use super::{dropped_log_lines, names};
 
 /// The levels as Prometheus reads them. Reads `/proc` of this process: some milliseconds, blocking.
 #[must_use]
 pub fn render_levels(
-    pools: &[PoolView],
+    pools: &[PoolLevel],
     templates: &[TemplateView],
     memory: &[TemplateMemory],
     node: MemoryLevel,
@@ -35,7 +35,7 @@ pub fn render_levels(
     recorder.handle().render()
 }
 
-fn set_pool(pool: &PoolView) {
+fn set_pool(pool: &PoolLevel) {
     let template = || pool.template.clone();
     let states = [
         (CloneState::Launching, pool.launching),
@@ -48,6 +48,7 @@ fn set_pool(pool: &PoolView) {
             .set(count as f64);
     }
     gauge!(names::POOL_TARGET, "template" => template()).set(pool.target);
+    gauge!(names::SANDBOXES_UNRESPONSIVE, "template" => template()).set(pool.unresponsive as f64);
     gauge!(names::POOL_WAITERS, "template" => template()).set(pool.waiters as f64);
 }
 
@@ -93,22 +94,18 @@ mod tests {
 
     #[test]
     fn every_state_of_a_pool_is_there_even_when_it_is_zero() {
-        let pool = PoolView {
+        let pool = PoolLevel {
             template: "default".to_owned(),
             target: 2,
-            max: 16,
             ready: 1,
-            updated: 1,
             launching: 0,
             leased: 0,
+            unresponsive: 0,
             releasing: 0,
             waiters: 0,
-            hits: 0,
-            misses: 0,
             degraded: None,
             draining: false,
-            roll: None,
-            clones: Vec::new(),
+            was_filled: true,
         };
         let node = MemoryLevel {
             budget_bytes: Some(3 << 30),

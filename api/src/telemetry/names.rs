@@ -10,6 +10,7 @@ pub(super) const CLONE_FAILURES_TOTAL: &str = "vmint_clone_failures_total";
 pub(super) const POOL_VMS: &str = "vmint_pool_vms";
 pub(super) const POOL_TARGET: &str = "vmint_pool_target";
 pub(super) const POOL_WAITERS: &str = "vmint_pool_waiters";
+pub(super) const SANDBOXES_UNRESPONSIVE: &str = "vmint_sandboxes_unresponsive";
 pub(super) const TEMPLATE_INFO: &str = "vmint_template_info";
 pub(super) const TEMPLATE_BUILT: &str = "vmint_template_built_timestamp_seconds";
 pub(super) const TEMPLATE_STALE: &str = "vmint_template_stale";
@@ -61,7 +62,11 @@ pub(super) const COUNTERS: [(&str, &str); 2] = [
 pub(super) const LOG_LINES_DROPPED_HELP: &str =
     "Log lines that were lost because standard error did not take them.";
 
-pub(super) const GAUGES: [(&str, &str); 11] = [
+pub(super) const GAUGES: [(&str, &str); 12] = [
+    (
+        SANDBOXES_UNRESPONSIVE,
+        "Sandboxes whose guest has not answered for guest_timeout.",
+    ),
     (POOL_VMS, "Living clones of a pool, by state."),
     (POOL_TARGET, "Warm clones that a pool keeps."),
     (POOL_WAITERS, "Checkouts that wait for a clone."),

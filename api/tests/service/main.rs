@@ -11,6 +11,7 @@ mod events;
 mod examples;
 mod faults;
 mod going_back;
+mod hung;
 mod life;
 mod live;
 mod load;

@@ -249,6 +249,19 @@ impl Count {
         self.estimates.extend(most);
     }
 
+    /// What the clones of each template were found to have, all together.
+    pub(super) fn measured_sums(&self) -> HashMap<String, u64> {
+        let mut sums: HashMap<String, u64> = HashMap::new();
+        for held in self.clones.values() {
+            let bytes = held.measured.unwrap_or_default();
+            match sums.get_mut(&held.template) {
+                Some(sum) => *sum = sum.saturating_add(bytes),
+                None => drop(sums.insert(held.template.clone(), bytes)),
+            }
+        }
+        sums
+    }
+
     pub(super) fn forget_file(&mut self, key: Key) {
         self.files.remove(&key);
     }

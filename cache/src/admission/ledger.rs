@@ -108,7 +108,7 @@ impl Admission {
         vm: &Arc<dyn LiveClone>,
         plugged_mib: u64,
     ) -> ClonePermit {
-        let id = vm.facts().id;
+        let id = vm.id().clone();
         let crossing = {
             let mut state = lock(&self.0.state);
             let plugged = plugged_mib.saturating_mul(MIB);
@@ -252,6 +252,11 @@ impl Admission {
         }
     }
 
+    /// The private memory of each template's clones together, as far as it was measured, bytes.
+    pub(crate) fn private_bytes(&self) -> HashMap<String, u64> {
+        lock(&self.0.state).count.measured_sums()
+    }
+
     /// Hears of it whenever there may be more room than before.
     pub(crate) fn freed(&self) -> watch::Receiver<()> {
         self.0.freed.subscribe()
@@ -259,7 +264,7 @@ impl Admission {
 
     /// A clone has a process: it is measured from now on.
     pub(crate) fn measure(&self, vm: &Arc<dyn LiveClone>) {
-        let id = vm.facts().id;
+        let id = vm.id().clone();
         lock(&self.0.state).machines.insert(id, Arc::downgrade(vm));
     }
 

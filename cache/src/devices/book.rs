@@ -37,9 +37,11 @@ impl Book {
     /// Enters claims; they last as long as the answer, and as the machines that they go into.
     pub(super) fn claim(self: &Arc<Self>, claims: Vec<Claim>) -> Result<Claimed, Conflict> {
         let mut pages = lock(&self.0);
-        // A process that is gone uses nothing, whether its end was heard of or not: who released a sandbox may use its
-        // disk at once.
-        pages.forget(Holding::is_over);
+        // A process that is gone uses nothing, whether its end was heard of or not: a client that released a sandbox may
+        // use its disk at once. Only the owners that are in the way are asked.
+        for owner in pages.ledger.in_the_way(&claims) {
+            pages.forget_if_over(owner);
+        }
         let owner = Owner(pages.next);
         pages.next += 1;
         pages.ledger.claim(owner, claims)?;
@@ -59,20 +61,16 @@ impl Book {
         if let Some(holding) = pages.owners.get_mut(&owner) {
             holding.machines.retain(|other| !Arc::ptr_eq(other, vm));
         }
-        pages.forget(Holding::is_over);
+        pages.forget_if_over(owner);
     }
 }
 
 impl Pages {
-    fn forget(&mut self, is_over: impl Fn(&Holding) -> bool) {
-        let Self { ledger, owners, .. } = self;
-        owners.retain(|owner, holding| {
-            let over = is_over(holding);
-            if over {
-                ledger.release(*owner);
-            }
-            !over
-        });
+    fn forget_if_over(&mut self, owner: Owner) {
+        if self.owners.get(&owner).is_none_or(Holding::is_over) {
+            self.owners.remove(&owner);
+            self.ledger.release(owner);
+        }
     }
 }
 
@@ -102,6 +100,6 @@ impl Drop for Claimed {
         if let Some(holding) = pages.owners.get_mut(&self.owner) {
             holding.is_open = false;
         }
-        pages.forget(Holding::is_over);
+        pages.forget_if_over(self.owner);
     }
 }

@@ -72,6 +72,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// The owners of what these claims contradict.
+    pub(super) fn in_the_way(&self, claims: &[Claim]) -> Vec<Owner> {
+        let excluded = |has: &Claim| claims.iter().any(|claim| claim.excludes(has));
+        let owners = self.0.iter().filter(|(_, has)| has.iter().any(excluded));
+        owners.map(|(owner, _)| *owner).collect()
+    }
+
     /// Gives up whatever an owner has.
     pub(super) fn release(&mut self, owner: Owner) {
         self.0.remove(&owner);

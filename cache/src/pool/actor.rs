@@ -11,25 +11,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use vmint_factory::GenerationId;
 
-use super::core::{CloneKey, Drain, Effect, Event, Moment, State, Terms, Ticket};
+use super::core::{CloneKey, Drain, Effect, Event, State, Terms, Ticket};
 use super::grant::Grant;
 use super::handle::{Pool, limits, size};
 use super::ledger::Ledger;
-use super::message::{Ask, LeaseTimes, Message, Outbox, Refused, Sizes};
-use super::tasks;
-use crate::mint::{CloneFailure, LiveClone, LiveGeneration, RecordState};
+use super::message::{Ask, Inbox, LeaseTimes, Message, Outbox, Refused, Renewed, Sizes};
+use super::{alive, tasks};
+use crate::asking::Share;
+use crate::mint::{CloneFailure, LiveClone, LiveGeneration};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 use crate::spec::PoolSpec;
 use crate::sync::lock;
 use crate::uniqueness::Unique;
-use crate::view::SandboxView;
 
 /// What a pool finds out about generations.
 pub(crate) enum Report {
@@ -71,10 +71,12 @@ pub(super) struct Actor {
     /// As of the last word: the pool's own may be newer for a moment.
     pub spec: Arc<PoolSpec>,
     pub ledger: Arc<Mutex<Ledger>>,
-    pub inbox: mpsc::Receiver<Message>,
+    pub inbox: Inbox,
     pub outbox: Outbox,
     pub reports: Reports,
     pub work: Work,
+    /// Its guests among all that are asked in turn.
+    pub asking: Share,
 }
 
 /// What the actor has under way.
@@ -90,10 +92,11 @@ impl Actor {
         node: Arc<Node>,
         (pool, spec): (Pool, Arc<PoolSpec>),
         ledger: Arc<Mutex<Ledger>>,
-        (outbox, inbox): (Outbox, mpsc::Receiver<Message>),
+        (outbox, inbox): (Outbox, Inbox),
         reports: Reports,
     ) -> Self {
         Self {
+            asking: node.asking.share(),
             node,
             pool,
             spec,
@@ -108,14 +111,23 @@ impl Actor {
     /// Works until everything has ended after a stop, or after the template was removed.
     pub(super) async fn run(mut self) {
         let mut freed = self.node.memory.freed();
-        let _over = self.pool.over().clone().drop_guard();
+        let over = self.pool.over().clone();
+        let ledger = Arc::clone(&self.ledger);
+        self.node
+            .spawn(alive::look(ledger, self.outbox.clone(), over.clone()));
+        let _over = over.drop_guard();
         while !self.is_finished() {
-            let wake = lock(&self.ledger).next_wake();
+            let (wake, is_short) = {
+                let ledger = lock(&self.ledger);
+                let is_short = ledger.core.short_of_memory().is_some();
+                (ledger.next_wake(), is_short)
+            };
             tokio::select! {
                 // None cannot be: the actor holds a sender itself.
                 message = self.inbox.recv() => message.into_iter().for_each(|message| self.take(message)),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.happened(Event::Tick),
-                Ok(()) = freed.changed() => self.room_freed(),
+                // Memory is given back with every clone of the node that ends: only a pool that waits for it hears of it.
+                Ok(()) = freed.changed(), if is_short => self.happened(Event::RoomFreed),
             }
         }
         lock(&self.ledger).forget_generations();
@@ -123,14 +135,6 @@ impl Actor {
 
     fn is_finished(&self) -> bool {
         lock(&self.ledger).core.is_finished()
-    }
-
-    /// Memory is given back with every clone of the node that ends: only a pool that waits for it needs to know.
-    fn room_freed(&mut self) {
-        let waits = lock(&self.ledger).core.short_of_memory().is_some();
-        if waits {
-            self.happened(Event::RoomFreed);
-        }
     }
 
     fn take(&mut self, message: Message) {
@@ -173,7 +177,7 @@ impl Actor {
                 ttl: ask.ttl,
             },
         );
-        let deadline: Moment = lock(&self.ledger).moment(ask.deadline);
+        let deadline = lock(&self.ledger).moment_or_never(ask.deadline);
         let terms = Terms {
             on_empty: ask.on_empty,
             deadline,
@@ -205,16 +209,12 @@ impl Actor {
         });
     }
 
-    fn renew(&mut self, clone: CloneKey, ttl: Option<Duration>) -> Option<SandboxView> {
+    fn renew(&mut self, clone: CloneKey, ttl: Option<Duration>) -> Option<Renewed> {
         // The lease may have ended this very moment: the core says so.
         self.happened(Event::Renewed { clone, ttl });
         let sandbox = self.sandbox(clone)?;
         let view = sandbox.renew(LeaseTimes::begin(ttl).expires_at)?;
-        let lease = RecordState::Leased(sandbox.lease_of(&view));
-        if let Err(error) = sandbox.vm().record(lease) {
-            warn!(sandbox = view.id, %error, "the renewed lease was not recorded");
-        }
-        Some(view)
+        Some(Renewed { sandbox, view })
     }
 
     fn release(&mut self, clone: CloneKey, reply: oneshot::Sender<()>) {
@@ -283,27 +283,27 @@ impl Actor {
 
     fn happened(&mut self, event: Event) {
         let released = self.settle(&event);
-        let is_over = matches!(
-            event,
-            Event::Ended { .. } | Event::LaunchFailed { .. } | Event::Published { .. }
-        );
-        let mut effects = lock(&self.ledger).on(event);
-        let has_rolled =
-            |effect: &Effect| matches!(effect, Effect::Rolled { .. } | Effect::RollBack { .. });
-        let may_forget = is_over || effects.iter().any(has_rolled);
+        let mut effects = {
+            let mut ledger = lock(&self.ledger);
+            let guests = ledger.core.asked_in_turn();
+            ledger.core.set_pace(self.asking.set(guests));
+            ledger.on(event)
+        };
         // What wakes a waiting request comes last: it then runs next, on this very thread, before what is begun here.
         effects.sort_by_key(|effect| matches!(effect, Effect::Grant { .. }));
         for effect in effects {
             self.carry_out(effect);
         }
         // Only now: what was carried out may name what is forgotten.
-        if may_forget {
-            lock(&self.ledger).forget_ended();
-        }
+        let is_drained = {
+            let mut ledger = lock(&self.ledger);
+            ledger.forget_ended();
+            ledger.core.is_drained()
+        };
         if let Some(reply) = released {
             let _ = reply.send(());
         }
-        if lock(&self.ledger).core.is_drained() {
+        if is_drained {
             self.node.draining.pool_is_empty();
         }
     }
@@ -312,9 +312,7 @@ impl Actor {
     fn settle(&mut self, event: &Event) -> Option<oneshot::Sender<()>> {
         match event {
             // Nobody had it yet: there is no owner to tell of.
-            Event::Returned { clone } => {
-                let _ = self.end_sandbox(*clone, "it was returned");
-            }
+            Event::Returned { clone } => drop(self.end_sandbox(*clone, "it was returned")),
             Event::HungUp { ticket } => drop(self.work.checkouts.remove(ticket)),
             Event::LaunchFailed { clone, .. } => drop(self.work.launches.remove(clone)),
             Event::Ended { clone } => {
@@ -330,7 +328,7 @@ impl Actor {
         lock(&self.ledger).entries.get(&clone)?.vm.clone()
     }
 
-    fn sandbox(&self, clone: CloneKey) -> Option<Arc<Sandbox>> {
+    pub(super) fn sandbox(&self, clone: CloneKey) -> Option<Arc<Sandbox>> {
         lock(&self.ledger).entries.get(&clone)?.sandbox.clone()
     }
 }

@@ -84,7 +84,7 @@ impl Actor {
                 None => ledger.core.adopt_ready(now, epoch),
             };
             let entry = Entry {
-                id: vm.facts().id,
+                id: vm.id().clone(),
                 epoch,
                 memory: permit,
                 is_paused: adopted_paused,
@@ -92,7 +92,7 @@ impl Actor {
                 unique,
                 sandbox: None,
             };
-            ledger.entries.insert(clone, entry);
+            ledger.enter(clone, entry);
             clone
         };
         if let Some(lease) = lease {
@@ -115,7 +115,7 @@ impl Actor {
             devices,
             disk_keys,
         } = lease;
-        let id = vm.facts().id;
+        let id = vm.id().clone();
         if let Err(conflict) = devices::restore(&devices, &disk_keys, vm, &self.node) {
             warn!(vm = %id, error = %conflict, "a sandbox of an earlier service has what another has too");
         }
@@ -136,7 +136,7 @@ impl Actor {
 
     /// Ends a clone that does not join.
     fn turn_away(&self, vm: &Arc<dyn LiveClone>, why: &str) {
-        info!(vm = %vm.facts().id, why, "a clone of an earlier service is ended");
+        info!(vm = %vm.id(), why, "a clone of an earlier service is ended");
         let vm = Arc::clone(vm);
         self.node.spawn(async move {
             vm.end().await;

@@ -25,7 +25,7 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{AttachError, BindError, Binding, RequestKey, Size, VmId};
+use vmint_factory::{AttachError, BindError, Binding, ProcessState, RequestKey, Size, VmId};
 
 use crate::devices::{DevicesError, Held};
 use crate::error::{BoxError, CheckoutError};
@@ -34,7 +34,7 @@ use crate::mint::{LeaseFacts, LiveClone, RecordState};
 use crate::request::{OnEmpty, SocketOwner};
 use crate::sandbox::view_of;
 
-/// How long a guest may take to be made fit: to be resumed, to grow, or to be bound. It takes some milliseconds, a few
+/// How long a guest may take to be made fit: to grow, or to be bound. It takes some milliseconds, a few
 /// hundred to grow, and with megabytes of files some tenths of a second.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long devices may take to be plugged and seen; what they wait for has deadlines of its own, in all shorter. Also how
@@ -43,6 +43,18 @@ const ATTACH_DEADLINE: Duration = Duration::from_secs(60);
 /// Clones that were dead when they were granted, before a checkout gives up: when somebody kills all of them at once,
 /// the pool hears of it a moment later than the checkout.
 const DEAD_CLONES_MAX: u32 = 32;
+/// Clones whose guest did not answer when they were granted, before a checkout gives up: each costs the time that its
+/// guest had for it.
+const HUNG_CLONES_MAX: u32 = 5;
+/// A guest that was heard from within this time is handed over without another word. In a small pool each is asked
+/// more often (`core/pulse.rs`).
+const FRESH: Duration = Duration::from_secs(5);
+/// How long any other guest may take to answer before it is handed over. It takes a millisecond; one that is busy with
+/// nothing and does not answer in a thousand times that is given to nobody.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// How long one that stood still may take to be resumed, to have its clock set and to answer: tens of milliseconds under
+/// emulation, and on a host with all its processors busy a few times that.
+const RESUME_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A checkout from one pool.
 #[derive(Debug)]
@@ -66,6 +78,8 @@ pub(crate) struct Order {
 /// Why a granted clone cannot be handed over.
 enum Unfit {
     Dead(&'static str),
+    /// Its guest did not answer.
+    Hung(CheckoutError),
     Refused(CheckoutError),
     /// It was ended for it already.
     Ended(CheckoutError),
@@ -76,6 +90,10 @@ enum Unfit {
 impl Unfit {
     fn unprepared(what: &'static str, source: BoxError) -> Self {
         Self::Unprepared(CheckoutError::Guest { what, source })
+    }
+
+    fn hung(what: &'static str, source: BoxError) -> Self {
+        Self::Hung(CheckoutError::Guest { what, source })
     }
 
     /// Nothing that the guest did: the run directory is full, or broken. A clone whose own directory was removed is as
@@ -99,29 +117,36 @@ impl Pool {
     /// Dropped, it loses its place in the queue, and its clone goes back, or is ended if anything in it was changed.
     pub(crate) async fn checkout(&self, order: &Order) -> Result<Lease, CheckoutError> {
         let begun = Instant::now();
-        let deadline = begun + order.wait;
-        let (mut dead, mut unprepared) = (0, 0);
+        // A wait that is longer than a clock can say has no end.
+        let deadline = begun.checked_add(order.wait);
+        let (mut dead, mut hung, mut unprepared) = (0, 0, 0);
         loop {
             let ask = Ask {
                 on_empty: order.on_empty,
                 deadline,
                 ttl: order.ttl,
-                again: dead + unprepared > 0,
+                again: dead + hung + unprepared > 0,
             };
             let mut grant = self.granted(ask, begun).await?;
             match self.prepare(&mut grant, order, begun).await {
                 Ok(facts) => return Ok(self.lease(grant, order, facts, begun)),
                 Err(Unfit::Dead(how)) if dead < DEAD_CLONES_MAX => {
-                    warn!(vm = %grant.vm().facts().id, how, "a clone was dead when it was granted; another is taken");
+                    warn!(vm = %grant.vm().id(), how, "a clone was dead when it was granted; another is taken");
                     dead += 1;
                 }
-                // Whoever died while it was made fit is as good as dead before.
-                Err(Unfit::Unprepared(_)) if grant.vm().has_exited() && dead < DEAD_CLONES_MAX => {
-                    warn!(vm = %grant.vm().facts().id, "a clone died when it was granted; another is taken");
+                // A clone that died while it was made fit is as good as dead before.
+                Err(Unfit::Unprepared(_) | Unfit::Hung(_))
+                    if grant.vm().has_exited() && dead < DEAD_CLONES_MAX =>
+                {
+                    warn!(vm = %grant.vm().id(), "a clone died when it was granted; another is taken");
                     dead += 1;
+                }
+                Err(Unfit::Hung(error)) if hung < HUNG_CLONES_MAX => {
+                    warn!(vm = %grant.vm().id(), error = error.source(), "{error}; another clone is taken");
+                    hung += 1;
                 }
                 Err(Unfit::Unprepared(error) | Unfit::Ended(error)) if unprepared == 0 => {
-                    warn!(vm = %grant.vm().facts().id, error = error.source(), "{error}; another clone is taken");
+                    warn!(vm = %grant.vm().id(), error = error.source(), "{error}; another clone is taken");
                     unprepared += 1;
                 }
                 Err(Unfit::Dead(how)) => {
@@ -130,9 +155,12 @@ impl Pool {
                         source: how.into(),
                     });
                 }
-                Err(Unfit::Refused(error) | Unfit::Unprepared(error) | Unfit::Ended(error)) => {
-                    return Err(error);
-                }
+                Err(
+                    Unfit::Refused(error)
+                    | Unfit::Hung(error)
+                    | Unfit::Unprepared(error)
+                    | Unfit::Ended(error),
+                ) => return Err(error),
             }
         }
     }
@@ -204,31 +232,26 @@ impl Pool {
         begun: Instant,
     ) -> Result<LeaseFacts, Unfit> {
         let vm = grant.vm().clone();
-        if vm.has_exited() {
+        let dead = match vm.process() {
+            ProcessState::Runs => None,
+            ProcessState::Stopped => Some("its hypervisor is stopped"),
+            ProcessState::Ended => Some("its process has ended"),
+        };
+        if let Some(how) = dead {
             grant.spoil();
-            return Err(Unfit::Dead("its process has ended"));
+            return Err(Unfit::Dead(how));
         }
         let sizes = grant.generation().sizes;
         let wanted = sizes.fit(order.vcpus, order.memory_mib);
         let mut size = wanted.map_err(|error| Unfit::Refused(error.into()))?;
         let plugged_mib = size.memory_mib - sizes.least.memory_mib;
         if plugged_mib > 0 {
-            self.has_memory_for(&vm.facts().id, plugged_mib).await?;
+            self.has_memory_for(vm.id(), plugged_mib).await?;
         }
-        if grant.is_paused() {
-            touch(grant)?;
-            within(vm.resume())
-                .await
-                .map_err(|source| Unfit::unprepared("the clone could not be resumed", source))?;
-        } else if vm.clock_is_off() {
-            touch(grant)?;
-            within(vm.set_clock()).await.map_err(|source| {
-                Unfit::unprepared("the guest's clock could not be set", source)
-            })?;
-        }
+        answers(grant).await?;
         if size.exceeds(sizes.least) {
             touch(grant)?;
-            let grown = within(vm.grow(size)).await;
+            let grown = within(PREPARE_DEADLINE, vm.grow(size)).await;
             size = grown.map_err(|source| {
                 Unfit::unprepared("the clone could not be made larger", source)
             })?;
@@ -304,6 +327,32 @@ fn touch(grant: &mut Grant) -> Result<(), Unfit> {
     touched.map_err(|error| Unfit::unrecorded("what it is for could not be recorded", error))
 }
 
+/// Makes sure that the guest answers: one that stood still is resumed, and one that was not heard from lately is asked.
+/// One that does not is given to nobody.
+async fn answers(grant: &mut Grant) -> Result<(), Unfit> {
+    let vm = grant.vm().clone();
+    if grant.is_paused() {
+        touch(grant)?;
+        return within(RESUME_DEADLINE, vm.resume())
+            .await
+            .map_err(|source| Unfit::hung("the clone could not be resumed", source));
+    }
+    if vm.clock_is_off() {
+        touch(grant)?;
+        return within(RESUME_DEADLINE, vm.set_clock())
+            .await
+            .map_err(|source| Unfit::hung("the guest's clock could not be set", source));
+    }
+    let is_fresh = |heard: Instant| heard.elapsed() <= FRESH;
+    if vm.last_heard().is_some_and(is_fresh) {
+        return Ok(());
+    }
+    vm.ping(ANSWER_DEADLINE).await.map_err(|source| {
+        grant.spoil();
+        Unfit::hung("the guest does not answer", source)
+    })
+}
+
 async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
     const WHAT: &str = "the guest cannot be bound as asked";
     let failed = |source| Unfit::unprepared("the guest could not be bound", source);
@@ -369,11 +418,12 @@ fn record(
 }
 
 async fn within<T, E: Into<BoxError>>(
+    deadline: Duration,
     step: impl Future<Output = Result<T, E>>,
 ) -> Result<T, BoxError> {
-    match timeout(PREPARE_DEADLINE, step).await {
+    match timeout(deadline, step).await {
         Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(too_slow(PREPARE_DEADLINE)),
+        Err(_) => Err(too_slow(deadline)),
     }
 }
 

@@ -41,11 +41,9 @@ impl Actor {
                 source,
             } => self.grant(ticket, clone, source),
             Effect::Refuse { ticket, why } => self.refuse(ticket, why),
-            Effect::Ping { clone } => {
-                if let Some(vm) = self.machine(clone) {
-                    self.node.spawn(tasks::ping(clone, vm, self.outbox.clone()));
-                }
-            }
+            Effect::Ping { clone } => self.ask(clone),
+            Effect::Unresponsive { clone } => self.unresponsive(clone),
+            Effect::Responsive { clone } => self.responsive(clone),
             Effect::End { clone, why } => self.end(clone, why),
             Effect::Leave { clone } => self.leave(clone),
             Effect::Rebuild { epoch, reason } => self.report_damage(epoch, reason),
@@ -139,7 +137,7 @@ impl Actor {
     fn enter(&self, clone: CloneKey, entry: Entry) -> Option<Arc<dyn LiveGeneration>> {
         let mut ledger = lock(&self.ledger);
         let epoch = entry.epoch;
-        ledger.entries.insert(clone, entry);
+        ledger.enter(clone, entry);
         ledger.generation(epoch).cloned()
     }
 
@@ -205,9 +203,11 @@ impl Actor {
     }
 
     fn end(&mut self, clone: CloneKey, why: EndReason) {
-        let owner_uid = self.end_sandbox(clone, why.as_str());
+        let sandbox = self.end_sandbox(clone, why.as_str());
+        let view = sandbox.as_ref().and_then(|sandbox| sandbox.view());
+        let owner_uid = view.map(|view| view.owner_uid);
         if let Some(vm) = self.machine(clone) {
-            let id = vm.facts().id;
+            let id = vm.id().clone();
             let (clone_id, reason) = (id.to_string(), why.as_str());
             let what = Happening::CloneEnded {
                 clone: clone_id,
@@ -220,10 +220,13 @@ impl Actor {
                     let how = vm.ended().now_or_never().unwrap_or_default();
                     warn!(vm = %id, how, "a clone died");
                 }
-                EndReason::Silent => warn!(vm = %id, "a clone is discarded: {}", why.as_str()),
+                EndReason::Silent | EndReason::Stalled | EndReason::Unresponsive => {
+                    warn!(vm = %id, "a clone is ended: {}", why.as_str())
+                }
                 _ => info!(vm = %id, "a clone is ended: {}", why.as_str()),
             }
-            self.node.spawn(tasks::end(clone, vm, self.outbox.clone()));
+            self.node
+                .spawn(tasks::end(clone, vm, sandbox, self.outbox.clone()));
         } else {
             self.outbox.post(Event::Ended { clone });
         }
@@ -231,13 +234,14 @@ impl Actor {
 
     /// Lets go of a sandbox that lives on: its record says whose it is.
     fn leave(&mut self, clone: CloneKey) {
-        if let Some(sandbox) = self.take_sandbox(clone) {
+        let sandbox = self.take_sandbox(clone);
+        if let Some(sandbox) = &sandbox {
             sandbox.end("the service stops, and the sandbox goes on without it");
         }
         if let Some(vm) = self.machine(clone) {
-            info!(vm = %vm.facts().id, "a leased sandbox is left running");
+            info!(vm = %vm.id(), "a leased sandbox is left running");
             self.node
-                .spawn(tasks::leave(clone, vm, self.outbox.clone()));
+                .spawn(tasks::leave(clone, vm, sandbox, self.outbox.clone()));
         } else {
             self.outbox.post(Event::Ended { clone });
         }
@@ -251,19 +255,20 @@ impl Actor {
         Some(sandbox)
     }
 
-    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox. Returns whose it was.
-    pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) -> Option<u32> {
+    /// Ends the lease of a clone, if it has one: from now on nobody finds the sandbox.
+    pub(super) fn end_sandbox(&self, clone: CloneKey, why: &'static str) -> Option<Arc<Sandbox>> {
         let sandbox = self.take_sandbox(clone)?;
         sandbox.end(why);
-        let view = sandbox.view()?;
-        self.node.repeats.ended(&view.id);
-        let what = Happening::Release {
-            sandbox: view.id,
-            owner_uid: view.owner_uid,
-            reason: why,
-        };
-        self.node.events.tell(self.pool.template(), what);
-        Some(view.owner_uid)
+        if let Some(view) = sandbox.view() {
+            self.node.repeats.ended(&view.id);
+            let what = Happening::Release {
+                sandbox: view.id,
+                owner_uid: view.owner_uid,
+                reason: why,
+            };
+            self.node.events.tell(self.pool.template(), what);
+        }
+        Some(sandbox)
     }
 
     fn report_damage(&self, epoch: Epoch, reason: String) {

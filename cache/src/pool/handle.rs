@@ -19,11 +19,7 @@ use crate::node::Node;
 use crate::request::Resize;
 use crate::spec::{Leased, MAX_CLONES, PoolSpec, Standby};
 use crate::sync::lock;
-use crate::view::{PoolView, SandboxView};
-
-/// How often a ready clone's guest is asked for a sign of life: often enough that a dead guest is rarely handed out,
-/// and so rarely that it costs nothing (a ping is a millisecond of one core).
-const PING_EVERY: Duration = Duration::from_secs(15);
+use crate::view::{PoolLevel, PoolView, SandboxView};
 
 /// How long a new generation may have a clone under way and get none ready: a clone takes seconds on the busiest host.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
@@ -136,9 +132,9 @@ impl Pool {
         lock(&self.0.ledger).view(&self.0.template)
     }
 
-    /// Whether it ever had as many clones as it is to keep.
-    pub(crate) fn was_filled(&self) -> bool {
-        lock(&self.0.ledger).core.was_filled()
+    /// What it comes to, without its clones.
+    pub(crate) fn level(&self) -> PoolLevel {
+        lock(&self.0.ledger).level(&self.0.template)
     }
 
     /// The generations in use, each with the number of its clones.
@@ -240,7 +236,7 @@ impl Pool {
     /// Lets a lease begin anew; `None` when it has ended.
     ///
     /// # Cancel safety
-    /// Dropped, the lease is renewed or not.
+    /// Dropped, the lease is renewed or not, and a renewed one is recorded.
     pub(crate) async fn renew(
         &self,
         clone: CloneKey,
@@ -252,7 +248,8 @@ impl Pool {
             .send(Message::Renew { clone, ttl, reply })
             .await
             .ok()?;
-        done.await.ok().flatten()
+        let renewed = done.await.ok().flatten()?;
+        Some(renewed.view.clone())
     }
 
     /// Ends a sandbox. Returns once its process is gone, and whether it was leased.
@@ -299,7 +296,8 @@ pub(super) fn limits(spec: &PoolSpec) -> Limits {
         queue: spec.queue,
         max_age: (!spec.max_age.is_zero()).then_some(spec.max_age),
         progress: progress_deadline(spec),
-        ping_every: (spec.standby == Standby::Running).then_some(PING_EVERY),
+        asks_ready: spec.standby == Standby::Running,
+        guest_timeout: (!spec.guest_timeout.is_zero()).then_some(spec.guest_timeout),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::admission::ClonePermit;
 use crate::mint::{LiveClone, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::uniqueness::Unique;
-use crate::view::{CloneState, CloneView, PoolView, RollView};
+use crate::view::{CloneState, CloneView, PoolLevel, PoolView, RollView};
 
 /// What a clone's number stands for.
 pub(super) struct Entry {
@@ -35,6 +35,8 @@ pub(super) struct Entry {
 pub(super) struct Ledger {
     pub core: Core,
     pub entries: HashMap<CloneKey, Entry>,
+    /// How many entries each generation has.
+    clones_of: HashMap<Epoch, usize>,
     epochs: BTreeMap<Epoch, Arc<dyn LiveGeneration>>,
     next_epoch: u64,
     started: Instant,
@@ -45,6 +47,7 @@ impl Ledger {
         Self {
             core: Core::new(limits, seed),
             entries: HashMap::new(),
+            clones_of: HashMap::new(),
             epochs: BTreeMap::new(),
             next_epoch: 0,
             started: Instant::now(),
@@ -65,6 +68,12 @@ impl Ledger {
     /// A moment in the core's time.
     pub(super) fn moment(&self, instant: Instant) -> Moment {
         Moment::new(instant.saturating_duration_since(self.started))
+    }
+
+    /// The same; `None` is later than any.
+    pub(super) fn moment_or_never(&self, instant: Option<Instant>) -> Moment {
+        let never = Moment::new(Duration::MAX);
+        instant.map_or(never, |instant| self.moment(instant))
     }
 
     /// When the core must be called again.
@@ -101,12 +110,22 @@ impl Ledger {
     /// Forgets what no longer lives: clones that the core has forgotten, and generations without clones that none will
     /// be made from: neither the current one, nor the one that may be gone back to. Their files may go with that.
     pub(super) fn forget_ended(&mut self) {
-        self.entries
-            .retain(|clone, _| self.core.clone_state(*clone).is_some());
-        let (core, entries) = (&self.core, &self.entries);
-        self.epochs.retain(|epoch, _| {
-            core.needs(*epoch) || entries.values().any(|entry| entry.epoch == *epoch)
-        });
+        for clone in self.core.take_gone() {
+            let epoch = self.entries.remove(&clone).map(|entry| entry.epoch);
+            if let Some(count) = epoch.and_then(|epoch| self.clones_of.get_mut(&epoch)) {
+                *count -= 1;
+            }
+        }
+        self.clones_of.retain(|_, count| *count > 0);
+        let (core, clones_of) = (&self.core, &self.clones_of);
+        self.epochs
+            .retain(|epoch, _| core.needs(*epoch) || clones_of.contains_key(epoch));
+    }
+
+    /// Remembers what a clone's number stands for.
+    pub(super) fn enter(&mut self, clone: CloneKey, entry: Entry) {
+        *self.clones_of.entry(entry.epoch).or_default() += 1;
+        self.entries.insert(clone, entry);
     }
 
     /// Forgets all generations: nothing is made any more.
@@ -116,12 +135,7 @@ impl Ledger {
 
     /// The generations in use, each with the number of its clones.
     pub(super) fn generations(&self) -> Vec<(Arc<dyn LiveGeneration>, usize)> {
-        let count = |epoch| {
-            self.entries
-                .values()
-                .filter(|entry| entry.epoch == epoch)
-                .count()
-        };
+        let count = |epoch| self.clones_of.get(&epoch).copied().unwrap_or_default();
         self.epochs
             .iter()
             .rev()
@@ -134,6 +148,15 @@ impl Ledger {
         self.entries
             .values()
             .filter_map(|entry| entry.vm.clone())
+            .collect()
+    }
+
+    /// Those that stand ready.
+    pub(super) fn ready_machines(&self) -> Vec<(CloneKey, Arc<dyn LiveClone>)> {
+        let ready = |clone| self.core.clone_state(clone) == Some(State::Ready);
+        let entries = self.entries.iter().filter(|(clone, _)| ready(**clone));
+        entries
+            .filter_map(|(clone, entry)| Some((*clone, entry.vm.clone()?)))
             .collect()
     }
 
@@ -176,7 +199,30 @@ impl Ledger {
         }
     }
 
-    /// What the pool looks like.
+    /// What the pool comes to, without its clones.
+    pub(super) fn level(&self, template: &str) -> PoolLevel {
+        let (core, tally) = (&self.core, self.core.tally());
+        PoolLevel {
+            template: template.to_owned(),
+            target: narrow(core.limits().target),
+            ready: tally.ready(),
+            launching: tally.in_flight(),
+            leased: tally.leased,
+            unresponsive: tally.unresponsive,
+            releasing: tally.releasing,
+            waiters: core.waiters(),
+            degraded: self.degraded(),
+            draining: core.is_draining(),
+            was_filled: core.was_filled(),
+        }
+    }
+
+    fn degraded(&self) -> Option<String> {
+        let why = self.core.degraded().or(self.core.short_of_memory());
+        why.map(str::to_owned)
+    }
+
+    /// What the pool looks like. It looks at each clone.
     pub(super) fn view(&self, template: &str) -> PoolView {
         let (core, tally) = (&self.core, self.core.tally());
         let (hits, misses) = core.hits_and_misses();
@@ -188,14 +234,12 @@ impl Ledger {
             updated: core.updated(),
             launching: tally.in_flight(),
             leased: tally.leased,
+            unresponsive: tally.unresponsive,
             releasing: tally.releasing,
             waiters: core.waiters(),
             hits,
             misses,
-            degraded: core
-                .degraded()
-                .or(core.short_of_memory())
-                .map(str::to_owned),
+            degraded: self.degraded(),
             draining: core.is_draining(),
             roll: core.roll().map(|roll| self.roll_view(roll)),
             clones: self.clone_views(),
@@ -235,7 +279,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 fn clone_state(state: State) -> CloneState {
     match state {
         State::Launching => CloneState::Launching,
-        State::Ready { .. } => CloneState::Ready,
+        State::Ready => CloneState::Ready,
         State::Leased { .. } => CloneState::Leased,
         State::Releasing => CloneState::Releasing,
     }

@@ -6,11 +6,12 @@
 //!  grant.rs      a clone on its way out        effects.rs   ... and how
 //!  message.rs    what the actor is told        tasks.rs     launches, pings, ends, watches
 //!  adopt.rs      clones of an earlier service  ledger.rs    what the core's numbers stand for
-//!  rolling.rs    one generation to the next
+//!  rolling.rs    one generation to the next     alive.rs     asking guests; hypervisors that are stopped
 //! ```
 
 mod actor;
 mod adopt;
+mod alive;
 mod checkout;
 mod core;
 mod effects;
@@ -21,7 +22,7 @@ mod message;
 mod rolling;
 mod tasks;
 
-pub(crate) use self::core::{CloneKey, Drain};
+pub(crate) use self::core::{CloneKey, Drain, SHORTEST_PACE};
 pub(crate) use actor::Report;
 pub(crate) use checkout::Order;
 pub(crate) use grant::Grant;

@@ -1,4 +1,4 @@
-//! What a pool has done beside its actor: launches, pings, ends, and the watch over each clone.
+//! What a pool has done beside its actor: launches, ends, and the watch over each clone.
 //!
 //! Each task owes its actor exactly one report, and pays it whatever happens to the task: a clone whose report were
 //! lost would count as alive for ever.
@@ -17,6 +17,7 @@ use crate::error::BoxError;
 use crate::events::Happening;
 use crate::mint::{CloneFailure, Fault, LaunchOrder, LiveClone, LiveGeneration, RecordState};
 use crate::node::Node;
+use crate::sandbox::Sandbox;
 use crate::telemetry::StartPath;
 use crate::uniqueness::{Duplicate, Unique};
 
@@ -29,24 +30,22 @@ const ABANDON_GRACE: Duration = Duration::from_secs(5);
 /// How much later than its cause a launch begins that nobody waits for. The cause is a checkout most of the time, and a
 /// starting hypervisor would take the processor from its answer (`benches`: `checkout`).
 const ANSWER_FIRST: Duration = Duration::from_millis(2);
-/// How long a ready guest may take to answer a ping. It takes a millisecond; a busy host can make that seconds.
-const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A report that is owed. It is sent when the task is dropped, or panics, without having sent another.
-struct Owed {
+pub(super) struct Owed {
     outbox: Outbox,
     fallback: Option<Event>,
 }
 
 impl Owed {
-    fn new(outbox: Outbox, fallback: Event) -> Self {
+    pub(super) fn new(outbox: Outbox, fallback: Event) -> Self {
         Self {
             outbox,
             fallback: Some(fallback),
         }
     }
 
-    async fn pay(mut self, message: Message) {
+    pub(super) async fn pay(mut self, message: Message) {
         self.fallback = None;
         // Without an actor nobody is left to be told; what the message carries ends with it.
         let _ = self.outbox.send(message).await;
@@ -198,31 +197,34 @@ pub(super) async fn watch(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbo
     owed.pay(Message::Happened(Event::Died { clone })).await;
 }
 
-/// Asks the guest of a clone for a sign of life.
-pub(super) async fn ping(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
-    let owed = Owed::new(outbox, Event::Silent { clone });
-    let event = match vm.ping(PING_DEADLINE).await {
-        Ok(()) => Event::Answered { clone },
-        Err(error) => {
-            warn!(vm = %vm.facts().id, %error, "the guest of an unused clone does not answer");
-            Event::Silent { clone }
-        }
-    };
-    owed.pay(Message::Happened(event)).await;
-}
-
 /// Ends a clone. What it reports is that the process is gone.
-pub(super) async fn end(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+pub(super) async fn end(
+    clone: CloneKey,
+    vm: Arc<dyn LiveClone>,
+    sandbox: Option<Arc<Sandbox>>,
+    outbox: Outbox,
+) {
     let owed = Owed::new(outbox, Event::Ended { clone });
     // A clone that died has no record any more, and one that is ended soon has none either.
-    let _ = vm.record(RecordState::Releasing);
+    let _ = match sandbox {
+        Some(sandbox) => sandbox.record_end(),
+        None => vm.record(RecordState::Releasing),
+    };
     vm.end().await;
     owed.pay(Message::Happened(Event::Ended { clone })).await;
 }
 
 /// Leaves a clone running. What it reports is that nobody here owns it any more.
-pub(super) async fn leave(clone: CloneKey, vm: Arc<dyn LiveClone>, outbox: Outbox) {
+pub(super) async fn leave(
+    clone: CloneKey,
+    vm: Arc<dyn LiveClone>,
+    sandbox: Option<Arc<Sandbox>>,
+    outbox: Outbox,
+) {
     let owed = Owed::new(outbox, Event::Ended { clone });
+    if let Some(Err(error)) = sandbox.map(|sandbox| sandbox.record_left()) {
+        warn!(vm = %vm.id(), %error, "the lease of a sandbox that is left running was not recorded");
+    }
     vm.leave().await;
     owed.pay(Message::Happened(Event::Ended { clone })).await;
 }

@@ -77,6 +77,7 @@ pub(crate) fn pool_spec() -> PoolSpec {
         max_age: Duration::ZERO,
         ttl: 300 * SECOND,
         queue: 64,
+        guest_timeout: 60 * SECOND,
     }
 }
 

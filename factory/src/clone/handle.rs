@@ -15,7 +15,7 @@ use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 pub(super) use crate::sync::lock;
 use crate::template::Generation;
 use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
-use crate::{Confinement, Phases, Size, VmId};
+use crate::{Confinement, Phases, ProcessState, Size, VmId};
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {
@@ -170,10 +170,16 @@ impl Vm {
         crate::process::anonymous_bytes(self.pid())
     }
 
-    /// Whether its process has ended. A system call, a microsecond: for the moment before it is handed out.
+    /// What its process does. A system call, some microseconds: for the moment before it is handed out.
+    #[must_use]
+    pub fn process(&self) -> ProcessState {
+        self.live.process()
+    }
+
+    /// Whether its process has ended.
     #[must_use]
     pub fn has_exited(&self) -> bool {
-        self.live.has_exited()
+        self.process() == ProcessState::Ended
     }
 
     /// Waits until its process is gone.

@@ -15,6 +15,7 @@ use crate::guest::{
     Agent, AgentKind, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FileReader, FileWriter, GuestError, STOCK_AGENT, StreamLink, StreamRequest,
 };
+use crate::wire::Heard;
 
 /// How long a new channel to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -26,6 +27,8 @@ pub(super) struct Talk {
     agent: Mutex<Channel>,
     /// Dialled at the first use: a clone that waits has no stream, and its guest has not run the code for one.
     streams: Mutex<Option<StreamLink>>,
+    /// When the guest was heard from last, on the connection to its agent that was made last.
+    heard: std::sync::Mutex<Heard>,
     turns: Arc<Semaphore>,
 }
 
@@ -38,6 +41,7 @@ struct Channel {
 impl Talk {
     pub(super) fn new(agent: Agent) -> Self {
         Self {
+            heard: std::sync::Mutex::new(agent.heard().clone()),
             agent: Mutex::new(Channel {
                 agent,
                 failed_at: None,
@@ -73,6 +77,12 @@ impl Vm {
         }
     }
 
+    /// When the guest was heard from last, by whatever it said; `None` while nothing was heard from it yet.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Instant> {
+        lock(&self.talk.heard).last()
+    }
+
     /// The agent. When the channel to it is dead a new one is made; when that does not work, what is answered is
     /// dead, and says so to whoever uses it.
     pub(super) async fn agent(&self) -> Agent {
@@ -89,7 +99,10 @@ impl Vm {
     async fn reconnect(&self, channel: &mut MutexGuard<'_, Channel>) {
         let deadline = Instant::now() + RECONNECT_DEADLINE;
         match self.live.agent(channel.agent.kind(), deadline).await {
-            Ok(fresh) => channel.agent = fresh,
+            Ok(fresh) => {
+                *lock(&self.talk.heard) = fresh.heard().clone();
+                channel.agent = fresh;
+            }
             Err(error) => {
                 channel.failed_at = Some(Instant::now());
                 tracing::warn!(vm = %self.id(), %error, "the guest agent cannot be reached again");

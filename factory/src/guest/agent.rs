@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::GuestError;
 use crate::clock::{self, WallNs};
-use crate::wire::{Call, Link, LinkError, LinkSettings, Strays};
+use crate::wire::{Call, Heard, Link, LinkError, LinkSettings, Strays};
 
 /// Longest line taken while no command is under way that asked for more.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -169,6 +169,11 @@ impl Agent {
     /// Whether it will never answer again: another connection has to be made.
     pub(crate) fn is_lost(&self) -> bool {
         self.link.is_dead()
+    }
+
+    /// When it was heard from last, on this connection.
+    pub(crate) fn heard(&self) -> &Heard {
+        self.link.heard()
     }
 
     /// Waits until it will never answer again.

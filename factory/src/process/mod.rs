@@ -31,6 +31,7 @@ pub(crate) use memory::{anonymous_bytes, mapped_files};
 pub(crate) use owned::OwnedProcess;
 pub(crate) use stray::{ProcessStamp, Stray, boot_id, end_stray, program_of};
 pub(crate) use watch::ExitWatch;
+pub use watch::ProcessState;
 
 /// The environment of a process of ours: where programs are, and nothing of what the service was given, which may have
 /// secrets in it.

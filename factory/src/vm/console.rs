@@ -82,6 +82,16 @@ impl Console {
         lock(&self.marks)
     }
 
+    #[cfg(test)]
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_cut(&self) -> bool {
+        self.marks().kept_from > 0
+    }
+
     /// Cuts the older part off when there is too much.
     pub(super) fn trim(&self) -> io::Result<()> {
         let mut marks = self.marks();

@@ -18,12 +18,13 @@ use super::lost::RecordKeeper;
 use super::owner::{Owner, OwnerRequest, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
+use super::upkeep::Trimming;
 use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
 use crate::host::Vsock;
-use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, boot_id, program_of};
+use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, ProcessState, boot_id, program_of};
 use crate::supervise::supervise;
 use crate::sync::lock;
 use crate::{Accel, Confinement, GenerationId, MachineType, VmId};
@@ -180,10 +181,12 @@ impl LiveVm {
         let path = dir.path().to_owned();
         let record = Arc::new(Mutex::new(record));
         let owner = Owner {
+            watch: Arc::clone(&watch),
             has_disks: Arc::clone(&has_disks),
             record: RecordKeeper::new(Arc::clone(&record)),
             process,
             monitor: Arc::clone(&monitor),
+            trimming: Trimming::of(console.clone()),
             dir,
             console: console.clone(),
             requests: inbox,
@@ -284,9 +287,9 @@ impl LiveVm {
         }
     }
 
-    /// Whether the process has ended, known before anybody was told.
-    pub(crate) fn has_exited(&self) -> bool {
-        self.watch.has_exited()
+    /// What the process does: its end is known before anybody was told.
+    pub(crate) fn process(&self) -> ProcessState {
+        self.watch.state()
     }
 
     /// Waits until the process is gone.

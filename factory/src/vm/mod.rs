@@ -30,6 +30,7 @@ mod ownership;
 mod record;
 mod record_file;
 mod sweep;
+mod upkeep;
 
 pub use console::ConsoleFollower;
 pub(crate) use console::trim_console;

@@ -8,12 +8,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::console::{CHECK_EVERY, Console, Trimmer};
+use super::console::Console;
 use super::dir::VmDir;
 use super::lost::RecordKeeper;
+use super::upkeep::Trimming;
+use crate::aside::aside;
 use crate::driver::Monitor;
-use crate::process::OwnedProcess;
+use crate::process::{ExitWatch, OwnedProcess, ProcessState};
 
+/// How often a machine looks whether its record is there: one system call.
+const RECORD_CHECK: Duration = Duration::from_secs(2);
 /// How long a machine may take to end once its monitor was told.
 const QUIT_GRACE: Duration = Duration::from_secs(3);
 /// The same for a machine with disks, which writes what it holds of them before it ends: a slow disk must not cost data.
@@ -50,7 +54,10 @@ pub(super) enum OwnerRequest {
 /// Owns the process, its directory and its console.
 pub(super) struct Owner {
     pub(super) process: OwnedProcess,
+    pub(super) watch: Arc<ExitWatch>,
     pub(super) monitor: Arc<dyn Monitor>,
+    // It ends before the directory goes.
+    pub(super) trimming: Trimming,
     pub(super) dir: VmDir,
     pub(super) console: Console,
     pub(super) record: RecordKeeper,
@@ -67,11 +74,13 @@ impl Owner {
         self.record.close();
         let Self {
             process,
+            trimming,
             dir,
             ended,
             ..
         } = self;
         let Some(end) = end else {
+            drop(trimming);
             process.leave();
             dir.leave();
             ended.send_replace(Some(VmEnd {
@@ -82,22 +91,26 @@ impl Owner {
             return;
         };
         drop(process);
-        // The directory goes before anybody is told: who sees the end finds nothing left.
-        drop(dir);
+        // The directory goes before the end is told: who sees the end finds nothing left.
+        aside(move || {
+            drop(trimming);
+            drop(dir);
+        })
+        .await;
         ended.send_replace(Some(end));
     }
 
     /// How it ended; `None` when it is to go on without us.
     async fn until_ended(&mut self) -> Option<VmEnd> {
-        let mut check = tokio::time::interval(CHECK_EVERY);
+        let mut check = tokio::time::interval(RECORD_CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut trimmer = Trimmer::new(self.console.clone());
         loop {
             tokio::select! {
                 exit = self.process.wait() => {
                     let stderr = self.process.stderr_text();
                     let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
-                    let console = self.console.last_lines();
+                    let console = self.console.clone();
+                    let console = aside(move || console.last_lines()).await;
                     return Some(VmEnd { asked: false, how, console });
                 }
                 // None: the last handle is gone, and with it everybody who could want the machine.
@@ -109,15 +122,12 @@ impl Owner {
                     if let Some(how) = self.record.look() {
                         return Some(VmEnd { asked: false, how, ..self.end().await });
                     }
-                    if let Some(error) = trimmer.trim() {
-                        tracing::warn!(%error, "a console's log cannot be cut");
-                    }
                 }
             }
         }
     }
 
-    /// quit, TERM, KILL: each only when the one before did not help.
+    /// quit, TERM, KILL: each only when the one before did not help. A stopped process is killed at once.
     async fn end(&mut self) -> VmEnd {
         let monitor = Arc::clone(&self.monitor);
         let polite = async {
@@ -130,9 +140,15 @@ impl Owner {
         } else {
             QUIT_GRACE
         };
-        let exit = match tokio::time::timeout(grace, polite).await {
-            Ok(exit) => exit,
-            Err(_) => self.process.end(TERM_GRACE).await,
+        let exit = if self.watch.state() == ProcessState::Stopped {
+            // It hears nothing, and nothing would come of waiting.
+            drop(polite);
+            self.process.end(Duration::ZERO).await
+        } else {
+            match tokio::time::timeout(grace, polite).await {
+                Ok(exit) => exit,
+                Err(_) => self.process.end(TERM_GRACE).await,
+            }
         };
         VmEnd {
             asked: true,

@@ -16,6 +16,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::call::Call;
+use super::heard::Heard;
 use super::line::{Line, LineReader};
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
@@ -113,6 +114,7 @@ pub(crate) struct Link {
     next_id: Arc<AtomicU64>,
     /// Why the link is dead, once it is.
     verdict: watch::Receiver<Option<LinkError>>,
+    heard: Heard,
 }
 
 impl Link {
@@ -137,6 +139,7 @@ impl Link {
         let (verdict_sender, verdict) = watch::channel(None);
         let lines = LineReader::new(read);
         let on_event = Box::new(on_event);
+        let heard = Heard::default();
         let actor = Actor {
             lines,
             write,
@@ -147,6 +150,7 @@ impl Link {
             written: 0,
             passing: None,
             pending: HashMap::new(),
+            heard: heard.clone(),
         };
         tokio::spawn(async move {
             let end = async {
@@ -164,6 +168,7 @@ impl Link {
             requests,
             next_id: Arc::new(AtomicU64::new(first_id)),
             verdict,
+            heard,
         }
     }
 
@@ -180,6 +185,7 @@ impl Link {
             requests,
             next_id: Arc::default(),
             verdict,
+            heard: Heard::default(),
         }
     }
 
@@ -246,6 +252,11 @@ impl Link {
         self.verdict.borrow().is_some()
     }
 
+    /// When the other side was heard from last.
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
     /// Waits until the link is dead and says why.
     ///
     /// # Cancel safety
@@ -274,6 +285,7 @@ struct Actor {
     passing: Option<OwnedFd>,
     /// Who waits for which reply.
     pending: HashMap<u64, Awaited>,
+    heard: Heard,
 }
 
 impl Actor {
@@ -353,6 +365,7 @@ impl Actor {
     }
 
     fn take(&mut self, mut line: Vec<u8>) -> Result<(), LinkError> {
+        self.heard.now();
         // What stands before the sentinel is the rest of an earlier conversation.
         if let Some(at) = line.iter().rposition(|&b| b == SENTINEL) {
             line.drain(..=at);

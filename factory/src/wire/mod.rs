@@ -14,6 +14,7 @@
 //! - When the link is dead every caller is told why, at once, and for ever.
 
 mod call;
+mod heard;
 mod line;
 mod link;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod said;
 mod tests;
 
 pub(crate) use call::Call;
+pub(crate) use heard::Heard;
 pub use link::LinkError;
 pub(crate) use link::{Link, LinkSettings, Strays};
 pub(crate) use said::Event;

@@ -17,7 +17,12 @@ const QUEUE: (i64, i64) = (0, 100_000);
 const FALLBACK_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const FALLBACK_TTL: Duration = Duration::from_secs(5 * 60);
 
-pub(super) fn check(pool: &Pool, max_ttl: Option<Duration>, mut section: Section<'_>) -> PoolSpec {
+pub(super) fn check(
+    pool: &Pool,
+    max_ttl: Option<Duration>,
+    guest_timeout: Duration,
+    mut section: Section<'_>,
+) -> PoolSpec {
     let max = section.number("max", pool.max, (1, CLONES_MAX), 16);
     let target = section.number("target", pool.target, (0, CLONES_MAX), 0);
     if target > max {
@@ -39,6 +44,7 @@ pub(super) fn check(pool: &Pool, max_ttl: Option<Duration>, mut section: Section
         max_age: section.duration("max_age", &pool.max_age, FALLBACK_MAX_AGE),
         ttl: ttl(&pool.ttl, max_ttl, &mut section),
         queue: section.number("queue", pool.queue, QUEUE, 0),
+        guest_timeout,
     }
 }
 

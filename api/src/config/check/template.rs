@@ -31,6 +31,8 @@ const MAX_MEMORY_MAX_BYTES: u64 = 4096 * 1024 * MIB;
 const CONSOLE_MAX_BYTES: (u64, u64) = (4 << 10, 1 << 30);
 /// A boot under emulation takes seconds; an hour is no answer any more.
 const READY_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
+/// A guest that is asked a few times within it must be able to answer; an hour is as good as never.
+const GUEST_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60 * 60));
 /// Each generation takes its whole memory of the tmpfs.
 const KEEP_GENERATIONS: (i64, i64) = (1, 16);
 
@@ -86,9 +88,11 @@ pub(super) fn check(
         keep_generations: keep_generations(template.keep_generations, &mut section),
     };
     let on_stale = on_stale(&template.on_stale, &mut section);
+    let guest_timeout = guest_timeout(&template.guest_timeout, &mut section);
     let pool = pool::check(
         &template.pool,
         max_ttl,
+        guest_timeout,
         Section {
             path: format!("{path}.pool"),
             problems,
@@ -239,6 +243,24 @@ fn ready_timeout(text: &str, section: &mut Section<'_>) -> Duration {
             text,
             "is out of range",
             r#"use "1s" to "1h""#,
+        );
+    }
+    timeout.clamp(low, high)
+}
+
+/// How long the guest of a sandbox may leave a question unanswered; zero asks none.
+fn guest_timeout(text: &str, section: &mut Section<'_>) -> Duration {
+    let (low, high) = GUEST_TIMEOUT;
+    let timeout = section.duration("guest_timeout", text, high);
+    if timeout.is_zero() {
+        return timeout;
+    }
+    if !(low..=high).contains(&timeout) {
+        section.tell(
+            "guest_timeout",
+            text,
+            "is out of range",
+            r#"use "2s" to "1h", or "0" to end no sandbox for its silence"#,
         );
     }
     timeout.clamp(low, high)

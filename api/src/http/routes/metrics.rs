@@ -19,10 +19,10 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"))
 )]
 pub(in crate::http) async fn metrics(State(service): State<Service>) -> Result<Response, Problem> {
-    // Memory is read from /proc, a file for each clone.
+    // The process's own figures are read from /proc, and the generations' files are looked at.
     let text = spawn_blocking(move || {
         let cache = service.cache();
-        let (pools, templates) = (cache.pools(), cache.templates());
+        let (pools, templates) = (cache.pool_levels(), cache.templates());
         let levels = render_levels(&pools, &templates, &cache.memory(), cache.memory_level());
         service.metrics().render() + &levels
     })

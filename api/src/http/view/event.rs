@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vmint_cache::{Event, Happening};
 
-use super::time::{ms, shown};
+use super::time::{ms, seconds, shown};
 
 /// The data of `lagged`.
 #[derive(Serialize)]
@@ -60,6 +60,15 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
         } => (
             "checkout",
             json!({"sandbox": sandbox, "source": source.as_str(), "took_ms": ms(*took)}),
+        ),
+        Happening::SandboxUnresponsive {
+            sandbox,
+            silent,
+            ends_in,
+            ..
+        } => (
+            "sandbox_unresponsive",
+            json!({"sandbox": sandbox, "last_seen_ms": silent.map(ms), "ends_in_s": seconds(*ends_in)}),
         ),
         Happening::CheckoutFailed { code } => ("checkout_failed", json!({"code": code})),
         Happening::TemplateAdded => ("template_added", json!({})),

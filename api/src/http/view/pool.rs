@@ -26,6 +26,8 @@ pub struct Pool {
     pub launching: usize,
     /// Sandboxes.
     pub leased: usize,
+    /// Those of them whose guest has not answered for `guest_timeout`.
+    pub unresponsive: usize,
     /// Clones being ended.
     pub releasing: usize,
     /// Checkouts that wait.
@@ -120,6 +122,7 @@ impl From<PoolView> for Pool {
             updated: view.updated,
             launching: view.launching,
             leased: view.leased,
+            unresponsive: view.unresponsive,
             releasing: view.releasing,
             waiters: view.waiters,
             hits: view.hits,

@@ -73,6 +73,11 @@ pub struct Sandbox {
     /// What keeps its hypervisor from the rest of the host, and what does not. Empty where it was made by a version that did
     /// not record it.
     pub confinement: Vec<SandboxConfinement>,
+    /// Whether its guest has not answered for `guest_timeout`: after as long again it is ended.
+    pub unresponsive: bool,
+    /// How long ago its guest was heard from, milliseconds; null when it has not been since the service was started.
+    #[schema(required = true, example = 812.5)]
+    pub last_seen_ms: Option<f64>,
 }
 
 /// One of the things that confine a hypervisor, and whether it does.
@@ -208,6 +213,8 @@ impl From<SandboxView> for Sandbox {
                 .iter()
                 .map(SandboxConfinement::from)
                 .collect(),
+            unresponsive: view.unresponsive,
+            last_seen_ms: view.last_seen.map(ms),
         }
     }
 }

@@ -10,13 +10,14 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
     ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
     FileWriter, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
     LiveGeneration, Mint, PartialOutput, RecordState, Size, SocketOwner, StepReport, StreamRequest,
 };
-use vmint_factory::{Confinement, OpenDevices, Phase, Phases, VmId};
+use vmint_factory::{Confinement, OpenDevices, Phase, Phases, ProcessState, VmId};
 
 use super::mint::{Generation, Shared};
 use super::streams::Guests;
@@ -243,6 +244,10 @@ impl LiveClone for Machine {
         }
     }
 
+    fn id(&self) -> &VmId {
+        &self.id
+    }
+
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname.lock().unwrap().clone(),
@@ -250,8 +255,16 @@ impl LiveClone for Machine {
         }
     }
 
-    fn has_exited(&self) -> bool {
-        self.life.wait().now_or_never().is_some()
+    fn process(&self) -> ProcessState {
+        if self.life.wait().now_or_never().is_some() {
+            ProcessState::Ended
+        } else {
+            ProcessState::Runs
+        }
+    }
+
+    fn last_heard(&self) -> Option<Instant> {
+        Some(Instant::now())
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {

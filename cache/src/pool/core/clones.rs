@@ -8,7 +8,7 @@ use vmint_factory::Phase;
 use super::event::{Effect, EndReason};
 use super::ids::CloneKey;
 use super::machine::{Core, Course, Limits};
-use super::roster::{Ping, Slot, State};
+use super::roster::State;
 use crate::mint::Fault;
 
 /// How much earlier than `max_age` a clone may be replaced, as a share of it: clones that were made together are not
@@ -26,6 +26,8 @@ impl Core {
                 let epoch = slot.epoch;
                 let counts = self.epoch == Some(epoch) || self.supplier() == Some(epoch);
                 self.make_ready(clone);
+                let now = self.now;
+                self.roster.update(clone, |slot| slot.pulse.beats(now));
                 self.noted_success(epoch);
                 if counts && self.health.succeeded(epoch) {
                     effects.push(Effect::Recovered);
@@ -40,7 +42,7 @@ impl Core {
                 };
                 effects.push(Effect::End { clone, why });
             }
-            State::Ready { .. } | State::Leased { .. } => {}
+            State::Ready | State::Leased { .. } => {}
         }
     }
 
@@ -49,46 +51,39 @@ impl Core {
         let max_age_is_new = limits.max_age != self.limits.max_age;
         self.limits = limits;
         self.queue.set_limit(limits.queue);
-        for (_, slot) in self.roster.iter_mut() {
-            slot.is_outdated |= renew;
-            let State::Ready { ping } = &mut slot.state else {
-                continue;
-            };
-            if slot.is_outdated {
-                // Whether its virtual CPUs run is not what the settings say: it is on its way out, and not asked any more.
-                *ping = Ping::Never;
+        self.set_rules();
+        if renew {
+            for clone in self.roster.those(|slot| !slot.is_outdated) {
+                self.roster.update(clone, |slot| slot.is_outdated = true);
             }
-            if max_age_is_new {
-                slot.best_before = limits.max_age.map(|age| {
-                    let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
-                    slot.begun.after(age.mul_f64(share))
+        }
+        if max_age_is_new {
+            for clone in self.roster.those(|slot| slot.state == State::Ready) {
+                let share = self.share_of_age();
+                let now = self.now;
+                self.roster.update(clone, |slot| {
+                    let end = limits
+                        .max_age
+                        .map(|age| slot.begun.after(age.mul_f64(share)));
+                    slot.best_before = end;
+                    slot.is_aged = end.is_some_and(|end| end <= now);
                 });
             }
         }
     }
 
     pub(super) fn make_ready(&mut self, clone: CloneKey) {
-        let best_before = self.limits.max_age.map(|age| {
-            let share = 1.0 - AGE_STAGGER * self.rng.random::<f64>();
-            self.now.after(age.mul_f64(share))
-        });
-        let ping = self.first_ping();
-        if let Some(slot) = self.roster.get_mut(clone) {
-            let ping = if slot.is_outdated { Ping::Never } else { ping };
+        let share = self.share_of_age();
+        let max_age = self.limits.max_age;
+        let best_before = max_age.map(|age| self.now.after(age.mul_f64(share)));
+        self.roster.update(clone, |slot| {
             slot.best_before = best_before;
-            slot.state = State::Ready { ping };
-        }
+            slot.state = State::Ready;
+        });
     }
 
-    /// The first ping of a ready clone comes earlier than the others by a random share, so that they spread.
-    fn first_ping(&mut self) -> Ping {
-        match self.limits.ping_every {
-            None => Ping::Never,
-            Some(every) => Ping::Due(
-                self.now
-                    .after(every.mul_f64(1.0 - 0.5 * self.rng.random::<f64>())),
-            ),
-        }
+    fn share_of_age(&mut self) -> f64 {
+        1.0 - AGE_STAGGER * self.rng.random::<f64>()
     }
 
     pub(super) fn launch_failed(
@@ -105,7 +100,7 @@ impl Core {
         let was_wanted = match slot.state {
             State::Launching => true,
             State::Releasing => false,
-            State::Ready { .. } | State::Leased { .. } => return,
+            State::Ready | State::Leased { .. } => return,
         };
         self.roster.remove(clone);
         if !was_wanted || self.failed_on_trial(epoch, (phase, fault, reason), effects) {
@@ -137,51 +132,19 @@ impl Core {
 
     pub(super) fn died(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
         match self.clone_state(clone) {
-            Some(State::Ready { .. } | State::Leased { .. }) => {
-                self.end(clone, EndReason::Died, effects)
-            }
+            Some(State::Ready | State::Leased { .. }) => self.end(clone, EndReason::Died, effects),
             // While it is made, its launch says so; while it is ended, its end does.
             Some(State::Launching | State::Releasing) | None => {}
         }
     }
 
-    pub(super) fn answered(&mut self, clone: CloneKey) {
-        let due = self
-            .limits
-            .ping_every
-            .map_or(Ping::Never, |every| Ping::Due(self.now.after(every)));
-        if let Some(Slot {
-            state: State::Ready {
-                ping: ping @ Ping::Asked,
-            },
-            ..
-        }) = self.roster.get_mut(clone)
-        {
-            *ping = due;
-        }
-    }
-
-    pub(super) fn silent(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
-        // A leased guest may be as silent as it likes, and one that was returned meanwhile is asked again.
-        if self.clone_state(clone) == Some(State::Ready { ping: Ping::Asked }) {
-            self.end(clone, EndReason::Silent, effects);
-        }
-    }
-
     pub(super) fn returned(&mut self, clone: CloneKey) {
-        let ping = self
-            .limits
-            .ping_every
-            .map_or(Ping::Never, |_| Ping::Due(self.now));
-        if let Some(
-            slot @ Slot {
-                state: State::Leased { .. },
-                ..
-            },
-        ) = self.roster.get_mut(clone)
-        {
-            let ping = if slot.is_outdated { Ping::Never } else { ping };
-            slot.state = State::Ready { ping };
+        let is_leased = matches!(self.clone_state(clone), Some(State::Leased { .. }));
+        if is_leased {
+            self.roster.update(clone, |slot| {
+                slot.pulse.unresponsive_at = None;
+                slot.state = State::Ready;
+            });
         }
     }
 
@@ -198,12 +161,10 @@ impl Core {
 
     pub(super) fn renewed(&mut self, clone: CloneKey, ttl: Option<Duration>) {
         let new_end = ttl.map(|ttl| self.now.after(ttl));
-        if let Some(Slot {
-            state: State::Leased { expires },
-            ..
-        }) = self.roster.get_mut(clone)
-        {
-            *expires = new_end;
+        if matches!(self.clone_state(clone), Some(State::Leased { .. })) {
+            let expires = new_end;
+            self.roster
+                .update(clone, |slot| slot.state = State::Leased { expires });
         }
     }
 
@@ -215,8 +176,10 @@ impl Core {
 
     /// Ends a clone that has a process.
     pub(super) fn end(&mut self, clone: CloneKey, why: EndReason, effects: &mut Vec<Effect>) {
-        if let Some(slot) = self.roster.get_mut(clone) {
-            slot.state = State::Releasing;
+        let ended = self
+            .roster
+            .update(clone, |slot| slot.state = State::Releasing);
+        if ended.is_some() {
             effects.push(Effect::End { clone, why });
         }
     }

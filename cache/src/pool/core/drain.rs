@@ -2,7 +2,6 @@
 
 use super::event::{Drain, Effect, Refusal};
 use super::machine::{Core, Course};
-use super::roster::State;
 
 /// What is drained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,18 +27,13 @@ impl Core {
 
     /// Whether it drains, and nothing of it is left.
     pub(crate) fn is_drained(&self) -> bool {
-        self.is_draining() && self.roster.iter().next().is_none()
+        self.is_draining() && self.roster.is_empty()
     }
 
     pub(super) fn drain(&mut self, whose: Drain, effects: &mut Vec<Effect>) {
         self.drains.set(whose, true);
         self.refuse_waiters(Refusal::Draining, effects);
-        for (clone, slot) in self.roster.iter_mut() {
-            if slot.state == State::Launching {
-                slot.state = State::Releasing;
-                effects.push(Effect::Abandon { clone });
-            }
-        }
+        self.abandon_launches(|_| true, effects);
     }
 
     /// Clones to keep ready now.

@@ -49,10 +49,12 @@ pub(crate) enum Event {
     RoomFreed,
     /// The process of a clone is gone by itself.
     Died { clone: CloneKey },
-    /// The guest of a clone answered a ping.
+    /// The guest of a clone was heard from.
     Answered { clone: CloneKey },
     /// It did not.
     Silent { clone: CloneKey },
+    /// The hypervisor of a clone is stopped: its guest cannot answer.
+    Stalled { clone: CloneKey },
     /// A grant was not taken, and nothing in its clone was changed.
     Returned { clone: CloneKey },
     /// A grant was not taken, and its clone cannot be given to anybody else.
@@ -114,8 +116,12 @@ pub(crate) enum Effect {
     },
     /// Answer a checkout with no.
     Refuse { ticket: Ticket, why: Refusal },
-    /// Ask a guest for a sign of life; answered by `Answered` or `Silent`.
+    /// Ask a guest for an answer; answered by `Answered` or `Silent`.
     Ping { clone: CloneKey },
+    /// Tell that the guest of a leased clone does not answer.
+    Unresponsive { clone: CloneKey },
+    /// Tell that it answers again.
+    Responsive { clone: CloneKey },
     /// End a clone; answered by `Ended`.
     End { clone: CloneKey, why: EndReason },
     /// Let go of a leased clone, which lives on for the next service; answered by `Ended`.
@@ -166,6 +172,10 @@ pub(crate) enum EndReason {
     Died,
     /// Its guest stopped answering.
     Silent,
+    /// Its hypervisor was stopped.
+    Stalled,
+    /// It is leased, and its guest did not answer for twice `guest_timeout`.
+    Unresponsive,
     /// A checkout failed in it, or was given up half-way.
     Spoiled,
     /// It was unused for too long.
@@ -196,6 +206,8 @@ impl EndReason {
             Self::Expired => "its lease ran out",
             Self::Died => "its process died",
             Self::Silent => "its guest stopped answering",
+            Self::Stalled => "its hypervisor was stopped",
+            Self::Unresponsive => "unresponsive: its guest did not answer for twice guest_timeout",
             Self::Spoiled => "its checkout was not completed",
             Self::TooOld => "it was unused for longer than max_age",
             Self::OldGeneration => "clones are made from another generation now",

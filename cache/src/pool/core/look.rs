@@ -4,30 +4,25 @@ use std::time::Duration;
 
 use super::ids::{CloneKey, Moment};
 use super::machine::{Core, Course, Limits};
-use super::roster::{Ping, Slot, State, Tally};
+use super::roster::{Slot, State, Tally};
 
 impl Core {
     /// When `on` must be called again at the latest, if nothing happens before.
     pub(crate) fn next_wake(&self) -> Option<Moment> {
-        let clones = self.roster.iter().filter_map(|(_, slot)| match slot.state {
-            State::Ready { ping } => {
-                let ping = if let Ping::Due(due) = ping {
-                    Some(due)
-                } else {
-                    None
-                };
-                earliest(ping, slot.best_before.filter(|end| *end > self.now))
-            }
-            State::Leased { expires } => expires,
-            State::Launching | State::Releasing => None,
-        });
         let others = [
+            self.roster.index().next_due().map(|(at, _)| at),
+            self.next_question().map(|(at, _)| at),
             self.queue.next_deadline(),
             self.health.pause_ends(self.now),
             self.room.pause_ends(self.now),
             self.roll_wakes(),
         ];
-        clones.chain(others.into_iter().flatten()).min()
+        others.into_iter().flatten().min()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn check_index(&self) {
+        assert_eq!(*self.roster.index(), self.roster.reindexed());
     }
 
     /// The sizes that hold now.
@@ -37,12 +32,17 @@ impl Core {
 
     /// How many clones there are of each kind.
     pub(crate) fn tally(&self) -> Tally {
-        self.roster.tally(self.now, self.epoch)
+        self.roster.index().tally()
     }
 
     /// All living clones, oldest first.
     pub(crate) fn clones(&self) -> impl Iterator<Item = (CloneKey, &Slot)> {
         self.roster.iter()
+    }
+
+    /// The clones that are gone since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> Vec<CloneKey> {
+        self.roster.take_gone()
     }
 
     /// One living clone.
@@ -79,10 +79,6 @@ impl Core {
 
     /// Whether it was stopped or withdrawn, and everything has ended.
     pub(crate) fn is_finished(&self) -> bool {
-        self.course >= Course::Withdrawn && self.roster.iter().next().is_none()
+        self.course >= Course::Withdrawn && self.roster.is_empty()
     }
-}
-
-fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
-    a.into_iter().chain(b).min()
 }

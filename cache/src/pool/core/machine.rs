@@ -9,10 +9,12 @@ use super::drain::Drains;
 use super::event::{Effect, EndReason, Event, Refusal, Terms};
 use super::health::Health;
 use super::ids::{CloneKey, Epoch, Moment, Ticket};
+use super::index::Rules;
+use super::pulse::SHORTEST_PACE;
 use super::queue::{Queue, Waiter};
 use super::roll::Roll;
 use super::room::Room;
-use super::roster::{Ping, Roster, State};
+use super::roster::{Roster, Slot, State};
 use crate::request::OnEmpty;
 use crate::view::Source;
 
@@ -29,8 +31,11 @@ pub(crate) struct Limits {
     pub queue: usize,
     /// An unused clone older than this is replaced.
     pub max_age: Option<Duration>,
-    /// A ready clone's guest is asked for a sign of life this often; `None` while its virtual CPUs stand still.
-    pub ping_every: Option<Duration>,
+    /// Whether the guests of ready clones are asked for an answer: their virtual CPUs run.
+    pub asks_ready: bool,
+    /// How long a leased guest may leave a question unanswered until it is unresponsive, and again until it is ended;
+    /// `None` asks none.
+    pub guest_timeout: Option<Duration>,
     /// How long a new generation may have a clone under way, and get none ready, before it is given up.
     pub progress: Duration,
 }
@@ -65,12 +70,15 @@ pub(crate) struct Core {
     pub(super) misses: u64,
     pub(super) was_filled: bool,
     pub(super) rng: StdRng,
+    /// The shortest time between two questions to one guest.
+    pub(super) pace: Duration,
+    pub(super) last_question: Option<Moment>,
 }
 
 impl Core {
     /// A pool without a generation and without clones. The seed decides the jitter.
     pub(crate) fn new(limits: Limits, seed: u64) -> Self {
-        Self {
+        let mut core = Self {
             limits,
             course: Course::Open,
             drains: Drains::default(),
@@ -85,7 +93,20 @@ impl Core {
             misses: 0,
             was_filled: false,
             rng: StdRng::seed_from_u64(seed),
-        }
+            pace: SHORTEST_PACE,
+            last_question: None,
+        };
+        core.set_rules();
+        core
+    }
+
+    /// Tells the roster what its counts and orders go by.
+    pub(super) fn set_rules(&mut self) {
+        self.roster.set_rules(Rules {
+            current: self.epoch,
+            asks_ready: self.limits.asks_ready,
+            guest_timeout: self.limits.guest_timeout,
+        });
     }
 
     /// Takes one event, and says what is to be done: in this order.
@@ -117,8 +138,9 @@ impl Core {
             Event::NoRoom { clone, reason } => self.no_room(clone, reason, effects),
             Event::RoomFreed => self.room.freed(),
             Event::Died { clone } => self.died(clone, effects),
-            Event::Answered { clone } => self.answered(clone),
+            Event::Answered { clone } => self.answered(clone, effects),
             Event::Silent { clone } => self.silent(clone, effects),
+            Event::Stalled { clone } => self.stalled(clone, effects),
             Event::Returned { clone } => self.returned(clone),
             Event::Spoiled { clone } => self.end_leased(clone, EndReason::Spoiled, effects),
             Event::Renewed { clone, ttl } => self.renewed(clone, ttl),
@@ -149,25 +171,26 @@ impl Core {
                 why: Refusal::Empty,
             });
         }
-        for (clone, slot) in self.roster.iter_mut() {
-            match slot.state {
-                State::Leased { expires: Some(end) } if end <= now => {
-                    slot.state = State::Releasing;
-                    effects.push(Effect::End {
-                        clone,
-                        why: EndReason::Expired,
-                    });
-                }
-                State::Ready {
-                    ping: Ping::Due(due),
-                } if due <= now => {
-                    slot.state = State::Ready { ping: Ping::Asked };
-                    effects.push(Effect::Ping { clone });
-                }
-                State::Launching
-                | State::Ready { .. }
-                | State::Leased { .. }
-                | State::Releasing => {}
+        while let Some((at, clone)) = self.roster.index().next_due()
+            && at <= now
+        {
+            self.is_due(clone, effects);
+        }
+        if self.course != Course::Stopped {
+            self.ask_in_turn(effects);
+        }
+    }
+
+    /// Something about this clone is due: its lease or the time for an answer is over, or it is too old.
+    fn is_due(&mut self, clone: CloneKey, effects: &mut Vec<Effect>) {
+        let now = self.now;
+        match self.clone_state(clone) {
+            Some(State::Leased { expires: Some(end) }) if end <= now => {
+                self.end(clone, EndReason::Expired, effects);
+            }
+            Some(State::Leased { .. }) => self.is_overdue(clone, effects),
+            Some(State::Ready | State::Launching | State::Releasing) | None => {
+                self.roster.update(clone, |slot| slot.is_aged = true);
             }
         }
     }
@@ -214,8 +237,15 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         let expires = waiter.terms.ttl.map(|ttl| self.now.after(ttl));
-        if let Some(slot) = self.roster.get_mut(clone) {
+        let (now, is_heard) = (self.now, self.limits.asks_ready);
+        let granted = self.roster.update(clone, |slot| {
             slot.state = State::Leased { expires };
+            if !is_heard || slot.is_outdated {
+                // Its checkout resumes it, and hears from it.
+                slot.pulse.beats(now);
+            }
+        });
+        if granted.is_some() {
             effects.push(Effect::Grant {
                 ticket: waiter.ticket,
                 clone,
@@ -247,29 +277,37 @@ impl Core {
     /// Unused clones end with what follows from every event (see `supply.rs`).
     fn withdraw(&mut self, effects: &mut Vec<Effect>) {
         self.close(Course::Withdrawn, effects);
-        for (clone, slot) in self.roster.iter_mut() {
-            if slot.state == State::Launching {
-                slot.state = State::Releasing;
-                effects.push(Effect::Abandon { clone });
-            }
+        self.abandon_launches(|_| true, effects);
+    }
+
+    /// Gives up clones that are being made.
+    pub(super) fn abandon_launches(
+        &mut self,
+        which: impl Fn(&Slot) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let launching = |slot: &Slot| slot.state == State::Launching && which(slot);
+        for clone in self.roster.those(launching) {
+            self.roster
+                .update(clone, |slot| slot.state = State::Releasing);
+            effects.push(Effect::Abandon { clone });
         }
     }
 
     fn stop(&mut self, leave_leased: bool, effects: &mut Vec<Effect>) {
         self.close(Course::Stopped, effects);
-        for (clone, slot) in self.roster.iter_mut() {
-            match slot.state {
-                State::Launching => effects.push(Effect::Abandon { clone }),
-                State::Leased { .. } if leave_leased => effects.push(Effect::Leave { clone }),
-                State::Ready { .. } | State::Leased { .. } => {
-                    effects.push(Effect::End {
-                        clone,
-                        why: EndReason::Stopped,
-                    });
+        for clone in self.roster.those(|slot| slot.state != State::Releasing) {
+            let state = self.roster.update(clone, |slot| {
+                std::mem::replace(&mut slot.state, State::Releasing)
+            });
+            let why = EndReason::Stopped;
+            effects.extend(state.map(|state| match state {
+                State::Launching => Effect::Abandon { clone },
+                State::Leased { .. } if leave_leased => Effect::Leave { clone },
+                State::Ready | State::Leased { .. } | State::Releasing => {
+                    Effect::End { clone, why }
                 }
-                State::Releasing => {}
-            }
-            slot.state = State::Releasing;
+            }));
         }
     }
 

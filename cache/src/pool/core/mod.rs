@@ -11,7 +11,8 @@
 //!  roll.rs     from one generation to the   drain.rs    no checkouts for a while
 //!              next, and back               look.rs     what can be seen
 //!  machine.rs  `on`: one event, and all     adopt.rs    clones of an earlier service
-//!              that follows from it
+//!              that follows from it         index.rs    counts, orders and times of all clones
+//!  pulse.rs    does a guest still answer?
 //! ```
 //!
 //! What always holds:
@@ -28,8 +29,10 @@ mod drain;
 mod event;
 mod health;
 mod ids;
+mod index;
 mod look;
 mod machine;
+mod pulse;
 mod queue;
 mod roll;
 mod room;
@@ -42,5 +45,6 @@ mod tests;
 pub(crate) use event::{Drain, Effect, EndReason, Event, Refusal, Terms};
 pub(crate) use ids::{CloneKey, Epoch, Moment, Ticket};
 pub(crate) use machine::{Core, Limits};
+pub(crate) use pulse::SHORTEST_PACE;
 pub(crate) use roll::Roll;
 pub(crate) use roster::{Slot, State};

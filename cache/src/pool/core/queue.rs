@@ -1,6 +1,6 @@
 //! Checkouts that wait: first come, first served, each with a deadline, and only so many of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::event::Terms;
 use super::ids::{Moment, Ticket};
@@ -19,6 +19,9 @@ pub(crate) struct Waiter {
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     waiters: VecDeque<Waiter>,
+    deadlines: BTreeSet<(Moment, Ticket)>,
+    /// How many want a clone made for them.
+    wanting: usize,
     limit: usize,
 }
 
@@ -27,6 +30,8 @@ impl Queue {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             waiters: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            wanting: 0,
             limit,
         }
     }
@@ -53,14 +58,14 @@ impl Queue {
 
     /// How many of them want a clone made for them.
     pub(crate) fn wanting_a_clone(&self) -> usize {
-        self.waiters
-            .iter()
-            .filter(|waiter| waiter.terms.on_empty == OnEmpty::Clone)
-            .count()
+        self.wanting
     }
 
     /// Adds one: at the head when it was served before, and badly.
     pub(crate) fn push(&mut self, waiter: Waiter) {
+        self.deadlines
+            .insert((waiter.terms.deadline, waiter.ticket));
+        self.wanting += usize::from(waiter.terms.on_empty == OnEmpty::Clone);
         if waiter.terms.again {
             self.waiters.push_front(waiter);
         } else {
@@ -70,12 +75,18 @@ impl Queue {
 
     /// Takes the one whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<Waiter> {
-        self.waiters.pop_front()
+        let waiter = self.waiters.pop_front()?;
+        self.forget(&waiter);
+        Some(waiter)
     }
 
     /// Takes one that no longer waits.
     pub(crate) fn remove(&mut self, ticket: Ticket) {
-        self.waiters.retain(|waiter| waiter.ticket != ticket);
+        let mut waiters = self.waiters.iter();
+        let at = waiters.position(|waiter| waiter.ticket == ticket);
+        if let Some(waiter) = at.and_then(|at| self.waiters.remove(at)) {
+            self.forget(&waiter);
+        }
     }
 
     /// Takes those whose deadline has come.
@@ -83,24 +94,30 @@ impl Queue {
         if self.next_deadline().is_none_or(|deadline| deadline > now) {
             return Vec::new();
         }
-        let (overdue, waiting) = self
+        let (overdue, waiting): (VecDeque<_>, _) = self
             .waiters
             .drain(..)
             .partition(|waiter| waiter.terms.deadline <= now);
         self.waiters = waiting;
+        overdue.iter().for_each(|waiter| self.forget(waiter));
         Vec::from(overdue)
     }
 
     /// Takes them all.
     pub(crate) fn take_all(&mut self) -> Vec<Waiter> {
+        self.deadlines.clear();
+        self.wanting = 0;
         self.waiters.drain(..).collect()
     }
 
     /// The first deadline among them.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        self.waiters
-            .iter()
-            .map(|waiter| waiter.terms.deadline)
-            .min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn forget(&mut self, waiter: &Waiter) {
+        self.deadlines
+            .remove(&(waiter.terms.deadline, waiter.ticket));
+        self.wanting -= usize::from(waiter.terms.on_empty == OnEmpty::Clone);
     }
 }

@@ -25,7 +25,6 @@ use super::event::Effect;
 use super::health::{BACKOFF, DEGRADED_AFTER};
 use super::ids::{Epoch, Moment};
 use super::machine::Core;
-use super::roster::State;
 use crate::mint::Fault;
 
 /// Failures in a row after which a new generation is given up: as many as degrade a pool.
@@ -57,7 +56,8 @@ impl Roll {
 impl Core {
     pub(super) fn published(&mut self, epoch: Epoch, on_trial: bool, effects: &mut Vec<Effect>) {
         let unfinished = self.roll.take();
-        let before = self.epoch.replace(epoch);
+        let before = self.epoch;
+        self.set_epoch(epoch);
         let doubted = unfinished.filter(Roll::is_doubted);
         if let Some(roll) = &doubted {
             self.abandon(roll.to, effects);
@@ -84,6 +84,11 @@ impl Core {
             made: 0,
         });
         effects.push(Effect::Rolls { from, to: epoch });
+    }
+
+    fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = Some(epoch);
+        self.set_rules();
     }
 
     /// The generation that the refill is made from.
@@ -190,7 +195,7 @@ impl Core {
 
     fn go_back(&mut self, reason: String, effects: &mut Vec<Effect>) {
         if let Some(roll) = self.roll.take() {
-            self.epoch = Some(roll.from);
+            self.set_epoch(roll.from);
             self.abandon(roll.to, effects);
             effects.push(Effect::RollBack {
                 given_up: roll.to,
@@ -202,12 +207,7 @@ impl Core {
 
     /// Gives up the clones of a generation that are being made.
     fn abandon(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
-        for (clone, slot) in self.roster.iter_mut() {
-            if slot.epoch == epoch && slot.state == State::Launching {
-                slot.state = State::Releasing;
-                effects.push(Effect::Abandon { clone });
-            }
-        }
+        self.abandon_launches(|slot| slot.epoch == epoch, effects);
     }
 
     /// Runs the deadline while clones of the new generation are being made, and notices the end of the roll.
@@ -216,10 +216,8 @@ impl Core {
             return;
         };
         let (to, target) = (roll.to, self.limits.target);
-        let slots = || self.roster.iter().map(|(_, slot)| slot);
-        let old_serve =
-            slots().any(|slot| matches!(slot.state, State::Ready { .. }) && slot.epoch != to);
-        let is_under_way = slots().any(|slot| slot.state == State::Launching && slot.epoch == to);
+        let old_serve = self.roster.index().old_ones_serve();
+        let is_under_way = self.tally().launching > 0;
         let is_good = !roll.is_doubted() || target == 0;
         if is_good && roll.made >= target && !old_serve {
             if roll.is_doubted() {
@@ -253,12 +251,6 @@ impl Core {
 
     /// Ready clones of the generation that clones are made from.
     pub(crate) fn updated(&self) -> usize {
-        let ready = self
-            .roster
-            .iter()
-            .filter(|(_, slot)| matches!(slot.state, State::Ready { .. }));
-        ready
-            .filter(|(_, slot)| Some(slot.epoch) == self.epoch)
-            .count()
+        self.roster.index().updated()
     }
 }

@@ -98,7 +98,7 @@ impl Core {
             }
             // It was given up before it was refused.
             Some(State::Releasing) => self.roster.remove(clone),
-            Some(State::Ready { .. } | State::Leased { .. }) | None => {}
+            Some(State::Ready | State::Leased { .. }) | None => {}
         }
     }
 

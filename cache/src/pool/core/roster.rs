@@ -6,7 +6,7 @@
 //!      |                   ^    Returned       |                                    ^    Ended
 //!      | LaunchFailed      +-------------------+                                    |
 //!      v                   |                                                        |
-//!    (gone)                +--- died, silent, too old, surplus, of older make --------+
+//!    (gone)                +--- died, silent, stalled, too old, surplus, old  --------+
 //! ```
 //!
 //! A clone is counted from the order to make it until its process is gone: that is what `max` bounds.
@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 
 use super::ids::{CloneKey, Epoch, Moment};
+use super::index::{Index, Rules};
+use super::pulse::Pulse;
 
 /// One living clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +26,12 @@ pub(crate) struct Slot {
     pub begun: Moment,
     /// When it has been unused for too long; known once it is ready.
     pub best_before: Option<Moment>,
+    /// Whether that moment has come.
+    pub is_aged: bool,
     /// Whether it was ordered with settings of the pool that hold no longer.
     pub is_outdated: bool,
+    /// What is known of its guest's answers.
+    pub pulse: Pulse,
     /// Where it is in its life.
     pub state: State,
 }
@@ -36,30 +42,22 @@ pub(crate) enum State {
     /// Being made.
     Launching,
     /// Proved and unused.
-    Ready { ping: Ping },
+    Ready,
     /// Granted, until the lease ends.
     Leased { expires: Option<Moment> },
     /// Being ended.
     Releasing,
 }
 
-/// The question whether a ready clone's guest still answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ping {
-    /// Never asked: its virtual CPUs stand still.
-    Never,
-    /// To be asked then.
-    Due(Moment),
-    /// Asked, and not answered yet.
-    Asked,
-}
-
 impl Slot {
     /// Whether it is ready, but to be replaced: it is too old, of an older generation, or made with other settings.
-    fn is_stale(&self, now: Moment, current: Option<Epoch>) -> bool {
-        self.is_outdated
-            || current.is_some_and(|epoch| epoch != self.epoch)
-            || self.best_before.is_some_and(|end| end <= now)
+    pub(super) fn is_stale(&self, current: Option<Epoch>) -> bool {
+        self.is_outdated || self.is_aged || current.is_some_and(|epoch| epoch != self.epoch)
+    }
+
+    /// Whether it is leased, and its guest has left questions unanswered for too long.
+    pub(super) fn is_unresponsive(&self) -> bool {
+        matches!(self.state, State::Leased { .. }) && self.pulse.unresponsive_at.is_some()
     }
 }
 
@@ -76,6 +74,8 @@ pub(crate) struct Tally {
     pub stale: usize,
     /// Leased.
     pub leased: usize,
+    /// Those of them whose guest does not answer.
+    pub unresponsive: usize,
     /// Being ended.
     pub releasing: usize,
 }
@@ -102,10 +102,13 @@ impl Tally {
     }
 }
 
-/// All living clones.
+/// All living clones. Each change of one goes through here, so that the index is always up to date.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
     slots: BTreeMap<CloneKey, Slot>,
+    rules: Rules,
+    index: Index,
+    gone: Vec<CloneKey>,
     next_key: u64,
 }
 
@@ -114,16 +117,17 @@ impl Roster {
     pub(crate) fn begin(&mut self, now: Moment, epoch: Epoch) -> CloneKey {
         let key = CloneKey(self.next_key);
         self.next_key += 1;
-        self.slots.insert(
-            key,
-            Slot {
-                epoch,
-                begun: now,
-                best_before: None,
-                is_outdated: false,
-                state: State::Launching,
-            },
-        );
+        let slot = Slot {
+            epoch,
+            begun: now,
+            best_before: None,
+            is_aged: false,
+            is_outdated: false,
+            pulse: Pulse::default(),
+            state: State::Launching,
+        };
+        self.index.enter(key, &slot, &self.rules);
+        self.slots.insert(key, slot);
         key
     }
 
@@ -132,14 +136,35 @@ impl Roster {
         self.slots.get(&clone)
     }
 
-    /// One clone, to change it.
-    pub(crate) fn get_mut(&mut self, clone: CloneKey) -> Option<&mut Slot> {
-        self.slots.get_mut(&clone)
+    /// Changes one clone; `None` where it is gone.
+    pub(crate) fn update<T>(
+        &mut self,
+        clone: CloneKey,
+        change: impl FnOnce(&mut Slot) -> T,
+    ) -> Option<T> {
+        let slot = self.slots.get_mut(&clone)?;
+        self.index.leave(clone, slot, &self.rules);
+        let changed = change(slot);
+        self.index.enter(clone, slot, &self.rules);
+        Some(changed)
     }
 
     /// Forgets a clone.
     pub(crate) fn remove(&mut self, clone: CloneKey) {
-        self.slots.remove(&clone);
+        if let Some(slot) = self.slots.remove(&clone) {
+            self.index.leave(clone, &slot, &self.rules);
+            self.gone.push(clone);
+        }
+    }
+
+    /// The clones that were forgotten since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> Vec<CloneKey> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// All clones, oldest first.
@@ -147,61 +172,31 @@ impl Roster {
         self.slots.iter().map(|(key, slot)| (*key, slot))
     }
 
-    /// All clones, oldest first, to change them.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (CloneKey, &mut Slot)> {
-        self.slots.iter_mut().map(|(key, slot)| (*key, slot))
+    /// Those of all clones for which something holds, oldest first. For what happens rarely: it looks at each of them.
+    pub(crate) fn those(&self, holds: impl Fn(&Slot) -> bool) -> Vec<CloneKey> {
+        let those = self.iter().filter(|(_, slot)| holds(slot));
+        those.map(|(clone, _)| clone).collect()
     }
 
-    /// Counts them.
-    pub(crate) fn tally(&self, now: Moment, current: Option<Epoch>) -> Tally {
-        let mut tally = Tally::default();
-        for slot in self.slots.values() {
-            let count = match slot.state {
-                State::Launching if current == Some(slot.epoch) => &mut tally.launching,
-                State::Launching => &mut tally.launching_old,
-                State::Ready { .. } if slot.is_stale(now, current) => &mut tally.stale,
-                State::Ready { .. } => &mut tally.fresh,
-                State::Leased { .. } => &mut tally.leased,
-                State::Releasing => &mut tally.releasing,
-            };
-            *count += 1;
+    /// Other rules hold from now on. The index is made again where they differ.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        if rules != self.rules {
+            self.rules = rules;
+            self.index = self.reindexed();
         }
-        tally
     }
 
-    /// The ready clone to grant next: one to be kept before one to be replaced, one whose guest is not being asked for
-    /// a sign of life before one that still owes it, and the oldest of those. `uses_up`: those of older generations come
-    /// first of all.
-    pub(crate) fn best_ready(
-        &self,
-        now: Moment,
-        current: Option<Epoch>,
-        uses_up: bool,
-    ) -> Option<CloneKey> {
-        self.ready()
-            .min_by_key(|(key, slot, ping)| {
-                let waits = uses_up && current == Some(slot.epoch);
-                let owes = *ping == Ping::Asked;
-                (waits, slot.is_stale(now, current), owes, *key)
-            })
-            .map(first)
+    /// The index, made from all clones at once.
+    pub(crate) fn reindexed(&self) -> Index {
+        let mut index = Index::default();
+        for (clone, slot) in &self.slots {
+            index.enter(*clone, slot, &self.rules);
+        }
+        index
     }
 
-    /// The ready clone to do without first: one to be replaced before one to be kept, and the oldest of those.
-    pub(crate) fn worst_ready(&self, now: Moment, current: Option<Epoch>) -> Option<CloneKey> {
-        self.ready()
-            .min_by_key(|(key, slot, _)| (!slot.is_stale(now, current), *key))
-            .map(first)
+    /// Counts, orders and times of all clones.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
-
-    fn ready(&self) -> impl Iterator<Item = (CloneKey, &Slot, Ping)> {
-        self.iter().filter_map(|(key, slot)| match slot.state {
-            State::Ready { ping } => Some((key, slot, ping)),
-            State::Launching | State::Leased { .. } | State::Releasing => None,
-        })
-    }
-}
-
-fn first<A, B, C>(triple: (A, B, C)) -> A {
-    triple.0
 }

@@ -71,7 +71,7 @@ impl Core {
     /// The ready clone to grant next.
     pub(super) fn next_to_grant(&self) -> Option<CloneKey> {
         let uses_up = self.uses_up_old_ones();
-        self.roster.best_ready(self.now, self.epoch, uses_up)
+        self.roster.index().best_ready(uses_up)
     }
 
     /// Ends ready clones that are more than wanted: those to be replaced first, then the oldest.
@@ -163,7 +163,7 @@ impl Core {
     }
 
     fn end_worst(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(clone) = self.roster.worst_ready(self.now, self.epoch) {
+        if let Some(clone) = self.roster.index().worst_ready() {
             let why = self.why_to_do_without(clone);
             self.end(clone, why, effects);
         }
@@ -175,7 +175,7 @@ impl Core {
             Some(_) if self.is_draining() => EndReason::Drained,
             Some(slot) if self.epoch != Some(slot.epoch) => EndReason::OldGeneration,
             Some(slot) if slot.is_outdated => EndReason::OldSettings,
-            Some(slot) if slot.best_before.is_some_and(|end| end <= self.now) => EndReason::TooOld,
+            Some(slot) if slot.is_aged => EndReason::TooOld,
             Some(_) | None => EndReason::Surplus,
         }
     }

@@ -11,14 +11,14 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError,
     ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, GrowError, GuestError,
     Identity, IdentityDigest, LaunchOrder, LiveClone, RecordState, Size, SocketOwner,
     StreamRequest,
 };
-use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, VmId};
+use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, ProcessState, VmId};
 
 use super::script::{Attach, Script};
 
@@ -51,6 +51,11 @@ pub(crate) struct Clone {
     refuses_to_grow: bool,
     attach: Attach,
     answers: AtomicBool,
+    is_stopped: AtomicBool,
+    heard: Mutex<Option<Instant>>,
+    /// Questions to its guest, and looks at its process.
+    pub pings: AtomicUsize,
+    pub process_looks: AtomicUsize,
     /// The host's clock was set, and the guest's was not.
     pub clock_is_off: AtomicBool,
     is_full: AtomicBool,
@@ -80,6 +85,10 @@ impl Clone {
             refuses_to_grow: script.next_refuses_to_grow(),
             attach: script.next_attach(),
             answers: AtomicBool::new(true),
+            is_stopped: AtomicBool::new(false),
+            heard: Mutex::new(Some(Instant::now())),
+            pings: AtomicUsize::new(0),
+            process_looks: AtomicUsize::new(0),
             clock_is_off: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
@@ -108,6 +117,25 @@ impl Clone {
 
     pub(crate) fn falls_silent(&self) {
         self.answers.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn speaks_again(&self) {
+        self.answers.store(true, Ordering::SeqCst);
+    }
+
+    /// A signal stops its process.
+    pub(crate) fn stops(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Its guest says something.
+    pub(crate) fn is_heard(&self) {
+        *self.heard.lock().unwrap() = Some(Instant::now());
+    }
+
+    fn is_mute(&self) -> bool {
+        let answers = self.answers.load(Ordering::SeqCst);
+        !answers || self.is_stopped.load(Ordering::SeqCst)
     }
 
     /// Its directory takes nothing more.
@@ -175,6 +203,10 @@ impl LiveClone for Handle {
         }
     }
 
+    fn id(&self) -> &VmId {
+        &self.0.id
+    }
+
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.0.hostname.lock().unwrap().clone(),
@@ -182,8 +214,19 @@ impl LiveClone for Handle {
         }
     }
 
-    fn has_exited(&self) -> bool {
-        self.0.ended().now_or_never().is_some()
+    fn process(&self) -> ProcessState {
+        self.0.process_looks.fetch_add(1, Ordering::SeqCst);
+        if self.0.ended().now_or_never().is_some() {
+            ProcessState::Ended
+        } else if self.0.is_stopped.load(Ordering::SeqCst) {
+            ProcessState::Stopped
+        } else {
+            ProcessState::Runs
+        }
+    }
+
+    fn last_heard(&self) -> Option<Instant> {
+        *self.0.heard.lock().unwrap()
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {
@@ -204,10 +247,12 @@ impl LiveClone for Handle {
 
     fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
         async move {
-            if !self.0.answers.load(Ordering::SeqCst) {
+            self.0.pings.fetch_add(1, Ordering::SeqCst);
+            if self.0.is_mute() {
                 sleep(deadline).await;
                 return Err("no answer".into());
             }
+            self.0.is_heard();
             Ok(())
         }
         .boxed()
@@ -346,7 +391,11 @@ impl LiveClone for Handle {
                 self.0.dies("killed");
                 return Err("the monitor is gone".into());
             }
+            if self.0.is_mute() {
+                std::future::pending::<()>().await;
+            }
             self.0.resumed.fetch_add(1, Ordering::SeqCst);
+            self.0.is_heard();
             Ok(())
         }
         .boxed()

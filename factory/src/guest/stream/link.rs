@@ -14,7 +14,7 @@ use super::handle::Stream;
 use super::mux::{Incoming, Mux, Violation};
 use crate::guest::{Agent, GuestError};
 use crate::supervise::contain;
-use crate::wire::LinkError;
+use crate::wire::{Heard, LinkError};
 
 /// How much is read, and how much is written, at a time: two of the longest frames.
 const CHUNK_BYTES: usize = 2 * (HEADER_BYTES + MAX_PAYLOAD_BYTES);
@@ -67,6 +67,7 @@ impl StreamLink {
         let stop = CancellationToken::new();
         let (read, write) = socket.into_split();
         let actor = Actor {
+            heard: agent.heard().clone(),
             read,
             write,
             incoming: rest,
@@ -113,6 +114,8 @@ impl StreamLink {
 }
 
 struct Actor {
+    /// What comes from a stream was said by the guest's agent, too.
+    heard: Heard,
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     incoming: BytesMut,
@@ -133,7 +136,7 @@ impl Actor {
             let step = tokio::select! {
                 count = self.read.read_buf(&mut self.incoming) => match count {
                     Ok(0) => return GuestError::Closed,
-                    count => count.map(drop),
+                    count => count.map(|_| self.heard.now()),
                 },
                 count = self.write.write(&self.outgoing), if !self.outgoing.is_empty() => {
                     count.map(|count| drop(self.outgoing.drain(..count)))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{LIMITS, World};
-use crate::pool::core::{EndReason, Event, Limits};
+use crate::pool::core::{EndReason, Event};
 use crate::request::OnEmpty;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -167,36 +167,6 @@ fn a_leased_clone_that_died_ends_its_lease() {
     assert_eq!(world.ends.get(&clone), Some(&EndReason::Died));
     world.settle();
     assert!(world.core.clone_state(clone).is_none());
-}
-
-#[test]
-fn a_silent_guest_is_replaced() {
-    let mut world = World::filled(Limits {
-        ping_every: Some(15 * SECOND),
-        ..LIMITS
-    });
-    world.now += 15 * SECOND;
-    world.on(Event::Tick);
-    let asked: Vec<_> = world.pings.iter().copied().collect();
-    assert_eq!(asked.len(), 2);
-    world.on(Event::Answered { clone: asked[0] });
-    world.on(Event::Silent { clone: asked[1] });
-    assert_eq!(world.ends, [(asked[1], EndReason::Silent)].into());
-    assert_eq!(world.launching().len(), 1);
-}
-
-#[test]
-fn a_guest_is_not_asked_again_while_it_owes_an_answer() {
-    let mut world = World::filled(Limits {
-        ping_every: Some(15 * SECOND),
-        ..LIMITS
-    });
-    world.now += 15 * SECOND;
-    world.on(Event::Tick);
-    world.pings.clear();
-    world.now += 60 * SECOND;
-    world.on(Event::Tick);
-    assert!(world.pings.is_empty());
 }
 
 #[test]

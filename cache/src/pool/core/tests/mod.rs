@@ -4,6 +4,7 @@
 mod drain;
 mod faults;
 mod model;
+mod pulse;
 mod roll;
 mod room;
 mod settings;

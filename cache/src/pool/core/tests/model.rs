@@ -34,6 +34,7 @@ enum Step {
     EndIsDone(Index),
     Answers(Index),
     IsSilent(Index),
+    IsStalled(Index),
     Publish,
     Discard,
     GoBack(Index),
@@ -71,6 +72,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => which().prop_map(Step::EndIsDone),
         2 => which().prop_map(Step::Answers),
         1 => which().prop_map(Step::IsSilent),
+        1 => which().prop_map(Step::IsStalled),
         2 => Just(Step::Publish),
         1 => Just(Step::Discard),
         1 => which().prop_map(Step::GoBack),
@@ -88,9 +90,10 @@ fn whose() -> impl Strategy<Value = Drain> {
 
 fn limits() -> impl Strategy<Value = Limits> {
     let ages = prop::option::of((20_u64..200).prop_map(Duration::from_secs));
-    let pings = prop::option::of(Just(Duration::from_secs(15)));
-    (0_usize..5, 0_usize..5, 1_usize..4, 0_usize..6, ages, pings).prop_map(
-        |(target, more, refill, queue, max_age, ping_every)| {
+    let timeouts = prop::option::of((1_u64..60).prop_map(Duration::from_secs));
+    let asks = (any::<bool>(), timeouts);
+    (0_usize..5, 0_usize..5, 1_usize..4, 0_usize..6, ages, asks).prop_map(
+        |(target, more, refill, queue, max_age, (asks_ready, guest_timeout))| {
             let max = (target + more).max(1);
             Limits {
                 target,
@@ -98,7 +101,8 @@ fn limits() -> impl Strategy<Value = Limits> {
                 refill,
                 queue,
                 max_age,
-                ping_every,
+                asks_ready,
+                guest_timeout,
                 progress: Duration::from_secs(30),
             }
         },
@@ -168,6 +172,10 @@ fn take(world: &mut World, step: &Step) {
                 .for_each(|clone| world.end_is_done(clone));
         }
         Step::Answers(which) => tell_asked(world, which, |clone| Event::Answered { clone }),
+        Step::IsStalled(which) => {
+            let ready = world.ready();
+            tell(world, pick(which, &ready), |clone| Event::Stalled { clone });
+        }
         Step::IsSilent(which) => tell_asked(world, which, |clone| Event::Silent { clone }),
         Step::Publish => {
             world.publish();
@@ -253,6 +261,8 @@ fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_be
         );
     }
     check_roll(world);
+    world.core.check_index();
+    assert_eq!(tally.unresponsive, unresponsive(world));
     assert_eq!(world.core.waiters(), world.waiting.len());
     assert!(
         world.waiting.values().all(|deadline| *deadline > world.now),
@@ -276,6 +286,15 @@ fn withdraw(world: &mut World) {
         world.on(Event::Released { clone });
     }
     world.settle();
+}
+
+/// Leased clones that were declared unresponsive, and not responsive since.
+fn unresponsive(world: &World) -> usize {
+    let leased = |clone: &&CloneKey| {
+        let state = world.core.clone_state(**clone);
+        matches!(state, Some(State::Leased { .. }))
+    };
+    world.unresponsive.iter().filter(leased).count()
 }
 
 /// What clones are made from is known, and what may be gone back to is kept.

@@ -61,7 +61,7 @@ fn a_clone_that_was_being_made_is_replaced_too() {
 #[test]
 fn a_clone_that_was_made_to_stand_still_is_never_asked_for_a_sign_of_life() {
     let pinged = Limits {
-        ping_every: Some(15 * SECOND),
+        asks_ready: true,
         max: 2,
         ..LIMITS
     };

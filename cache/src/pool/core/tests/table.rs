@@ -14,7 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const ALONE: Limits = Limits {
     target: 1,
     max: 1,
-    ping_every: Some(Duration::from_secs(15)),
+    asks_ready: true,
+    guest_timeout: Some(Duration::from_secs(60)),
     ..LIMITS
 };
 const IT: CloneKey = CloneKey(0);
@@ -71,6 +72,7 @@ fn event(name: &str) -> Event {
         "died" => Event::Died { clone },
         "answered" => Event::Answered { clone },
         "silent" => Event::Silent { clone },
+        "stalled" => Event::Stalled { clone },
         "returned" => Event::Returned { clone },
         "spoiled" => Event::Spoiled { clone },
         "renewed" => Event::Renewed {
@@ -98,7 +100,7 @@ fn outcome(state: &str, name: &str) -> String {
     let state = match world.core.clone_state(IT) {
         None => "gone",
         Some(State::Launching) => "launching",
-        Some(State::Ready { .. }) => "ready",
+        Some(State::Ready) => "ready",
         Some(State::Leased { .. }) => "leased",
         Some(State::Releasing) => "releasing",
     };
@@ -132,7 +134,7 @@ fn every_state_with_every_event() {
         "abandoned",
         "gone",
     ];
-    let table: [(&str, [&str; 7]); 16] = [
+    let table: [(&str, [&str; 7]); 17] = [
         // event      launching            ready            asked            leased           releasing        abandoned        gone
         (
             "launched",
@@ -183,6 +185,18 @@ fn every_state_with_every_event() {
             [
                 "launching",
                 "ready",
+                "releasing+end",
+                "leased",
+                "releasing",
+                "releasing",
+                "gone",
+            ],
+        ),
+        (
+            "stalled",
+            [
+                "launching",
+                "releasing+end",
                 "releasing+end",
                 "leased",
                 "releasing",

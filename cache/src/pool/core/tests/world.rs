@@ -18,7 +18,8 @@ pub(super) const LIMITS: Limits = Limits {
     refill: 2,
     queue: 8,
     max_age: None,
-    ping_every: None,
+    asks_ready: false,
+    guest_timeout: None,
     progress: Duration::from_secs(60),
 };
 
@@ -42,6 +43,7 @@ pub(super) struct World {
     pub granted: Vec<(Ticket, CloneKey, Source)>,
     pub refused: Vec<(Ticket, Refusal)>,
     pub pings: BTreeSet<CloneKey>,
+    pub unresponsive: BTreeSet<CloneKey>,
     pub ends: BTreeMap<CloneKey, EndReason>,
     pub notes: Vec<String>,
     /// Since a refusal no launch may be tried before this, unless a later one succeeds or fails.
@@ -65,6 +67,7 @@ impl World {
             granted: Vec::new(),
             refused: Vec::new(),
             pings: BTreeSet::new(),
+            unresponsive: BTreeSet::new(),
             ends: BTreeMap::new(),
             notes: Vec::new(),
             no_launch_before: Duration::ZERO,
@@ -151,7 +154,20 @@ impl World {
                 self.refused.push((*ticket, *why));
             }
             Effect::Ping { clone } => {
-                self.pings.insert(*clone);
+                assert!(self.pings.insert(*clone), "{clone:?} is asked twice");
+            }
+            Effect::Unresponsive { clone } => {
+                assert!(matches!(
+                    self.clones[clone],
+                    Truth::Granted(_) | Truth::Dead
+                ));
+                self.unresponsive.insert(*clone);
+            }
+            Effect::Responsive { clone } => {
+                assert!(
+                    self.unresponsive.remove(clone),
+                    "{clone:?} was not unresponsive"
+                );
             }
             Effect::End { clone, why } => {
                 let before = self.clones.insert(*clone, Truth::Ending);

@@ -50,10 +50,11 @@ fn named(key: &str) -> CheckoutRequest {
     }
 }
 
-/// As it was, but for what only the service that made it knew.
+/// As it was, but for what only the service that made it knew, and for when its guest was heard from.
 fn same(before: &SandboxView, after: &SandboxView) -> bool {
     SandboxView {
         created_at: before.created_at,
+        last_seen: before.last_seen,
         ..after.clone()
     } == *before
 }

@@ -383,6 +383,10 @@ async fn the_view_of_a_pool_shows_every_clone() {
             .iter()
             .all(|clone| clone.generation == bench.cache.template("default").unwrap().current)
     );
-    assert_eq!(bench.cache.memory()[0].clone_private_bytes, 64 << 20);
+    bench
+        .until("they were measured", |bench| {
+            bench.cache.memory()[0].clone_private_bytes == 64 << 20
+        })
+        .await;
     bench.stops_clean().await;
 }

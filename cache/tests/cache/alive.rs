@@ -161,7 +161,10 @@ async fn a_sandbox_whose_guest_is_silent_is_shown_told_and_ended() {
 
     let gone = |what: &Happening| matches!(what, Happening::Release { .. });
     let released = event(&mut follower, gone).await;
-    let Happening::Release { sandbox, reason } = &released.what else {
+    let Happening::Release {
+        sandbox, reason, ..
+    } = &released.what
+    else {
         unreachable!("it was asked for");
     };
     assert!(

@@ -248,7 +248,7 @@ fn check(world: &World, alive_before: usize, in_flight_before: usize, waiting_be
     for (clone, truth) in &world.clones {
         let agrees = match (truth, world.core.clone_state(*clone)) {
             (Truth::Launching, Some(State::Launching))
-            | (Truth::Proved, Some(State::Ready { .. }))
+            | (Truth::Proved, Some(State::Ready))
             | (Truth::Granted(_), Some(State::Leased { .. }))
             | (Truth::Ending, Some(State::Releasing))
             | (Truth::Gone, None) => true,

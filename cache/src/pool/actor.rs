@@ -113,8 +113,8 @@ impl Actor {
         let mut freed = self.node.memory.freed();
         let over = self.pool.over().clone();
         let ledger = Arc::clone(&self.ledger);
-        self.node
-            .spawn(alive::look(ledger, self.outbox.clone(), over.clone()));
+        let look = alive::look(ledger, self.outbox.clone(), over.clone());
+        self.node.supervise("the look at hypervisors", look);
         let _over = over.drop_guard();
         while !self.is_finished() {
             let (wake, is_short) = {

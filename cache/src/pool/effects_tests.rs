@@ -155,6 +155,7 @@ fn pool() -> Pool {
         max_age: Duration::ZERO,
         ttl: Duration::from_secs(300),
         queue: 8,
+        guest_timeout: Duration::from_secs(60),
     };
     Pool::start(&node, "default", spec, Vec::new(), Box::new(|_| {}))
 }
@@ -178,7 +179,7 @@ async fn a_clone_without_a_machine_is_not_leased_for_good_and_its_caller_is_answ
     let (reply, answer) = oneshot::channel();
     let ask = Ask {
         on_empty: OnEmpty::Wait,
-        deadline: Instant::now() + Duration::from_secs(5),
+        deadline: Some(Instant::now() + Duration::from_secs(5)),
         ttl: None,
         again: false,
     };

@@ -4,10 +4,11 @@
 //! timer for each machine would wake a thousand times. The thread ends when no console is left, and is started again
 //! with the next one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use super::console::{CHECK_EVERY, Console, Trimmer};
+use crate::sync::lock;
 
 /// The trimming of one console; nothing once it has ended.
 type Slot = Mutex<Option<Trimmer>>;
@@ -27,11 +28,6 @@ static ROUND: Mutex<Round> = Mutex::new(Round {
     slots: Vec::new(),
     is_running: false,
 });
-
-/// A round is whole between any two statements, and so is a slot.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Trimming {
     /// Begins with a console.

@@ -27,9 +27,9 @@ async fn panic_in(task: &str) {
     let bench = Bench::filled(pool_spec()).await;
     let sandbox = bench.lease().await;
     match task {
-        // A pool writes a renewed lease down itself.
+        // A pool asks itself when the guest of a renewed sandbox was heard from.
         "pool" => {
-            poison(&bench.factory.clone_of(&sandbox.id).records);
+            poison(&bench.factory.clone_of(&sandbox.id).heard);
             drop(bench.cache.renew(&sandbox.id, Some(SECOND)).await);
         }
         "template keeper" => {

@@ -52,7 +52,7 @@ pub(crate) struct Clone {
     attach: Attach,
     answers: AtomicBool,
     is_stopped: AtomicBool,
-    heard: Mutex<Option<Instant>>,
+    pub heard: Mutex<Option<Instant>>,
     /// Questions to its guest, and looks at its process.
     pub pings: AtomicUsize,
     pub process_looks: AtomicUsize,

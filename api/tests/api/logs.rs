@@ -143,8 +143,19 @@ fn a_handlers_panic_is_a_500_and_a_line_with_the_request() {
 fn the_last_words_of_a_service_and_its_guardian_need_no_reader() {
     let nowhere = "/nonexistent/vmint";
     for (args, code) in [
-        (["serve", "--config", nowhere], 64),
-        (["guard-leases", "--run-dir", nowhere], 1),
+        (&["serve", "--config", nowhere][..], 64),
+        (
+            &[
+                "guard-leases",
+                "--run-dir",
+                nowhere,
+                "--hypervisor-uid",
+                "1",
+                "--build-uid",
+                "1",
+            ][..],
+            1,
+        ),
     ] {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);

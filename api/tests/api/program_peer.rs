@@ -1,8 +1,6 @@
 //! Sockets on which somebody else listens: nothing is said to them.
 
-use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,28 +12,28 @@ use crate::program::{ended, vmint};
 const SOMEBODY: u32 = 54_321;
 /// A user who runs the client.
 const CLIENT: u32 = 54_322;
-const SOCKET_VARIABLE: &str = "VMINT_TEST_SOCKET";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Not a test by itself: the process of another user, who writes down what is said to them, a file a connection.
-#[test]
-#[ignore = "the test below runs it, as another user"]
-fn somebody_listens() {
-    let Some(path) = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from) else {
-        return;
-    };
-    let listener = UnixListener::bind(&path).unwrap();
-    // Anybody may connect, whatever the umask.
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    std::fs::write(path.with_extension("ready"), "").unwrap();
-    for (number, stream) in listener.incoming().enumerate() {
-        let mut said = [0; 256];
-        let length = stream.unwrap().read(&mut said).unwrap_or(0);
-        let heard = path.with_extension("new");
-        std::fs::write(&heard, &said[..length]).unwrap();
-        std::fs::rename(heard, path.with_extension(number.to_string())).unwrap();
-    }
-}
+/// The process of another user, who writes down what is said to them, a file a connection.
+const LISTENER: &str = r#"
+import os, socket, sys
+
+path = sys.argv[1]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+# Anybody may connect, whatever the umask.
+os.chmod(path, 0o666)
+listener.listen()
+open(os.path.splitext(path)[0] + ".ready", "w").close()
+number = 0
+while True:
+    said = listener.accept()[0].recv(256)
+    heard = os.path.splitext(path)[0] + ".new"
+    with open(heard, "wb") as file:
+        file.write(said)
+    os.rename(heard, os.path.splitext(path)[0] + f".{number}")
+    number += 1
+"#;
 
 async fn there(path: &Path) {
     let deadline = Instant::now() + PATIENCE;
@@ -48,10 +46,9 @@ async fn there(path: &Path) {
 /// A directory of somebody's, in which they listen.
 async fn played(directory: &Path, name: &str) -> (Child, PathBuf) {
     let socket = directory.join(name);
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "program_peer::somebody_listens", "--ignored"])
-        .env(SOCKET_VARIABLE, &socket)
-        .stdout(std::process::Stdio::null())
+    let child = Command::new("python3")
+        .args(["-c", LISTENER])
+        .arg(&socket)
         .uid(SOMEBODY)
         .gid(SOMEBODY)
         .kill_on_drop(true)

@@ -234,6 +234,10 @@ async fn from_the_command_line(service: &Service<'_>) -> anyhow::Result<()> {
         text(&template["current"]),
     );
     let expires = || "expires at 20".to_owned();
+    // A clone's console begins with the clone, and this kernel is quiet.
+    let spoken = "spoken by the guest".to_owned();
+    let script = format!("echo {spoken} > /dev/console");
+    assert_eq!(service.exec(&id, &script).await?.1["exit_code"], 0);
     for (args, shown) in [
         (&["ps"][..], vec![&id, &hostname, &pid, &memory]),
         (&["inspect", &id], vec![&id, &hostname, &pid, &generation]),
@@ -243,8 +247,7 @@ async fn from_the_command_line(service: &Service<'_>) -> anyhow::Result<()> {
             &["pool", "ls"],
             vec![&"default".to_owned(), &"LEASED".to_owned()],
         ),
-        // The guest's kernel has begun with it.
-        (&["console", &id], vec![&"Linux version".to_owned()]),
+        (&["console", &id], vec![&spoken]),
     ] {
         let out = place.run(args).await?;
         let said = String::from_utf8_lossy(&out.stdout);

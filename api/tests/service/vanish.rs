@@ -118,6 +118,11 @@ async fn whatever_is_removed_the_service_goes_on_and_makes_it_again() -> anyhow:
     let newest = service.sandbox().await?;
     assert_eq!(newest["generation"], third);
     lives(&service, &newest).await?;
+    is_there(
+        &mut service,
+        &run_dir.join("vm").join(id(&sandbox)).join("vm.json"),
+    )
+    .await?;
     let records = place.records()?;
     assert!(records.iter().any(|record| record["id"] == sandbox["id"]));
     for one in [&sandbox, &newest] {

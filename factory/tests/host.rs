@@ -22,7 +22,7 @@ async fn a_full_template_path_is_refused_with_its_mend() -> anyhow::Result<()> {
             &small.template_path,
             Some("tmpfs"),
             flags,
-            Some("size=64m"),
+            Some("size=64m,mode=0711"),
         )?;
     } else {
         // A plain user cannot mount: the file system is filled instead, as far as it goes.
@@ -65,7 +65,7 @@ async fn a_template_path_that_gets_full_fails_the_build_alone() -> anyhow::Resul
     let small = settings(&folder);
     std::fs::create_dir(&small.template_path)?;
     let flags = nix::mount::MsFlags::empty();
-    let size = Some("size=244m");
+    let size = Some("size=244m,mode=0711");
     nix::mount::mount(
         Some("small"),
         &small.template_path,
@@ -196,7 +196,7 @@ async fn cleaning_unmounts_our_tmpfs_and_no_other() -> anyhow::Result<()> {
         &ours.template_path,
         Some("tmpfs"),
         flags,
-        Some("size=1m"),
+        Some("size=1m,mode=0711"),
     )?;
     drop(Factory::open(ours.clone(), &guest_spec("probe")).await?);
     let report = clean(&ours).await?;

@@ -58,7 +58,7 @@ accel() {
     printf '%s\n' "$accel"
     return
   fi
-  reason=$(sed -n 's/.* accel="tcg" reason="\(.*\)" the host is ready$/\1/p; s/.*the host is ready.* accel="tcg" reason="\(.*\)"$/\1/p' "$LOG" | head -n 1)
+  reason=$(sed -n 's/.*the host is ready.* accel=tcg reason="\(.*\)"$/\1/p' "$LOG" | head -n 1)
   printf 'tcg: %s\n' "${reason:-the reason is in the log}"
 }
 

@@ -106,6 +106,11 @@ async fn a_template_path_that_gets_full_fails_the_build_alone() -> anyhow::Resul
             Ok(std::fs::read_dir(small.run_dir.join("vm"))?.count() == 0)
         })
         .await?;
+        support::eventually("its memory is free again", || {
+            let stat = nix::sys::statvfs::statvfs(&small.template_path)?;
+            Ok((stat.blocks() - stat.blocks_available()) * stat.fragment_size() < 1 << 20)
+        })
+        .await?;
     }
     drop(factory.build(&spec, BuildProgress::default()).await?);
     drop(factory);

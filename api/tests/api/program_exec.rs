@@ -242,6 +242,7 @@ async fn a_terminal_without_input_stays_as_it_is() {
     terminal.shows("ready").await;
     assert!(!terminal.is_raw());
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    kill(pid, Signal::SIGINT).unwrap();
+    // Not SIGINT: a shell that starts the tests in the background has it ignored.
+    kill(pid, Signal::SIGTERM).unwrap();
     until_killed(&service).await;
 }

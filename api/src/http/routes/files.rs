@@ -18,7 +18,7 @@ use tracing::debug;
 use vmint_cache::{SandboxFileReader, SandboxFileWriter};
 
 use super::archive;
-use super::exec::check_text;
+use super::command::check_text;
 use super::mode::{MODE_MAX, MODE_WORDS, parse_mode};
 use crate::http::body::{drain, next};
 use crate::http::code::Code;

@@ -20,7 +20,7 @@ impl Cache {
     /// See [`SandboxExecError`].
     ///
     /// # Cancel safety
-    /// Dropped, the command is killed in the guest (with stock `qemu-ga` it runs on until its own deadline).
+    /// Dropped, the command is killed in the guest.
     pub async fn exec(
         &self,
         id: &str,
@@ -86,6 +86,7 @@ pub(crate) fn outcome(error: Option<&SandboxExecError>) -> &'static str {
         Some(SandboxExecError::UnknownSandbox { .. }) => "unknown_sandbox",
         Some(SandboxExecError::Exec(ExecError::Spawn { .. })) => "exec_failed",
         Some(SandboxExecError::Exec(ExecError::Deadline { .. })) => "timeout",
+        Some(SandboxExecError::Exec(ExecError::TooMany { .. })) => "too_many_processes",
         Some(SandboxExecError::Exec(ExecError::Invalid { .. } | ExecError::Unsupported { .. })) => {
             "not_possible"
         }

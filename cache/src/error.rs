@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use vmint_factory::{ExecError, FileError, SizeError};
+use vmint_factory::{ExecError, FileError, ProcessError, SizeError};
 
 use crate::admission::NoRoom;
 use crate::devices::DevicesError;
@@ -204,6 +204,57 @@ pub enum SandboxFileError {
     /// The sandbox ended meanwhile.
     #[error("the sandbox ended meanwhile: {0}")]
     Ended(String),
+}
+
+/// Why a request about a process of a sandbox failed.
+#[derive(Debug, Error)]
+pub enum SandboxProcessError {
+    /// No such sandbox, or no longer.
+    #[error("there is no sandbox {id:?}")]
+    UnknownSandbox {
+        /// The id asked for.
+        id: String,
+    },
+    /// No such process, or it was forgotten.
+    #[error("there is no process {process:?} in sandbox {sandbox:?}")]
+    NoProcess {
+        /// The sandbox.
+        sandbox: String,
+        /// The id asked for.
+        process: String,
+    },
+    /// The process has ended.
+    #[error("the process {process:?} has ended")]
+    HasEnded {
+        /// Its id.
+        process: String,
+    },
+    /// As many processes run as may.
+    #[error("{limit} processes run in the sandbox already, which is the limit; hint: end one")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest could not do it.
+    #[error(transparent)]
+    Exec(ExecError),
+    /// The sandbox ended meanwhile.
+    #[error("the sandbox ended meanwhile: {0}")]
+    Ended(String),
+}
+
+impl SandboxProcessError {
+    pub(crate) fn of(sandbox: &str, error: ProcessError) -> Self {
+        match error {
+            ProcessError::NoProcess { process } => Self::NoProcess {
+                sandbox: sandbox.to_owned(),
+                process,
+            },
+            ProcessError::HasEnded { process } => Self::HasEnded { process },
+            ProcessError::Exec(ExecError::TooMany { limit }) => Self::TooMany { limit },
+            ProcessError::Exec(error) => Self::Exec(error),
+        }
+    }
 }
 
 /// Why a console could not be read.

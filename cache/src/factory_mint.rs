@@ -13,15 +13,16 @@ use vmint_factory::{
     Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneError,
     CloneOrder, ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest,
     ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId,
-    GrowError, Identity, LeaseRecord, Manifest, OpenDevices, Phase, ProcessState, RecordedState,
-    Size, Staleness, StreamRequest, TemplateSpec, Vm, VmId,
+    GrowError, Identity, KeptOutput, LeaseRecord, Manifest, OpenDevices, Phase, Process,
+    ProcessError, ProcessOrder, ProcessState, RecordedState, Size, Staleness, StreamRequest,
+    TemplateSpec, Vm, VmId, WriteOptions,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, Fault, FoundGeneration,
-    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
-    RecordState, StepReport,
+    AdoptedClone, AdoptedLease, AgentState, CloneFacts, CloneFailure, ConsoleReader, Fault,
+    FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint,
+    NoWayBack, RecordState, StepReport,
 };
 use crate::request::SocketOwner;
 use crate::view::Source;
@@ -50,6 +51,7 @@ fn facts_of(manifest: &Manifest) -> GenerationFacts {
         build_phases: manifest.build_phases.clone(),
         first_exec: Some(manifest.first_exec),
         report: serde_json::to_value(&manifest.report).unwrap_or_default(),
+        process_control: manifest.process_control,
     }
 }
 
@@ -311,6 +313,11 @@ impl LiveClone for Machine {
             vsock_cid: self.0.vsock_cid(),
             confinement: Arc::clone(self.0.confinement()),
             runtime_socket: self.0.runtime_socket(),
+            agent: if self.0.is_outdated() {
+                AgentState::Outdated
+            } else {
+                AgentState::Current
+            },
         }
     }
 
@@ -361,6 +368,48 @@ impl LiveClone for Machine {
         self.0.exec_stream(request).boxed()
     }
 
+    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
+        self.0.start_process(order).boxed()
+    }
+
+    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
+        self.0.processes().boxed()
+    }
+
+    fn find_process<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        self.0.find_process(process).boxed()
+    }
+
+    fn kept_output<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>> {
+        self.0.kept_output(process).boxed()
+    }
+
+    fn attach_process<'a>(
+        &'a self,
+        process: &'a str,
+        replay: bool,
+    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
+        self.0.attach_process(process, replay).boxed()
+    }
+
+    fn signal_process<'a>(
+        &'a self,
+        process: &'a str,
+        signal: i32,
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        self.0.signal_process(process, signal).boxed()
+    }
+
+    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
+        self.0.end_process(process).boxed()
+    }
+
     fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
         self.0.read_file(path).boxed()
     }
@@ -368,9 +417,9 @@ impl LiveClone for Machine {
     fn write_file<'a>(
         &'a self,
         path: &'a str,
-        mode: u32,
+        options: WriteOptions,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
-        self.0.write_file(path, mode).boxed()
+        self.0.write_file(path, options).boxed()
     }
 
     fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {

@@ -9,6 +9,7 @@
 //!  command.rs    ... commands and consoles             sandbox.rs   leased clones, by id
 //!  drain.rs      ... a rest for a pool or for all
 //!  stream.rs     ... live commands and files           repeats.rs   checkouts that come twice
+//!  process.rs    ... processes that no connection ends
 //!  reload.rs     ... and changed while it works        templates.rs   all of them, and those that go
 //!  readiness.rs  can it work?                          uniqueness.rs  no two clones are the same
 //!  events.rs     what happens, for followers           node.rs      what all of them share
@@ -36,6 +37,7 @@ mod lease;
 mod mint;
 mod node;
 mod pool;
+mod process;
 mod readiness;
 mod reload;
 mod repeats;
@@ -57,14 +59,14 @@ pub use console::FollowedConsole;
 pub use devices::{Conflict, DevicesError};
 pub use error::{
     BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
-    ResumeError, RollbackError, SandboxExecError, SandboxFileError, TtlError,
+    ResumeError, RollbackError, SandboxExecError, SandboxFileError, SandboxProcessError, TtlError,
 };
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    AdoptedClone, AdoptedLease, CloneFacts, CloneFailure, ConsoleReader, Fault, FoundGeneration,
-    GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint, NoWayBack,
-    RecordState, StepReport,
+    AdoptedClone, AdoptedLease, AgentState, CloneFacts, CloneFailure, ConsoleReader, Fault,
+    FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint,
+    NoWayBack, RecordState, StepReport,
 };
 pub use reload::{ReloadError, Reloaded};
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
@@ -79,9 +81,10 @@ pub use view::{
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
     AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
-    Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, ExecError,
-    ExecOutcome, ExecRequest, ExecStream, FileError, FilePiece, FileReader, FileWriter, GrowError,
-    GuestError, Identity, IdentityDigest, PartialOutput, Phase, RequestKey, Size, SizeError,
-    SizeRange, StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest,
-    UnverifiedField, WindowSize,
+    Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, EndedBy,
+    ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileOwner, FilePiece, FileReader,
+    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, PartialOutput, Phase,
+    Process, ProcessControl, ProcessError, ProcessOrder, RequestKey, Size, SizeError, SizeRange,
+    StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest, UnverifiedField,
+    WindowSize, WriteOptions,
 };

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use vmint_factory::{
     Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, Confinement,
     DeviceError, DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, OpenDevices, Phase,
-    Phases, ProcessState, RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest,
-    TemplateSpec, UnverifiedField, VmId,
+    FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, KeptOutput,
+    OpenDevices, Phase, Phases, Process, ProcessControl, ProcessError, ProcessOrder, ProcessState,
+    RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest, TemplateSpec,
+    UnverifiedField, VmId, WriteOptions,
 };
 
 use crate::error::BoxError;
@@ -260,6 +261,8 @@ pub struct GenerationFacts {
     pub first_exec: Option<Duration>,
     /// What its canary clones proved.
     pub report: serde_json::Value,
+    /// How its guest keeps processes apart; `None` in a generation of a version that did not record it.
+    pub process_control: Option<ProcessControl>,
 }
 
 /// One published generation.
@@ -270,6 +273,27 @@ pub trait LiveGeneration: Send + Sync + 'static {
     fn memory_bytes_on_disk(&self) -> u64;
     /// The thing itself, for the [`Mint`] that made it.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// Whether a clone's guest agent can be talked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AgentState {
+    /// It speaks a protocol that this version speaks.
+    #[default]
+    Current,
+    /// It is of a version that shares no protocol with this one. The clone can be looked at, renewed and released.
+    Outdated,
+}
+
+impl AgentState {
+    /// The name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Outdated => "outdated",
+        }
+    }
 }
 
 /// What is known of a clone.
@@ -293,6 +317,8 @@ pub struct CloneFacts {
     pub confinement: Arc<[Confinement]>,
     /// The socket of the port that belongs to the sandbox's user.
     pub runtime_socket: PathBuf,
+    /// Whether its guest can be talked to.
+    pub agent: AgentState,
 }
 
 /// Reads a console on and on.
@@ -379,13 +405,39 @@ pub trait LiveClone: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Attached, AttachError>>;
     /// Runs a command with its streams open. Dropped, the stream kills it.
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
+    /// Starts a process that runs until it ends. After a [`GuestError`](vmint_factory::GuestError), it may run.
+    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>>;
+    /// The processes of the guest, in the order of their start.
+    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>>;
+    /// One of them.
+    fn find_process<'a>(&'a self, process: &'a str)
+    -> BoxFuture<'a, Result<Process, ProcessError>>;
+    /// The newest output of one.
+    fn kept_output<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>>;
+    /// One more reader and writer of one; with `replay`, its kept output comes first. Dropped, the process goes on.
+    fn attach_process<'a>(
+        &'a self,
+        process: &'a str,
+        replay: bool,
+    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>>;
+    /// Sends a signal to one.
+    fn signal_process<'a>(
+        &'a self,
+        process: &'a str,
+        signal: i32,
+    ) -> BoxFuture<'a, Result<(), ProcessError>>;
+    /// Kills one with its descendants, or forgets one that has ended.
+    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>>;
     /// Opens a file of the guest to read it.
     fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>>;
-    /// Begins to write a file of the guest, with these permission bits. Dropped before its end, it leaves nothing.
+    /// Begins to write a file of the guest. Dropped before its end, it leaves nothing.
     fn write_file<'a>(
         &'a self,
         path: &'a str,
-        mode: u32,
+        options: WriteOptions,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
     /// Gives its console's and its runtime's sockets to a user of the host, and to nobody else. Returns whether they
     /// changed hands: they do not where they are that user's already, or where the service may not give them away.

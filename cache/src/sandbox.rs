@@ -236,6 +236,7 @@ pub(crate) fn view_of(
         startup: facts.phases,
         metadata: lease.metadata,
         devices,
+        agent: facts.agent,
         unresponsive: false,
         last_seen: last_seen(vm),
     }

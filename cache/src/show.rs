@@ -176,6 +176,7 @@ fn view(facts: &GenerationFacts, clones: usize) -> GenerationView {
         clones,
         phases: generation_phases(facts),
         report: facts.report.clone(),
+        process_control: facts.process_control,
     }
 }
 

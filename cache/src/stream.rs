@@ -1,7 +1,8 @@
 //! Streams of sandboxes: commands whose streams stay open, and files.
 //!
-//! What always holds: a stream ends when its sandbox does, and says so; whoever drops one ends what it was for (the
-//! command is killed, a file that was not finished is dropped); nothing is kept here, so a slow taker slows the guest.
+//! What always holds: a stream ends when its sandbox does, and says so; dropping one ends what it was for (the
+//! command is killed, a file that was not finished is dropped, a process that was attached to is left); nothing is kept
+//! here, so a slow taker slows the guest.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use vmint_factory::{
     ExecError, ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest,
+    StreamInput, StreamOutput, StreamRequest, WriteOptions,
 };
 
 use crate::cache::Cache;
@@ -19,11 +20,12 @@ use crate::error::{SandboxExecError, SandboxFileError};
 use crate::sandbox::{Found, Sandbox};
 use crate::telemetry::{StartPath, Telemetry};
 
-/// A command of a sandbox with its streams open. Dropped, it is killed.
+/// A command of a sandbox with its streams open. Dropped, it is killed; a process that was attached to goes on.
 pub struct CommandStream {
     stream: ExecStream,
     sandbox: Arc<Sandbox>,
-    report: Report,
+    /// Nothing for a process: when it began is not known here.
+    report: Option<Report>,
     /// How it ended, once that has come: kept while the reason is looked for.
     end: Option<Result<StreamEnd, ExecError>>,
 }
@@ -78,7 +80,7 @@ impl Cache {
             Ok(stream) => Ok(CommandStream {
                 stream,
                 sandbox,
-                report,
+                report: Some(report),
                 end: None,
             }),
             Err(stopped) => {
@@ -107,7 +109,7 @@ impl Cache {
         Ok(SandboxFileReader { reader, sandbox })
     }
 
-    /// Begins to write a file of a sandbox, with these permission bits.
+    /// Begins to write a file of a sandbox.
     ///
     /// # Errors
     /// See [`SandboxFileError`].
@@ -118,16 +120,25 @@ impl Cache {
         &self,
         id: &str,
         path: &str,
-        mode: u32,
+        options: WriteOptions,
     ) -> Result<SandboxFileWriter, SandboxFileError> {
         let unknown = || SandboxFileError::UnknownSandbox { id: id.to_owned() };
         let Found { sandbox, .. } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
-        let writer = unless_ended(&sandbox, sandbox.vm().write_file(path, mode)).await?;
+        let writer = unless_ended(&sandbox, sandbox.vm().write_file(path, options)).await?;
         Ok(SandboxFileWriter { writer, sandbox })
     }
 }
 
 impl CommandStream {
+    pub(crate) fn attached(stream: ExecStream, sandbox: Arc<Sandbox>) -> Self {
+        Self {
+            stream,
+            sandbox,
+            report: None,
+            end: None,
+        }
+    }
+
     /// What goes to the command. A full channel is a command that does not read.
     #[must_use]
     pub fn input(&self) -> mpsc::Sender<StreamInput> {
@@ -174,15 +185,17 @@ impl CommandStream {
 
     fn ended(&self, end: Result<StreamEnd, Stopped<ExecError>>) -> CommandOutput {
         let end = end.map_err(SandboxExecError::from);
-        self.report.ended(end.as_ref());
+        if let Some(report) = &self.report {
+            report.ended(end.as_ref());
+        }
         CommandOutput::Ended(end)
     }
 }
 
 impl SandboxFileReader {
-    /// Bytes, as the guest's kernel said when it was opened.
+    /// Bytes, as the guest's kernel said when it was opened; `None` where it does not know, as in `/proc` and `/sys`.
     #[must_use]
-    pub fn size(&self) -> u64 {
+    pub fn size(&self) -> Option<u64> {
         self.reader.size
     }
 
@@ -267,7 +280,7 @@ fn closed() -> FileError {
 }
 
 /// Why work in a sandbox came to nothing.
-enum Stopped<E> {
+pub(crate) enum Stopped<E> {
     /// The work failed.
     Error(E),
     /// The sandbox ended under it.
@@ -275,7 +288,7 @@ enum Stopped<E> {
 }
 
 /// Does something in a sandbox, as long as that lives.
-async fn unless_ended<T, E: OfGuest>(
+pub(crate) async fn unless_ended<T, E: OfGuest>(
     sandbox: &Sandbox,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Stopped<E>> {
@@ -306,7 +319,7 @@ impl<E: OfGuest> Stopped<E> {
 }
 
 /// Errors that can mean that the whole machine has ended.
-trait OfGuest {
+pub(crate) trait OfGuest {
     fn is_of_guest(&self) -> bool;
 }
 

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_factory::{Accel, Attached, BuildStep, Confinement, Phases, StaleField, UnverifiedField};
+use vmint_factory::{
+    Accel, Attached, BuildStep, Confinement, Phases, ProcessControl, StaleField, UnverifiedField,
+};
+
+use crate::mint::AgentState;
 
 /// Where a sandbox came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +86,8 @@ pub struct SandboxView {
     pub metadata: BTreeMap<String, String>,
     /// Devices of the host that it has.
     pub devices: Attached,
+    /// Whether its guest can be talked to.
+    pub agent: AgentState,
     /// Whether its guest has not answered for its `guest_timeout`.
     pub unresponsive: bool,
     /// How long ago its guest was heard from; `None` while this service has not heard from it.
@@ -331,6 +337,8 @@ pub struct GenerationView {
     pub phases: Vec<(String, Duration)>,
     /// What the canary clones proved.
     pub report: serde_json::Value,
+    /// How its guest keeps processes apart; `None` in a generation of a version that did not record it.
+    pub process_control: Option<ProcessControl>,
 }
 
 /// Where a build is.

@@ -59,9 +59,10 @@ pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
-    AgentKind, BindError, Binding, BoundFile, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
-    PartialOutput, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
+    AgentKind, BindError, Binding, BoundFile, EndedBy, ExecError, ExecOutcome, ExecRequest,
+    ExecStream, FileError, FileOwner, FilePiece, FileReader, FileWriter, GuestError, Identity,
+    IdentityDigest, KeptOutput, PartialOutput, Process, ProcessControl, ProcessError, ProcessOrder,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, PlaceError,

@@ -70,6 +70,7 @@ fn generation() -> Arc<dyn LiveGeneration> {
         build_phases: Vec::new(),
         first_exec: None,
         report: serde_json::Value::Null,
+        process_control: None,
     }))
 }
 

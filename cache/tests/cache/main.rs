@@ -24,6 +24,7 @@ mod last_roll;
 mod lease;
 mod memory;
 mod panics;
+mod process;
 mod reload;
 mod removed;
 mod repeats;

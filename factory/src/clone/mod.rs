@@ -16,6 +16,7 @@ mod files;
 mod grow;
 mod handle;
 mod mint;
+mod process;
 mod talk;
 
 pub use adopt::Adopted;

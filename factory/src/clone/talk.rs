@@ -14,6 +14,7 @@ use super::handle::{Vm, lock};
 use crate::guest::{
     Agent, AgentKind, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FileReader, FileWriter, GuestError, STOCK_AGENT, StreamLink, StreamRequest,
+    WriteOptions,
 };
 use crate::wire::Heard;
 
@@ -153,15 +154,20 @@ impl Vm {
         self.live.unless_ended(streams.read_file(path)).await
     }
 
-    /// Begins to write a file of the guest, with these permission bits. Missing folders are made.
+    /// Begins to write a file of the guest. Missing folders are made.
     ///
     /// # Errors
     /// See [`FileError`]; what the guest's kernel refuses is what the writer's `stored` says.
     ///
     /// # Cancel safety
     /// A dropped call or writer leaves no file.
-    pub async fn write_file(&self, path: &str, mode: u32) -> Result<FileWriter, FileError> {
-        self.streams("writing a file").await?.write_file(path, mode)
+    pub async fn write_file(
+        &self,
+        path: &str,
+        options: WriteOptions,
+    ) -> Result<FileWriter, FileError> {
+        let streams = self.streams("writing a file").await?;
+        streams.write_file(path, options)
     }
 
     /// The connection to the stream port, made now if there is none that works.

@@ -144,6 +144,12 @@ pub enum ExecError {
         /// What it had written by then.
         output: Box<PartialOutput>,
     },
+    /// As many processes run in the guest as may.
+    #[error("{limit} processes run in the sandbox already, which is the limit; hint: end one")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
     /// The request cannot be passed on.
     #[error("the command cannot be passed to the guest: {reason}")]
     Invalid {

@@ -23,7 +23,7 @@ pub struct WindowSize {
 }
 
 /// A command to run with its streams open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct StreamRequest {
     /// The program and its arguments; a program without a slash is looked up in the guest's `PATH`.
     pub argv: Argv,
@@ -39,6 +39,23 @@ pub struct StreamRequest {
     pub tty: Option<WindowSize>,
     /// When it is killed with its descendants; `None` leaves it to [`super::ExecRequest::LONGEST`].
     pub timeout: Option<Duration>,
+    /// Whether it gets the environment that was bound to the sandbox. vmint's own helpers do not.
+    pub bound_env: bool,
+}
+
+impl Default for StreamRequest {
+    fn default() -> Self {
+        Self {
+            argv: Argv::new(),
+            env: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            stdin: false,
+            tty: None,
+            timeout: None,
+            bound_env: true,
+        }
+    }
 }
 
 /// What goes to a streaming command.
@@ -74,7 +91,7 @@ pub struct StreamEnd {
     pub signal: Option<i32>,
 }
 
-/// A command that runs with its streams open. Dropped, it is killed.
+/// A command that runs with its streams open. Dropped, it is killed; a process that was attached to goes on.
 #[derive(Debug)]
 pub struct ExecStream {
     /// To the command.
@@ -86,12 +103,30 @@ pub struct ExecStream {
 /// A file of the guest that is being read.
 #[derive(Debug)]
 pub struct FileReader {
-    /// Bytes, as the guest's kernel said when it was opened.
-    pub size: u64,
+    /// Bytes, as the guest's kernel said when it was opened; `None` where it does not know, as in `/proc` and `/sys`.
+    pub size: Option<u64>,
     /// Permission bits.
     pub mode: u32,
     /// Its content. It closes at the end, or after an error.
     pub chunks: mpsc::Receiver<Result<Bytes, FileError>>,
+}
+
+/// How a file is stored. What is not said stays as it is; a new file is 0644 and root's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// The file's owner.
+    pub owner: Option<FileOwner>,
+}
+
+/// The owner of a file, in the guest's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileOwner {
+    /// The user.
+    pub uid: u32,
+    /// The group; it is left as it is where it is `None`.
+    pub gid: Option<u32>,
 }
 
 /// A piece of a file that is being written.

@@ -30,6 +30,7 @@ mod helper;
 mod identity;
 mod lively;
 mod online;
+mod process;
 mod stream;
 mod warm;
 
@@ -44,7 +45,8 @@ pub use exec::{ExecError, ExecOutcome, ExecRequest, PartialOutput};
 pub use identity::{Identity, IdentityDigest};
 pub(crate) use identity::{IdentityOrder, IdentityProof};
 pub use lively::{
-    BindError, Binding, BoundFile, ExecStream, FileError, FilePiece, FileReader, FileWriter,
-    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize,
+    BindError, Binding, BoundFile, ExecStream, FileError, FileOwner, FilePiece, FileReader,
+    FileWriter, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
 };
+pub use process::{EndedBy, KeptOutput, Process, ProcessControl, ProcessError, ProcessOrder};
 pub(crate) use stream::StreamLink;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::WallNs;
-use crate::guest::AgentKind;
+use crate::guest::{AgentKind, ProcessControl};
 use crate::memory::{self, MemorySurvey};
 use crate::rights::{create_own, write_own};
 use crate::shortage::in_words;
@@ -40,6 +40,9 @@ pub struct Manifest {
     pub memory: MemorySurvey,
     /// Which agent the guest has.
     pub agent: AgentKind,
+    /// How the guest keeps processes apart. Generations from before this was recorded have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_control: Option<ProcessControl>,
     /// How the guest's clock stood when it was paused.
     pub(crate) clock: SavedClock,
     /// The template's cold boot.
@@ -282,6 +285,7 @@ pub(super) mod tests {
             },
             memory: MemorySurvey::default(),
             agent: AgentKind::VmintAgent,
+            process_control: None,
             clock: SavedClock {
                 paused_at: WallNs(0),
                 ahead_ns: 0,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vmint_cache::{GenerationFacts, LiveGeneration, Size, SizeRange};
+use vmint_cache::{GenerationFacts, LiveGeneration, ProcessControl, Size, SizeRange};
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec};
 
 use super::script::Launch;
@@ -45,6 +45,7 @@ impl GenerationState {
             build_phases: vec![("booting".to_owned(), Duration::from_secs(2))],
             first_exec: Some(Duration::from_millis(3)),
             report: serde_json::json!({"canaries": 2}),
+            process_control: Some(ProcessControl::Cgroup),
         };
         let dropped = AtomicUsize::new(0);
         Arc::new(Self {

@@ -13,13 +13,15 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ConsoleReader, ExecError,
-    ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, GrowError, GuestError,
-    Identity, IdentityDigest, LaunchOrder, LiveClone, RecordState, Size, SocketOwner,
-    StreamRequest,
+    AgentState, AttachError, Attached, BindError, Binding, BoxError, CloneFacts, ConsoleReader,
+    ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader, FileWriter, GrowError,
+    GuestError, Identity, IdentityDigest, KeptOutput, LaunchOrder, LiveClone, Process,
+    ProcessError, ProcessOrder, RecordState, Size, SocketOwner, StreamRequest, WriteOptions,
 };
 use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, ProcessState, VmId};
 
+use super::console::Written;
+use super::processes::Processes;
 use super::script::{Attach, Script};
 
 /// A user that no socket can be given to.
@@ -58,6 +60,9 @@ pub(crate) struct Clone {
     pub process_looks: AtomicUsize,
     /// The host's clock was set, and the guest's was not.
     pub clock_is_off: AtomicBool,
+    /// Its agent is of a version that cannot be talked to.
+    pub is_outdated: AtomicBool,
+    pub processes: Processes,
     is_full: AtomicBool,
     private_bytes: AtomicU64,
     end: watch::Sender<Option<String>>,
@@ -90,6 +95,8 @@ impl Clone {
             pings: AtomicUsize::new(0),
             process_looks: AtomicUsize::new(0),
             clock_is_off: AtomicBool::new(false),
+            is_outdated: AtomicBool::new(false),
+            processes: Processes::default(),
             is_full: AtomicBool::new(false),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
@@ -200,6 +207,11 @@ impl LiveClone for Handle {
             vsock_cid: None,
             confinement: Arc::default(),
             runtime_socket: PathBuf::from("/run/vmint/runtime"),
+            agent: if self.0.is_outdated.load(Ordering::SeqCst) {
+                AgentState::Outdated
+            } else {
+                AgentState::Current
+            },
         }
     }
 
@@ -348,6 +360,42 @@ impl LiveClone for Handle {
         async { Err(ExecError::Guest(GuestError::Closed)) }.boxed()
     }
 
+    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
+        async { self.0.processes.start(order) }.boxed()
+    }
+
+    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
+        async { Ok(self.0.processes.all()) }.boxed()
+    }
+
+    fn find_process<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        async { self.0.processes.find(id) }.boxed()
+    }
+
+    fn kept_output<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<KeptOutput, ProcessError>> {
+        async { self.0.processes.kept(id) }.boxed()
+    }
+
+    fn attach_process<'a>(
+        &'a self,
+        id: &'a str,
+        replay: bool,
+    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
+        async move { self.0.processes.attach(id, replay) }.boxed()
+    }
+
+    fn signal_process<'a>(
+        &'a self,
+        id: &'a str,
+        signal: i32,
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async move { self.0.processes.signal(id, signal) }.boxed()
+    }
+
+    fn end_process<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async { self.0.processes.end(id) }.boxed()
+    }
+
     fn read_file<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
     }
@@ -355,7 +403,7 @@ impl LiveClone for Handle {
     fn write_file<'a>(
         &'a self,
         _: &'a str,
-        _: u32,
+        _: WriteOptions,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
         async { Err(FileError::Guest(GuestError::Closed)) }.boxed()
     }
@@ -440,25 +488,5 @@ impl LiveClone for Handle {
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
         Ok(self.0.private_bytes.load(Ordering::SeqCst))
-    }
-}
-
-/// What a machine has written and nobody has read.
-struct Written(Arc<Mutex<Vec<u8>>>, Arc<AtomicU64>);
-
-impl ConsoleReader for Written {
-    fn read(&mut self) -> io::Result<Vec<u8>> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        Ok(std::mem::take(&mut self.0.lock().unwrap()))
-    }
-
-    fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
-        let written = Arc::clone(&self.0);
-        let grown = async move {
-            while written.lock().unwrap().is_empty() {
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
-        Ok(Box::pin(grown))
     }
 }

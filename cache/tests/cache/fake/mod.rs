@@ -1,9 +1,11 @@
 //! A factory that does what the test says, and remembers what was done to it.
 
+mod console;
 mod factory;
 mod generation;
 mod machine;
 mod mint;
+mod processes;
 mod script;
 
 pub(crate) use factory::FakeFactory;

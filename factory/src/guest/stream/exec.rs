@@ -85,6 +85,7 @@ impl StreamLink {
             stdin,
             tty,
             timeout,
+            ..
         } = request;
         let (cwd, user) = (cwd.as_deref(), user.as_deref());
         refuse_unspeakable(argv, env, cwd, user)?;

@@ -12,7 +12,7 @@ use super::handle::Stream;
 use super::link::StreamLink;
 use super::mux::Incoming;
 use crate::guest::exec_report::SpawnFailure as Failure;
-use crate::guest::{FileError, FilePiece, FileReader, FileWriter, GuestError};
+use crate::guest::{FileError, FilePiece, FileReader, FileWriter, GuestError, WriteOptions};
 
 /// How long the guest may do nothing for a file, while it is its turn: opening it, sending the next bytes, storing
 /// what it has.
@@ -33,7 +33,7 @@ enum Open<'a> {
 /// What there is to know of a file before its first byte.
 #[derive(Deserialize)]
 struct Head {
-    size: u64,
+    size: Option<u64>,
     mode: u32,
 }
 
@@ -66,7 +66,12 @@ impl StreamLink {
     }
 
     /// Begins to write a file.
-    pub(crate) fn write_file(&self, path: &str, mode: u32) -> Result<FileWriter, FileError> {
+    pub(crate) fn write_file(
+        &self,
+        path: &str,
+        options: WriteOptions,
+    ) -> Result<FileWriter, FileError> {
+        let mode = options.mode.unwrap_or(0o644);
         let stream = self.open_file(path, &Open::Write { path, mode })?;
         let (pieces, orders) = mpsc::channel(PIECES);
         let (done, stored) = oneshot::channel();

@@ -37,6 +37,7 @@ impl Saved {
             files: self.files,
             memory: self.survey,
             agent: self.agent,
+            process_control: None,
             clock: self.clock,
             boot_phases: self.phases,
             first_exec: self.first_exec,

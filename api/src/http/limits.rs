@@ -83,8 +83,6 @@ pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const TRANSFER_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest path of a file in the guest: the kernel's own limit (`PATH_MAX`) without its final zero byte.
 pub(crate) const PATH_MAX_BYTES: usize = 4095;
-/// The mode of a file that is stored without one.
-pub(crate) const FILE_MODE_DEFAULT: u32 = 0o644;
 /// What is kept of what `tar` says when it fails.
 pub(crate) const TAR_STDERR_MAX_BYTES: usize = 2 << 10;
 /// Longest `Idempotency-Key`.

@@ -349,7 +349,7 @@ pub(crate) struct AttachArgs {
     /// Print first what was kept of its output
     #[arg(long)]
     pub(crate) replay: bool,
-    /// Leave standard input alone; without, its end is the end of the process's standard input
+    /// Leave standard input alone; without, its end, unless it is empty from the start, is that of the process's, too
     #[arg(long)]
     pub(crate) no_stdin: bool,
     /// The sandbox

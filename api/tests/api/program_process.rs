@@ -83,8 +83,8 @@ async fn what_is_attached_passes_everything_on_and_exits_as_the_process_does() {
         .unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     text(&mut stdout, "\n").await;
-    // One that does not read standard input leaves it open.
-    let other = client(&service, &["attach", "--no-stdin", &id, &process])
+    // An empty standard input, as programs in the background have it, leaves the process's open.
+    let other = client(&service, &["attach", &id, &process])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -122,7 +122,8 @@ async fn leaving_ends_nothing() {
     let service = Listening::start().await;
     let (id, process) = with_process(&service, &["-i", "deaf"]).await;
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut child = client(&service, &["attach", "--replay", &id, &process])
+        let words = ["attach", "--replay", "--no-stdin", &id, &process];
+        let mut child = client(&service, &words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -51,6 +51,7 @@ pub(super) async fn run(client: &Client, args: &ExecArgs, request: String) -> Re
     let live = Live {
         output: Output { json: false },
         input: args.interactive,
+        empty_is_end: true,
         resize: false,
         sizes,
         raw,

@@ -29,6 +29,8 @@ pub(super) struct Live {
     pub(super) output: Output,
     /// Whether standard input is passed on.
     pub(super) input: bool,
+    /// Whether standard input that is empty from the start ends the command's, too: `/dev/null` may be there unasked.
+    pub(super) empty_is_end: bool,
     /// The terminal's size at the start, where the command does not have it yet.
     pub(super) resize: bool,
     /// Changes of the terminal's size.
@@ -55,6 +57,7 @@ impl Live {
         let Self {
             output,
             input,
+            empty_is_end,
             resize,
             sizes,
             raw,
@@ -64,6 +67,7 @@ impl Live {
         let feed = Feed {
             sink,
             input,
+            has_end: empty_is_end,
             sizes,
             detach,
         };
@@ -169,6 +173,8 @@ async fn write(
 struct Feed {
     sink: SplitSink<Socket, Message>,
     input: bool,
+    /// Whether the end of standard input is one that is passed on.
+    has_end: bool,
     sizes: Option<Signal>,
     detach: Option<Detach>,
 }
@@ -186,6 +192,7 @@ impl Feed {
             let next = tokio::select! {
                 got = input.read(&mut buffer), if self.input => match got {
                     Ok(got @ 1..) => {
+                        self.has_end = true;
                         let (keys, leaves) = match &mut self.detach {
                             Some(detach) => detach.filter(&buffer[..got]),
                             None => (buffer[..got].to_vec(), false),
@@ -201,6 +208,9 @@ impl Feed {
                     // A terminal that is gone has no more to say, either.
                     Ok(0) | Err(_) => {
                         self.input = false;
+                        if !self.has_end {
+                            continue;
+                        }
                         stdin_end()
                     }
                 },

@@ -105,6 +105,7 @@ async fn attached(client: &Client, output: Output, args: &AttachArgs) -> Result<
     let live = Live {
         output,
         input,
+        empty_is_end: terminal::is_input(),
         resize: process.tty,
         sizes,
         raw: is_raw.then(Raw::enter).transpose()?,

@@ -56,7 +56,8 @@ async fn a_command_has_its_channels_and_its_status() {
     );
     let got = run(&service, &id, "command=echo&stdout=false").await;
     assert_eq!((got.stdout.as_str(), got.stderr.as_str()), ("", "err\n"));
-    let got = run(&service, &id, "command=echo&stdout=0&stderr=0").await;
+    // As Kubernetes' client for Python writes it.
+    let got = run(&service, &id, "command=echo&stdout=0&stderr=False").await;
     assert_eq!((got.stderr.as_str(), got.status), ("", success));
 
     let status = run(&service, &id, "command=exit&command=7").await.status;

@@ -227,12 +227,12 @@ fn read(params: &Params) -> Result<ExecMessage, Problem> {
     })
 }
 
-/// Kubernetes' clients write truth as `true` or `1`.
+/// Kubernetes takes truth in the spellings of Go's `strconv.ParseBool`, and its clients use them.
 fn parse_flag(params: &Params, name: &str) -> Result<Option<bool>, Problem> {
     match params.get(name) {
         None => Ok(None),
-        Some("true" | "1") => Ok(Some(true)),
-        Some("false" | "0") => Ok(Some(false)),
+        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(Some(true)),
+        Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(Some(false)),
         Some(value) => Err(Problem::invalid(format!(
             "the parameter {name} must be true or false, not {value:?}"
         ))),

@@ -98,7 +98,7 @@ pub(in crate::http) struct SignalBody {
 }
 
 /// The name or the number of a signal, as the document shows it.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(as = SignalName)]
 #[serde(untagged)]
 #[allow(dead_code)]

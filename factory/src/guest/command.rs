@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vmint_guest_protocol::PROCESSES_MAX;
 use vmint_guest_protocol::channel;
-use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
+use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::{codes, ended_by};
 
 use super::agent::Agent;
@@ -118,10 +118,10 @@ impl<'a> Command<'a> {
             exec: Command<'a>,
         }
         let object = serde_json::to_vec(&Open { exec: self }).map_err(|error| invalid(&error))?;
-        if object.len() > PAYLOAD_MAX_BYTES {
+        if object.len() > OPEN_MAX_BYTES {
             let bytes = object.len();
             return Err(invalid(&format!(
-                "argv and env have {bytes} bytes, and a command takes {PAYLOAD_MAX_BYTES}; hint: start a process"
+                "argv and env have {bytes} bytes, and a command takes {OPEN_MAX_BYTES}"
             )));
         }
         Ok(object)

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use vmint_guest_protocol::channel;
 use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
+use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::codes;
 
 use super::agent::Agent;
@@ -108,7 +109,7 @@ impl Agent {
 
     fn open_file(&self, path: &str, open: &Open<'_>) -> Result<Stream, FileError> {
         let object = serde_json::to_vec(open).unwrap_or_default();
-        if object.is_empty() || object.len() > PAYLOAD_MAX_BYTES {
+        if object.is_empty() || object.len() > OPEN_MAX_BYTES {
             return Err(FileError::Refused {
                 path: path.chars().take(64).collect(),
                 errno: ENAMETOOLONG,

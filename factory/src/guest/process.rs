@@ -1,7 +1,7 @@
 //! Processes of a guest that belong to no connection.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
+use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::{codes, commands};
 
 use super::agent::{Agent, COMMAND_DEADLINE, Done, Nothing};
@@ -300,7 +300,7 @@ fn attach(process: &str, replay: bool, follow: bool) -> Result<Opening, ProcessE
         follow,
     };
     let object = serde_json::to_vec(&Open { attach }).unwrap_or_default();
-    if object.is_empty() || object.len() > PAYLOAD_MAX_BYTES {
+    if object.is_empty() || object.len() > OPEN_MAX_BYTES {
         return Err(no_process(process));
     }
     Ok(Opening {

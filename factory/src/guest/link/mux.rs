@@ -43,7 +43,7 @@ pub(super) enum Violation {
 /// A stream to begin.
 #[derive(Debug, Default)]
 pub(in crate::guest) struct Opening {
-    /// The object that says what it is. It fits into a frame.
+    /// The object that says what it is, of at most [`OPEN_MAX_BYTES`](vmint_guest_protocol::message::OPEN_MAX_BYTES).
     pub(in crate::guest) object: Vec<u8>,
     /// Bytes for its first channel.
     pub(in crate::guest) input: Bytes,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use vmint_guest_protocol::frame::{self, Kind, PAYLOAD_MAX_BYTES, Seal};
-use vmint_guest_protocol::{WINDOW_BYTES, channel};
+use vmint_guest_protocol::{WINDOW_BYTES, channel, message};
 
 use super::inbox::Inbox;
 use super::mux::Opening;
@@ -133,7 +133,8 @@ impl Slot {
     /// Everything but data: it needs no credit.
     pub(super) fn write_control(&mut self, seal: &Seal, id: u16, out: &mut Vec<u8>) -> bool {
         if let Some(open) = self.open.take() {
-            frame::write(out, seal, id, Kind::Open, 0, &open);
+            // At once: its parts are not mixed with those of another.
+            message::write_open(out, seal, id, &open);
         } else if self.cancel.take() {
             frame::write(out, seal, id, Kind::Cancel, 0, &[]);
         } else if let Some(size) = self.resize.take() {

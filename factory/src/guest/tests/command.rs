@@ -99,13 +99,21 @@ async fn standard_input_that_was_not_opened_takes_nothing() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn what_no_frame_holds_is_refused() -> anyhow::Result<()> {
-    let (link, _guest) = connected().await?;
+async fn a_long_command_line_comes_in_parts_and_one_that_is_too_long_is_refused()
+-> anyhow::Result<()> {
+    let (link, mut guest) = connected().await?;
     let mut request = command();
-    request.argv.push("x".repeat(40_000));
+    let long = "x".repeat(100_000);
+    request.argv.extend(vec![long.clone(); 3]);
+    let _streams = [link.exec_stream(&request)?, link.exec_stream(&request)?];
+    for _ in 0..2 {
+        let (_, open) = guest.opened().await?;
+        assert_eq!(open["exec"]["argv"][3], long);
+    }
+    request.argv.extend(vec![long; 40]);
     let refusal = link.exec_stream(&request).map(drop);
     assert!(
-        matches!(&refusal, Err(ExecError::Invalid { reason }) if reason.contains("32768")),
+        matches!(&refusal, Err(ExecError::Invalid { reason }) if reason.contains("4194304")),
         "{refusal:?}"
     );
     Ok(())

@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use vmint_guest_protocol::frame::{self, CONTROL, Found, Kind, Mark, Parsed, Seal};
-use vmint_guest_protocol::message::{self, Parts, REQUEST_MAX_BYTES};
+use vmint_guest_protocol::message::{self, OPEN_MAX_BYTES, Parts, REQUEST_MAX_BYTES};
 
 use super::{Agent, GuestError, StreamRequest};
 
@@ -164,11 +164,17 @@ impl Guest {
         }
     }
 
-    /// The next frame, which opens a stream.
+    /// The next frames, which open a stream.
     async fn opened(&mut self) -> anyhow::Result<(u16, Value)> {
-        let frame = self.frame().await?;
-        anyhow::ensure!(frame.kind == Kind::Open, "{frame:?}");
-        Ok((frame.stream, serde_json::from_slice(&frame.payload)?))
+        let mut parts = Parts::default();
+        loop {
+            let frame = self.frame().await?;
+            anyhow::ensure!(frame.kind == Kind::Open, "{frame:?}");
+            let whole = parts.take(frame.channel, &frame.payload, OPEN_MAX_BYTES)?;
+            if let Some(open) = whole {
+                return Ok((frame.stream, serde_json::from_slice(open)?));
+            }
+        }
     }
 
     /// The next request.

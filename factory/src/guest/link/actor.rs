@@ -118,7 +118,6 @@ impl Link {
         let (read, write) = socket.into_split();
         let actor = Actor {
             heard: link.heard.clone(),
-            seal: mark.seal(),
             read,
             write,
             incoming: rest,
@@ -250,7 +249,6 @@ impl Drop for Waiting<'_> {
 
 struct Actor {
     heard: Heard,
-    seal: Seal,
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
     incoming: BytesMut,

@@ -2,7 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use vmint_guest_protocol::frame::{self, FRAME_MAX_BYTES, Kind, PAYLOAD_MAX_BYTES, Seal};
+use tokio::sync::oneshot;
+use vmint_guest_protocol::frame::{
+    self, CONTROL, FRAME_MAX_BYTES, Kind, PAYLOAD_MAX_BYTES, Parsed, Seal,
+};
 use vmint_guest_protocol::{WINDOW_BYTES, channel};
 
 use super::mux::{Incoming, Mux, Opening};
@@ -88,6 +91,46 @@ fn taken(mux: &mut Mux) -> Vec<(u16, [Vec<u8>; 2], Option<Bytes>)> {
         (stream, bytes, result)
     };
     (1..=STREAMS).map(of).collect()
+}
+
+/// The next thing that is written, once all before it is.
+fn next_kinds(mux: &mut Mux, count: usize) -> Vec<(u16, Kind)> {
+    let mut kinds = Vec::new();
+    for _ in 0..count {
+        let mut bytes = Vec::new();
+        assert!(mux.write_next(&mut bytes));
+        let Parsed::Frame(frame, _) = frame::parse(&bytes, &SEAL) else {
+            panic!("what is written can be read");
+        };
+        kinds.push((frame.stream, frame.kind.expect("a known kind")));
+    }
+    kinds
+}
+
+#[test]
+fn requests_go_first_then_what_is_short_then_data_in_turns() {
+    let mut mux = mux();
+    let opened = next_kinds(&mut mux, 3);
+    assert_eq!(opened, [1, 2, 3].map(|stream| (stream, Kind::Open)));
+    for stream in [1, 2] {
+        let bytes = Bytes::from(vec![7; 2 * PAYLOAD_MAX_BYTES]);
+        mux.give(stream, bytes).expect("there is room");
+    }
+    assert_eq!(next_kinds(&mut mux, 1), [(1, Kind::Data)]);
+    mux.cancel(3);
+    let (reply, _answer) = oneshot::channel();
+    let message = vec![b' '; PAYLOAD_MAX_BYTES + 1];
+    mux.ask(1, message, reply).expect("the link works");
+    let wanted = [
+        (CONTROL, Kind::Message),
+        (CONTROL, Kind::Message),
+        (3, Kind::Cancel),
+        (2, Kind::Data),
+        (1, Kind::Data),
+        (2, Kind::Data),
+    ];
+    assert_eq!(next_kinds(&mut mux, 6), wanted);
+    assert!(!mux.write_next(&mut Vec::new()));
 }
 
 proptest! {

@@ -57,9 +57,22 @@ impl Shared {
 
     /// Takes what has come of a stream, if anything.
     pub(super) fn take(&self, id: u16) -> Option<Incoming> {
-        let taken = self.mux().take(id);
-        // What was taken is credit that can be given back.
-        taken.inspect(|_| self.writable.notify_one())
+        let (taken, owes_credit) = {
+            let mut mux = self.mux();
+            (mux.take(id), mux.owes_credit(id))
+        };
+        if owes_credit {
+            self.writable.notify_one();
+        }
+        taken
+    }
+
+    /// Lets go of a stream. One that has ended costs the actor nothing.
+    pub(super) fn abandon(&self, id: u16) {
+        let is_to_cancel = self.mux().abandon(id);
+        if is_to_cancel {
+            self.writable.notify_one();
+        }
     }
 
     /// Does something that may give the actor something to write.

@@ -183,7 +183,7 @@ impl Mux {
             }
             Kind::Credit => {
                 let mut more = payload;
-                let more = more.try_get_u32_le().map_err(|_| malformed)?;
+                let more = more.try_get_u32_le().unwrap_or_default();
                 slot.credit = slot.credit.saturating_add(more);
             }
             Kind::Result if slot.abandoned.is_some() => {
@@ -239,6 +239,12 @@ impl Mux {
         Some(last)
     }
 
+    /// Whether so much of a stream was taken that the guest is to be told.
+    pub(super) fn owes_credit(&self, id: u16) -> bool {
+        let slot = self.slots.get(&id);
+        slot.is_some_and(|slot| slot.credit_due().is_some())
+    }
+
     /// Hands bytes to the guest over, or gives them back while there are others before them.
     pub(super) fn give(&mut self, id: u16, bytes: Bytes) -> Result<(), Bytes> {
         match self.slots.get_mut(&id) {
@@ -274,14 +280,14 @@ impl Mux {
         }
     }
 
-    /// Nobody has the stream any more.
-    pub(super) fn abandon(&mut self, id: u16) {
+    /// The stream has no handle any more. Answers whether the guest is to be told.
+    pub(super) fn abandon(&mut self, id: u16) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
-            return;
+            return false;
         };
         if slot.result.is_some() || slot.open.is_some() || self.lost.is_some() {
             self.slots.remove(&id);
-            return;
+            return false;
         }
         slot.cancel.want();
         slot.abandoned = Some(Instant::now());
@@ -290,6 +296,7 @@ impl Mux {
         while let Some((channel, bytes)) = slot.inbox.pop() {
             slot.owe(channel, bytes.len());
         }
+        true
     }
 
     /// Whether another connection is needed: this one is gone, or no stream can be begun because the guest has left

@@ -158,7 +158,7 @@ impl Slot {
         true
     }
 
-    fn credit_due(&self) -> Option<usize> {
+    pub(super) fn credit_due(&self) -> Option<usize> {
         if self.result.is_some() {
             return None;
         }

@@ -73,6 +73,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.shared.change(|mux| mux.abandon(self.id));
+        self.link.shared.abandon(self.id);
     }
 }

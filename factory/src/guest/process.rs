@@ -74,8 +74,10 @@ pub struct Process {
     /// Streams that are attached to it.
     pub attached: u32,
     /// Bytes of its output that are kept.
+    #[serde(deserialize_with = "or_default")]
     pub kept_bytes: u64,
     /// Whether it wrote more than is kept.
+    #[serde(deserialize_with = "or_default")]
     pub truncated: bool,
 }
 
@@ -146,6 +148,13 @@ pub enum ProcessError {
     /// It could not be started, or the guest failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
+}
+
+/// Reads what is null where no output is kept.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    value: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 /// Reads the state of a process.

@@ -1,4 +1,4 @@
-//! Files into a sandbox and out of it, against the stream port by hand; and what the service's memory does meanwhile.
+//! Files into a sandbox and out of it, against the agent's port by hand; and what the service's memory does meanwhile.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -59,7 +59,7 @@ enum What {
         #[arg(long, default_value_t = 20)]
         commands: u32,
     },
-    /// 64 MiB into a sandbox and out of it: against the stream port by hand. And the service's memory meanwhile.
+    /// 64 MiB into a sandbox and out of it: against the agent's port by hand. And the service's memory meanwhile.
     Copy {
         /// How many rounds of one transfer in each way.
         #[arg(long, default_value_t = 10)]

@@ -68,8 +68,6 @@ pub(crate) struct MachineEnds {
     pub(crate) monitor: OwnedFd,
     /// A listening socket for the guest's agent.
     pub(crate) agent: OwnedFd,
-    /// A listening socket for the guest's streams.
-    pub(crate) stream: OwnedFd,
     /// A listening socket for the port that belongs to the sandbox's user.
     pub(crate) runtime: OwnedFd,
     /// A listening socket for the serial console.
@@ -126,7 +124,7 @@ pub(crate) trait Monitor: Send + Sync + 'static {
     fn save(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
     /// Reads the device state of a clone from the descriptor in its order.
     fn load(&self, deadline: Duration) -> BoxFuture<'_, Result<(), MonitorError>>;
-    /// How often the guest has closed the agent's port: each time, whoever served it is gone.
+    /// How often the guest has closed the agent's port: each time, the agent that served it is gone.
     fn agent_losses(&self) -> watch::Receiver<u64>;
     /// Plugs a device into one of the slots that the machine has. What of it is there after a failure is not told.
     fn plug_device(&self, slot: usize, plug: Plug) -> BoxFuture<'_, Result<(), MonitorError>>;

@@ -13,7 +13,7 @@
 //!   device/                   disks and network interfaces that a clone gets when it is handed out
 //!   guest/      driver.rs     what is said to the guest; what is wanted of a hypervisor
 //!   qemu/                     the one hypervisor that there is
-//!   process/    wire/         processes; JSON lines over a socket
+//!   process/    wire/         processes; the monitor's JSON lines
 //!   host/       memory/       the host's part; looking into files
 //!   supervise.rs  sync.rs     tasks whose panic ends the process; locks
 //!   rights.rs                 files and directories whose rights no umask changes
@@ -59,10 +59,10 @@ pub use driver::{LaunchError, MonitorError};
 pub use factory::{Factory, HostInfo};
 pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
-    AgentKind, BindError, Binding, BoundFile, EndedBy, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, FileError, FileOwner, FilePiece, FileReader, FileWriter, GuestError, Identity,
-    IdentityDigest, KeptOutput, PartialOutput, Process, ProcessControl, ProcessError, ProcessOrder,
-    StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
+    BindError, Binding, BoundFile, EndedBy, ExecError, ExecOutcome, ExecRequest, ExecStream,
+    FileError, FileOwner, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
+    KeptOutput, PartialOutput, Process, ProcessControl, ProcessError, ProcessOrder, StreamEnd,
+    StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
 };
 pub use host::{
     AccelError, Check, CleanError, CleanReport, HostCpu, LockError, OpenError, PlaceError,

@@ -65,7 +65,7 @@ async fn disks_and_interfaces_are_in_the_guest_and_what_it_writes_is_kept() -> a
     let folder = tempfile::tempdir()?;
     let [raw, image, fixed] = ["raw", "image", "fixed"].map(|name| folder.path().join(name));
     std::fs::File::create(&raw)?.set_len(DISK_BYTES)?;
-    std::fs::write(&fixed, b"cannot be changed".repeat(1000))?;
+    std::fs::write(&fixed, b"cannot be changed".repeat(1024))?;
     let image_text = image.display().to_string();
     run(
         "qemu-img",

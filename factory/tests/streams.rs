@@ -9,7 +9,7 @@ use bytes::Bytes;
 use support::{LONG, Lab, guest_spec, order, output, sh};
 use vmint_factory::{
     BindError, Binding, BoundFile, ExecError, ExecRequest, ExecStream, FileError, FilePiece,
-    Generation, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize,
+    Generation, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize, WriteOptions,
 };
 
 const FILE_BYTES: usize = 64 << 20;
@@ -243,13 +243,20 @@ async fn commands_run_as_a_user(vm: &Vm) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn mode(mode: u32) -> WriteOptions {
+    WriteOptions {
+        mode: Some(mode),
+        owner: None,
+    }
+}
+
 async fn a_large_file_goes_there_and_back(vm: &Vm) -> anyhow::Result<()> {
     let content: Vec<u8> = (0..FILE_BYTES as u32)
         .map(|at| (at / 7 % 251) as u8)
         .collect();
     let digest = blake3::hash(&content);
     let begun = Instant::now();
-    let writer = vm.write_file("/tmp/in/large", 0o640).await?;
+    let writer = vm.write_file("/tmp/in/large", mode(0o640)).await?;
     let content = Bytes::from(content);
     for at in (0..FILE_BYTES).step_by(1 << 20) {
         let piece = content.slice(at..at + (1 << 20));
@@ -262,7 +269,7 @@ async fn a_large_file_goes_there_and_back(vm: &Vm) -> anyhow::Result<()> {
     let mut reader = vm.read_file("/tmp/in/large").await?;
     assert_eq!(
         (reader.size, reader.mode & 0o7777),
-        (FILE_BYTES as u64, 0o640)
+        (Some(FILE_BYTES as u64), 0o640)
     );
     let mut hasher = blake3::Hasher::new();
     while let Some(chunk) = reader.chunks.recv().await {
@@ -285,14 +292,14 @@ async fn what_the_guest_refuses_is_told(vm: &Vm) -> anyhow::Result<()> {
         matches!(&folder, Err(FileError::Refused { errno: 21, .. })),
         "{folder:?}"
     );
-    let writer = vm.write_file("/etc", 0o600).await?;
+    let writer = vm.write_file("/etc", mode(0o600)).await?;
     let stored = writer.stored.await?;
     assert!(
         matches!(&stored, Err(FileError::Refused { errno: 21, .. })),
         "{stored:?}"
     );
     // What was not finished leaves nothing.
-    let writer = vm.write_file("/srv/half", 0o600).await?;
+    let writer = vm.write_file("/srv/half", mode(0o600)).await?;
     writer.pieces.send(FilePiece::Bytes("half".into())).await?;
     drop(writer);
     output(vm, "while ls -A /srv | grep -v new; do sleep 0.05; done").await?;

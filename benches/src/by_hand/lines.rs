@@ -1,10 +1,10 @@
-//! A socket with one JSON object a line: QMP, or the guest's agent.
+//! QMP: one JSON object a line.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// A socket with one JSON object a line.
+/// A connection to a monitor.
 pub(super) struct Lines {
     socket: BufReader<UnixStream>,
     id: u64,
@@ -18,15 +18,13 @@ impl Lines {
         })
     }
 
-    pub(super) async fn say(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(self.socket.write_all(bytes).await?)
-    }
-
     pub(super) async fn call(&mut self, name: &str, arguments: Value) -> anyhow::Result<Value> {
         self.id += 1;
         let id = self.id;
         let line = json!({"execute": name, "arguments": arguments, "id": id});
-        self.say(format!("{line}\n").as_bytes()).await?;
+        self.socket
+            .write_all(format!("{line}\n").as_bytes())
+            .await?;
         let reply = self.until(|line| line["id"] == id).await?;
         anyhow::ensure!(reply.get("error").is_none(), "{name}: {reply}");
         Ok(reply["return"].clone())
@@ -43,8 +41,7 @@ impl Lines {
                 self.socket.read_until(b'\n', &mut line).await? > 0,
                 "the connection was closed"
             );
-            let text = line.rsplit(|&byte| byte == 0xff).next().unwrap_or(&line);
-            if let Ok(value) = serde_json::from_slice(text)
+            if let Ok(value) = serde_json::from_slice(&line)
                 && is_wanted(&value)
             {
                 return Ok(value);

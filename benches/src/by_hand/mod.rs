@@ -1,4 +1,4 @@
-//! The same QEMU sequence without vmint: a process, three sockets, the fewest messages that give a clone with its
+//! The same QEMU sequence without vmint: a process, two sockets, the fewest messages that give a clone with its
 //! identity and its first command's answer. It checks nothing, keeps nothing and cleans nothing up but its process.
 
 mod lines;
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
-use vmint_factory::{Accel, AgentKind, Manifest};
+use vmint_factory::{Accel, Manifest};
+use vmint_guest_protocol::PORT;
 
 use self::lines::Lines;
 pub(crate) use self::machine::Machine;
+use self::machine::Port;
 use crate::lab::{DEADLINE, MEMORY_MIB};
 
 /// As many ports for devices as the state was saved with.
@@ -36,11 +36,6 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// From the files of a generation: of 256 MiB and one virtual CPU, with room for no more.
     pub(crate) fn of(files: PathBuf, qemu: &Path, manifest: &Manifest) -> anyhow::Result<Self> {
-        let agent = manifest.agent;
-        anyhow::ensure!(
-            agent == AgentKind::VmintAgent,
-            "the guest has {agent:?}; this speaks to vmint-agent only"
-        );
         let (accel, cpu) = match manifest.recipe.accel {
             Accel::Kvm => ("kvm", "host"),
             Accel::Tcg => ("tcg,thread=multi,tb-size=64", "max"),
@@ -71,7 +66,7 @@ impl Recipe {
 
     /// Makes a clone, and gives it an identity. The one before is to be gone.
     pub(crate) async fn start(&mut self) -> anyhow::Result<Machine> {
-        let paths = ["qmp", "agent", "stream"].map(|name| self.sockets.path().join(name));
+        let paths = ["qmp", "agent"].map(|name| self.sockets.path().join(name));
         let mut ends = Vec::new();
         for path in &paths {
             if path.exists() {
@@ -79,7 +74,7 @@ impl Recipe {
             }
             ends.push(OwnedFd::from(UnixListener::bind(path)?));
         }
-        let [qmp_path, agent_path, stream_path] = paths;
+        let [qmp_path, agent_path] = paths;
         let qemu = self.command(&ends)?.kill_on_drop(true).spawn()?;
         drop(ends);
         let mut qmp = Lines::connect(&qmp_path).await?;
@@ -92,31 +87,23 @@ impl Recipe {
         qmp.until(|line| line["data"]["status"] == "completed")
             .await?;
         qmp.call("cont", json!({})).await?;
-        let mut agent = Lines::connect(&agent_path).await?;
-        let stream = UnixStream::connect(&stream_path).await?;
-        agent.say(&[0xff]).await?;
-        agent.call("guest-sync-delimited", json!({"id": 1})).await?;
-        agent.call("vmint-identity", self.identity()?).await?;
-        Ok(Machine {
-            qemu,
-            agent,
-            stream: BufReader::with_capacity(machine::BUFFER_BYTES, stream),
-            is_synchronized: false,
-        })
+        let mut port = Port::dial(&agent_path).await?;
+        port.ask("identity", self.identity()?).await?;
+        Ok(Machine { qemu, port })
     }
 
     fn identity(&self) -> anyhow::Result<Value> {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
         Ok(json!({
-            "hostname": "by-hand", "machine-id": "00".repeat(16), "entropy": BASE64_STANDARD.encode([7; 64]),
-            "clock-step-ns": now - self.paused_at_ns, "expect-reseed": true, "reseed-wait-ms": 10_000,
+            "hostname": "by-hand", "machine_id": "00".repeat(16), "entropy": BASE64_STANDARD.encode([7; 64]),
+            "clock_step_ns": now - self.paused_at_ns, "expect_reseed": true, "reseed_wait_ms": 10_000,
         }))
     }
 
     /// The command line of a clone, as `factory` has it, but for the console's log and the rights of another user.
     fn command(&self, ends: &[OwnedFd]) -> anyhow::Result<tokio::process::Command> {
-        let [qmp, agent, stream] = ends else {
-            anyhow::bail!("a clone has three sockets");
+        let [qmp, agent] = ends else {
+            anyhow::bail!("a clone has two sockets");
         };
         let socket = |id: &str, fd: &OwnedFd| {
             format!("socket,id={id},fd={},server=on,wait=off", fd.as_raw_fd())
@@ -176,22 +163,9 @@ impl Recipe {
             "-chardev",
             &socket("agent", agent),
         ]);
-        let ports = [
-            ("agent", "org.qemu.guest_agent.0"),
-            ("stream", "vmint.stream.0"),
-            ("runtime", "vmint.runtime.0"),
-        ];
+        command.args(["-chardev", "null,id=runtime"]);
+        let ports = [("agent", PORT), ("runtime", "vmint.runtime.0")];
         for (nr, (id, name)) in (1..).zip(ports) {
-            match id {
-                // It came with the ports' controller.
-                "agent" => {}
-                "stream" => {
-                    command.args(["-chardev", &socket(id, stream)]);
-                }
-                id => {
-                    command.args(["-chardev", &format!("null,id={id}")]);
-                }
-            }
             let port =
                 format!("virtserialport,bus=ports.0,nr={nr},id={id},chardev={id},name={name}");
             command.args(["-device", &port]);

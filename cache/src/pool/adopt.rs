@@ -13,11 +13,16 @@ use super::core::CloneKey;
 use super::ledger::Entry;
 use super::tasks;
 use crate::devices;
-use crate::mint::{AdoptedClone, AdoptedLease, LiveClone};
+use crate::mint::{AdoptedClone, AdoptedLease, AgentState, LiveClone};
 use crate::sandbox::{Sandbox, view_of};
 use crate::spec::Standby;
 use crate::sync::lock;
 use crate::uniqueness::Unique;
+
+/// Whether its guest cannot be talked to.
+fn is_outdated(vm: &dyn LiveClone) -> bool {
+    vm.facts().agent == AgentState::Outdated
+}
 
 impl Actor {
     /// Takes in clones of an earlier service.
@@ -37,6 +42,10 @@ impl Actor {
         let paused = self.spec.standby == Standby::Paused;
         if adopted.lease.is_none() && adopted.is_paused != paused {
             return Err("it stands by in another way than the pool's clones now do".to_owned());
+        }
+        if adopted.lease.is_none() && is_outdated(&*adopted.vm) {
+            let why = "its guest agent is of an earlier version of vmint, and cannot be talked to";
+            return Err(why.to_owned());
         }
         if adopted.lease.is_none() && adopted.on_clone != self.spec.on_clone {
             return Err("other commands were run in it than on_clone now says".to_owned());
@@ -83,6 +92,9 @@ impl Actor {
                 Some(lease) => ledger.core.adopt_leased(now, epoch, lease.left),
                 None => ledger.core.adopt_ready(now, epoch),
             };
+            if is_outdated(&*vm) {
+                ledger.core.never_ask(clone);
+            }
             let entry = Entry {
                 id: vm.id().clone(),
                 epoch,
@@ -132,6 +144,9 @@ impl Actor {
         }
         self.node.sandboxes.enter(sandbox, self.pool.clone());
         info!(vm = %id, left_s = left.map(|left| left.as_secs()), "a sandbox of an earlier service lives on");
+        if is_outdated(&**vm) {
+            warn!(vm = %id, "its guest agent is of an earlier version of vmint: it can be looked at, renewed and released, and nothing can be run in it");
+        }
     }
 
     /// Ends a clone that does not join.

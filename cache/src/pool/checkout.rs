@@ -290,7 +290,7 @@ impl Pool {
         let attached = timeout(ATTACH_DEADLINE, devices.attach(&vm, self.node())).await;
         let source = match attached {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error @ (AttachError::Refused { .. } | AttachError::Unsupported { .. }))) => {
+            Ok(Err(error @ AttachError::Refused { .. })) => {
                 return Err(Unfit::Refused(DevicesError::Refused(error).into()));
             }
             Ok(Err(error)) => error.into(),

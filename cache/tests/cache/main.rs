@@ -23,6 +23,7 @@ mod kept;
 mod last_roll;
 mod lease;
 mod memory;
+mod outdated;
 mod panics;
 mod process;
 mod reload;

@@ -68,7 +68,7 @@ async fn an_attached_stream_says_what_was_kept_and_how_the_process_ended() {
         signal: Some(9),
     };
     assert_eq!(end, killed);
-    assert_eq!(bench.heard.count("exec default"), 0);
+    assert_eq!(bench.heard.count("exec default ok"), 0);
     let nothing = bench.cache.attach_process(&id, "p7", false).await;
     assert!(matches!(
         nothing.err(),

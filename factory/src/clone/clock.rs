@@ -36,7 +36,7 @@ impl Vm {
             clock_step_ns,
             ..IdentityOrder::default()
         };
-        let agent = self.agent().await;
+        let agent = self.agent("setting the guest's clock").await?;
         let set = self.live.unless_ended(agent.identify(&order)).await;
         set.map(drop)?;
         *lock(&self.clock_set_at) = now;

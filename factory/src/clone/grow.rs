@@ -72,7 +72,7 @@ impl Vm {
         self.live
             .unless_ended(plug(&self.live, vcpus, memory_mib))
             .await?;
-        let agent = self.agent().await;
+        let agent = self.agent("growing").await?;
         let online = online(&agent, size, memory_mib);
         match self.live.unless_ended(online).await {
             Ok(()) => {}

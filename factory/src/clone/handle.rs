@@ -60,7 +60,7 @@ impl Vm {
     /// Takes over a machine that an earlier service has made, as its record describes it. Its agent is dialled when it
     /// is needed: the guest may be paused.
     pub(super) fn adopted(live: LiveVm, generation: Arc<Generation>, record: &VmRecord) -> Self {
-        let agent = Agent::unheard(generation.manifest().agent);
+        let agent = Agent::unheard();
         let identity = record.identity.clone().unwrap_or_default();
         // Without a digest, as only a sandbox may be, it has no marks that could be compared with others'.
         let digest = record.digest.clone().unwrap_or_default();
@@ -77,6 +77,7 @@ impl Vm {
             });
         }
         vm.paused_at = Mutex::new(record.paused_at);
+        vm.talk.is_outdated = record.is_outdated();
         vm
     }
 
@@ -209,14 +210,14 @@ impl Vm {
         if lock(&self.paused_at).is_some() {
             return Ok(());
         }
-        let agent = self.agent().await;
+        let agent = self.agent("a question").await?;
         self.live.unless_ended(agent.ping(deadline)).await
     }
 
     /// Plugs devices into it, and waits until the guest has drivers for them.
     ///
     /// # Errors
-    /// See [`AttachError`]. Unless it is [`AttachError::Unsupported`], part of them may be there: end it.
+    /// See [`AttachError`]. Part of them may be there: end it.
     ///
     /// # Cancel safety
     /// A dropped call may leave part of them: end it.
@@ -224,7 +225,7 @@ impl Vm {
         if !devices.disks.is_empty() {
             self.live.gets_disks();
         }
-        let agent = self.agent().await;
+        let agent = self.agent("plugging devices").await?;
         let plugging = attach(self.id(), &*self.live.monitor, &agent, devices);
         let attached = self.live.unless_ended(plugging).await?;
         let recorded = self.live.update_record(|record| {
@@ -282,7 +283,7 @@ impl Vm {
             clock_step_ns: resumed_at.wall.since(paused_at),
             ..IdentityOrder::default()
         };
-        let agent = self.agent().await;
+        let agent = self.agent("setting the guest's clock").await?;
         self.live
             .unless_ended(agent.identify(&order))
             .await

@@ -221,8 +221,7 @@ impl<'a> Making<'a> {
 
     async fn greet(&mut self, live: &LiveVm) -> Result<Agent, CloneError> {
         self.enter(Phase::Agent);
-        let kind = self.generation.manifest().agent;
-        let agent = live.agent(kind, Instant::now() + AGENT_DEADLINE).await;
+        let agent = live.agent(Instant::now() + AGENT_DEADLINE).await;
         let agent = agent.map_err(|e| self.guest_failed(live, e))?;
         self.done();
         Ok(agent)
@@ -287,7 +286,7 @@ impl<'a> Making<'a> {
             record.digest = Some(proof.digest());
             record.on_clone.clone_from(&order.on_clone);
             record.created_at = created_at;
-            record.agent = Some(agent.kind());
+            record.protocol = Some(agent.protocol());
             record.phases = Some(self.phases);
             record.clock_set_at = Some(clock_set_at);
             record.state = RecordedState::Ready;

@@ -1,76 +1,97 @@
 //! Processes of a clone's guest.
 
 use super::handle::Vm;
-use crate::guest::{ExecError, ExecStream, KeptOutput, Process, ProcessError, ProcessOrder};
+use crate::guest::{ExecStream, KeptOutput, Process, ProcessError, ProcessOrder};
 
-/// The agent of this commit has no processes yet.
-fn none<T>() -> Result<T, ProcessError> {
-    Err(ProcessError::Exec(ExecError::Unsupported {
-        what: "a process without a connection",
-        reason: "the guest's agent has none".to_owned(),
-    }))
-}
+/// What is asked for, in a message.
+const WHAT: &str = "a process";
 
 impl Vm {
-    /// Whether its guest's agent is of a version that cannot be talked to.
-    #[must_use]
-    pub fn is_outdated(&self) -> bool {
-        false
-    }
-
-    /// Starts a process.
+    /// Starts a process that runs until it ends. It is asked for once: after an error of the guest, it may run.
     ///
     /// # Errors
     /// See [`ProcessError`].
-    pub async fn start_process(&self, _: ProcessOrder) -> Result<Process, ProcessError> {
-        none()
+    ///
+    /// # Cancel safety
+    /// A dropped call may have started it.
+    pub async fn start_process(&self, order: ProcessOrder) -> Result<Process, ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.start_process(&order)).await
     }
 
-    /// The processes of the guest.
+    /// The processes of the guest in the order of their start: those that run, and the newest that have ended.
     ///
     /// # Errors
     /// See [`ProcessError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
     pub async fn processes(&self) -> Result<Vec<Process>, ProcessError> {
-        none()
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.processes()).await
     }
 
     /// One of them.
     ///
     /// # Errors
     /// See [`ProcessError`].
-    pub async fn find_process(&self, _: &str) -> Result<Process, ProcessError> {
-        none()
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn find_process(&self, process: &str) -> Result<Process, ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.find_process(process)).await
     }
 
     /// The newest output of one.
     ///
     /// # Errors
     /// See [`ProcessError`].
-    pub async fn kept_output(&self, _: &str) -> Result<KeptOutput, ProcessError> {
-        none()
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn kept_output(&self, process: &str) -> Result<KeptOutput, ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.kept_output(process)).await
     }
 
-    /// One more reader and writer of one.
+    /// One more reader and writer of one; with `replay`, its kept output comes first. Dropped, the process goes on.
+    ///
+    /// # Errors
+    /// See [`ProcessError`]; what goes wrong later is the stream's end.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn attach_process(
+        &self,
+        process: &str,
+        replay: bool,
+    ) -> Result<ExecStream, ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.attach_process(process, replay)).await
+    }
+
+    /// Sends a signal, by its number, to one.
     ///
     /// # Errors
     /// See [`ProcessError`].
-    pub async fn attach_process(&self, _: &str, _: bool) -> Result<ExecStream, ProcessError> {
-        none()
+    ///
+    /// # Cancel safety
+    /// A dropped call may have sent it.
+    pub async fn signal_process(&self, process: &str, signal: i32) -> Result<(), ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.signal_process(process, signal)).await
     }
 
-    /// Sends a signal to one.
+    /// Kills one with its descendants, or forgets one that has ended.
     ///
     /// # Errors
     /// See [`ProcessError`].
-    pub async fn signal_process(&self, _: &str, _: i32) -> Result<(), ProcessError> {
-        none()
-    }
-
-    /// Kills or forgets one.
     ///
-    /// # Errors
-    /// See [`ProcessError`].
-    pub async fn end_process(&self, _: &str) -> Result<(), ProcessError> {
-        none()
+    /// # Cancel safety
+    /// A dropped call may have done it.
+    pub async fn end_process(&self, process: &str) -> Result<(), ProcessError> {
+        let agent = self.agent(WHAT).await?;
+        self.asked(agent.end_process(process)).await
     }
 }

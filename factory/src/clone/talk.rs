@@ -1,8 +1,8 @@
-//! A clone's guest in conversation: commands, bindings, streams.
+//! A clone's guest in conversation: commands, bindings, files.
 //!
-//! The agent of a guest may end and be started again, and a channel may be given up. Whoever is in the middle of
-//! something then is told at once, because what became of it cannot be known; whoever comes next gets a channel that
-//! works, if the guest still answers.
+//! The agent of a guest may end and be started again, and a connection may be given up. What is under way then fails
+//! at once, because what became of it cannot be known; what comes next gets a connection that works, if the guest still
+//! answers. A guest of a version that cannot be talked to is never dialled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,22 @@ use tokio::time::Instant;
 
 use super::handle::{Vm, lock};
 use crate::guest::{
-    Agent, AgentKind, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream,
-    FileError, FileReader, FileWriter, GuestError, STOCK_AGENT, StreamLink, StreamRequest,
-    WriteOptions,
+    Agent, BindError, Binding, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FileReader, FileWriter, GuestError, Heard, OfGuest, StreamRequest, WriteOptions,
 };
-use crate::wire::Heard;
 
-/// How long a new channel to the agent may take to be made.
+/// How long a new connection to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Commands that run in one guest at once; the agent takes 64, and more wait here for their turn.
+/// Collected commands that run in one guest at once; the agent takes 64 processes, and more wait here for their turn.
 const COMMANDS_AT_ONCE: usize = 60;
 
-/// The channels to a guest.
+/// The connection to a guest.
 pub(super) struct Talk {
     agent: Mutex<Channel>,
-    /// Dialled at the first use: a clone that waits has no stream, and its guest has not run the code for one.
-    streams: Mutex<Option<StreamLink>>,
-    /// When the guest was heard from last, on the connection to its agent that was made last.
+    /// When the guest was heard from last, on the connection that was made last.
     heard: std::sync::Mutex<Heard>,
     turns: Arc<Semaphore>,
+    pub(super) is_outdated: bool,
 }
 
 struct Channel {
@@ -47,8 +44,8 @@ impl Talk {
                 agent,
                 failed_at: None,
             }),
-            streams: Mutex::new(None),
             turns: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
+            is_outdated: false,
         }
     }
 }
@@ -61,8 +58,7 @@ impl Vm {
     /// See [`ExecError`].
     ///
     /// # Cancel safety
-    /// A dropped call kills the command with its descendants. Where the guest has stock `qemu-ga`, it runs until its
-    /// own deadline.
+    /// A dropped call kills the command with its descendants.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
         // Closed it never is: the permit is an error only in a type.
         let turns = Arc::clone(&self.talk.turns);
@@ -70,12 +66,9 @@ impl Vm {
             .live
             .unless_ended(async { Ok::<_, GuestError>(turns.acquire_owned().await) })
             .await?;
-        let agent = self.agent().await;
+        let agent = self.agent("running a command").await?;
         let running = agent.exec_in_turn(&request, turn.ok());
-        match self.live.unless_ended(running).await {
-            Err(ExecError::Guest(error)) => Err(self.live.or_ended(error).await.into()),
-            outcome => outcome,
-        }
+        self.asked(running).await
     }
 
     /// When the guest was heard from last, by whatever it said; `None` while nothing was heard from it yet.
@@ -84,22 +77,31 @@ impl Vm {
         lock(&self.talk.heard).last()
     }
 
-    /// The agent. When the channel to it is dead a new one is made; when that does not work, what is answered is
-    /// dead, and says so to whoever uses it.
-    pub(super) async fn agent(&self) -> Agent {
+    /// Whether its guest's agent is of a version that cannot be talked to.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.talk.is_outdated
+    }
+
+    /// The agent, which is asked for something. When the connection to it is lost a new one is made; when that does not
+    /// work, what is answered is lost, and says so when it is used.
+    pub(super) async fn agent(&self, what: &'static str) -> Result<Agent, GuestError> {
+        if self.talk.is_outdated {
+            return Err(GuestError::Outdated { what });
+        }
         let begun = Instant::now();
         let mut channel = self.talk.agent.lock().await;
-        // Those who waited while somebody else tried in vain do not each try again.
+        // Those who waited while another one tried in vain do not each try again.
         let was_tried = channel.failed_at.is_some_and(|failed| failed >= begun);
         if channel.agent.is_lost() && !was_tried {
             self.reconnect(&mut channel).await;
         }
-        channel.agent.clone()
+        Ok(channel.agent.clone())
     }
 
     async fn reconnect(&self, channel: &mut MutexGuard<'_, Channel>) {
         let deadline = Instant::now() + RECONNECT_DEADLINE;
-        match self.live.agent(channel.agent.kind(), deadline).await {
+        match self.live.agent(deadline).await {
             Ok(fresh) => {
                 *lock(&self.talk.heard) = fresh.heard().clone();
                 channel.agent = fresh;
@@ -111,7 +113,19 @@ impl Vm {
         }
     }
 
-    /// Binds it to whoever has it now: a host name, an environment, small files. One round trip.
+    /// Waits for the guest, as long as the machine runs, and for the reason of its silence.
+    pub(super) async fn asked<T, E: From<GuestError> + OfGuest>(
+        &self,
+        asking: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let answer = self.live.unless_ended(asking).await;
+        match answer.as_ref().err().and_then(E::of_guest).cloned() {
+            Some(error) => Err(self.live.or_ended(error).await.into()),
+            None => answer,
+        }
+    }
+
+    /// Binds it to its user: a host name, an environment, small files. One round trip.
     ///
     /// # Errors
     /// See [`BindError`]. Part of it may have been done.
@@ -119,16 +133,11 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call may leave any part of it done.
     pub async fn bind(&self, binding: &Binding) -> Result<(), BindError> {
-        let agent = self.agent().await;
+        let agent = self.agent("binding a sandbox").await?;
         let identity = self.identity();
-        match self.live.unless_ended(agent.bind(&identity, binding)).await {
-            Ok(bound) => {
-                *lock(&self.identity) = bound;
-                Ok(())
-            }
-            Err(BindError::Guest(error)) => Err(self.live.or_ended(error).await.into()),
-            Err(error) => Err(error),
-        }
+        let bound = self.asked(agent.bind(&identity, binding)).await?;
+        *lock(&self.identity) = bound;
+        Ok(())
     }
 
     /// Runs a command with its streams open.
@@ -139,7 +148,8 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call, or stream, kills the command.
     pub async fn exec_stream(&self, request: StreamRequest) -> Result<ExecStream, ExecError> {
-        self.streams("a streaming command").await?.exec(&request)
+        let agent = self.agent("running a command").await?;
+        self.asked(async { agent.exec_stream(&request) }).await
     }
 
     /// Opens a file of the guest to read it.
@@ -150,8 +160,8 @@ impl Vm {
     /// # Cancel safety
     /// Safe; a dropped reader closes the file.
     pub async fn read_file(&self, path: &str) -> Result<FileReader, FileError> {
-        let streams = self.streams("reading a file").await?;
-        self.live.unless_ended(streams.read_file(path)).await
+        let agent = self.agent("reading a file").await?;
+        self.asked(agent.read_file(path)).await
     }
 
     /// Begins to write a file of the guest. Missing folders are made.
@@ -166,57 +176,7 @@ impl Vm {
         path: &str,
         options: WriteOptions,
     ) -> Result<FileWriter, FileError> {
-        let streams = self.streams("writing a file").await?;
-        streams.write_file(path, options)
-    }
-
-    /// The connection to the stream port, made now if there is none that works.
-    async fn streams(&self, what: &'static str) -> Result<StreamLink, NoStreams> {
-        let mut streams = self.talk.streams.lock().await;
-        if let Some(link) = streams.as_ref().filter(|link| !link.is_lost()) {
-            return Ok(link.clone());
-        }
-        let agent = self.agent().await;
-        if agent.kind() == AgentKind::QemuGa {
-            return Err(NoStreams::Unsupported { what });
-        }
-        // The old one is closed before there is another: the port takes one connection at a time.
-        *streams = None;
-        let socket = self.live.dir().join("stream.sock");
-        let dialling = StreamLink::dial(&socket, &agent);
-        match self.live.unless_ended(dialling).await {
-            Ok(link) => Ok(streams.insert(link).clone()),
-            Err(error) => Err(NoStreams::Guest(self.live.or_ended(error).await)),
-        }
-    }
-}
-
-/// Why there is no connection to the stream port.
-enum NoStreams {
-    Unsupported { what: &'static str },
-    Guest(GuestError),
-}
-
-impl From<NoStreams> for ExecError {
-    fn from(none: NoStreams) -> Self {
-        match none {
-            NoStreams::Unsupported { what } => {
-                let reason = STOCK_AGENT.to_owned();
-                Self::Unsupported { what, reason }
-            }
-            NoStreams::Guest(error) => Self::Guest(error),
-        }
-    }
-}
-
-impl From<NoStreams> for FileError {
-    fn from(none: NoStreams) -> Self {
-        match none {
-            NoStreams::Unsupported { what } => {
-                let reason = STOCK_AGENT.to_owned();
-                Self::Unsupported { what, reason }
-            }
-            NoStreams::Guest(error) => Self::Guest(error),
-        }
+        let agent = self.agent("writing a file").await?;
+        self.asked(async { agent.write_file(path, options) }).await
     }
 }

@@ -6,7 +6,7 @@ use super::open::OpenDevices;
 use super::spec::{Attached, MAX_DEVICES};
 use crate::VmId;
 use crate::driver::{Monitor, MonitorError, Plug, PlugKind};
-use crate::guest::{Agent, AgentKind, GuestError};
+use crate::guest::{Agent, GuestError};
 use crate::wire::LinkError;
 
 /// How long the guest may take to have drivers for what was plugged: a second alone, under emulation.
@@ -23,12 +23,6 @@ pub enum AttachError {
         device: String,
         /// Its words.
         reason: String,
-    },
-    /// The guest's agent cannot tell when they are there.
-    #[error("devices are not possible: {reason}")]
-    Unsupported {
-        /// Why not.
-        reason: &'static str,
     },
     /// The hypervisor failed.
     #[error("{device} could not be plugged: {source}")]
@@ -59,11 +53,6 @@ pub(crate) async fn attach(
     agent: &Agent,
     devices: &OpenDevices,
 ) -> Result<Attached, AttachError> {
-    if agent.kind() != AgentKind::VmintAgent {
-        return Err(AttachError::Unsupported {
-            reason: "the guest's agent is qemu-ga, which cannot tell when they are there; use vmint-agent",
-        });
-    }
     for (slot, plug) in plugs(id, devices)?.into_iter().enumerate() {
         let device = plug.device.clone();
         let plugged = monitor.plug_device(slot, plug).await;

@@ -13,6 +13,9 @@ use super::open::{DeviceError, DiskKey, OpenDisk};
 use super::qcow2;
 use super::spec::{DiskFormat, DiskSpec};
 
+/// What the size of a raw disk is a multiple of.
+const SECTOR_BYTES: u64 = 512;
+
 /// Opens a disk with the rights that the calling thread has.
 pub(super) fn open_disk(spec: &DiskSpec) -> Result<OpenDisk, DeviceError> {
     let refused = |reason: String| DeviceError::Disk {
@@ -24,6 +27,15 @@ pub(super) fn open_disk(spec: &DiskSpec) -> Result<OpenDisk, DeviceError> {
         let header = read_header(&file).map_err(|e| refused(format!("it cannot be read: {e}")))?;
         if let Some(why) = qcow2::objection(&header) {
             return Err(refused(why.to_owned()));
+        }
+    }
+    if spec.format == DiskFormat::Raw && matches!(key, DiskKey::File { .. }) {
+        let bytes = file.metadata().map_err(|e| refused(describe(e)))?.len();
+        // The hypervisor would make the file longer, without a word.
+        if !bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(refused(format!(
+                "it has {bytes} bytes, and a raw disk has a multiple of {SECTOR_BYTES}; hint: truncate -s %{SECTOR_BYTES}"
+            )));
         }
     }
     Ok(OpenDisk {
@@ -125,8 +137,8 @@ mod tests {
             folder.path().join("link"),
             folder.path().join("other"),
         );
-        fs::write(&path, "content")?;
-        fs::write(&other, "content")?;
+        fs::write(&path, [0; 1024])?;
+        fs::write(&other, [0; 1024])?;
         fs::hard_link(&path, folder.path().join("hard"))?;
         std::os::unix::fs::symlink(&path, &link)?;
         let open = |path: &Path| disk(path, DiskFormat::Raw, false).map_err(anyhow::Error::msg);
@@ -164,6 +176,23 @@ mod tests {
         let through_proc = format!("/proc/self/fd/{}", own.as_raw_fd());
         let why = refusal(Path::new(&through_proc), DiskFormat::Raw);
         assert!(why.contains("/proc"), "{why}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_raw_disk_of_half_a_sector_is_refused_with_its_size() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("disk");
+        for (bytes, words) in [
+            (1000, "it has 1000 bytes"),
+            (1, "it has 1 bytes"),
+            (512, "opened"),
+            (1024, "opened"),
+        ] {
+            fs::write(&path, vec![0; bytes])?;
+            let why = refusal(&path, DiskFormat::Raw);
+            assert!(why.contains(words), "{bytes}: {why}");
+        }
         Ok(())
     }
 

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use vmint_guest_protocol::names::commands;
 
 use super::{Agent, GuestError};
-use crate::wire::Call;
 
 /// How much longer than the guest's own wait its answer may take.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
-const COMMAND: &str = "vmint-attached";
+const COMMAND: &str = commands::ATTACHED;
 /// Longest name of a device: a network interface's in Linux has 15 bytes, and a disk's 31.
 const NAME_MAX_BYTES: usize = 31;
 /// What of a guest's text is part of a message.
 const SHOWN_MAX_CHARS: usize = 64;
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Wanted {
     macs: Vec<String>,
     serials: Vec<String>,
@@ -55,9 +54,7 @@ impl Agent {
             serials,
             wait_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
         };
-        let seen: Seen = self
-            .call(Call::named(COMMAND, &wanted), within + ANSWER_GRACE)
-            .await?;
+        let seen: Seen = self.call(COMMAND, &wanted, within + ANSWER_GRACE).await?;
         let nics = seen.nics.into_iter().map(|nic| (nic.mac, nic.name));
         let disks = seen.disks.into_iter().map(|disk| (disk.serial, disk.name));
         Ok((
@@ -119,22 +116,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::guest::AgentKind;
-    use crate::guest::agent_tests::{answer, connected, port, request};
+    use crate::guest::tests::connected;
 
     const WITHIN: Duration = Duration::from_secs(15);
 
     /// What is made of a guest's answer, when one interface and one disk were asked for.
     async fn names(said: Value) -> anyhow::Result<Result<(Vec<String>, Vec<String>), GuestError>> {
-        let port = port()?;
-        let (agent, mut socket) = connected(&port, AgentKind::VmintAgent, b"").await?;
+        let (agent, mut guest) = connected().await?;
         let asking = tokio::spawn(async move {
             let (macs, serials) = (vec!["02:00:00:00:00:0a".into()], vec!["x-0".into()]);
             agent.attached(macs, serials, WITHIN).await
         });
-        let asked = request(&mut socket).await?;
+        let asked = guest.request().await?;
         assert_eq!(asked["arguments"]["macs"], json!(["02:00:00:00:00:0a"]));
-        answer(&mut socket, &asked, &said).await?;
+        guest.answer(&asked, &said).await?;
         Ok(asking.await?)
     }
 

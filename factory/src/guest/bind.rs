@@ -1,4 +1,4 @@
-//! Binding a clone to whoever has it now, in one round trip.
+//! Binding a clone to its user, in one round trip.
 //!
 //! What is bound may be secret. Nothing here is ever part of a message: an error names the path, the limit or the
 //! kernel's reason.
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
+use vmint_guest_protocol::names::commands;
 
-use super::agent::{Agent, AgentKind};
-use super::{BindError, Binding, GuestError, Identity, IdentityOrder};
-use crate::wire::Call;
+use super::agent::Agent;
+use super::{BindError, Binding, GuestError, Identity};
 
 /// How long the guest may take to bind everything: some files are written.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Most bytes that can be bound at once: the agent takes lines of 16 MiB, where a byte of a file takes 4/3.
+/// Most bytes that can be bound at once: the agent takes requests of 16 MiB, where a byte of a file takes 4/3.
 const MAX_BYTES: usize = 11 * 1024 * 1024;
 
-/// A binding as our own agent reads it.
+/// A binding as the guest reads it.
 #[derive(Serialize)]
 struct Arguments<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,63 +54,27 @@ impl Agent {
         if binding.is_empty() {
             return Ok(identity.clone());
         }
-        let hostname = match self.kind {
-            AgentKind::VmintAgent => self.bind_in_place(binding).await?,
-            AgentKind::QemuGa => self.bind_through_helper(identity, binding).await?,
-        };
-        Ok(Identity {
-            hostname: hostname.unwrap_or_else(|| identity.hostname.clone()),
-            machine_id: identity.machine_id.clone(),
-        })
-    }
-
-    /// Answers the host name that was set.
-    async fn bind_in_place(&self, binding: &Binding) -> Result<Option<String>, BindError> {
         refuse_too_much(binding)?;
         let arguments = Arguments::new(binding);
-        let answer = self
-            .call::<_, Bound>(Call::named("vmint-bind", &arguments), DEADLINE)
-            .await;
-        let bound = answer.map_err(|error| match error {
+        let answer = self.call(commands::BIND, &arguments, DEADLINE).await;
+        let bound: Bound = answer.map_err(|error| match error {
             GuestError::Refused { reason, .. } => BindError::Refused { reason },
             error => BindError::Guest(error),
         })?;
         match &binding.hostname {
             Some(wanted) if *wanted != bound.hostname => {
                 let reason = format!("the host name is {:?}, not {wanted:?}", bound.hostname);
-                let step = "vmint-bind";
-                Err(GuestError::Proof { step, reason }.into())
+                let step = commands::BIND;
+                return Err(GuestError::Proof { step, reason }.into());
             }
-            wanted => Ok(wanted.clone()),
+            _ => {}
         }
-    }
-
-    async fn bind_through_helper(
-        &self,
-        identity: &Identity,
-        binding: &Binding,
-    ) -> Result<Option<String>, BindError> {
-        for (is_empty, what) in [
-            (binding.env.is_empty(), "binding an environment"),
-            (binding.files.is_empty(), "binding files"),
-        ] {
-            if !is_empty {
-                let reason = super::STOCK_AGENT.to_owned();
-                return Err(BindError::Unsupported { what, reason });
-            }
-        }
-        if let Some(hostname) = &binding.hostname {
-            let named = Identity {
-                hostname: hostname.clone(),
-                machine_id: identity.machine_id.clone(),
-            };
-            let order = IdentityOrder {
-                identity: Some(named),
-                ..IdentityOrder::default()
-            };
-            self.identify(&order).await?;
-        }
-        Ok(binding.hostname.clone())
+        Ok(Identity {
+            hostname: (binding.hostname.as_ref())
+                .unwrap_or(&identity.hostname)
+                .clone(),
+            machine_id: identity.machine_id.clone(),
+        })
     }
 }
 
@@ -187,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_line_holds_is_refused_without_showing_it() {
+    fn what_no_request_holds_is_refused_without_showing_it() {
         let mut binding = Binding::default();
         let content = vec![b'S'; MAX_BYTES + 1];
         let path = "/x".to_owned();

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use vmint_guest_protocol::names::codes;
+
+use super::{BindError, ExecError, FileError};
 use crate::wire::LinkError;
 
 /// The guest, or the way to it, failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GuestError {
-    /// The agent did not answer in time; the channel is given up.
+    /// The agent did not answer in time.
     #[error("the guest agent did not answer {command} within {}", crate::text::duration(*.after))]
     Silent {
         /// The command that was sent.
@@ -38,14 +43,6 @@ pub enum GuestError {
         /// The agent's own words.
         reason: String,
     },
-    /// The helper program in the guest failed.
-    #[error("the guest's helper failed in {step}: {reason}")]
-    Helper {
-        /// What it was asked to do.
-        step: &'static str,
-        /// Its own words.
-        reason: String,
-    },
     /// The guest's answer is not what it must be.
     #[error("the guest's answer to {step} is wrong: {reason}")]
     Proof {
@@ -53,6 +50,12 @@ pub enum GuestError {
         step: &'static str,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The guest's agent is of a version that cannot be talked to.
+    #[error("{what} is not possible: {OUTDATED}")]
+    Outdated {
+        /// What was asked for.
+        what: &'static str,
     },
     /// The virtual machine ended meanwhile.
     #[error("the virtual machine ended: {reason}")]
@@ -68,4 +71,116 @@ pub enum GuestError {
         /// Why not.
         reason: String,
     },
+}
+
+/// Errors that may be the guest's.
+pub(crate) trait OfGuest {
+    /// The guest's error, where it is that.
+    fn of_guest(&self) -> Option<&GuestError>;
+}
+
+/// What cannot be asked of an outdated guest is not possible, and that is no failure of the guest.
+macro_rules! of_guest {
+    ($($error:ty),*) => {
+        $(
+            impl From<GuestError> for $error {
+                fn from(error: GuestError) -> Self {
+                    match error {
+                        GuestError::Outdated { what } => Self::Unsupported {
+                            what,
+                            reason: OUTDATED.to_owned(),
+                        },
+                        error => Self::Guest(error),
+                    }
+                }
+            }
+
+            impl OfGuest for $error {
+                fn of_guest(&self) -> Option<&GuestError> {
+                    match self {
+                        Self::Guest(error) => Some(error),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+}
+of_guest!(ExecError, FileError, BindError);
+
+/// Why nothing can be asked of a guest that an earlier version has made.
+const OUTDATED: &str = "the sandbox was made by an earlier version of vmint, whose guest agent speaks another \
+                                   protocol; hint: release it";
+
+/// Why the agent did not do something, in its own words.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Refusal {
+    /// One of [`codes`].
+    pub(super) code: String,
+    /// The guest kernel's error number, or 0.
+    #[serde(default)]
+    pub(super) errno: i32,
+    #[serde(default)]
+    pub(super) message: String,
+}
+
+impl Refusal {
+    /// One that the guest was not asked for: it would say the same.
+    pub(super) fn of_argument(message: String) -> Self {
+        Self {
+            code: codes::ARGUMENT.to_owned(),
+            errno: 0,
+            message,
+        }
+    }
+
+    /// Reads a reply: an answer, or a refusal.
+    pub(super) fn or_answer<T: DeserializeOwned>(
+        command: &'static str,
+        reply: &[u8],
+    ) -> Result<Result<T, Self>, GuestError> {
+        #[derive(Deserialize)]
+        struct Reply<T> {
+            #[serde(rename = "return")]
+            answer: Option<T>,
+            error: Option<Refusal>,
+        }
+        match serde_json::from_slice(reply).map_err(|error| malformed(command, &error))? {
+            Reply {
+                error: Some(refusal),
+                ..
+            } => Ok(Err(refusal)),
+            Reply {
+                answer: Some(answer),
+                ..
+            } => Ok(Ok(answer)),
+            Reply { .. } => Err(GuestError::Proof {
+                step: command,
+                reason: "neither an answer nor an error".to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn of(self, command: &'static str) -> GuestError {
+        let reason = self.message;
+        GuestError::Refused { command, reason }
+    }
+}
+
+/// What came of the guest is not what was asked for.
+pub(super) fn malformed(step: &'static str, error: &serde_json::Error) -> GuestError {
+    let reason = error.to_string();
+    GuestError::Proof { step, reason }
+}
+
+pub(super) fn failed(command: &'static str, error: LinkError) -> GuestError {
+    match error {
+        LinkError::Deadline { after } => GuestError::Silent { command, after },
+        LinkError::Closed => GuestError::Closed,
+        LinkError::Ended => GuestError::AgentEnded,
+        LinkError::Refused(reason) => GuestError::Refused { command, reason },
+        source @ (LinkError::Io(_) | LinkError::TooLong { .. } | LinkError::Malformed { .. }) => {
+            GuestError::Channel { command, source }
+        }
+    }
 }

@@ -1,15 +1,15 @@
 //! A clone's own identity, and the proof that it has it.
 //!
 //! A clone wakes up as an exact copy: the same names, the same clock, the same random numbers to come. Three things
-//! change that before anybody may use it, in one order to the helper:
+//! change that before anybody may use it, in one request to the agent:
 //!
 //! 1. The kernel's random numbers. The hypervisor gave the clone a new VM generation id, which makes the kernel
-//!    reseed; the helper waits until the kernel's log says that it did, then stirs 64 bytes of the host's in.
+//!    reseed; the agent waits until the kernel's log says that it did, then stirs 64 bytes of the host's in.
 //! 2. The clock is stepped by as much as the guest has slept. The step is counted, not measured in the guest, so it
 //!    does not matter how long the order takes to arrive.
 //! 3. Host name and machine id.
 //!
-//! The helper reads everything back from the kernel, and the host compares.
+//! The agent reads everything back from the kernel, and the host compares.
 //!
 //! The step is counted from the hypervisor's answers to `stop` and `cont`, which come late on a busy host: a clock that is
 //! off for certain is stepped again, by as much as was measured, before it is refused.
@@ -20,16 +20,16 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use vmint_guest_protocol::names::commands;
 
 use super::GuestError;
-use super::agent::{Agent, AgentKind, describe_ns};
+use super::ProcessControl;
+use super::agent::{Agent, Nothing, describe_ns};
 use super::clock_reading::{ClockReading, check_clock};
-use super::helper::HelperEnd;
 use crate::clock::WallNs;
 use crate::memory;
-use crate::wire::Call;
 
-/// How long the helper may take for an identity, the wait for the kernel's reseed included.
+/// How long the agent may take for an identity, the wait for the kernel's reseed included.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long the kernel may take to notice its new generation id: an interrupt and a work item.
 const RESEED_WAIT_MS: u32 = 10_000;
@@ -102,13 +102,7 @@ impl IdentityProof {
 /// What the template said when it was made ready to be saved.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Prepared {
-    #[serde(rename = "clock_realtime_ns")]
-    _clock_realtime_ns: i64,
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    error: String,
+    pub(crate) process_control: ProcessControl,
 }
 
 impl Agent {
@@ -144,51 +138,23 @@ impl Agent {
         &self,
         order: &IdentityOrder,
     ) -> Result<(IdentityProof, ClockReading), GuestError> {
-        const STEP: &str = "identity";
         let asked = (WallNs::now(), Instant::now());
         let mut entropy = [0; ENTROPY_BYTES];
         rand::rng().fill_bytes(&mut entropy);
-        let proof: IdentityProof = match self.kind {
-            AgentKind::VmintAgent => {
-                let arguments = Arguments::new(order, &entropy);
-                self.call(Call::named("vmint-identity", &arguments), DEADLINE)
-                    .await?
-            }
-            AgentKind::QemuGa => {
-                let input = Some(lines(order, &entropy));
-                parse(
-                    STEP,
-                    &self
-                        .run_helper(STEP, vec![STEP.to_owned()], input, DEADLINE)
-                        .await?,
-                )?
-            }
-        };
+        let arguments = Arguments::new(order, &entropy);
+        let proof: IdentityProof = self.call(commands::IDENTITY, &arguments, DEADLINE).await?;
         let reading = ClockReading::new(proof.clock_realtime_ns, asked.0, asked.1.elapsed());
         Ok((proof, reading))
     }
 
     /// Makes the template ready to be saved.
     pub(crate) async fn prepare(&self) -> Result<Prepared, GuestError> {
-        const STEP: &str = "prepare";
-        match self.kind {
-            AgentKind::VmintAgent => {
-                self.call(Call::named("vmint-prepare", &qapi_spec::Empty {}), DEADLINE)
-                    .await
-            }
-            AgentKind::QemuGa => parse(
-                STEP,
-                &self
-                    .run_helper(STEP, vec![STEP.to_owned()], None, DEADLINE)
-                    .await?,
-            ),
-        }
+        self.call(commands::PREPARE, &Nothing {}, DEADLINE).await
     }
 }
 
-/// An order as our own agent reads it.
+/// An order as the guest reads it.
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Arguments<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hostname: Option<&'a str>,
@@ -217,43 +183,6 @@ impl<'a> Arguments<'a> {
             reseed_wait_ms: RESEED_WAIT_MS,
         }
     }
-}
-
-/// An order as the helper reads it.
-fn lines(order: &IdentityOrder, entropy: &[u8]) -> Vec<u8> {
-    let entropy: String = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut lines = format!("entropy={entropy}\nclock_step_ns={}\n", order.clock_step_ns);
-    if let Some(Identity {
-        hostname,
-        machine_id,
-    }) = &order.identity
-    {
-        lines.push_str(&format!("hostname={hostname}\nmachine_id={machine_id}\n"));
-    }
-    let expect = u8::from(order.expect_reseed);
-    lines.push_str(&format!(
-        "expect_reseed={expect}\nreseed_wait_ms={RESEED_WAIT_MS}\n"
-    ));
-    lines.into_bytes()
-}
-
-fn parse<T: serde::de::DeserializeOwned>(
-    step: &'static str,
-    end: &HelperEnd,
-) -> Result<T, GuestError> {
-    if let Ok(value) = serde_json::from_slice(&end.stdout) {
-        return Ok(value);
-    }
-    let reason = match serde_json::from_slice::<Failure>(&end.stdout) {
-        Ok(Failure { error }) => error,
-        Err(_) => format!(
-            "exit code {:?}, it wrote {:?} and {:?}",
-            end.exit_code,
-            String::from_utf8_lossy(&end.stdout),
-            String::from_utf8_lossy(&end.stderr),
-        ),
-    };
-    Err(GuestError::Helper { step, reason })
 }
 
 pub(super) fn wrong(reason: String) -> Result<(), GuestError> {
@@ -345,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_says_the_same_to_both_agents() -> serde_json::Result<()> {
+    fn an_order_is_written_as_the_protocol_says() -> serde_json::Result<()> {
         let order = IdentityOrder {
             identity: Some(Identity {
                 hostname: "job-1".into(),
@@ -359,14 +288,7 @@ mod tests {
         assert_eq!(
             own,
             format!(
-                r#"{{"hostname":"job-1","machine-id":"{id}","entropy":"Af8=","clock-step-ns":-5,"expect-reseed":true,"reseed-wait-ms":10000}}"#
-            )
-        );
-        let stock = String::from_utf8_lossy(&lines(&order, &[1, 255])).into_owned();
-        assert_eq!(
-            stock,
-            format!(
-                "entropy=01ff\nclock_step_ns=-5\nhostname=job-1\nmachine_id={id}\nexpect_reseed=1\nreseed_wait_ms=10000\n"
+                r#"{{"hostname":"job-1","machine_id":"{id}","entropy":"Af8=","clock_step_ns":-5,"expect_reseed":true,"reseed_wait_ms":10000}}"#
             )
         );
         Ok(())

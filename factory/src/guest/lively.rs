@@ -170,7 +170,7 @@ pub enum FileError {
     },
     /// The guest failed.
     #[error(transparent)]
-    Guest(#[from] GuestError),
+    Guest(GuestError),
 }
 
 /// What a checkout binds to a warm clone: all of it, or an error.
@@ -214,7 +214,7 @@ pub enum BindError {
     },
     /// The guest failed.
     #[error(transparent)]
-    Guest(#[from] GuestError),
+    Guest(GuestError),
 }
 
 /// Names and sizes only: what is bound may be secret.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use vmint_guest_protocol::names::commands;
+
 use super::GuestError;
 use super::agent::Agent;
 use crate::Size;
-use crate::wire::Call;
 
 /// How long the guest may take to bring up what was plugged in. It takes a tenth of a second; on a host under load that
 /// makes seconds.
@@ -16,7 +17,6 @@ const WAIT: Duration = Duration::from_secs(6);
 const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Arguments {
     vcpus: u32,
     memory_mib: u64,
@@ -34,18 +34,15 @@ pub(crate) struct Online {
 }
 
 impl Agent {
-    /// Has the guest bring everything online that was plugged in, and checks that it has this size. It is our own
-    /// agent's command.
+    /// Has the guest bring everything online that was plugged in, and checks that it has this size.
     pub(crate) async fn online(&self, size: Size, plugged_mib: u64) -> Result<Online, GuestError> {
-        const STEP: &str = "vmint-online";
+        const STEP: &str = commands::ONLINE;
         let arguments = Arguments {
             vcpus: size.vcpus,
             memory_mib: size.memory_mib,
             wait_ms: u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX),
         };
-        let online: Online = self
-            .call(Call::named(STEP, &arguments), WAIT + GRACE)
-            .await?;
+        let online: Online = self.call(STEP, &arguments, WAIT + GRACE).await?;
         check(size, plugged_mib, online)
             .map_err(|reason| GuestError::Proof { step: STEP, reason })?;
         Ok(online)

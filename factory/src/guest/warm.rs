@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::agent::{Agent, AgentKind};
+use super::agent::Agent;
 use super::{BindError, Binding, ExecError, ExecRequest, GuestError, Identity};
 
 /// How long the guest may take for something that does nothing.
@@ -20,17 +20,13 @@ impl Agent {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn warm(&self, hostname: &str) -> Result<(), GuestError> {
-        if self.kind == AgentKind::VmintAgent {
-            let binding = Binding {
-                hostname: Some(hostname.to_owned()),
-                ..Binding::default()
-            };
-            let identity = Identity::new(hostname.to_owned());
-            match self.bind(&identity, &binding).await {
-                // An agent of an earlier version refuses what it does not know.
-                Ok(_) | Err(BindError::Refused { .. } | BindError::Unsupported { .. }) => {}
-                Err(BindError::Guest(error)) => return Err(error),
-            }
+        let binding = Binding {
+            hostname: Some(hostname.to_owned()),
+            ..Binding::default()
+        };
+        let identity = Identity::new(hostname.to_owned());
+        if let Err(BindError::Guest(error)) = self.bind(&identity, &binding).await {
+            return Err(error);
         }
         let nothing = ExecRequest::new(vec!["true".to_owned()], DEADLINE);
         match self.exec(&nothing).await {

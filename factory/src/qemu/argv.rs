@@ -24,18 +24,14 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 const HOTPLUG_SLOTS: u32 = 6;
 /// Modules of memory that can be plugged in later: a clone grows once, by one module.
 const MEMORY_SLOTS: u32 = 1;
-/// The agent's port, as stock `qemu-ga` looks for it.
-const AGENT_PORT: &str = "org.qemu.guest_agent.0";
-/// The same port for the monitor.
+/// The agent's port for the monitor.
 pub(super) const AGENT_ID: &str = "agent";
-/// The port of streams, which our own agent serves.
-const STREAM_PORT: &str = "vmint.stream.0";
 /// The port that belongs to the sandbox's user.
 const RUNTIME_PORT: &str = "vmint.runtime.0";
 
 /// Raised with every change of the devices below: a state loads only into a machine that has the same ones, so a
 /// generation says which it was saved from.
-pub(crate) const DEVICES: u32 = 3;
+pub(crate) const DEVICES: u32 = 4;
 
 /// The words of a command line, in pairs.
 #[derive(Default)]
@@ -180,8 +176,7 @@ fn channels(words: &mut Words, order: &LaunchOrder) {
     };
     words.pair("-device", format!("{bus},id=ports,max_ports=8"));
     let ports = [
-        (AGENT_ID, &ends.agent, AGENT_PORT),
-        ("stream", &ends.stream, STREAM_PORT),
+        (AGENT_ID, &ends.agent, vmint_guest_protocol::PORT),
         ("runtime", &ends.runtime, RUNTIME_PORT),
     ];
     for (nr, (id, end, name)) in (1..).zip(ports) {

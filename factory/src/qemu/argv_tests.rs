@@ -26,7 +26,6 @@ fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
         ends: MachineEnds {
             monitor: null()?,
             agent: null()?,
-            stream: null()?,
             runtime: null()?,
             console: null()?,
             console_log: null()?,
@@ -42,7 +41,6 @@ fn text(order: &LaunchOrder) -> String {
     let names = [
         (&ends.monitor, "MONITOR"),
         (&ends.agent, "AGENT"),
-        (&ends.stream, "STREAM"),
         (&ends.runtime, "RUNTIME"),
         (&ends.console, "CONSOLE"),
         (&ends.console_log, "LOG"),

@@ -80,7 +80,6 @@ impl Qemu {
         let mut inherited = vec![
             ends.monitor,
             ends.agent,
-            ends.stream,
             ends.runtime,
             ends.console,
             ends.console_log,

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::argv::{AGENT_ID, STATE_SET};
 use super::ports::PortWatch;
 use crate::driver::{Monitor, MonitorError, Plug};
-use crate::wire::{Call, Event, Link, LinkError, LinkSettings, Strays};
+use crate::wire::{Call, Event, Link, LinkError};
 
 /// Longest line taken: `query-machines` answers with some 100 KiB.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
@@ -64,14 +64,14 @@ impl Qmp {
         let (migration, _) = watch::channel(None);
         let seen = migration.clone();
         let (agent_port, agent_losses) = PortWatch::new(AGENT_ID);
-        let settings = LinkSettings {
-            max_line_bytes: MAX_LINE_BYTES,
-            strays: Strays::Refused,
-        };
-        let link = Link::start(socket, settings, move |event| match event.name.as_str() {
-            "MIGRATION" => on_migration(&seen, &event),
-            "VSERPORT_CHANGE" => agent_port.on_change(&event.data),
-            _ => tracing::debug!(event = event.name, data = %event.data, "the hypervisor reports"),
+        let link = Link::start(socket, MAX_LINE_BYTES, move |event| {
+            match event.name.as_str() {
+                "MIGRATION" => on_migration(&seen, &event),
+                "VSERPORT_CHANGE" => agent_port.on_change(&event.data),
+                _ => {
+                    tracing::debug!(event = event.name, data = %event.data, "the hypervisor reports")
+                }
+            }
         });
         let qmp = Self {
             link,

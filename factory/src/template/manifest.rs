@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::WallNs;
-use crate::guest::{AgentKind, ProcessControl};
+use crate::guest::ProcessControl;
 use crate::memory::{self, MemorySurvey};
 use crate::rights::{create_own, write_own};
 use crate::shortage::in_words;
@@ -38,8 +38,9 @@ pub struct Manifest {
     pub files: Files,
     /// What its memory is made of.
     pub memory: MemorySurvey,
-    /// Which agent the guest has.
-    pub agent: AgentKind,
+    /// The newest protocol that the guest's agent speaks. Generations from before there was a number have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u16>,
     /// How the guest keeps processes apart. Generations from before this was recorded have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_control: Option<ProcessControl>,
@@ -168,12 +169,9 @@ impl Manifest {
     #[must_use]
     pub fn sizes(&self) -> SizeRange {
         let recipe = &self.recipe;
-        let fixed = match (recipe.machine, self.agent) {
-            (MachineType::Microvm, _) => Some("machine type microvm has no hotplug"),
-            (MachineType::Q35, AgentKind::QemuGa) => Some(
-                "the guest's agent is the stock qemu-ga, which vmint cannot have bring anything online: use vmint-agent",
-            ),
-            (MachineType::Q35, AgentKind::VmintAgent) => None,
+        let fixed = match recipe.machine {
+            MachineType::Microvm => Some("machine type microvm has no hotplug"),
+            MachineType::Q35 => None,
         };
         SizeRange {
             least: Size {
@@ -284,7 +282,7 @@ pub(super) mod tests {
                 kernel_stub: seal(),
             },
             memory: MemorySurvey::default(),
-            agent: AgentKind::VmintAgent,
+            protocol: None,
             process_control: None,
             clock: SavedClock {
                 paused_at: WallNs(0),

@@ -24,7 +24,6 @@ pub(crate) struct VmDir {
 pub(crate) struct DirEnds {
     pub(crate) monitor: OwnedFd,
     pub(crate) agent: OwnedFd,
-    pub(crate) stream: OwnedFd,
     pub(crate) runtime: OwnedFd,
     pub(crate) console: OwnedFd,
     pub(crate) console_log: OwnedFd,
@@ -46,7 +45,6 @@ impl VmDir {
         let ends = DirEnds {
             monitor: own_socket(&dir.monitor())?,
             agent: own_socket(&dir.agent())?,
-            stream: own_socket(&dir.stream())?,
             runtime: own_socket(&dir.runtime())?,
             console: own_socket(&dir.console())?,
             console_log: dir.open_console_log()?.into(),
@@ -91,10 +89,6 @@ impl VmDir {
 
     pub(crate) fn agent(&self) -> PathBuf {
         self.path.join("agent.sock")
-    }
-
-    pub(crate) fn stream(&self) -> PathBuf {
-        self.path.join("stream.sock")
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {

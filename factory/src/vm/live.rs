@@ -22,7 +22,7 @@ use super::upkeep::Trimming;
 use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
-use crate::guest::{Agent, AgentKind, GuestError};
+use crate::guest::{Agent, GuestError};
 use crate::host::Vsock;
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, ProcessState, boot_id, program_of};
 use crate::supervise::supervise;
@@ -123,7 +123,6 @@ impl LiveVm {
             ends: MachineEnds {
                 monitor: ends.monitor,
                 agent: ends.agent,
-                stream: ends.stream,
                 runtime: ends.runtime,
                 console: ends.console,
                 console_log: ends.console_log,
@@ -237,21 +236,11 @@ impl LiveVm {
     }
 
     /// Waits for the guest's agent. A machine that ends meanwhile is noticed at once.
-    pub(crate) async fn agent(
-        &self,
-        kind: AgentKind,
-        deadline: Instant,
-    ) -> Result<Agent, GuestError> {
+    pub(crate) async fn agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
         let socket = self.dir.join("agent.sock");
-        match self
-            .unless_ended(Agent::connect(
-                &socket,
-                kind,
-                &self.monitor.agent_losses(),
-                deadline,
-            ))
-            .await
-        {
+        let losses = self.monitor.agent_losses();
+        let connecting = Agent::connect(&socket, &losses, deadline);
+        match self.unless_ended(connecting).await {
             Err(error) => Err(self.or_ended(error).await),
             outcome => outcome,
         }
@@ -266,12 +255,6 @@ impl LiveVm {
         }
         let end = tokio::time::timeout(REAPED_SOON, self.ended()).await;
         end.map_or(error, |end| GuestError::Ended { reason: end.how })
-    }
-
-    /// Waits for an agent of which it is not known yet which it is.
-    pub(crate) async fn unknown_agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
-        let agent = self.agent(AgentKind::QemuGa, deadline).await?;
-        self.unless_ended(agent.detect()).await
     }
 
     /// Does something with the guest, and stops when the machine ends.
@@ -365,7 +348,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         state: RecordedState::Launching,
         paused_at: None,
         clock_set_at: None,
-        agent: None,
+        protocol: None,
         phases: None,
         identity: None,
         digest: None,

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use vmint_guest_protocol::PROTOCOL_OLDEST;
 
 use crate::clock::{Moment, WallNs};
 use crate::device::{Attached, DiskKey};
-use crate::guest::{AgentKind, Identity, IdentityDigest};
+use crate::guest::{Identity, IdentityDigest};
 use crate::process::ProcessStamp;
 use crate::{Accel, Argv, Confinement, GenerationId, Phases, VmId};
 
@@ -119,7 +120,9 @@ pub(crate) struct VmRecord {
     /// When its guest's clock was set by the host's, right after the restore.
     #[serde(default)]
     pub(crate) clock_set_at: Option<Moment>,
-    pub(crate) agent: Option<AgentKind>,
+    /// The newest protocol that its guest's agent speaks. Machines from before there was a number have none.
+    #[serde(default)]
+    pub(crate) protocol: Option<u16>,
     pub(crate) phases: Option<Phases>,
     pub(crate) identity: Option<Identity>,
     /// What its guest made of its new random numbers.
@@ -167,6 +170,12 @@ impl VmRecord {
 }
 
 impl VmRecord {
+    /// Whether its guest's agent is of a version that cannot be talked to. A newer one says itself, when it is dialled,
+    /// whether it still speaks an older protocol.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.protocol.is_none_or(|newest| newest < PROTOCOL_OLDEST)
+    }
+
     /// The record as it is told at a moment. Where the wall clock was set since it was written, the end of its lease is
     /// another time of day, as far away as before.
     pub(crate) fn told_at(&mut self, now: Moment) {
@@ -204,7 +213,7 @@ pub(crate) mod tests {
             state: RecordedState::Launching,
             paused_at: None,
             clock_set_at: None,
-            agent: None,
+            protocol: None,
             phases: None,
             identity: None,
             digest: None,
@@ -230,6 +239,25 @@ pub(crate) mod tests {
             metadata: BTreeMap::from([("k".to_owned(), value)]),
             idempotency: None,
         }
+    }
+
+    #[test]
+    fn a_machine_of_an_earlier_version_has_an_outdated_agent() -> anyhow::Result<()> {
+        let mut json = serde_json::to_value(record())?;
+        let fields = json.as_object_mut().expect("a structure is an object");
+        fields.remove("protocol");
+        fields.insert("agent".to_owned(), "vmint-agent".into());
+        let mut read: VmRecord = serde_json::from_value(json)?;
+        assert!(read.is_outdated());
+        for (protocol, is_outdated) in [
+            (PROTOCOL_OLDEST - 1, true),
+            (PROTOCOL_OLDEST, false),
+            (vmint_guest_protocol::PROTOCOL + 1, false),
+        ] {
+            read.protocol = Some(protocol);
+            assert_eq!(read.is_outdated(), is_outdated, "{protocol}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -16,19 +16,12 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::call::Call;
-use super::heard::Heard;
-use super::line::{Line, LineReader};
+use super::line::LineReader;
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
 
 /// Requests that wait for their turn on one link; the callers are few and each waits for its reply.
 const QUEUED_REQUESTS: usize = 32;
-/// The byte that the agent's delimited synchronization puts before its reply, and that resets its parser.
-pub(super) const SENTINEL: u8 = 0xff;
-/// Commands whose callers have given up and whose replies may still come, and be long.
-const OWED_REPLIES: usize = 64;
-/// What one line that is of no use counts at least: it costs as much to look at as a long one to skip.
-const STRAY_LINE_BYTES: usize = 1024;
 
 /// Why a link does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +30,7 @@ pub enum LinkError {
     /// The other side closed the connection.
     #[error("the connection was closed")]
     Closed,
-    /// Whoever answered on the other side is gone, although the connection is not.
+    /// The program on the other side is gone, although the connection is not.
     #[error("the other side ended")]
     Ended,
     /// The operating system refused.
@@ -46,12 +39,6 @@ pub enum LinkError {
     /// A line is longer than any answer may be.
     #[error("a line is longer than {max_bytes} bytes")]
     TooLong {
-        /// The limit.
-        max_bytes: usize,
-    },
-    /// The other side says much that nothing was asked for.
-    #[error("more than {max_bytes} bytes came that nothing was asked for")]
-    Stray {
         /// The limit.
         max_bytes: usize,
     },
@@ -72,39 +59,12 @@ pub enum LinkError {
     Refused(String),
 }
 
-/// How a link is set up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LinkSettings {
-    /// Longest line taken while no command that waits for its reply allows a longer one.
-    pub(crate) max_line_bytes: usize,
-    pub(crate) strays: Strays,
-}
-
-/// What comes of lines that are not understood, too long, or replies to nothing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Strays {
-    /// The first ends the link. The monitor never sends one.
-    Refused,
-    /// They are skipped: the agent of a restored guest, or one whose service was killed, may still have the rest of an
-    /// earlier conversation to say. More than so many bytes of them between two replies end the link.
-    Skipped {
-        /// The limit.
-        max_bytes: usize,
-    },
-}
-
 struct Request {
     line: Vec<u8>,
     /// Goes with the first byte of the line.
     fd: Option<OwnedFd>,
     id: u64,
-    awaited: Awaited,
-}
-
-/// A reply that is waited for.
-struct Awaited {
     reply: oneshot::Sender<Vec<u8>>,
-    max_bytes: usize,
 }
 
 /// A handle to a connection. The connection ends with its last handle.
@@ -114,78 +74,36 @@ pub(crate) struct Link {
     next_id: Arc<AtomicU64>,
     /// Why the link is dead, once it is.
     verdict: watch::Receiver<Option<LinkError>>,
-    heard: Heard,
 }
 
 impl Link {
-    /// Takes a connected socket over. `on_event` is called by the actor, so it must not block.
+    /// Takes a connected socket over. A line has at most `max_line_bytes`. `on_event` is called by the actor, so it must
+    /// not block.
     pub(crate) fn start(
         socket: UnixStream,
-        settings: LinkSettings,
+        max_line_bytes: usize,
         on_event: impl Fn(Event) + Send + Sync + 'static,
-    ) -> Self {
-        Self::start_until(socket, settings, on_event, std::future::pending())
-    }
-
-    /// The same for a connection that is of no use any more when `lost` says why.
-    pub(crate) fn start_until(
-        socket: UnixStream,
-        settings: LinkSettings,
-        on_event: impl Fn(Event) + Send + Sync + 'static,
-        lost: impl Future<Output = LinkError> + Send + 'static,
     ) -> Self {
         let (read, write) = socket.into_split();
         let (requests, inbox) = mpsc::channel(QUEUED_REQUESTS);
         let (verdict_sender, verdict) = watch::channel(None);
-        let lines = LineReader::new(read);
-        let on_event = Box::new(on_event);
-        let heard = Heard::default();
         let actor = Actor {
-            lines,
+            lines: LineReader::new(read, max_line_bytes),
             write,
-            on_event,
-            settings,
-            stray_bytes: 0,
+            on_event: Box::new(on_event),
             outgoing: Vec::new(),
             written: 0,
             passing: None,
             pending: HashMap::new(),
-            heard: heard.clone(),
         };
         tokio::spawn(async move {
-            let end = async {
-                tokio::select! {
-                    why = actor.run(inbox) => why,
-                    why = lost => why,
-                }
-            };
-            let why = contain(end, LinkError::Closed).await;
+            let why = contain(actor.run(inbox), LinkError::Closed).await;
             verdict_sender.send_replace(Some(why));
         });
-        // Ids of one connection must not be those of the one before it: its late replies may still come.
-        let first_id = u64::from(rand::random::<u32>());
-        Self {
-            requests,
-            next_id: Arc::new(AtomicU64::new(first_id)),
-            verdict,
-            heard,
-        }
-    }
-
-    /// An id for one command to come.
-    pub(crate) fn take_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A link that was closed before anything was said.
-    pub(crate) fn closed() -> Self {
-        let (requests, _) = mpsc::channel(1);
-        let (_, verdict) = watch::channel(Some(LinkError::Closed));
         Self {
             requests,
             next_id: Arc::default(),
             verdict,
-            heard: Heard::default(),
         }
     }
 
@@ -212,16 +130,11 @@ impl Link {
         fd: Option<OwnedFd>,
         after: Duration,
     ) -> Result<T, LinkError> {
-        let id = command.id.unwrap_or_else(|| self.take_id());
-        let mut line = Vec::new();
-        if command.delimited {
-            line.push(SENTINEL);
-        }
-        serde_json::to_writer(&mut line, &command.with_id(id)).map_err(|e| {
-            LinkError::Malformed {
-                reason: e.to_string(),
-            }
-        })?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let malformed = |e: serde_json::Error| LinkError::Malformed {
+            reason: e.to_string(),
+        };
+        let mut line = serde_json::to_vec(&command.with_id(id)).map_err(malformed)?;
         line.push(b'\n');
         let (reply, answer) = oneshot::channel();
         let exchange = async {
@@ -229,10 +142,7 @@ impl Link {
                 line,
                 fd,
                 id,
-                awaited: Awaited {
-                    reply,
-                    max_bytes: command.reply_max_bytes,
-                },
+                reply,
             };
             if self.requests.send(request).await.is_err() {
                 return Err(self.why_dead().await);
@@ -245,16 +155,6 @@ impl Link {
         tokio::time::timeout(after, exchange)
             .await
             .unwrap_or(Err(LinkError::Deadline { after }))
-    }
-
-    /// Whether the link is dead.
-    pub(crate) fn is_dead(&self) -> bool {
-        self.verdict.borrow().is_some()
-    }
-
-    /// When the other side was heard from last.
-    pub(crate) fn heard(&self) -> &Heard {
-        &self.heard
     }
 
     /// Waits until the link is dead and says why.
@@ -274,9 +174,6 @@ struct Actor {
     lines: LineReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
-    settings: LinkSettings,
-    /// What came since the last reply, and was of no use.
-    stray_bytes: usize,
     /// The request whose turn it is. Nothing of it is kept once it is written: there are secrets in some.
     outgoing: Vec<u8>,
     /// How much of it is written.
@@ -284,15 +181,13 @@ struct Actor {
     /// What goes with the next byte of it.
     passing: Option<OwnedFd>,
     /// Who waits for which reply.
-    pending: HashMap<u64, Awaited>,
-    heard: Heard,
+    pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
 }
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>) -> LinkError {
         loop {
-            let max_bytes = self.max_line_bytes();
-            // Reading goes on while something is being written: a guest that answers at length before it reads on
+            // Reading goes on while something is being written: a peer that answers at length before it reads on
             // would wait for us, and we for it.
             let step = tokio::select! {
                 request = inbox.recv(), if self.outgoing.is_empty() => match request {
@@ -314,10 +209,7 @@ impl Actor {
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
                 },
-                line = self.lines.next(max_bytes) => line.and_then(|line| match line {
-                    Line::Whole(line) => self.take(line),
-                    Line::Skipped(bytes) => self.stray(bytes, LinkError::TooLong { max_bytes }),
-                }),
+                line = self.lines.next() => line.and_then(|line| self.take(line)),
             };
             if let Err(why) = step {
                 return why;
@@ -326,83 +218,25 @@ impl Actor {
     }
 
     fn accept(&mut self, request: Request) {
-        self.forget_owed();
-        self.pending.insert(request.id, request.awaited);
+        // A reply whose caller gave up is passed over when it comes.
+        self.pending.retain(|_, reply| !reply.is_closed());
+        self.pending.insert(request.id, request.reply);
         self.outgoing = request.line;
         self.written = 0;
         self.passing = request.fd;
     }
 
-    /// Replies whose callers gave up are still owed, and may be as long as those asked for; the oldest of too many are
-    /// forgotten. Ids count up.
-    fn forget_owed(&mut self) {
-        let is_owed = |awaited: &Awaited| awaited.reply.is_closed();
-        let owed = self.pending.iter().filter(|(_, it)| is_owed(it));
-        let mut owed: Vec<u64> = owed.map(|(id, _)| *id).collect();
-        owed.sort_unstable();
-        for id in owed.iter().rev().skip(OWED_REPLIES) {
-            self.pending.remove(id);
-        }
-    }
-
-    /// Longest line that may come now.
-    fn max_line_bytes(&self) -> usize {
-        let asked_for = self.pending.values().map(|it| it.max_bytes).max();
-        asked_for.unwrap_or(0).max(self.settings.max_line_bytes)
-    }
-
-    /// Passes over what is of no use, unless it is too much.
-    fn stray(&mut self, bytes: usize, why: LinkError) -> Result<(), LinkError> {
-        let max_bytes = match self.settings.strays {
-            Strays::Refused => return Err(why),
-            Strays::Skipped { max_bytes } => max_bytes,
-        };
-        self.stray_bytes += bytes;
-        if self.stray_bytes > max_bytes {
-            return Err(LinkError::Stray { max_bytes });
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, mut line: Vec<u8>) -> Result<(), LinkError> {
-        self.heard.now();
-        // What stands before the sentinel is the rest of an earlier conversation.
-        if let Some(at) = line.iter().rposition(|&b| b == SENTINEL) {
-            line.drain(..=at);
-        }
-        match classify(&line) {
-            Ok(Kind::Event(event)) => {
-                (self.on_event)(event);
-                return self.unasked(line.len());
-            }
-            Ok(Kind::Greeting) => return self.unasked(line.len()),
-            Ok(Kind::Reply(id)) => match id.and_then(|id| self.pending.remove(&id)) {
+    fn take(&mut self, line: Vec<u8>) -> Result<(), LinkError> {
+        match classify(&line)? {
+            Kind::Event(event) => (self.on_event)(event),
+            Kind::Greeting => {}
+            Kind::Reply(id) => match id.and_then(|id| self.pending.remove(&id)) {
                 // The caller may have gone; then the reply is out of the way.
-                Some(awaited) => {
-                    self.stray_bytes = 0;
-                    drop(awaited.reply.send(line));
-                }
-                None => {
-                    tracing::trace!(line = excerpt(&line), "a reply that nobody waits for");
-                    return self.unasked(line.len());
-                }
+                Some(reply) => drop(reply.send(line)),
+                None => tracing::trace!(line = excerpt(&line), "a reply that is not waited for"),
             },
-            Err(why) => {
-                tracing::trace!(line = excerpt(&line), "a line that is not understood");
-                return self.stray(line.len().max(STRAY_LINE_BYTES), why);
-            }
         }
         Ok(())
-    }
-
-    /// A line that is understood, and that nothing asked for: the late reply of a command that was forgotten.
-    fn unasked(&mut self, bytes: usize) -> Result<(), LinkError> {
-        match self.settings.strays {
-            Strays::Refused => Ok(()),
-            Strays::Skipped { max_bytes } => {
-                self.stray(bytes.max(STRAY_LINE_BYTES), LinkError::Stray { max_bytes })
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! JSON lines over a Unix socket: what the monitor and the guest agent have in common.
+//! JSON lines over a Unix socket: how the monitor is spoken to.
 //!
 //! ```text
 //!   Link (any number of handles) --requests--> actor --lines--> socket
@@ -10,11 +10,10 @@
 //! - One actor owns the socket. Every request has an id of its own and its reply carries the same: replies may come
 //!   in any order, and a late one is known for what it is and thrown away.
 //! - A command in flight is never taken back: when its caller goes away, its reply is read all the same.
-//! - A line is bounded by what the commands under way may be answered with. Unknown events and fields are passed over.
-//! - When the link is dead every caller is told why, at once, and for ever.
+//! - A line is bounded, and what is no message ends the link. Unknown events and fields are passed over.
+//! - When the link is dead every caller learns why, at once, and for ever.
 
 mod call;
-mod heard;
 mod line;
 mod link;
 #[cfg(test)]
@@ -26,7 +25,6 @@ mod said;
 mod tests;
 
 pub(crate) use call::Call;
-pub(crate) use heard::Heard;
+pub(crate) use link::Link;
 pub use link::LinkError;
-pub(crate) use link::{Link, LinkSettings, Strays};
 pub(crate) use said::Event;

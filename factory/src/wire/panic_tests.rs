@@ -6,17 +6,13 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkError, LinkSettings, Strays};
+use super::{Call, Link, LinkError};
 
 #[tokio::test]
 async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
     const LONG: Duration = Duration::from_secs(30);
     let (ours, mut theirs) = UnixStream::pair()?;
-    let settings = LinkSettings {
-        max_line_bytes: 4096,
-        strays: Strays::Refused,
-    };
-    let link = Link::start(ours, settings, |_| panic!("a mistake"));
+    let link = Link::start(ours, 4096, |_| panic!("a mistake"));
     let call = json!({});
     let call = Call::named("one", &call);
     let asked = link.command::<_, Value>(&call, LONG);
@@ -26,6 +22,6 @@ async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
     let (answer, said) = tokio::join!(asked, said);
     said?;
     assert_eq!(answer.err(), Some(LinkError::Closed));
-    assert!(link.is_dead());
+    assert_eq!(link.why_dead().await, LinkError::Closed);
     Ok(())
 }

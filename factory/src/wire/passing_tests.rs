@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkSettings, Strays};
+use super::{Call, Link};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -44,11 +44,7 @@ async fn receive(socket: &UnixStream) -> std::io::Result<(Vec<u8>, Vec<OwnedFd>)
 #[tokio::test]
 async fn a_descriptor_goes_with_its_own_command_once() -> anyhow::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
-    let settings = LinkSettings {
-        max_line_bytes: 4096,
-        strays: Strays::Refused,
-    };
-    let link = Link::start(ours, settings, |_| {});
+    let link = Link::start(ours, 4096, |_| {});
     let mut file = tempfile::tempfile()?;
     std::io::Write::write_all(&mut file, b"content")?;
     file.rewind()?;

@@ -50,7 +50,7 @@ pub(super) fn classify(line: &[u8]) -> Result<Kind, LinkError> {
     if keys.return_.is_some() || keys.error.is_some() {
         return Ok(Kind::Reply(keys.id));
     }
-    // `{"return": null}` does not exist in either protocol, so what is left is nothing we know.
+    // `{"return": null}` does not exist in the protocol, so what is left is nothing we know.
     Err(LinkError::Malformed {
         reason: excerpt(line),
     })

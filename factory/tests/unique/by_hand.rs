@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
+use vmint_guest_protocol::PORT;
+use vmint_guest_protocol::frame::{self, CONTROL, Found, Kind, Mark, Parsed};
 
 use crate::support::{LONG, guest_spec};
 
@@ -35,8 +36,10 @@ impl Template {
         command.args(["-append", "console=ttyS0 quiet panic=-1"]);
         let mut qemu = command.spawn()?;
         let mut monitor = template.monitor(&mut qemu).await?;
-        let mut agent = template.agent(LONG).await?;
-        agent.call("vmint-identity", fresh_seed()).await?;
+        let mut agent = Port::dial(&template.path("agent")).await?;
+        agent.say(CONTROL, Kind::Message, &fresh_seed()).await?;
+        let (_, reply) = agent.until(Kind::Message).await?;
+        anyhow::ensure!(reply.get("error").is_none(), "{reply}");
         monitor.call("stop", json!({})).await?;
         let uri = format!("file:{}", template.path("state").display());
         monitor.call("migrate", json!({"uri": uri})).await?;
@@ -57,14 +60,13 @@ impl Template {
             .await?;
         monitor.migrated().await?;
         monitor.call("cont", json!({})).await?;
-        let mut agent = self.agent(LONG).await?;
-        let exec =
-            json!({"argv": ["sh", "-c", script], "timeout-ms": 60_000, "max-output": 65_536});
-        let end = agent.call("vmint-exec", exec).await?;
+        let mut agent = Port::dial(&self.path("agent")).await?;
+        let exec = json!({"argv": ["sh", "-c", script], "timeout_ms": 60_000, "stdin": false});
+        agent.say(1, Kind::Open, &json!({"exec": exec})).await?;
+        let (stdout, end) = agent.until(Kind::Result).await?;
         anyhow::ensure!(end["exit_code"] == 0, "the script answered {end}");
         qemu.kill().await?;
-        let stdout = end["stdout"].as_str().unwrap_or_default();
-        Ok(String::from_utf8(BASE64_STANDARD.decode(stdout)?)?)
+        Ok(String::from_utf8(stdout)?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -118,7 +120,7 @@ impl Template {
         ]);
         command.args([
             "-device",
-            "virtserialport,nr=1,chardev=agent,name=org.qemu.guest_agent.0",
+            &format!("virtserialport,nr=1,chardev=agent,name={PORT}"),
         ]);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -143,28 +145,79 @@ impl Template {
         monitor.call("migrate-set-capabilities", both).await?;
         Ok(monitor)
     }
-
-    /// Dials the agent until it has answered: what is said to a guest that still boots is lost.
-    async fn agent(&self, patience: Duration) -> anyhow::Result<Lines> {
-        const ATTEMPT: Duration = Duration::from_secs(3);
-        let deadline = Instant::now() + patience;
-        loop {
-            let mut agent = Lines::dial(&self.path("agent")).await?;
-            agent.socket.write_all(&[0xff]).await?;
-            let sync = agent.call("guest-sync-delimited", json!({"id": 1}));
-            if let Ok(answer) = timeout(ATTEMPT, sync).await {
-                answer?;
-                return Ok(agent);
-            }
-            anyhow::ensure!(Instant::now() < deadline, "the agent does not answer");
-        }
-    }
 }
 
 /// Has the template's kernel seed its random numbers now. It does so by itself every few seconds of a young guest
 /// (`crng_reseed_interval`, Linux 6.1), and again when that time is over in a clone: with numbers of its own.
 fn fresh_seed() -> Value {
-    json!({"entropy": BASE64_STANDARD.encode([1; 64])})
+    let arguments = json!({"entropy": BASE64_STANDARD.encode([1; 64])});
+    json!({"id": 1, "execute": "identity", "arguments": arguments})
+}
+
+/// The agent's port.
+struct Port {
+    socket: UnixStream,
+    mark: Mark,
+    incoming: Vec<u8>,
+}
+
+impl Port {
+    /// Dials it until the guest has answered: it may still boot.
+    async fn dial(path: &Path) -> anyhow::Result<Self> {
+        let mut port = Self {
+            socket: UnixStream::connect(path).await?,
+            mark: Mark::own([7; 16]),
+            incoming: Vec::new(),
+        };
+        port.socket.write_all(&port.mark.bytes()).await?;
+        loop {
+            match frame::find_mark(&port.incoming) {
+                Found::At(said, end) => {
+                    anyhow::ensure!(said.nonce == port.mark.nonce, "{said:?}");
+                    port.incoming.drain(..end);
+                    return Ok(port);
+                }
+                Found::NotBefore(end) => drop(port.incoming.drain(..end)),
+            }
+            port.read().await?;
+        }
+    }
+
+    async fn say(&mut self, stream: u16, kind: Kind, said: &Value) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        let payload = said.to_string();
+        let seal = self.mark.seal();
+        frame::write(&mut bytes, &seal, stream, kind, 0, payload.as_bytes());
+        Ok(self.socket.write_all(&bytes).await?)
+    }
+
+    /// What comes on channel 1 until such a frame comes, and that.
+    async fn until(&mut self, wanted: Kind) -> anyhow::Result<(Vec<u8>, Value)> {
+        let mut output = Vec::new();
+        loop {
+            match frame::parse(&self.incoming, &self.mark.seal()) {
+                Parsed::Frame(frame, size) => {
+                    if frame.kind == Some(wanted) {
+                        let said = serde_json::from_slice(frame.payload)?;
+                        self.incoming.drain(..size);
+                        return Ok((output, said));
+                    }
+                    if (frame.kind, frame.channel) == (Some(Kind::Data), 1) {
+                        output.extend_from_slice(frame.payload);
+                    }
+                    self.incoming.drain(..size);
+                }
+                Parsed::Partial => self.read().await?,
+                other => anyhow::bail!("{other:?}"),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> anyhow::Result<()> {
+        let count = timeout(LONG, self.socket.read_buf(&mut self.incoming)).await??;
+        anyhow::ensure!(count > 0, "the connection was closed");
+        Ok(())
+    }
 }
 
 /// A socket with one JSON object a line.
@@ -204,8 +257,7 @@ impl Lines {
             let mut line = Vec::new();
             let read = self.socket.read_until(b'\n', &mut line).await?;
             anyhow::ensure!(read > 0, "the connection was closed");
-            let text = line.rsplit(|&byte| byte == 0xff).next().unwrap_or(&line);
-            if let Ok(value) = serde_json::from_slice(text)
+            if let Ok(value) = serde_json::from_slice(&line)
                 && is_wanted(&value)
             {
                 return Ok(value);

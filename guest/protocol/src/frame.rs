@@ -40,7 +40,7 @@ pub type Seal = [u8; SEAL_BYTES];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Host to guest, JSON: begins a stream.
+    /// Host to guest, JSON, in [parts](crate::message): begins a stream.
     Open = 1,
     /// Bytes of a channel.
     Data = 2,

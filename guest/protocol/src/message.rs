@@ -1,7 +1,8 @@
-//! Messages: requests and replies on stream 0, JSON of any length in one or more frames.
+//! Messages: requests and replies on stream 0, JSON of any length in one or more frames; and what opens a stream.
 //!
-//! A frame of kind [`Message`](Kind::Message) has channel [`LAST`] when it is the only or the last part of its message,
-//! and [`MORE`] when further parts follow. Parts of two messages of one direction are never mixed.
+//! A frame of kind [`Message`](Kind::Message) or [`Open`](Kind::Open) has channel [`LAST`] when it is the only or the last
+//! part, and [`MORE`] when further parts follow. Parts of two messages of one direction are never mixed, and neither are
+//! those of two openings.
 
 use std::fmt;
 
@@ -14,6 +15,8 @@ pub const MORE: u8 = 1;
 
 /// Longest request: what a checkout binds is in one.
 pub const REQUEST_MAX_BYTES: usize = 16 << 20;
+/// Longest [`Open`](Kind::Open): a command line and its environment are in one.
+pub const OPEN_MAX_BYTES: usize = 4 << 20;
 /// Longest reply: the list of all processes is in one.
 pub const REPLY_MAX_BYTES: usize = 1 << 20;
 
@@ -22,13 +25,22 @@ const KEEP_BYTES: usize = 64 * 1024;
 
 /// Appends a message, in as many frames as it needs.
 pub fn write(out: &mut Vec<u8>, seal: &Seal, message: &[u8]) {
-    let mut rest = message;
+    write_parts(out, seal, CONTROL, Kind::Message, message);
+}
+
+/// Appends the opening of a stream, in as many frames as it needs.
+pub fn write_open(out: &mut Vec<u8>, seal: &Seal, stream: u16, open: &[u8]) {
+    write_parts(out, seal, stream, Kind::Open, open);
+}
+
+fn write_parts(out: &mut Vec<u8>, seal: &Seal, stream: u16, kind: Kind, text: &[u8]) {
+    let mut rest = text;
     while rest.len() > PAYLOAD_MAX_BYTES {
         let (part, later) = rest.split_at(PAYLOAD_MAX_BYTES);
-        frame::write(out, seal, CONTROL, Kind::Message, MORE, part);
+        frame::write(out, seal, stream, kind, MORE, part);
         rest = later;
     }
-    frame::write(out, seal, CONTROL, Kind::Message, LAST, rest);
+    frame::write(out, seal, stream, kind, LAST, rest);
 }
 
 /// Puts a message together from its parts.
@@ -136,6 +148,26 @@ mod tests {
         assert_eq!(taken.take(MORE, b"5", 3), Ok(None));
         assert_eq!(taken.take(LAST, b"6", 3), Err(TooLong { max_bytes: 3 }));
         assert_eq!(taken.take(LAST, b"abc", 3), Ok(Some(&b"abc"[..])));
+    }
+
+    #[test]
+    fn an_opening_that_fits_is_one_frame_and_a_longer_one_more() {
+        let mut bytes = Vec::new();
+        write_open(&mut bytes, &SEAL, 7, b"{}");
+        let mut whole = Vec::new();
+        frame::write(&mut whole, &SEAL, 7, Kind::Open, LAST, b"{}");
+        assert_eq!(bytes, whole);
+        bytes.clear();
+        write_open(&mut bytes, &SEAL, 7, &[b' '; PAYLOAD_MAX_BYTES + 1]);
+        let Parsed::Frame(first, size) = parse(&bytes, &SEAL) else {
+            panic!("what is written can be read");
+        };
+        assert_eq!((first.stream, first.kind), (7, Some(Kind::Open)));
+        assert_eq!(first.channel, MORE);
+        let Parsed::Frame(last, _) = parse(&bytes[size..], &SEAL) else {
+            panic!("what is written can be read");
+        };
+        assert_eq!((last.channel, last.payload), (LAST, &b" "[..]));
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Core {
         clone
     }
 
+    /// The guest of a leased clone is never asked for an answer, and so never owes one.
+    pub(crate) fn never_ask(&mut self, clone: CloneKey) {
+        self.roster.update(clone, |slot| slot.is_mute = true);
+    }
+
     /// What was taken in must not be handed out after all.
     pub(super) fn discard(&mut self, effects: &mut Vec<Effect>) {
         for clone in self.roster.those(|slot| slot.state == State::Ready) {

@@ -176,7 +176,7 @@ fn rank(clone: CloneKey, slot: &Slot, is_stale: bool, rules: &Rules) -> Rank {
 fn is_asked(slot: &Slot, rules: &Rules) -> bool {
     match slot.state {
         State::Ready => rules.asks_ready && !slot.is_outdated,
-        State::Leased { .. } => rules.guest_timeout.is_some(),
+        State::Leased { .. } => rules.guest_timeout.is_some() && !slot.is_mute,
         State::Launching | State::Releasing => false,
     }
 }

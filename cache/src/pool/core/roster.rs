@@ -30,6 +30,8 @@ pub(crate) struct Slot {
     pub is_aged: bool,
     /// Whether it was ordered with settings of the pool that hold no longer.
     pub is_outdated: bool,
+    /// Whether its guest cannot be asked: its agent is of a version that cannot be talked to.
+    pub is_mute: bool,
     /// What is known of its guest's answers.
     pub pulse: Pulse,
     /// Where it is in its life.
@@ -123,6 +125,7 @@ impl Roster {
             best_before: None,
             is_aged: false,
             is_outdated: false,
+            is_mute: false,
             pulse: Pulse::default(),
             state: State::Launching,
         };

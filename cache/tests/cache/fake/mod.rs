@@ -9,6 +9,6 @@ mod processes;
 mod script;
 
 pub(crate) use factory::FakeFactory;
-pub(crate) use machine::NOBODY;
+pub(crate) use machine::{Clone, NOBODY};
 pub(crate) use mint::Shared;
 pub(crate) use script::{Attach, Build, Launch, OnDisk};

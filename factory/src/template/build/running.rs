@@ -91,7 +91,7 @@ impl Running {
     /// Pauses the guest, saves its device state, ends it, and takes the right to write away.
     pub(super) async fn save(self) -> Result<Saved, BuildError> {
         let prepared = self.vm.unless_ended(self.agent.prepare()).await;
-        prepared.map_err(|e| self.guest_failed(e))?;
+        let prepared = prepared.map_err(|e| self.guest_failed(e))?;
         let ahead = self.vm.unless_ended(self.agent.clock_ahead_ns()).await;
         let ahead_ns = ahead.map_err(|e| self.guest_failed(e))?;
         let asked = (WallNs::now(), Instant::now());
@@ -122,7 +122,8 @@ impl Running {
         let (site, files, survey) = aside(move || seal(site)).await?;
         Ok(Saved {
             site,
-            agent: agent.kind(),
+            protocol: agent.protocol(),
+            process_control: prepared.process_control,
             files,
             survey,
             clock,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::site::Site;
 use crate::Phases;
 use crate::aside::aside;
-use crate::guest::AgentKind;
+use crate::guest::ProcessControl;
 use crate::memory::MemorySurvey;
 use crate::template::manifest::{Files, Manifest, SavedClock, VerifyReport};
 use crate::template::verify::verify;
@@ -17,7 +17,8 @@ use crate::template::{BuildError, Generation};
 /// The files are whole and unchangeable.
 pub(super) struct Saved {
     pub(super) site: Site,
-    pub(super) agent: AgentKind,
+    pub(super) protocol: u16,
+    pub(super) process_control: ProcessControl,
     pub(super) files: Files,
     pub(super) survey: MemorySurvey,
     pub(super) clock: SavedClock,
@@ -36,8 +37,8 @@ impl Saved {
             recipe: self.site.recipe.clone(),
             files: self.files,
             memory: self.survey,
-            agent: self.agent,
-            process_control: None,
+            protocol: Some(self.protocol),
+            process_control: Some(self.process_control),
             clock: self.clock,
             boot_phases: self.phases,
             first_exec: self.first_exec,

@@ -11,7 +11,6 @@ use super::reserve;
 use super::running::Running;
 use crate::aside::aside;
 use crate::driver::Boot;
-use crate::guest::AgentKind;
 use crate::host::{Host, PlaceError, ProgramDigests, VSOCK_DEVICE, Vsock};
 use crate::memory;
 use crate::template::check::read_manifest;
@@ -166,12 +165,11 @@ impl Reserved {
         };
         let vm = LiveVm::start(&*site.host.driver, &site.host.run_dir, plan).await?;
         let waiting = Instant::now();
-        let agent = vm.unknown_agent(waiting + site.spec.ready_timeout).await;
+        let agent = vm.agent(waiting + site.spec.ready_timeout).await;
         let agent = agent.map_err(|source| BuildError::NeverReady {
             source,
             console: vm.last_console_lines(),
         })?;
-        refuse_unfit_agent(&site, agent.kind())?;
         let agent_took = waiting.elapsed();
         progress.step(BuildStep::Ready);
         // Tens of MiB are given back.
@@ -219,19 +217,5 @@ async fn boot_params(recipe: &Recipe) -> String {
             None => recipe.kernel_params.clone(),
         },
         _ => recipe.kernel_params.clone(),
-    }
-}
-
-/// Without a generation id only our own agent makes a kernel reseed before anything else is started in the clone.
-fn refuse_unfit_agent(site: &Site, agent: AgentKind) -> Result<(), BuildError> {
-    let machine = site.spec.machine;
-    let can = site.host.driver.capabilities(machine);
-    match agent {
-        AgentKind::QemuGa if !can.generation_id => Err(BuildError::Unfit {
-            machine: machine.as_str(),
-            lacks: "VM generation id, and the guest's agent is the stock qemu-ga, which cannot reseed its kernel: three \
-                    clones of such a template gave the same UUID; use vmint-agent, or machine q35",
-        }),
-        AgentKind::QemuGa | AgentKind::VmintAgent => Ok(()),
     }
 }

@@ -200,3 +200,17 @@ fn an_adopted_guest_is_asked_first_of_all() {
     let effects = world.on(Event::Tick);
     assert!(effects.contains(&Effect::Ping { clone: adopted }));
 }
+
+#[test]
+fn a_guest_that_cannot_be_asked_owes_no_answer() {
+    let mut world = World::filled(ASKED);
+    let (now, epoch) = (Moment::new(world.now), world.epochs[&world.ready()[0]]);
+    let mute = world.core.adopt_leased(now, epoch, None);
+    let others = world.core.asked_in_turn();
+    world.core.never_ask(mute);
+    assert_eq!(world.core.asked_in_turn(), others - 1);
+    world.clones.insert(mute, super::world::Truth::Dead);
+    world.epochs.insert(mute, epoch);
+    assert!(!silence(&mut world, 10 * TIMEOUT).contains(&mute));
+    assert!(!world.unresponsive.contains(&mute));
+}

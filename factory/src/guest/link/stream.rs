@@ -2,21 +2,21 @@
 
 use bytes::Bytes;
 
-use super::link::StreamLink;
+use super::actor::Link;
 use super::mux::Incoming;
 use super::slot::Waiters;
 use crate::guest::WindowSize;
 
 /// A stream that is open. Dropped, it is cancelled in the guest.
 #[derive(Debug)]
-pub(super) struct Stream {
-    link: StreamLink,
+pub(in crate::guest) struct Stream {
+    link: Link,
     id: u16,
     waiters: Waiters,
 }
 
 impl Stream {
-    pub(super) fn new(link: StreamLink, id: u16, waiters: Waiters) -> Self {
+    pub(super) fn new(link: Link, id: u16, waiters: Waiters) -> Self {
         Self { link, id, waiters }
     }
 
@@ -24,7 +24,7 @@ impl Stream {
     ///
     /// # Cancel safety
     /// Safe: what was not taken stays. One caller at a time.
-    pub(super) async fn next(&self) -> Incoming {
+    pub(in crate::guest) async fn next(&self) -> Incoming {
         loop {
             if let Some(taken) = self.link.shared.take(self.id) {
                 return taken;
@@ -34,7 +34,7 @@ impl Stream {
     }
 
     /// Hands bytes to the guest over, or gives them back while those before them have not been written.
-    pub(super) fn give(&self, bytes: Bytes) -> Result<(), Bytes> {
+    pub(in crate::guest) fn give(&self, bytes: Bytes) -> Result<(), Bytes> {
         self.link.shared.change(|mux| mux.give(self.id, bytes))
     }
 
@@ -42,7 +42,7 @@ impl Stream {
     ///
     /// # Cancel safety
     /// Safe. One caller at a time.
-    pub(super) async fn room(&self) {
+    pub(in crate::guest) async fn room(&self) {
         self.waiters.giver.notified().await;
     }
 
@@ -50,7 +50,7 @@ impl Stream {
     ///
     /// # Cancel safety
     /// None: the bytes may be lost. One caller at a time.
-    pub(super) async fn send(&self, mut bytes: Bytes) {
+    pub(in crate::guest) async fn send(&self, mut bytes: Bytes) {
         while let Err(back) = self.give(bytes) {
             bytes = back;
             self.room().await;
@@ -58,21 +58,21 @@ impl Stream {
     }
 
     /// Nothing more will be given.
-    pub(super) fn end(&self) {
+    pub(in crate::guest) fn end(&self) {
         self.link.shared.change(|mux| mux.end(self.id));
     }
 
-    pub(super) fn resize(&self, size: WindowSize) {
+    pub(in crate::guest) fn resize(&self, size: WindowSize) {
         self.link.shared.change(|mux| mux.resize(self.id, size));
     }
 
-    pub(super) fn cancel(&self) {
+    pub(in crate::guest) fn cancel(&self) {
         self.link.shared.change(|mux| mux.cancel(self.id));
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.shared.change(|mux| mux.abandon(self.id));
+        self.link.shared.abandon(self.id);
     }
 }

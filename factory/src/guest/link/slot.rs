@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
+use vmint_guest_protocol::frame::{self, Kind, PAYLOAD_MAX_BYTES, Seal};
+use vmint_guest_protocol::{WINDOW_BYTES, channel, message};
 
-use super::frame::{self, Kind, MAX_PAYLOAD_BYTES, TO_GUEST, WINDOW_BYTES};
 use super::inbox::Inbox;
+use super::mux::Opening;
 use crate::guest::WindowSize;
 
 /// Credit is given back in portions: more than what is on its way to a taker, so that one who does not take gives none.
 const CREDIT_PORTION_BYTES: u32 = WINDOW_BYTES / 2;
-/// Channels from the guest: standard output or a file, and standard error or what there is to know of a file.
+/// Channels from the guest.
 const CHANNELS: usize = 2;
 
 /// Who waits for something to happen to a stream.
@@ -48,8 +50,10 @@ pub(super) struct Slot {
     pub(super) end: Once,
     pub(super) resize: Option<WindowSize>,
     pub(super) cancel: Once,
-    /// Since when nobody has its handle.
+    /// Since when it has no handle.
     pub(super) abandoned: Option<Instant>,
+    /// Kept until the guest has nothing to do with it any more.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// A frame that is written once at most.
@@ -77,7 +81,13 @@ impl Once {
 }
 
 impl Slot {
-    pub(super) fn new(open: Vec<u8>) -> Self {
+    pub(super) fn new(opening: Opening) -> Self {
+        let Opening {
+            object,
+            input,
+            is_whole,
+            turn,
+        } = opening;
         Self {
             waiters: Waiters::default(),
             inbox: Inbox::default(),
@@ -85,13 +95,14 @@ impl Slot {
             may_come: [WINDOW_BYTES; CHANNELS],
             owed: [0; CHANNELS],
             has_ended: [false; CHANNELS],
-            open: Some(open),
-            outgoing: Bytes::new(),
+            open: Some(object),
+            outgoing: input,
             credit: WINDOW_BYTES,
-            end: Once::Not,
+            end: if is_whole { Once::Wanted } else { Once::Not },
             resize: None,
             cancel: Once::Not,
             abandoned: None,
+            turn,
         }
     }
 
@@ -109,8 +120,8 @@ impl Slot {
     }
 
     /// What was taken may be sent again.
-    pub(super) fn owe(&mut self, channel: u8, length: usize) {
-        if let (Some(at), Ok(length)) = (channel_index(channel), u32::try_from(length)) {
+    pub(super) fn owe(&mut self, number: u8, length: usize) {
+        if let (Some(at), Ok(length)) = (channel_index(number), u32::try_from(length)) {
             self.owed[at] += length;
         }
     }
@@ -119,21 +130,23 @@ impl Slot {
         self.result.is_some() || self.end != Once::Not
     }
 
-    /// Everything but data: it needs no credit and waits for nobody.
-    pub(super) fn write_control(&mut self, id: u16, out: &mut Vec<u8>) -> bool {
+    /// Everything but data: it needs no credit.
+    pub(super) fn write_control(&mut self, seal: &Seal, id: u16, out: &mut Vec<u8>) -> bool {
         if let Some(open) = self.open.take() {
-            frame::write(out, id, Kind::Open, 0, &open);
+            // At once: its parts are not mixed with those of another.
+            message::write_open(out, seal, id, &open);
         } else if self.cancel.take() {
-            frame::write(out, id, Kind::Cancel, 0, &[]);
+            frame::write(out, seal, id, Kind::Cancel, 0, &[]);
         } else if let Some(size) = self.resize.take() {
             let [r0, r1] = size.rows.to_le_bytes();
             let [c0, c1] = size.columns.to_le_bytes();
-            frame::write(out, id, Kind::Resize, 0, &[r0, r1, c0, c1]);
+            frame::write(out, seal, id, Kind::Resize, 0, &[r0, r1, c0, c1]);
         } else if let Some(at) = self.credit_due() {
             let more = std::mem::take(&mut self.owed[at]);
             self.may_come[at] += more;
             frame::write(
                 out,
+                seal,
                 id,
                 Kind::Credit,
                 channel_number(at),
@@ -145,7 +158,7 @@ impl Slot {
         true
     }
 
-    fn credit_due(&self) -> Option<usize> {
+    pub(super) fn credit_due(&self) -> Option<usize> {
         if self.result.is_some() {
             return None;
         }
@@ -158,20 +171,20 @@ impl Slot {
         self.result.is_none() && (has_data || has_end)
     }
 
-    pub(super) fn write_data(&mut self, id: u16, out: &mut Vec<u8>) -> bool {
+    pub(super) fn write_data(&mut self, seal: &Seal, id: u16, out: &mut Vec<u8>) -> bool {
         let credit = usize::try_from(self.credit).unwrap_or(usize::MAX);
-        let length = self.outgoing.len().min(MAX_PAYLOAD_BYTES).min(credit);
+        let length = self.outgoing.len().min(PAYLOAD_MAX_BYTES).min(credit);
         if length == 0 {
             let is_wanted = self.outgoing.is_empty() && self.end.take();
             if is_wanted {
-                frame::write(out, id, Kind::End, TO_GUEST, &[]);
+                frame::write(out, seal, id, Kind::End, channel::INPUT, &[]);
             }
             return is_wanted;
         }
         let payload = self.outgoing.split_to(length);
         // No longer than the credit, which is a u32.
         self.credit -= u32::try_from(length).unwrap_or(self.credit);
-        frame::write(out, id, Kind::Data, TO_GUEST, &payload);
+        frame::write(out, seal, id, Kind::Data, channel::INPUT, &payload);
         if self.outgoing.is_empty() {
             self.waiters.giver.notify_one();
         }
@@ -179,14 +192,18 @@ impl Slot {
     }
 }
 
-pub(super) fn channel_index(channel: u8) -> Option<usize> {
-    match channel {
-        1 => Some(0),
-        2 => Some(1),
+pub(super) fn channel_index(number: u8) -> Option<usize> {
+    match number {
+        channel::OUTPUT => Some(0),
+        channel::ERROR => Some(1),
         _ => None,
     }
 }
 
 fn channel_number(index: usize) -> u8 {
-    if index == 0 { 1 } else { 2 }
+    if index == 0 {
+        channel::OUTPUT
+    } else {
+        channel::ERROR
+    }
 }

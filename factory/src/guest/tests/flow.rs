@@ -1,13 +1,14 @@
-//! Synchronization, credit, and what a guest may not do.
+//! Credit, turns, and what a guest may not do.
 
-use crate::guest::stream::frame::{MAX_PAYLOAD_BYTES, MAX_STREAMS, WINDOW_BYTES};
+use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
+use vmint_guest_protocol::{STREAMS_MAX, WINDOW_BYTES};
+
+use super::*;
 use crate::guest::{ExecError, ExecStream, StreamInput, StreamOutput};
 use crate::wire::LinkError;
 
-use super::*;
-
-static FULL: [u8; MAX_PAYLOAD_BYTES] = [b'x'; MAX_PAYLOAD_BYTES];
-const FRAMES_OF_A_WINDOW: usize = WINDOW_BYTES as usize / MAX_PAYLOAD_BYTES;
+static FULL: [u8; PAYLOAD_MAX_BYTES] = [b'x'; PAYLOAD_MAX_BYTES];
+const FRAMES_OF_A_WINDOW: usize = WINDOW_BYTES as usize / PAYLOAD_MAX_BYTES;
 
 /// How a stream ends, after whatever came before.
 async fn end(mut stream: ExecStream) -> anyhow::Result<ExecError> {
@@ -21,42 +22,24 @@ async fn end(mut stream: ExecStream) -> anyhow::Result<ExecError> {
 }
 
 #[tokio::test]
-async fn what_was_left_half_said_is_thrown_away() -> anyhow::Result<()> {
-    // The beginning of another mark, a frame of a stream that is to come, and half a frame.
-    let mut left_over = vec![0xff, 0xff, 255, 0, 16, 0, 0, 0, 1, 2, 3];
-    frame::write(&mut left_over, 1, Kind::Data, 1, b"old");
-    left_over.extend_from_slice(&[1, 0, 2, 1, 100]);
-    left_over.extend_from_slice(&vec![7; 300_000]);
-    let (link, mut guest, _agent) = dialled(&left_over).await?;
-    let mut stream = link.exec(&command())?;
-    let (id, _) = guest.opened().await?;
-    guest.say(id, Kind::Data, 1, b"new").await?;
-    let first = stream.output.recv().await;
-    assert!(
-        matches!(&first, Some(StreamOutput::Stdout(bytes)) if bytes == "new"),
-        "{first:?}"
-    );
-    Ok(())
-}
-
-#[tokio::test]
 async fn frames_may_come_in_pieces_and_strange_ones_are_passed_over() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let mut stream = link.exec(&command())?;
+    let (link, mut guest) = connected().await?;
+    let mut stream = link.exec_stream(&command())?;
     let (id, _) = guest.opened().await?;
     guest.say(999, Kind::Data, 1, b"nobody's").await?;
-    guest.say(65535, Kind::Mark, 0, b"late").await?;
     // A kind of a later protocol.
-    guest
-        .stream
-        .write_all(&[1, 0, 99, 0, 1, 0, 0, 0, 5])
-        .await?;
-    let mut bytes = Vec::new();
-    frame::write(&mut bytes, id, Kind::Data, 1, b"one");
-    frame::write(&mut bytes, id, Kind::End, 1, b"");
-    frame::write(&mut bytes, id, Kind::Data, 2, b"two");
-    for byte in bytes {
-        guest.stream.write_all(&[byte]).await?;
+    let mut later = guest.bytes(1, Kind::Data, 0, b"?");
+    later[2] = 99;
+    guest.write(&later).await?;
+    // A reply that nothing asked for.
+    guest.reply(&json!({"id": 77, "return": {}})).await?;
+    let bytes = [
+        guest.bytes(id, Kind::Data, 1, b"one"),
+        guest.bytes(id, Kind::End, 1, b""),
+        guest.bytes(id, Kind::Data, 2, b"two"),
+    ];
+    for byte in bytes.concat() {
+        guest.write(&[byte]).await?;
         tokio::task::yield_now().await;
     }
     guest.exited(id).await?;
@@ -77,19 +60,19 @@ async fn frames_may_come_in_pieces_and_strange_ones_are_passed_over() -> anyhow:
 
 #[tokio::test]
 async fn a_stream_that_nobody_takes_from_holds_up_no_other() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let mut stalled = link.exec(&command())?;
+    let (link, mut guest) = connected().await?;
+    let mut stalled = link.exec_stream(&command())?;
     let (first, _) = guest.opened().await?;
     for _ in 0..FRAMES_OF_A_WINDOW {
         guest.say(first, Kind::Data, 1, &FULL).await?;
     }
-    let mut other = link.exec(&command())?;
+    let mut other = link.exec_stream(&command())?;
     let (second, _) = guest.opened().await?;
     guest.say(second, Kind::Data, 1, b"here").await?;
     let got = other.output.recv().await;
     assert!(matches!(got, Some(StreamOutput::Stdout(_))), "{got:?}");
     // Who does not take gives no credit: the next frame is another.
-    let _third = link.exec(&command())?;
+    let _third = link.exec_stream(&command())?;
     guest.opened().await?;
     // Whoever takes gives credit, portion by portion, and gets everything.
     let mut taken = 0;
@@ -113,9 +96,9 @@ async fn a_stream_that_nobody_takes_from_holds_up_no_other() -> anyhow::Result<(
 
 #[tokio::test]
 async fn a_guest_that_sends_more_than_it_may_loses_the_connection() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let one = link.exec(&command())?;
-    let two = link.exec(&command())?;
+    let (link, mut guest) = connected().await?;
+    let one = link.exec_stream(&command())?;
+    let two = link.exec_stream(&command())?;
     let (first, _) = guest.opened().await?;
     // Nobody takes: some pieces are on their way to the taker, and the rest is over the window.
     for _ in 0..4 * FRAMES_OF_A_WINDOW {
@@ -134,30 +117,37 @@ async fn a_guest_that_sends_more_than_it_may_loses_the_connection() -> anyhow::R
         );
     }
     assert!(link.is_lost());
-    assert!(link.exec(&command()).is_err());
+    assert!(link.exec_stream(&command()).is_err());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_frame_that_is_too_long_ends_the_connection() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let stream = link.exec(&command())?;
-    guest.stream.write_all(&[1, 0, 2, 1, 1, 128, 0, 0]).await?;
-    let error = end(stream).await?;
-    assert!(
-        matches!(error, ExecError::Guest(GuestError::Channel { .. })),
-        "{error:?}"
-    );
+async fn what_is_no_frame_ends_the_connection() -> anyhow::Result<()> {
+    let long = [1, 0, 2, 1, 1, 128, 0, 0].to_vec();
+    let mut strange = Vec::new();
+    frame::write(&mut strange, &[0; 4], 1, Kind::Data, 1, b"x");
+    let mark = Mark::own([3; 16]).bytes().to_vec();
+    for bytes in [long, strange, mark] {
+        let (link, mut guest) = connected().await?;
+        let stream = link.exec_stream(&command())?;
+        guest.write(&bytes).await?;
+        let error = end(stream).await?;
+        assert!(
+            matches!(error, ExecError::Guest(GuestError::Channel { .. })),
+            "{error:?}"
+        );
+        assert!(link.is_lost());
+    }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_close_in_the_middle_ends_every_stream() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let (one, two) = (link.exec(&command())?, link.exec(&command())?);
+    let (link, mut guest) = connected().await?;
+    let (one, two) = (link.exec_stream(&command())?, link.exec_stream(&command())?);
     let (first, _) = guest.opened().await?;
     guest.say(first, Kind::Data, 1, b"some").await?;
-    guest.stream.write_all(&[2, 0, 2, 1, 100]).await?;
+    guest.write(&[2, 0, 2, 1, 100]).await?;
     drop(guest);
     for stream in [one, two] {
         let error = end(stream).await?;
@@ -174,24 +164,39 @@ async fn a_close_in_the_middle_ends_every_stream() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn streams_end_with_the_agent_and_the_port_is_free_then() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let stream = link.exec(&command())?;
+async fn everything_ends_with_the_agent_and_the_port_is_free_then() -> anyhow::Result<()> {
+    let port = port()?;
+    let (lose, losses) = watch::channel(0);
+    let dialling = port.dial(losses);
+    let mut guest = port.accept().await?;
+    let mark = guest.marked().await?;
+    guest.write(&mark.bytes()).await?;
+    let link = dialling.await??;
+    let stream = link.exec_stream(&command())?;
     guest.opened().await?;
-    guest.agent.shutdown().await?;
+    let ping = tokio::spawn({
+        let link = link.clone();
+        async move { link.ping(LONG).await }
+    });
+    guest.request().await?;
+    assert!(!link.is_lost());
+    lose.send_replace(1);
     let error = end(stream).await?;
     assert!(
-        matches!(error, ExecError::Guest(GuestError::Closed)),
+        matches!(error, ExecError::Guest(GuestError::AgentEnded)),
         "{error:?}"
     );
+    let error = ping.await?.expect_err("it will not be answered");
+    assert!(matches!(error, GuestError::AgentEnded), "{error:?}");
     assert!(guest.frame().await.is_err(), "the socket is closed");
+    assert!(link.is_lost());
     Ok(())
 }
 
 #[tokio::test]
 async fn a_stream_that_is_dropped_is_cancelled_and_its_rest_is_thrown_away() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let stream = link.exec(&command())?;
+    let (link, mut guest) = connected().await?;
+    let stream = link.exec_stream(&command())?;
     let (id, _) = guest.opened().await?;
     guest.say(id, Kind::Data, 1, b"some").await?;
     drop(stream);
@@ -204,7 +209,7 @@ async fn a_stream_that_is_dropped_is_cancelled_and_its_rest_is_thrown_away() -> 
     let credit = guest.frame().await?;
     assert_eq!((credit.stream, credit.kind), (id, Kind::Credit));
     guest.exited(id).await?;
-    let next = link.exec(&command())?;
+    let next = link.exec_stream(&command())?;
     loop {
         let frame = guest.frame().await?;
         if frame.kind == Kind::Open {
@@ -218,42 +223,64 @@ async fn a_stream_that_is_dropped_is_cancelled_and_its_rest_is_thrown_away() -> 
 
 #[tokio::test]
 async fn streams_are_bounded_and_free_again_after_their_results() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
+    let (link, mut guest) = connected().await?;
     let mut streams = Vec::new();
-    for _ in 0..MAX_STREAMS {
-        streams.push(link.exec(&command())?);
+    for _ in 0..STREAMS_MAX {
+        streams.push(link.exec_stream(&command())?);
         guest.opened().await?;
     }
-    let refusal = link.exec(&command()).map(drop);
+    let refusal = link.exec_stream(&command()).map(drop);
     assert!(
-        matches!(&refusal, Err(ExecError::Guest(GuestError::Refused { reason, .. })) if reason.contains("64")),
+        matches!(&refusal, Err(ExecError::Guest(GuestError::Refused { reason, .. })) if reason.contains("256")),
         "{refusal:?}"
     );
     guest.exited(7).await?;
     let ended = streams[6].output.recv().await;
     assert!(matches!(ended, Some(StreamOutput::Ended(Ok(_)))));
-    link.exec(&command())?;
+    link.exec_stream(&command())?;
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_does_not_end_a_cancelled_stream_is_dialled_anew() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let stream = link.exec(&command())?;
-    guest.opened().await?;
-    drop(stream);
+async fn a_guest_that_does_not_end_cancelled_streams_is_dialled_again_when_all_are_taken()
+-> anyhow::Result<()> {
+    let (link, mut guest) = connected().await?;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        streams.push(link.exec_stream(&command())?);
+        guest.opened().await?;
+    }
+    drop(streams.pop());
     assert_eq!(guest.frame().await?.kind, Kind::Cancel);
+    tokio::time::advance(LONG / 2).await;
     assert!(!link.is_lost());
-    tokio::time::advance(2 * LONG).await;
+    tokio::time::advance(LONG).await;
     assert!(link.is_lost());
     assert!(guest.frame().await.is_err(), "the socket is closed");
     Ok(())
 }
 
 #[tokio::test]
+async fn replies_may_come_in_any_order() -> anyhow::Result<()> {
+    let (link, mut guest) = connected().await?;
+    let mut pings = Vec::new();
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let link = link.clone();
+        pings.push(tokio::spawn(async move { link.ping(LONG).await }));
+        asked.push(guest.request().await?);
+    }
+    guest.answer(&asked[1], &json!({})).await?;
+    pings.remove(1).await??;
+    guest.answer(&asked[0], &json!({})).await?;
+    pings.remove(0).await??;
+    Ok(())
+}
+
+#[tokio::test]
 async fn input_waits_for_credit_and_a_resize_does_not_wait_for_it() -> anyhow::Result<()> {
-    let (link, mut guest, _agent) = dialled(b"").await?;
-    let stream = link.exec(&command())?;
+    let (link, mut guest) = connected().await?;
+    let stream = link.exec_stream(&command())?;
     let (id, _) = guest.opened().await?;
     let much = bytes::Bytes::from(vec![b'i'; WINDOW_BYTES as usize + 10]);
     stream.input.send(StreamInput::Bytes(much)).await?;

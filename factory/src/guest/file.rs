@@ -7,18 +7,22 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::frame::MAX_PAYLOAD_BYTES;
-use super::handle::Stream;
-use super::link::StreamLink;
-use super::mux::Incoming;
-use crate::guest::exec_report::SpawnFailure as Failure;
-use crate::guest::{FileError, FilePiece, FileReader, FileWriter, GuestError, WriteOptions};
+use vmint_guest_protocol::channel;
+use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
+use vmint_guest_protocol::message::OPEN_MAX_BYTES;
+use vmint_guest_protocol::names::codes;
+
+use super::agent::Agent;
+use super::error::{Refusal, failed, malformed};
+use super::link::{Incoming, Opening, Stream};
+use super::{FileError, FileOwner, FilePiece, FileReader, FileWriter, GuestError, WriteOptions};
 
 /// How long the guest may do nothing for a file, while it is its turn: opening it, sending the next bytes, storing
 /// what it has.
 const STALL: Duration = Duration::from_secs(60);
 /// Pieces that wait for their taker beside the stream's window.
 const PIECES: usize = 2;
+const STEP: &str = "a file";
 /// The kernel's number for a name that is too long.
 const ENAMETOOLONG: i32 = 36;
 
@@ -26,8 +30,23 @@ const ENAMETOOLONG: i32 = 36;
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Open<'a> {
-    Read { path: &'a str },
-    Write { path: &'a str, mode: u32 },
+    Read {
+        path: &'a str,
+    },
+    Write {
+        path: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
+    },
+}
+
+#[derive(Serialize)]
+struct Owner {
+    uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
 }
 
 /// What there is to know of a file before its first byte.
@@ -40,25 +59,28 @@ struct Head {
 /// `RESULT` of a file.
 #[derive(Deserialize)]
 struct Outcome {
-    error: Option<Failure>,
+    error: Option<Refusal>,
     size: Option<u64>,
 }
 
-impl StreamLink {
+impl Agent {
     /// Opens a file to read it.
     ///
     /// # Cancel safety
     /// Safe: a dropped call closes the file.
     pub(crate) async fn read_file(&self, path: &str) -> Result<FileReader, FileError> {
         let stream = self.open_file(path, &Open::Read { path })?;
-        let Head { size, mode } = match next(&stream, "the opening of a file").await {
-            Incoming::Data { channel: 2, bytes } => parse("a file's head", &bytes)?,
+        let Head { size, mode } = match next(&stream, "the opening of a file").await? {
+            Incoming::Data {
+                channel: channel::ERROR,
+                bytes,
+            } => parse("a file's head", &bytes)?,
             Incoming::Data { .. } => return Err(wrong("bytes before the file's head").into()),
             Incoming::Result(result) => {
                 stored(path, &result)?;
                 return Err(wrong("an end before the file's head").into());
             }
-            Incoming::Lost(why) => return Err(why.into()),
+            Incoming::Lost(why) => return Err(failed(STEP, why).into()),
         };
         let (pieces, chunks) = mpsc::channel(PIECES);
         tokio::spawn(carry_out(stream, path.to_owned(), pieces));
@@ -71,8 +93,9 @@ impl StreamLink {
         path: &str,
         options: WriteOptions,
     ) -> Result<FileWriter, FileError> {
-        let mode = options.mode.unwrap_or(0o644);
-        let stream = self.open_file(path, &Open::Write { path, mode })?;
+        let WriteOptions { mode, owner } = options;
+        let owner = owner.map(|FileOwner { uid, gid }| Owner { uid, gid });
+        let stream = self.open_file(path, &Open::Write { path, mode, owner })?;
         let (pieces, orders) = mpsc::channel(PIECES);
         let (done, stored) = oneshot::channel();
         let path = path.to_owned();
@@ -85,29 +108,36 @@ impl StreamLink {
     }
 
     fn open_file(&self, path: &str, open: &Open<'_>) -> Result<Stream, FileError> {
-        let open = serde_json::to_vec(open).unwrap_or_default();
-        if open.is_empty() || open.len() > MAX_PAYLOAD_BYTES {
+        let object = serde_json::to_vec(open).unwrap_or_default();
+        if object.is_empty() || object.len() > OPEN_MAX_BYTES {
             return Err(FileError::Refused {
                 path: path.chars().take(64).collect(),
                 errno: ENAMETOOLONG,
                 reason: format!("the path has {} bytes", path.len()),
             });
         }
-        Ok(self.open(open)?)
+        let opening = Opening {
+            object,
+            ..Opening::default()
+        };
+        Ok(self.link.open(opening)?)
     }
 }
 
 /// The next thing, or that there was none for too long.
-async fn next(stream: &Stream, command: &'static str) -> Incoming {
+async fn next(stream: &Stream, command: &'static str) -> Result<Incoming, GuestError> {
     let next = tokio::time::timeout(STALL, stream.next()).await;
-    next.unwrap_or_else(|_| Incoming::Lost(silent(command)))
+    match next.map_err(|_| silent(command))? {
+        Incoming::Lost(why) => Err(failed(STEP, why)),
+        incoming => Ok(incoming),
+    }
 }
 
 /// From the guest. Nothing is taken from the stream before there is room for it.
 async fn carry_out(stream: Stream, path: String, pieces: mpsc::Sender<Result<Bytes, FileError>>) {
     let mut bytes_sent = 0;
     loop {
-        // Closed: nobody wants the rest.
+        // Closed: the rest is not wanted.
         let Ok(room) = pieces.reserve().await else {
             return;
         };
@@ -116,18 +146,22 @@ async fn carry_out(stream: Stream, path: String, pieces: mpsc::Sender<Result<Byt
             () = pieces.closed() => return,
         };
         let end = match next {
-            Incoming::Data { channel: 1, bytes } => {
+            Ok(Incoming::Data {
+                channel: channel::OUTPUT,
+                bytes,
+            }) => {
                 bytes_sent += bytes.len() as u64;
                 room.send(Ok(bytes));
                 continue;
             }
-            Incoming::Data { .. } => continue,
-            Incoming::Result(result) => stored(&path, &result).and_then(|size| {
+            Ok(Incoming::Data { .. }) => continue,
+            Ok(Incoming::Result(result)) => stored(&path, &result).and_then(|size| {
                 let is_whole = size == bytes_sent;
                 let cut = || wrong(&format!("{bytes_sent} bytes came of {size}")).into();
                 if is_whole { Ok(()) } else { Err(cut()) }
             }),
-            Incoming::Lost(why) => Err(why.into()),
+            Ok(Incoming::Lost(why)) => Err(failed(STEP, why).into()),
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = end {
             room.send(Err(error));
@@ -136,7 +170,7 @@ async fn carry_out(stream: Stream, path: String, pieces: mpsc::Sender<Result<Byt
     }
 }
 
-/// To the guest. Nothing when the writer was dropped: there is nobody to be told.
+/// To the guest. Nothing when the writer was dropped: there is no caller to answer.
 async fn carry_in(
     stream: &Stream,
     path: &str,
@@ -169,7 +203,7 @@ async fn give_all(stream: &Stream, orders: &mut mpsc::Receiver<FilePiece>) -> Op
             FilePiece::Bytes(mut rest) => {
                 while !rest.is_empty() {
                     // In frames: a stall is one of a frame, however large the piece is.
-                    let frame = rest.split_to(rest.len().min(MAX_PAYLOAD_BYTES));
+                    let frame = rest.split_to(rest.len().min(PAYLOAD_MAX_BYTES));
                     if tokio::time::timeout(STALL, stream.send(frame))
                         .await
                         .is_err()
@@ -192,7 +226,7 @@ async fn last_word(stream: &Stream) -> Result<Bytes, GuestError> {
         match stream.next().await {
             Incoming::Data { .. } => {}
             Incoming::Result(result) => return Ok(result),
-            Incoming::Lost(why) => return Err(why),
+            Incoming::Lost(why) => return Err(failed(STEP, why)),
         }
     }
 }
@@ -203,7 +237,7 @@ fn silent(command: &'static str) -> GuestError {
 }
 
 fn stored(path: &str, result: &[u8]) -> Result<u64, FileError> {
-    let outcome: Outcome = parse("a file", result)?;
+    let outcome: Outcome = parse(STEP, result)?;
     match outcome {
         Outcome {
             error: Some(failure),
@@ -217,7 +251,10 @@ fn stored(path: &str, result: &[u8]) -> Result<u64, FileError> {
 }
 
 /// The guest's words begin with a path, which may be another one: that of a folder that could not be made.
-fn refused(path: &str, failure: Failure) -> FileError {
+fn refused(path: &str, failure: Refusal) -> FileError {
+    if [codes::TOO_MANY, codes::UNKNOWN, codes::CANCELLED].contains(&failure.code.as_str()) {
+        return FileError::Guest(failure.of(STEP));
+    }
     let words = failure.message;
     let reason = words
         .strip_prefix(path)
@@ -230,15 +267,12 @@ fn refused(path: &str, failure: Failure) -> FileError {
 }
 
 fn parse<T: DeserializeOwned>(step: &'static str, json: &[u8]) -> Result<T, GuestError> {
-    serde_json::from_slice(json).map_err(|error| GuestError::Proof {
-        step,
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(json).map_err(|error| malformed(step, &error))
 }
 
 fn wrong(reason: &str) -> GuestError {
     GuestError::Proof {
-        step: "a file",
+        step: STEP,
         reason: reason.to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::frame::MAX_PAYLOAD_BYTES;
+use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
 
 /// Pieces kept apart. Beyond it the order between the two channels is given up, and nothing else.
 const MAX_PIECES: usize = 256;
@@ -47,7 +47,7 @@ impl Inbox {
             .rev()
             .enumerate()
             .find(|(_, piece)| piece.channel == channel)?;
-        let fits = piece.bytes.len() + more <= MAX_PAYLOAD_BYTES;
+        let fits = piece.bytes.len() + more <= PAYLOAD_MAX_BYTES;
         (is_full || (from_end == 0 && fits)).then_some(&mut piece.bytes)
     }
 
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn large_pieces_stay_as_they_came() {
         let mut inbox = Inbox::default();
-        let full = vec![7; MAX_PAYLOAD_BYTES];
+        let full = vec![7; PAYLOAD_MAX_BYTES];
         inbox.push(1, &full);
         inbox.push(1, &full);
         assert_eq!(inbox.pieces.len(), 2);

@@ -1,4 +1,4 @@
-//! All streams of one connection: ids, credit, and whose turn it is to say something.
+//! All that one connection carries: requests, streams, and whose turn it is to be written.
 //!
 //! Pure: frames go in, frames come out, and nothing here waits. A stream is in one of these states:
 //!
@@ -11,14 +11,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+use vmint_guest_protocol::STREAMS_MAX;
+use vmint_guest_protocol::frame::{CONTROL, Frame, Kind, Parsed, STREAM_MAX, Seal, parse};
 
-use super::frame::{Header, Kind, MAX_ID, MAX_STREAMS};
+use super::control::Control;
 use super::slot::{Once, Slot, Waiters, channel_index};
-use crate::guest::{GuestError, WindowSize};
+use crate::guest::WindowSize;
+use crate::wire::LinkError;
 
-/// How long the guest may take to end a stream that was given up.
+/// How long the guest may take to end a stream that was given up, before that stream's number is wanted for another.
 const ABANDONED_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the guest did that it may not.
@@ -28,62 +32,139 @@ pub(super) enum Violation {
     OverCredit { stream: u16, channel: u8 },
     #[error("a frame of kind {kind:?} on stream {stream} is malformed")]
     Malformed { stream: u16, kind: Kind },
+    #[error("{0}")]
+    Message(String),
+    #[error("what came is no frame")]
+    NoFrame,
+    #[error("another connection has begun")]
+    Mark,
+}
+
+/// A stream to begin.
+#[derive(Debug, Default)]
+pub(in crate::guest) struct Opening {
+    /// The object that says what it is, of at most [`OPEN_MAX_BYTES`](vmint_guest_protocol::message::OPEN_MAX_BYTES).
+    pub(in crate::guest) object: Vec<u8>,
+    /// Bytes for its first channel.
+    pub(in crate::guest) input: Bytes,
+    /// Whether those are all.
+    pub(in crate::guest) is_whole: bool,
+    /// What is kept until the guest has nothing to do with the stream any more.
+    pub(in crate::guest) turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a stream was not begun.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoStream {
+    /// As many are open as may be.
+    TooMany,
+    Lost(LinkError),
 }
 
 /// Something that a stream's handle takes.
 #[derive(Clone, Debug)]
-pub(super) enum Incoming {
+pub(in crate::guest) enum Incoming {
     /// Bytes of a channel.
     Data { channel: u8, bytes: Bytes },
     /// The guest says how it ended. The last of a stream.
     Result(Bytes),
     /// The connection is gone. The last of a stream.
-    Lost(GuestError),
+    Lost(LinkError),
 }
 
-/// The streams of a connection.
+/// What a connection carries.
 #[derive(Debug, Default)]
 pub(super) struct Mux {
+    seal: Seal,
+    pub(super) control: Control,
     slots: BTreeMap<u16, Slot>,
     /// The id that was given out last: the next one is another, so that late frames are nobody's.
     last_id: u16,
     /// The stream whose data was written last.
     last_turn: u16,
-    lost: Option<GuestError>,
+    lost: Option<LinkError>,
 }
 
 impl Mux {
-    /// Begins a stream. `open` is at most [`MAX_PAYLOAD_BYTES`] long.
-    pub(super) fn open(&mut self, open: Vec<u8>) -> Result<(u16, Waiters), GuestError> {
+    pub(super) fn new(seal: Seal) -> Self {
+        Self {
+            seal,
+            ..Self::default()
+        }
+    }
+
+    /// Queues a request.
+    pub(super) fn ask(
+        &mut self,
+        id: u64,
+        message: Vec<u8>,
+        reply: oneshot::Sender<Vec<u8>>,
+    ) -> Result<(), LinkError> {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        if self.slots.len() >= MAX_STREAMS {
-            return Err(GuestError::Refused {
-                command: "a stream",
-                reason: format!("{MAX_STREAMS} are open, and more are not possible at once"),
-            });
+        self.control.ask(id, message, reply);
+        Ok(())
+    }
+
+    /// Begins a stream.
+    pub(super) fn open(&mut self, opening: Opening) -> Result<(u16, Waiters), NoStream> {
+        if let Some(lost) = &self.lost {
+            return Err(NoStream::Lost(lost.clone()));
         }
-        // There are fewer streams than ids.
+        if self.slots.len() >= STREAMS_MAX {
+            return Err(NoStream::TooMany);
+        }
+        // There are fewer streams than numbers.
         let mut id = self.last_id;
         loop {
-            id = if id >= MAX_ID { 1 } else { id + 1 };
+            id = if id >= STREAM_MAX { 1 } else { id + 1 };
             if !self.slots.contains_key(&id) {
                 break;
             }
         }
         self.last_id = id;
-        let slot = Slot::new(open);
+        let slot = Slot::new(opening);
         let waiters = slot.waiters.clone();
         self.slots.insert(id, slot);
         Ok((id, waiters))
     }
 
+    /// Takes every frame that has come whole. What is left is the beginning of another.
+    pub(super) fn take_frames(&mut self, incoming: &mut BytesMut) -> Result<(), Violation> {
+        loop {
+            let size = match parse(incoming, &self.seal) {
+                Parsed::Partial => return Ok(()),
+                Parsed::Frame(frame, size) => {
+                    self.on_frame(frame)?;
+                    size
+                }
+                Parsed::Mark(..) => return Err(Violation::Mark),
+                Parsed::Broken => return Err(Violation::NoFrame),
+            };
+            incoming.advance(size);
+        }
+    }
+
     /// Takes a frame of the guest.
-    pub(super) fn on_frame(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
-        let stream = header.stream;
+    fn on_frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
+        let Frame {
+            stream,
+            kind,
+            channel,
+            payload,
+        } = frame;
+        if stream == CONTROL {
+            return match kind {
+                Some(Kind::Message) => {
+                    let taken = self.control.on_message(channel, payload);
+                    taken.map_err(Violation::Message)
+                }
+                _ => Ok(()),
+            };
+        }
         // Streams that have ended, and kinds of a later protocol, are passed over.
-        let (Some(slot), Some(kind)) = (self.slots.get_mut(&stream), header.kind) else {
+        let (Some(slot), Some(kind)) = (self.slots.get_mut(&stream), kind) else {
             return Ok(());
         };
         if slot.result.is_some() {
@@ -92,19 +173,17 @@ impl Mux {
         let malformed = Violation::Malformed { stream, kind };
         match kind {
             Kind::Data => {
-                let at = channel_index(header.channel).ok_or(malformed)?;
-                slot.on_data(at, payload).ok_or(Violation::OverCredit {
-                    stream,
-                    channel: header.channel,
-                })?;
+                let at = channel_index(channel).ok_or(malformed)?;
+                slot.on_data(at, payload)
+                    .ok_or(Violation::OverCredit { stream, channel })?;
             }
             Kind::End => {
-                let at = channel_index(header.channel).ok_or(malformed)?;
+                let at = channel_index(channel).ok_or(malformed)?;
                 slot.has_ended[at] = true;
             }
             Kind::Credit => {
                 let mut more = payload;
-                let more = more.try_get_u32_le().map_err(|_| malformed)?;
+                let more = more.try_get_u32_le().unwrap_or_default();
                 slot.credit = slot.credit.saturating_add(more);
             }
             Kind::Result if slot.abandoned.is_some() => {
@@ -114,15 +193,19 @@ impl Mux {
                 slot.result = Some(Bytes::copy_from_slice(payload));
                 slot.waiters.wake();
             }
-            Kind::Open | Kind::Resize | Kind::Cancel | Kind::Mark => {}
+            Kind::Open | Kind::Resize | Kind::Cancel | Kind::Message | Kind::Mark => {}
         }
         Ok(())
     }
 
     /// Appends the next frame that is to be written, and says whether there was one.
     pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
+        let seal = self.seal;
+        if self.control.write_next(&seal, out) {
+            return true;
+        }
         let mut slots = self.slots.iter_mut();
-        if slots.any(|(&id, slot)| slot.write_control(id, out)) {
+        if slots.any(|(&id, slot)| slot.write_control(&seal, id, out)) {
             return true;
         }
         let next = self
@@ -135,14 +218,14 @@ impl Mux {
         };
         self.last_turn = id;
         let slot = self.slots.get_mut(&id);
-        slot.is_some_and(|slot| slot.write_data(id, out))
+        slot.is_some_and(|slot| slot.write_data(&seal, id, out))
     }
 
     /// Takes what has come of a stream, if anything.
     pub(super) fn take(&mut self, id: u16) -> Option<Incoming> {
         let lost = self.lost.clone();
         let Some(slot) = self.slots.get_mut(&id) else {
-            return Some(Incoming::Lost(lost.unwrap_or(GuestError::Closed)));
+            return Some(Incoming::Lost(lost.unwrap_or(LinkError::Closed)));
         };
         if let Some((channel, bytes)) = slot.inbox.pop() {
             slot.owe(channel, bytes.len());
@@ -154,6 +237,12 @@ impl Mux {
         };
         self.slots.remove(&id);
         Some(last)
+    }
+
+    /// Whether so much of a stream was taken that the guest is to be told.
+    pub(super) fn owes_credit(&self, id: u16) -> bool {
+        let slot = self.slots.get(&id);
+        slot.is_some_and(|slot| slot.credit_due().is_some())
     }
 
     /// Hands bytes to the guest over, or gives them back while there are others before them.
@@ -191,14 +280,14 @@ impl Mux {
         }
     }
 
-    /// Nobody has the stream any more.
-    pub(super) fn abandon(&mut self, id: u16) {
+    /// The stream has no handle any more. Answers whether the guest is to be told.
+    pub(super) fn abandon(&mut self, id: u16) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
-            return;
+            return false;
         };
         if slot.result.is_some() || slot.open.is_some() || self.lost.is_some() {
             self.slots.remove(&id);
-            return;
+            return false;
         }
         slot.cancel.want();
         slot.abandoned = Some(Instant::now());
@@ -207,20 +296,35 @@ impl Mux {
         while let Some((channel, bytes)) = slot.inbox.pop() {
             slot.owe(channel, bytes.len());
         }
+        true
     }
 
-    /// Whether another connection is needed: this one is gone, or the guest has left a cancelled stream open for
-    /// longer than it may.
+    /// Whether another connection is needed: this one is gone, or no stream can be begun because the guest has left
+    /// cancelled ones open for longer than it may.
     pub(super) fn is_lost(&self) -> bool {
+        let is_full = self.slots.len() >= STREAMS_MAX;
         let mut since = self.slots.values().filter_map(|slot| slot.abandoned);
-        self.lost.is_some() || since.any(|since| since.elapsed() > ABANDONED_DEADLINE)
+        self.lost.is_some() || is_full && since.any(|since| since.elapsed() > ABANDONED_DEADLINE)
     }
 
-    /// The connection is gone: tells everybody.
-    pub(super) fn lose(&mut self, why: GuestError) {
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Why the connection is gone, once it is.
+    pub(super) fn lost(&self) -> Option<LinkError> {
+        self.lost.clone()
+    }
+
+    /// The connection is gone: everything ends.
+    pub(super) fn lose(&mut self, why: LinkError) {
         self.lost.get_or_insert(why);
+        self.control.lose();
         self.slots.retain(|_, slot| slot.abandoned.is_none());
-        for slot in self.slots.values() {
+        for slot in self.slots.values_mut() {
+            // The guest has nothing to do with it any more.
+            slot.turn = None;
             slot.waiters.wake();
         }
     }

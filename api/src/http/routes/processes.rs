@@ -187,8 +187,7 @@ pub(in crate::http) async fn show(
     let ProcessName { sandbox, process } = &name;
     let found = service.cache().process(sandbox, process).await;
     let found = found.map_err(Failure::from)?;
-    // One that wrote something of which nothing is there keeps nothing, or had to give way to others.
-    let has_output = found.kept_bytes > 0 || !found.truncated;
+    let has_output = found.kept_bytes.is_some();
     let shown = Process::from(found);
     if !(wants_output && has_output) {
         return Ok(axum::Json(shown));

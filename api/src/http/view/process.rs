@@ -157,7 +157,7 @@ mod tests {
             signal: None,
             ended_by,
             attached: 0,
-            kept_bytes: 0,
+            kept_bytes: Some(0),
             truncated: false,
         })
     }

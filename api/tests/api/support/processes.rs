@@ -46,7 +46,6 @@ impl Entry {
 
     fn keep(&mut self, output: &StreamOutput) {
         if !self.keep_output {
-            self.process.truncated = true;
             return;
         }
         let (kept, bytes) = match output {
@@ -55,7 +54,7 @@ impl Entry {
             StreamOutput::Ended(_) => return,
         };
         kept.extend_from_slice(bytes);
-        self.process.kept_bytes += bytes.len() as u64;
+        *self.process.kept_bytes.get_or_insert(0) += bytes.len() as u64;
     }
 
     fn shown(&self) -> Process {
@@ -107,7 +106,7 @@ impl Processes {
             signal: None,
             ended_by: None,
             attached: 0,
-            kept_bytes: 0,
+            kept_bytes: order.keep_output.then_some(0),
             truncated: false,
         };
         all.listed.push(Entry {

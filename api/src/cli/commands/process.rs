@@ -50,7 +50,9 @@ pub(in crate::cli) async fn list(
 }
 
 fn table(processes: &[Process]) -> String {
-    let mut table = Table::new(&["ID", "STATE", "PID", "USER", "ATTACHED", "STARTED", "COMMAND"]);
+    let mut table = Table::new(&[
+        "ID", "STATE", "PID", "USER", "ATTACHED", "STARTED", "COMMAND",
+    ]);
     for one in processes {
         table.row([
             one.id.clone(),

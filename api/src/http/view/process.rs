@@ -185,7 +185,10 @@ mod tests {
         for ended_by in [None, Some(EndedBy::Killed), Some(EndedBy::Timeout)] {
             let shown = process(ended_by).with_output(kept(true));
             assert_eq!(shown.stdout.as_deref(), Some("text"), "{ended_by:?}");
-            assert_eq!((shown.stderr.as_deref(), shown.truncated), (Some(""), Some(true)));
+            assert_eq!(
+                (shown.stderr.as_deref(), shown.truncated),
+                (Some(""), Some(true))
+            );
         }
         // What it has written whole is shown whole.
         let shown = process(Some(EndedBy::Exit)).with_output(kept(false));

@@ -137,6 +137,15 @@ pub(crate) enum Command {
     },
     /// Run a command in a sandbox
     Exec(ExecArgs),
+    /// List the processes of a sandbox that were started with `exec -d`
+    Processes {
+        /// The sandbox
+        id: String,
+    },
+    /// Follow a process of a sandbox, and pass standard input to it; leaving does not end it
+    Attach(AttachArgs),
+    /// Send a signal to a process of a sandbox
+    Kill(KillArgs),
     /// Copy files and directories from and to a sandbox
     Cp(CpArgs),
     /// Print a sandbox's serial console
@@ -299,7 +308,7 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// Pass standard input, as it comes
+    /// Pass standard input, as it comes; with -d, leave the process's open for `attach`
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// A terminal in place of pipes; with -i, every key goes to it
@@ -314,9 +323,15 @@ pub(crate) struct ExecArgs {
     /// The guest's user: a name or a number
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// When the command is killed
-    #[arg(long, value_name = "DUR", default_value = "24h", value_parser = duration)]
-    pub(crate) timeout: Duration,
+    /// When the command is killed [default: after 24h; with -d: never]
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Start a process that runs on by itself, and print its id: see `processes`, `attach` and `kill`
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// With -d: keep nothing of what the process writes
+    #[arg(long, requires = "detach")]
+    pub(crate) no_keep: bool,
     /// The sandbox
     pub(crate) id: String,
     /// The program and its arguments
@@ -327,6 +342,31 @@ pub(crate) struct ExecArgs {
         value_name = "ARGV"
     )]
     pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Print first what was kept of its output
+    #[arg(long)]
+    pub(crate) replay: bool,
+    /// Leave standard input alone; without, its end, unless it is empty from the start, is that of the process's, too
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// The sandbox
+    pub(crate) id: String,
+    /// The process. In one with a terminal every key goes to it, but for Ctrl-P Ctrl-Q, which leave it
+    pub(crate) process: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// The signal: a name, with or without SIG, or a number
+    #[arg(short, long, value_name = "SIG", default_value = "TERM")]
+    pub(crate) signal: String,
+    /// The sandbox
+    pub(crate) id: String,
+    /// The process
+    pub(crate) process: String,
 }
 
 #[derive(Debug, Args)]

@@ -24,8 +24,8 @@ pub use plain::plain;
 use args::{Command, ConfigCommand};
 use client::Client;
 use commands::{
-    checkout, clean, config, console, cp, doctor, drain, exec, guard, inspect, pool, ps, sandbox,
-    template,
+    checkout, clean, config, console, cp, doctor, drain, exec, guard, inspect, pool, process, ps,
+    sandbox, template,
 };
 use output::Output;
 
@@ -57,6 +57,9 @@ pub async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Ps(args) => ps::run(&client()?, output, args).await,
         Command::Inspect { id } => inspect::run(&client()?, output, &id).await,
         Command::Exec(args) => exec::run(&client()?, output, args).await,
+        Command::Processes { id } => process::list(&client()?, output, &id).await,
+        Command::Attach(args) => process::attach(&client()?, output, args).await,
+        Command::Kill(args) => process::kill(&client()?, output, &args).await,
         Command::Console(args) => console::run(&client()?, output, args).await,
         Command::Renew { id, ttl } => sandbox::renew(&client()?, output, &id, ttl).await,
         Command::Release { ids } => sandbox::release(&client()?, output, &ids).await,

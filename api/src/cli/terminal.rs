@@ -89,3 +89,51 @@ fn listen(kind: SignalKind) -> Result<Signal, CliError> {
         source,
     })
 }
+
+/// The keys that leave a process to itself, as in `docker attach`: Ctrl-P, then Ctrl-Q.
+#[derive(Debug, Default)]
+pub(super) struct Detach {
+    /// Whether the first of them was pressed, and is held back.
+    is_begun: bool,
+}
+
+impl Detach {
+    const FIRST: u8 = 0x10;
+    const SECOND: u8 = 0x11;
+
+    /// The keys that go to the process, and whether those that leave it were pressed.
+    pub(super) fn filter(&mut self, keys: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::with_capacity(keys.len() + 1);
+        for key in keys {
+            if self.is_begun && *key == Self::SECOND {
+                return (passed, true);
+            }
+            if self.is_begun {
+                passed.push(Self::FIRST);
+            }
+            self.is_begun = *key == Self::FIRST;
+            if !self.is_begun {
+                passed.push(*key);
+            }
+        }
+        (passed, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_leave_and_every_other_passes() {
+        let mut detach = Detach::default();
+        assert_eq!(detach.filter(b"ls\n"), (b"ls\n".to_vec(), false));
+        assert_eq!(detach.filter(b"\x11"), (b"\x11".to_vec(), false));
+        // Held back, and passed on as soon as it means something else.
+        assert_eq!(detach.filter(b"\x10"), (vec![], false));
+        assert_eq!(detach.filter(b"a"), (b"\x10a".to_vec(), false));
+        assert_eq!(detach.filter(b"b\x10"), (b"b".to_vec(), false));
+        assert_eq!(detach.filter(b"\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(detach.filter(b"\x11rest"), (vec![], true));
+    }
+}

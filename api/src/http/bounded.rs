@@ -107,7 +107,6 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
     }
 }
 
-#[cfg(test)]
 impl<T, const MAX: usize> From<Vec<T>> for List<T, MAX> {
     fn from(items: Vec<T>) -> Self {
         let is_over = items.len() > MAX;
@@ -125,6 +124,13 @@ impl<const MAX: usize> Strings<MAX> {
     /// The entries; `None` when more than `MAX` were sent.
     pub(super) fn within(self) -> Option<BTreeMap<String, String>> {
         (!self.is_over).then_some(self.entries)
+    }
+}
+
+impl<const MAX: usize> From<BTreeMap<String, String>> for Strings<MAX> {
+    fn from(entries: BTreeMap<String, String>) -> Self {
+        let is_over = entries.len() > MAX;
+        Self { entries, is_over }
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Code {
     QueueFull,
     /// Too many follow this console.
     TooManyFollowers,
+    /// Too many processes run in this sandbox.
+    TooManyProcesses,
     /// The guest did not do its part.
     GuestError,
     /// No clone in time.
@@ -70,6 +72,7 @@ impl Code {
             Self::ExecFailed => "exec_failed",
             Self::QueueFull => "queue_full",
             Self::TooManyFollowers => "too_many_followers",
+            Self::TooManyProcesses => "too_many_processes",
             Self::GuestError => "guest_error",
             Self::PoolEmpty => "pool_empty",
             Self::Draining => "draining",
@@ -95,7 +98,9 @@ impl Code {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotPossible | Self::ExecFailed => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::QueueFull | Self::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull | Self::TooManyFollowers | Self::TooManyProcesses => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::GuestError => StatusCode::BAD_GATEWAY,
             Self::PoolEmpty
             | Self::Draining
@@ -125,6 +130,7 @@ impl Code {
             Self::ExecFailed => "the program cannot be run",
             Self::QueueFull => "too many checkouts wait",
             Self::TooManyFollowers => "too many clients follow this console",
+            Self::TooManyProcesses => "too many processes run in this sandbox",
             Self::GuestError => "the guest failed",
             Self::PoolEmpty => "no sandbox is ready",
             Self::Draining => "no new sandboxes are given out",

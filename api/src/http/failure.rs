@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use vmint_cache::{
     CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
     ReloadError, RenewError, ResizeError, ResumeError, RollbackError, SandboxExecError,
-    SandboxFileError,
+    SandboxFileError, SandboxProcessError,
 };
 
 use super::code::Code;
@@ -26,6 +26,7 @@ pub(crate) enum Failure {
     Release(#[from] ReleaseError),
     Exec(#[from] SandboxExecError),
     File(#[from] SandboxFileError),
+    Process(#[from] SandboxProcessError),
     Console(#[from] ConsoleError),
     Resize(#[from] ResizeError),
     Rebuild(#[from] RebuildError),
@@ -50,6 +51,7 @@ impl From<Failure> for Problem {
             | Failure::Release(ReleaseError::UnknownSandbox { .. })
             | Failure::Exec(SandboxExecError::UnknownSandbox { .. })
             | Failure::File(SandboxFileError::UnknownSandbox { .. })
+            | Failure::Process(SandboxProcessError::UnknownSandbox { .. })
             | Failure::Console(ConsoleError::UnknownSandbox { .. }) => {
                 problem(Code::UnknownSandbox)
             }
@@ -108,16 +110,17 @@ impl From<Failure> for Problem {
             | Failure::Checkout(CheckoutError::KeyReused) => problem(Code::Conflict),
             Failure::Rollback(RollbackError::Failed(_)) => problem(Code::Internal),
 
-            Failure::Exec(SandboxExecError::Exec(ExecError::Spawn { errno, .. })) => {
-                problem(Code::ExecFailed).errno(*errno)
+            Failure::Process(SandboxProcessError::NoProcess { .. }) => problem(Code::NotFound),
+            Failure::Process(SandboxProcessError::HasEnded { .. }) => problem(Code::Conflict),
+            Failure::Process(SandboxProcessError::TooMany { .. }) => {
+                problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
             }
-            Failure::Exec(SandboxExecError::Exec(ExecError::Deadline { output, .. })) => {
-                problem(Code::Timeout).output(OutputSoFar::from(&**output))
+            Failure::Exec(SandboxExecError::Exec(error))
+            | Failure::Process(SandboxProcessError::Exec(error)) => {
+                of_exec(error, with_sources(&failure))
             }
-            Failure::Exec(SandboxExecError::Exec(
-                ExecError::Invalid { .. } | ExecError::Unsupported { .. },
-            ))
-            | Failure::File(SandboxFileError::File(FileError::Unsupported { .. })) => {
+
+            Failure::File(SandboxFileError::File(FileError::Unsupported { .. })) => {
                 problem(Code::NotPossible)
             }
             Failure::File(SandboxFileError::File(FileError::Refused { errno, .. })) => {
@@ -133,15 +136,30 @@ impl From<Failure> for Problem {
                 }
             }
             Failure::Checkout(CheckoutError::Guest { .. })
-            | Failure::Exec(
-                SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_),
-            )
+            | Failure::Exec(SandboxExecError::Ended(_))
+            | Failure::Process(SandboxProcessError::Ended(_))
             | Failure::File(
                 SandboxFileError::File(FileError::Guest(_)) | SandboxFileError::Ended(_),
             ) => problem(Code::GuestError),
             Failure::Checkout(CheckoutError::Host { .. })
             | Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
+    }
+}
+
+/// A command that did not run, or not to its end.
+fn of_exec(error: &ExecError, detail: String) -> Problem {
+    let problem = |code| Problem::new(code, detail);
+    match error {
+        ExecError::Spawn { errno, .. } => problem(Code::ExecFailed).errno(*errno),
+        ExecError::Deadline { output, .. } => {
+            problem(Code::Timeout).output(OutputSoFar::from(&**output))
+        }
+        ExecError::TooMany { .. } => {
+            problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
+        }
+        ExecError::Invalid { .. } | ExecError::Unsupported { .. } => problem(Code::NotPossible),
+        ExecError::Guest(_) => problem(Code::GuestError),
     }
 }
 

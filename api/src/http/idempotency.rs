@@ -53,6 +53,16 @@ pub(super) fn key(headers: &HeaderMap, uid: u32) -> Result<Option<IdempotencyKey
     }))
 }
 
+/// Refuses a key where none is remembered: a command that runs twice must not look like one that ran once.
+pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(HEADER) {
+        return Err(Problem::invalid(
+            "no Idempotency-Key is taken here; hint: start a process and look at it by its id",
+        ));
+    }
+    Ok(())
+}
+
 impl IdempotencyKey {
     /// The key of one request.
     pub(super) fn of(self, request: &CheckoutRequest) -> RequestKey {

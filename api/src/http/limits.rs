@@ -68,7 +68,9 @@ pub(crate) const HOSTNAME_MAX_BYTES: usize = 64;
 pub(crate) const EXEC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest that a command may run.
 pub const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// What is kept of each of a command's streams; the guest's agent cannot carry 16 MiB.
+/// Longest deadline of a process: one that has none runs for as long as its sandbox lives.
+pub(crate) const PROCESS_TIMEOUT_MAX: Duration = TTL_MAX;
+/// What is kept of each of a command's streams: an answer holds both of them, as text or a third more as base64.
 pub(crate) const EXEC_OUTPUT_MAX_BYTES: u64 = 8 << 20;
 
 /// One message of a WebSocket: what a client may send of a command's input at once, and its channel.
@@ -81,8 +83,6 @@ pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const TRANSFER_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest path of a file in the guest: the kernel's own limit (`PATH_MAX`) without its final zero byte.
 pub(crate) const PATH_MAX_BYTES: usize = 4095;
-/// The mode of a file that is stored without one.
-pub(crate) const FILE_MODE_DEFAULT: u32 = 0o644;
 /// What is kept of what `tar` says when it fails.
 pub(crate) const TAR_STDERR_MAX_BYTES: usize = 2 << 10;
 /// Longest `Idempotency-Key`.
@@ -92,6 +92,8 @@ pub(crate) const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
 /// When another try makes sense while as many follow a console as may: a person leaves one when they have seen enough.
 pub(crate) const FOLLOWER_WAIT: Duration = Duration::from_secs(10);
+/// When another try makes sense while as many processes run in a sandbox as may: whoever has started them ends them.
+pub(crate) const PROCESS_WAIT: Duration = Duration::from_secs(10);
 /// When another try makes sense while a pool or the service drains: an operator works on it.
 pub(crate) const DRAIN_WAIT: Duration = Duration::from_secs(30);
 /// When another try makes sense while the service stops: a restart finds its templates again.

@@ -111,9 +111,11 @@ problem_responses! {
     Invalid = "400" "`invalid_request`: bad JSON, bad or unknown fields or parameters";
     UnknownTemplate = "404" "`unknown_template`";
     UnknownSandbox = "404" "`unknown_sandbox`";
+    NoSuchProcess = "404" "`unknown_sandbox`; `not_found`: the sandbox has no such process, or does not list it any longer";
     NoSuchFile = "404" "`unknown_sandbox`; `not_found`: there is no such file in the guest";
     UnknownBuild = "404" "`unknown_build`";
     KeyReused = "409" "`conflict`: the Idempotency-Key was used for another request, or a disk or tap is in use";
+    ProcessEnded = "409" "`conflict`: the process has ended";
     Conflict = "409" "`conflict`: a build of this template runs already";
     NoWayBack = "409" "`conflict`: there is no earlier generation that can be used, or a build of this template runs";
     Exits = "409" "`conflict`: the service was asked to end when it is drained";
@@ -124,6 +126,7 @@ problem_responses! {
     FileNotPossible = "422" "`not_possible`: the guest's kernel refuses (`errno` says why): a directory, no space, read-only and so on";
     ExecFailed = "422" "`exec_failed`: the program is missing or not executable (`errno` says why); `not_possible`";
     QueueFull = "429" "`queue_full`: too many checkouts wait; see `Retry-After`";
+    TooManyProcesses = "429" "`too_many_processes`: 64 run in this sandbox; see `Retry-After`";
     TooManyFollowers = "429" "`too_many_followers`: 16 clients follow this console";
     HostFailed = "500" "`internal`: the host did not take what a lease needs, as when the run directory is full";
     GuestFailed = "502" "`guest_error`: the guest did not do its part, or ended";

@@ -19,6 +19,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
+/// A sandbox and one of its processes, in a path.
+pub(super) struct ProcessName {
+    pub(super) sandbox: String,
+    pub(super) process: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ProcessName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((sandbox, process)) = Path::<(String, String)>::from_request_parts(head, state)
+            .await
+            .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+        Ok(Self { sandbox, process })
+    }
+}
+
 /// The query, as it came.
 pub(super) struct Params(Vec<(String, String)>);
 
@@ -102,8 +119,14 @@ impl Params {
 
     /// A parameter that is `true` or `false`; absent, it is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        self.flag_or(name, false)
+    }
+
+    /// A parameter that is `true` or `false`.
+    pub(super) fn flag_or(&self, name: &str, default: bool) -> Result<bool, Problem> {
         match self.get(name) {
-            None | Some("false") => Ok(false),
+            None => Ok(default),
+            Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(value) => Err(Problem::invalid(format!(
                 "the parameter {name} must be true or false, not {value:?}"

@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 use super::observe::{no_such_method, no_such_path, observe};
 use super::openapi::{Complete, Document};
 use super::routes::{
-    builds, config, console, document, drain, events, exec, exec_stream, files, health, metrics,
-    pools, sandboxes, templates,
+    attach, builds, config, console, document, drain, events, exec, exec_stream, files, health,
+    metrics, pools, processes, sandboxes, templates,
 };
 use super::service::Service;
 
@@ -55,6 +55,10 @@ fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(sandboxes::show, sandboxes::release))
         .routes(routes!(sandboxes::renew))
         .routes(routes!(exec::exec, exec_stream::exec_stream))
+        .routes(routes!(processes::list, processes::start))
+        .routes(routes!(processes::show, processes::end))
+        .routes(routes!(processes::signal))
+        .routes(routes!(attach::attach))
         .routes(routes!(files::read_file, files::write_file))
         .routes(routes!(console::console))
         .routes(routes!(events::events))

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What always holds: both directions wait for whoever is slow, and no more than a message of each is held; a client that
-//! is gone drops the command, which kills it; the last things that any other client gets are a `Status` and a close frame.
+//! is gone drops the command, which kills it (a process that it was attached to lives on); the last things that any other
+//! client gets are a `Status` and a close frame.
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
@@ -35,7 +36,6 @@ mod close {
     pub(super) const NORMAL: u16 = 1000;
     pub(super) const GOING_AWAY: u16 = 1001;
     pub(super) const PROTOCOL: u16 = 1002;
-    pub(super) const UNSUPPORTED: u16 = 1003;
     pub(super) const TOO_BIG: u16 = 1009;
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) command: CommandStream,
     /// Which streams the client wants; the others are read and thrown away.
     pub(super) wants: Wants,
+    /// Whether what runs is a process that lives on without this session.
+    pub(super) outlives: bool,
     pub(super) stopping: Stopping,
     /// The service waits for it when it stops.
     pub(super) _running: Option<TaskTrackerToken>,
@@ -74,7 +76,7 @@ impl Session {
     /// Runs it to its end.
     ///
     /// # Cancel safety
-    /// Dropped, the command is killed and the connection cut.
+    /// Dropped, the command is killed, or left to itself where it outlives the session, and the connection cut.
     pub(super) async fn run(mut self, socket: WebSocket) {
         if let Some(seat) = &self.seat {
             seat.wait_for_client();
@@ -110,13 +112,13 @@ impl Session {
         messages: &mut Messages,
         sandbox_ended: impl Future<Output = &'static str>,
     ) -> End {
-        let (input, wants) = (self.command.input(), self.wants);
+        let (input, wants, outlives) = (self.command.input(), self.wants, self.outlives);
         let taking = take_input(messages, input, wants);
         let giving = give_output(sink, &mut self.command, wants);
         let stopping = async {
             self.stopping.begun().await;
-            // A command that works is waited for, as any request is; a terminal is not.
-            if !wants.tty {
+            // A command that works is waited for, as any request is; a terminal is not, nor what runs on without us.
+            if !wants.tty && !outlives {
                 std::future::pending::<()>().await;
             }
         };
@@ -138,16 +140,14 @@ impl Session {
 /// The first message of a client, which says what to run; `None` when the client is gone.
 ///
 /// # Errors
-/// It is no text, or too long, or nothing comes in time.
-pub(super) async fn first_message(socket: &mut WebSocket) -> Option<Result<String, Problem>> {
+/// It is too long, or nothing comes in time.
+pub(super) async fn first_message(socket: &mut WebSocket) -> Option<Result<Bytes, Problem>> {
     let first = async {
         loop {
             return match socket.next().await? {
-                Ok(Message::Text(text)) => Some(Ok(text.as_str().to_owned())),
+                Ok(Message::Text(text)) => Some(Ok(text.into())),
+                Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
                 Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-                Ok(Message::Binary(_)) => Some(Err(Problem::invalid(
-                    "the first message must be text: a JSON object that says what to run",
-                ))),
                 Ok(Message::Close(_)) => None,
                 Err(error) => match broken(error) {
                     End::Broken(_, why) => Some(Err(Problem::invalid(why))),
@@ -187,12 +187,10 @@ async fn take_input(
         };
         let message = match message {
             Message::Binary(message) => message,
+            // Clients without a type for bytes, Kubernetes' own in Python among them, send text: its bytes are what counts.
+            Message::Text(message) => message.into(),
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return End::Gone,
-            Message::Text(_) => {
-                let why = format!("{} has binary messages only", channel::PROTOCOL);
-                return End::Broken(close::UNSUPPORTED, why);
-            }
         };
         let next = match to_command(message) {
             Ok(ToCommand::Stdin(bytes)) if !has_ended => StreamInput::Bytes(bytes),

@@ -1,8 +1,15 @@
 //! Commands.
 
-use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
-use crate::support::{Harness, Reply};
+use axum::body::Body;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::listeners::Listening;
+use crate::support::{Harness, Reply, request};
 
 async fn exec(harness: &Harness, id: &str, body: Value) -> Reply {
     harness
@@ -108,6 +115,9 @@ async fn failures_have_the_codes_of_the_contract() {
         (&body["truncated"], body.get("stderr")),
         (&json!(false), None)
     );
+    exec(&harness, &id, json!({"argv": ["crowded"]}))
+        .await
+        .problem(429, "too_many_processes");
     exec(&harness, &id, json!({"argv": ["mute"]}))
         .await
         .problem(502, "guest_error");
@@ -120,6 +130,87 @@ async fn failures_have_the_codes_of_the_contract() {
     exec(&harness, &id, json!({"argv": ["echo"]}))
         .await
         .problem(404, "unknown_sandbox");
+}
+
+#[tokio::test]
+async fn output_that_is_cut_within_a_character_stays_text() {
+    let harness = Harness::start().await;
+    let id = harness.checkout().await;
+    let outcome = exec(&harness, &id, json!({"argv": ["cut"]})).await.ok(200);
+    assert_eq!(outcome["stdout"], "a");
+    assert_eq!(outcome["truncated"], true);
+}
+
+#[tokio::test]
+async fn an_exec_takes_no_idempotency_key() {
+    let harness = Harness::start().await;
+    let id = harness.checkout().await;
+    for path in ["exec", "processes"] {
+        let request = request(Method::POST, &format!("/v1/sandboxes/{id}/{path}"))
+            .header("content-type", "application/json")
+            .header("idempotency-key", "job 17")
+            .body(Body::from(json!({"argv": ["echo"]}).to_string()));
+        let reply = harness.send(request.unwrap()).await;
+        let detail = reply.problem(400, "invalid_request");
+        assert!(detail.contains("Idempotency-Key"), "{detail}");
+    }
+    let listed = harness.get(&format!("/v1/sandboxes/{id}/processes")).await;
+    assert_eq!(listed.ok(200)["processes"], json!([]));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_its_command() {
+    let service = Listening::start().await;
+    let harness = &service.harness;
+    let id = harness.checkout().await;
+    let guests = &harness.factory.guests;
+    let body = json!({"argv": ["hang"]}).to_string();
+    let head = format!(
+        "POST /v1/sandboxes/{id}/exec HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for killed in 1..=2 {
+        let runs = || guests.running.load(Ordering::SeqCst) == 1;
+        let ended = || guests.killed.load(Ordering::SeqCst) == killed;
+        if killed == 1 {
+            let mut tcp = TcpStream::connect(&service.address).await.unwrap();
+            tcp.write_all(head.as_bytes()).await.unwrap();
+            harness.until("it runs", runs).await;
+            drop(tcp);
+        } else {
+            let mut unix = UnixStream::connect(&service.socket).await.unwrap();
+            unix.write_all(head.as_bytes()).await.unwrap();
+            harness.until("it runs", runs).await;
+            drop(unix);
+        }
+        harness.until("it is killed", ended).await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_is_outdated_is_shown_and_only_released() {
+    let harness = Harness::start().await;
+    let before = harness.checkout().await;
+    let path = format!("/v1/sandboxes/{before}");
+    assert_eq!(harness.get(&path).await.ok(200)["agent"], "current");
+    let guests = &harness.factory.guests;
+    guests.outdated.store(true, Ordering::SeqCst);
+    let id = harness.checkout().await;
+    let path = format!("/v1/sandboxes/{id}");
+    assert_eq!(harness.get(&path).await.ok(200)["agent"], "outdated");
+    let body = || json!({"argv": ["echo"]});
+    for reply in [
+        exec(&harness, &id, body()).await,
+        harness.post(&format!("{path}/processes"), body()).await,
+        harness.get(&format!("{path}/processes")).await,
+    ] {
+        let detail = reply.problem(422, "not_possible");
+        assert!(detail.contains("hint: release the sandbox"), "{detail}");
+    }
+    let renewed = harness.post(&format!("{path}/renew"), json!({"ttl_s": 60}));
+    renewed.await.ok(200);
+    assert_eq!(harness.call(Method::DELETE, &path).await.status, 204);
 }
 
 #[tokio::test]
@@ -147,8 +238,4 @@ async fn values_that_cannot_be_are_refused() {
     exec(&harness, &id, json!({"argv": ["a"], "timeout_ms": 1e12}))
         .await
         .problem(422, "not_possible");
-    let detail = exec(&harness, &id, json!({"argv": ["user"], "user": "root"}))
-        .await
-        .problem(422, "not_possible");
-    assert!(detail.contains("user"), "{detail}");
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use vmint_api::http::Origin;
+use vmint_cache::{FileOwner, WriteOptions};
 
 use crate::listeners::Listening;
 use crate::support::{Harness, Reply, SOON, names_in};
@@ -59,6 +60,50 @@ async fn a_file_goes_in_and_comes_out_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_not_said_of_a_stored_file_is_left_to_the_guest() {
+    let harness = Harness::start().await;
+    let id = harness.checkout().await;
+    let owner = |uid, gid| Some(FileOwner { uid, gid });
+    for (query, mode, owner) in [
+        ("path=/x", None, None),
+        ("path=/x&mode=0600", Some(0o600), None),
+        ("path=/x&owner=1000", None, owner(1000, None)),
+        ("path=/x&owner=0:7&mode=7", Some(0o7), owner(0, Some(7))),
+    ] {
+        assert_eq!(put(&harness, &id, query, "x").await.status, 204, "{query}");
+        let stored_as = *harness.factory.guests.stored_as.lock().unwrap();
+        assert_eq!(stored_as, WriteOptions { mode, owner }, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_size_is_not_known_comes_in_pieces_until_its_end() {
+    let service = Listening::start().await;
+    let id = service.harness.checkout().await;
+    let guests = &service.harness.factory.guests;
+    std::fs::create_dir(guests.path("/sys")).unwrap();
+    std::fs::write(guests.path("/sys/size"), "42\n").unwrap();
+    let mut stream = connected(&service).await;
+    let head = format!(
+        "GET /v1/sandboxes/{id}/files?path=/sys/size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(SOON, stream.read_to_string(&mut answer))
+        .await
+        .expect("it ends")
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && !head.contains("content-length"));
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    assert_eq!(body, "3\r\n42\n\r\n0\r\n\r\n");
+    // Of one that is empty that is known.
+    std::fs::write(guests.path("/empty"), "").unwrap();
+    let reply = get(&service.harness, &id, "path=/empty").await;
+    assert_eq!(reply.header("content-length"), "0");
+}
+
+#[tokio::test]
 async fn what_the_guest_refuses_is_told_with_its_reason() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
@@ -84,12 +129,15 @@ async fn what_the_guest_refuses_is_told_with_its_reason() {
     harness
         .factory
         .guests
-        .is_stock
+        .outdated
         .store(true, Ordering::SeqCst);
-    let detail = get(&harness, &id, "path=/x")
-        .await
-        .problem(422, "not_possible");
-    assert!(detail.contains("qemu-ga"), "{detail}");
+    for reply in [
+        get(&harness, &id, "path=/x").await,
+        put(&harness, &id, "path=/x", "x").await,
+    ] {
+        let detail = reply.problem(422, "not_possible");
+        assert!(detail.contains("release the sandbox"), "{detail}");
+    }
     assert_eq!(names_in(&harness.factory.guests.path("/")), ["dir"]);
 }
 
@@ -120,6 +168,13 @@ async fn parameters_that_cannot_be_are_refused() {
         "path=/a&mode=rw",
         "path=/a&mode=10000",
         "path=/a&mode=0644&archive=tar",
+        "path=/a&owner=0&archive=tar",
+        "path=/a&owner=root",
+        "path=/a&owner=",
+        "path=/a&owner=1:",
+        "path=/a&owner=-1",
+        "path=/a&owner=4294967295",
+        "path=/a&owner=0&owner=1",
     ] {
         put(&harness, &id, query, "x")
             .await
@@ -145,6 +200,8 @@ async fn a_directory_goes_both_ways_as_a_tar_stream() {
         (tar.status.as_u16(), tar.header("content-type")),
         (200, "application/x-tar")
     );
+    let has_bound_env = guests.has_bound_env.load(Ordering::SeqCst);
+    assert!(!has_bound_env, "the sandbox's PATH is not that of our own helpers");
     let reply = put(&harness, &id, "path=/made/to&archive=tar", tar.body).await;
     assert_eq!(reply.status, 204, "{}", reply.text());
     let copy = guests.path("/made/to/sub/x");

@@ -1,11 +1,11 @@
 //! The OpenAPI document.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::support::Harness;
 
 /// Every route of the contract, with the status of its good answer.
-const ROUTES: [(&str, &str, &str); 32] = [
+const ROUTES: [(&str, &str, &str); 38] = [
     ("get", "/healthz", "200"),
     ("get", "/readyz", "200"),
     ("get", "/metrics", "200"),
@@ -30,6 +30,20 @@ const ROUTES: [(&str, &str, &str); 32] = [
     ("post", "/v1/sandboxes/{id}/renew", "200"),
     ("post", "/v1/sandboxes/{id}/exec", "200"),
     ("get", "/v1/sandboxes/{id}/exec", "101"),
+    ("post", "/v1/sandboxes/{id}/processes", "201"),
+    ("get", "/v1/sandboxes/{id}/processes", "200"),
+    ("get", "/v1/sandboxes/{id}/processes/{process}", "200"),
+    ("delete", "/v1/sandboxes/{id}/processes/{process}", "204"),
+    (
+        "post",
+        "/v1/sandboxes/{id}/processes/{process}/signal",
+        "204",
+    ),
+    (
+        "get",
+        "/v1/sandboxes/{id}/processes/{process}/attach",
+        "101",
+    ),
     ("put", "/v1/sandboxes/{id}/files", "204"),
     ("get", "/v1/sandboxes/{id}/files", "200"),
     ("get", "/v1/sandboxes/{id}/console", "200"),
@@ -130,6 +144,16 @@ async fn the_schemas_are_those_of_the_answers() {
         keys(&answer(&format!("/v1/sandboxes/{id}")).await),
         keys(&of_each)
     );
+    let path = format!("/v1/sandboxes/{id}/processes");
+    let started = harness.post(&path, json!({"argv": ["echo"]})).await;
+    let process = started.ok(201)["id"].as_str().unwrap().to_owned();
+    // Only where it is no text.
+    let mut of_each = schema("Process");
+    of_each.retain(|name, _| !name.ends_with("_b64"));
+    assert_eq!(
+        keys(&answer(&format!("{path}/{process}")).await),
+        keys(&of_each)
+    );
     assert_eq!(
         keys(&answer("/v1/templates/default").await),
         keys(&schema("Template"))
@@ -162,6 +186,11 @@ async fn what_is_always_in_an_answer_is_required_even_where_it_may_be_null() {
         ("Configuration", &["path", "last_reload"]),
         ("LastReload", &["error"]),
         ("ExecResult", &["exit_code", "signal"]),
+        (
+            "Process",
+            &["pid", "ended_at", "exit_code", "signal", "ended_by"],
+        ),
+        ("Generation", &["process_control"]),
     ] {
         let required = document["components"]["schemas"][schema]["required"].clone();
         let required = required.as_array().unwrap();

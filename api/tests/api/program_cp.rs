@@ -254,12 +254,12 @@ async fn what_cannot_be_copied_is_told_and_leaves_nothing() {
         .harness
         .factory
         .guests
-        .is_stock
+        .outdated
         .store(true, Ordering::SeqCst);
     let (code, _, err) = setting
         .cp(&setting.there("/y.breaks"), &setting.here("y"))
         .await;
-    assert!(code == 1 && err.contains("qemu-ga"), "{err}");
+    assert!(code == 1 && err.contains("outdated"), "{err}");
 }
 
 /// What an earlier copy of the same guest has left here.

@@ -21,7 +21,7 @@ fn client(service: &Listening, args: &[&str]) -> Command {
     command
 }
 
-async fn text(stream: &mut (impl tokio::io::AsyncRead + Unpin), until: &str) -> String {
+pub(crate) async fn text(stream: &mut (impl tokio::io::AsyncRead + Unpin), until: &str) -> String {
     let mut all = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&all).contains(until) {

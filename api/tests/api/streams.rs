@@ -56,7 +56,8 @@ async fn a_command_has_its_channels_and_its_status() {
     );
     let got = run(&service, &id, "command=echo&stdout=false").await;
     assert_eq!((got.stdout.as_str(), got.stderr.as_str()), ("", "err\n"));
-    let got = run(&service, &id, "command=echo&stdout=0&stderr=0").await;
+    // As Kubernetes' client for Python writes it.
+    let got = run(&service, &id, "command=echo&stdout=0&stderr=False").await;
     assert_eq!((got.stderr.as_str(), got.status), ("", success));
 
     let status = run(&service, &id, "command=exit&command=7").await.status;
@@ -83,6 +84,7 @@ async fn a_command_that_does_not_come_to_its_end_has_our_code_as_the_reason() {
         ("command=locked", "exec_failed", 422),
         ("command=slow&timeout_ms=5", "timeout", 504),
         ("command=mute", "guest_error", 502),
+        ("command=crowded", "too_many_processes", 429),
     ] {
         let got = run(&service, &id, query).await;
         assert_eq!(got.close, 1000);
@@ -178,7 +180,8 @@ async fn messages_against_the_rules_end_it_with_the_reason() {
         (Message::binary(b"\x07hi".as_slice()), 1002),
         (Message::binary(b"\x04garbage".as_slice()), 1002),
         (Message::binary([255, 9].as_slice()), 1002),
-        (Message::text("hello"), 1003),
+        (Message::text("hello"), 1002),
+        (Message::text("\u{7}hi"), 1002),
         (Message::binary(vec![0; (1 << 20) + 2]), 1009),
     ] {
         let mut client = Client::open(&service, &id, "command=deaf&stdin=true")
@@ -191,8 +194,28 @@ async fn messages_against_the_rules_end_it_with_the_reason() {
         assert_eq!((got.close, got.status), (code, Value::Null), "{what}");
     }
     let guests = &service.harness.factory.guests;
-    let all_killed = || guests.killed.load(Ordering::SeqCst) == 5;
+    let all_killed = || guests.killed.load(Ordering::SeqCst) == 6;
     service.harness.until("all are killed", all_killed).await;
+}
+
+#[tokio::test]
+async fn text_and_binary_messages_mean_the_same_bytes() {
+    let (service, id) = service().await;
+    let query = "command=live&stdin=true&tty=true";
+    let mut client = Client::open(&service, &id, query).await.unwrap();
+    client.stdout().await;
+    for message in [
+        Message::text("\0h\u{e4}llo"),
+        Message::binary("\0h\u{e4}llo".as_bytes()),
+    ] {
+        client.0.send(message).await.unwrap();
+        assert_eq!(client.stdout().await, "h\u{e4}llo");
+    }
+    let size = "\u{4}{\"Width\":80,\"Height\":24}";
+    client.0.send(Message::text(size)).await.unwrap();
+    assert_eq!(client.stdout().await, "24x80\n");
+    client.send(&[255, 0]).await;
+    assert_eq!(client.rest().await.close, 1000);
 }
 
 #[tokio::test]
@@ -333,7 +356,7 @@ async fn what_cannot_be_is_refused_before_the_upgrade() {
         .harness
         .factory
         .guests
-        .is_stock
+        .outdated
         .store(true, Ordering::SeqCst);
     assert_eq!(refused(&id, "command=a", known).await, 422);
     assert_eq!(running(&service.harness), 0);
@@ -392,6 +415,10 @@ async fn what_to_run_can_come_as_the_first_message() {
     let got = run_message(&service, &id, text(request)).await;
     assert_eq!((got.stdout.as_str(), got.close), ("a b\n", 1000));
     assert_eq!(got.status["status"], "Success");
+    // It is a JSON object in bytes, too.
+    let request = json!({"argv": ["echo", "c"]}).to_string().into_bytes();
+    let got = run_message(&service, &id, Message::Binary(request.into())).await;
+    assert_eq!(got.stdout, "c\n");
 
     for (message, said) in [
         (text(json!({"argv": []})), "must begin with a program"),
@@ -408,7 +435,7 @@ async fn what_to_run_can_come_as_the_first_message() {
             "unknown field `jail`",
         ),
         (text(json!({"argv": ["a"], "rows": 0})), "nonzero"),
-        (Message::Binary(vec![0, 1].into()), "must be text"),
+        (Message::Binary(vec![0, 1].into()), "is not valid"),
     ] {
         let got = run_message(&service, &id, message).await;
         assert_eq!(got.status["reason"], "invalid_request", "{said}");

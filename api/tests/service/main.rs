@@ -18,10 +18,13 @@ mod load;
 mod main_job;
 mod place;
 mod plain_user;
+mod processes;
 mod prometheus;
 mod reload;
 mod rolling;
 mod service;
+mod storms;
+mod stored;
 mod surroundings;
 mod survive;
 #[path = "../api/support/terminal.rs"]

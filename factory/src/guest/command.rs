@@ -420,6 +420,8 @@ pub(super) struct Collected {
     pub(super) stderr: Vec<u8>,
     pub(super) truncated: bool,
     max_bytes: usize,
+    /// The newest bytes of both streams that found no room above, for an error.
+    surplus: [Vec<u8>; 2],
 }
 
 impl Collected {
@@ -429,16 +431,23 @@ impl Collected {
             stderr: Vec::new(),
             truncated: false,
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            surplus: [Vec::new(), Vec::new()],
         }
     }
 
     fn take(&mut self, number: u8, bytes: &[u8]) {
-        let kept = match number {
-            channel::OUTPUT => &mut self.stdout,
-            _ => &mut self.stderr,
+        let [of_output, of_error] = &mut self.surplus;
+        let (kept, surplus) = match number {
+            channel::OUTPUT => (&mut self.stdout, of_output),
+            _ => (&mut self.stderr, of_error),
         };
-        let room = self.max_bytes.saturating_sub(kept.len());
-        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = self.max_bytes.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(&bytes[..room]);
+        surplus.extend_from_slice(&bytes[room..]);
+        // Twice as much, so that most bytes are moved once.
+        if surplus.len() > 2 * PartialOutput::MAX_BYTES {
+            surplus.drain(..surplus.len() - PartialOutput::MAX_BYTES);
+        }
         self.truncated |= bytes.len() > room;
     }
 
@@ -453,13 +462,40 @@ impl Collected {
         }
     }
 
+    /// The newest part of all that was written, what found no room included.
     pub(super) fn newest(self) -> Box<PartialOutput> {
         let Self {
-            stdout,
-            stderr,
+            mut stdout,
+            mut stderr,
             truncated,
+            surplus: [of_output, of_error],
             ..
         } = self;
+        stdout.extend_from_slice(&of_output);
+        stderr.extend_from_slice(&of_error);
         Box::new(PartialOutput::newest(stdout, stderr, truncated))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_output_is_the_newest_however_much_was_written() {
+        const LIMIT: u64 = 1 << 20;
+        let pieces = 40;
+        let mut collected = Collected::new(LIMIT);
+        for piece in 0..pieces {
+            collected.take(channel::OUTPUT, &[piece; 100_000]);
+        }
+        collected.take(channel::ERROR, b"err");
+        assert_eq!(collected.stdout.len(), 1 << 20);
+        let surplus = collected.surplus[0].len();
+        assert!(surplus <= 2 * PartialOutput::MAX_BYTES, "{surplus}");
+        let newest = collected.newest();
+        assert!(newest.truncated && newest.stderr == b"err");
+        assert!(newest.stdout.len() > PartialOutput::MAX_BYTES - 4);
+        assert_eq!(newest.stdout.last(), Some(&(pieces - 1)));
     }
 }

@@ -73,9 +73,8 @@ pub struct Process {
     pub ended_by: Option<EndedBy>,
     /// Streams that are attached to it.
     pub attached: u32,
-    /// Bytes of its output that are kept.
-    #[serde(deserialize_with = "or_default")]
-    pub kept_bytes: u64,
+    /// Bytes of its output that are kept; `None` where none are to be.
+    pub kept_bytes: Option<u64>,
     /// Whether it wrote more than is kept.
     #[serde(deserialize_with = "or_default")]
     pub truncated: bool,

@@ -9,13 +9,13 @@ use http::Method;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{exec_live, path_with};
+use super::{exec_live, path_with, process};
 use crate::cli::args::ExecArgs;
 use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print_bytes};
 use crate::cli::plain;
-use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_MESSAGE_MAX_BYTES};
+use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_MESSAGE_MAX_BYTES, EXEC_TIMEOUT_MAX};
 use crate::http::problem::ProblemBody;
 use crate::http::view::ExecResult;
 
@@ -37,8 +37,11 @@ pub(in crate::cli) async fn run(
     output: Output,
     args: ExecArgs,
 ) -> Result<u8, CliError> {
+    if args.detach {
+        return process::start(client, output, &args).await;
+    }
     let is_plain = !args.interactive && !args.tty;
-    let request = exec_live::request(&args);
+    let request = exec_live::request(&args).to_string();
     let is_long = request.len() > EXEC_MESSAGE_MAX_BYTES;
     if output.json && args.tty {
         let why = "a terminal's output is no JSON: leave --tty or --json out";
@@ -68,7 +71,8 @@ async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, Cli
     } else {
         Vec::new()
     };
-    let deadline = args.timeout.saturating_add(ANSWER_TIMEOUT);
+    let timeout = args.timeout.unwrap_or(EXEC_TIMEOUT_MAX);
+    let deadline = timeout.saturating_add(ANSWER_TIMEOUT);
     let path = path_with("/v1/sandboxes/", &args.id, "/exec");
     let body = json!({
         "argv": args.argv,
@@ -76,7 +80,7 @@ async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, Cli
         "cwd": args.cwd.unwrap_or_default(),
         "user": args.user.unwrap_or_default(),
         "stdin_b64": BASE64_STANDARD.encode(stdin),
-        "timeout_ms": args.timeout.as_secs_f64() * 1e3,
+        "timeout_ms": timeout.as_secs_f64() * 1e3,
     });
     match client.call(Method::POST, &path, Some(body), deadline).await {
         Ok(answer) => {

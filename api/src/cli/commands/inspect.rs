@@ -27,6 +27,7 @@ pub(super) fn details(one: &Sandbox) -> String {
         table.field("vsock cid", cid);
     }
     table.field("pid", one.pid);
+    table.field("agent", &one.agent);
     table.field("hostname", &one.hostname);
     table.field("machine id", &one.machine_id);
     table.field("console", &one.sockets.console);

@@ -108,6 +108,8 @@ impl Tar {
         let request = StreamRequest {
             argv: ["sh", "-c", script, "sh", path].map(str::to_owned).into(),
             stdin,
+            // A sandbox's PATH is for its user's commands: these programs are the guest's own.
+            bound_env: false,
             ..StreamRequest::default()
         };
         let starting = service.cache().exec_stream(id, request);

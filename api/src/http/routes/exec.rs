@@ -1,23 +1,20 @@
 //! Commands in a sandbox.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use vmint_cache::ExecRequest;
 
-use super::checkout::{null_is_absent, parse_seconds};
-use super::variables::{ExecEnv, check_exec_env};
+use super::checkout::null_is_absent;
+use super::command::{Argv, RawCommand};
+use super::variables::ExecEnv;
 use crate::http::body::{Json, Payload};
-use crate::http::bounded::List;
 use crate::http::failure::Failure;
-use crate::http::limits::{
-    ARGV_MAX_WORDS, EXEC_BODY_MAX_BYTES, EXEC_OUTPUT_MAX_BYTES, EXEC_TIMEOUT_DEFAULT,
-    EXEC_TIMEOUT_MAX,
-};
+use crate::http::idempotency;
+use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX};
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams};
 use crate::http::problem::Problem;
@@ -58,6 +55,9 @@ impl Payload for ExecBody {
 }
 
 /// Runs a command and waits for its end.
+///
+/// The command belongs to the request: a client that hangs up kills it, with its descendants. What should outlive the
+/// request is a process (`POST /v1/sandboxes/{id}/processes`). There is no `Idempotency-Key` here.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/exec", operation_id = "exec_in_sandbox", tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
@@ -65,15 +65,17 @@ impl Payload for ExecBody {
     responses(
         (status = 200, body = ExecResult),
         openapi::Invalid, openapi::UnknownSandbox, openapi::TooLarge, openapi::NotJson, openapi::ExecFailed,
-        openapi::GuestFailed, openapi::Overloaded, openapi::Timeout
+        openapi::TooManyProcesses, openapi::GuestFailed, openapi::Overloaded, openapi::Timeout
     )
 )]
 pub(in crate::http) async fn exec(
     State(service): State<Service>,
     Name(id): Name,
     _: NoParams,
+    headers: HeaderMap,
     Json(body, _share): Json<ExecBody>,
 ) -> Result<axum::Json<ExecResult>, Problem> {
+    idempotency::refuse(&headers)?;
     let request = body.into_request()?;
     let outcome = service
         .cache()
@@ -85,68 +87,17 @@ pub(in crate::http) async fn exec(
 
 impl ExecBody {
     fn into_request(self) -> Result<ExecRequest, Problem> {
-        let argv = check_argv(self.argv)?;
-        let env = check_exec_env(self.env)?;
-        check_text("cwd", &self.cwd)?;
-        check_text("user", &self.user)?;
         let stdin = BASE64_STANDARD
             .decode(&self.stdin_b64)
             .map_err(|error| Problem::invalid(format!("stdin_b64 is not base64: {error}")))?;
-        Ok(ExecRequest {
-            argv,
-            env,
-            cwd: (!self.cwd.is_empty()).then_some(self.cwd),
-            user: (!self.user.is_empty()).then_some(self.user),
-            stdin,
-            timeout: Some(
-                self.timeout_ms
-                    .map_or(Ok(EXEC_TIMEOUT_DEFAULT), parse_timeout)?,
-            ),
-            max_output_bytes: EXEC_OUTPUT_MAX_BYTES,
-        })
+        let command = RawCommand {
+            argv: self.argv,
+            env: self.env,
+            cwd: self.cwd,
+            user: self.user,
+            timeout_ms: self.timeout_ms,
+        };
+        let command = command.checked(EXEC_TIMEOUT_MAX)?;
+        Ok(command.awaited(stdin, EXEC_TIMEOUT_DEFAULT))
     }
-}
-
-pub(super) fn parse_timeout(timeout_ms: f64) -> Result<Duration, Problem> {
-    let timeout = parse_seconds("timeout_ms", timeout_ms / 1e3)?;
-    if timeout < Duration::from_millis(1) {
-        return Err(Problem::invalid("timeout_ms must be at least 1"));
-    }
-    if timeout > EXEC_TIMEOUT_MAX {
-        let limit = EXEC_TIMEOUT_MAX.as_millis();
-        return Err(Problem::not_possible(format!(
-            "timeout_ms is above the limit of {limit}"
-        )));
-    }
-    Ok(timeout)
-}
-
-/// A program and its arguments, as they came.
-pub(super) type Argv = List<String, ARGV_MAX_WORDS>;
-
-/// The program and its arguments, or what is wrong with them.
-pub(super) fn check_argv(argv: Argv) -> Result<Vec<String>, Problem> {
-    let argv = argv.within().ok_or_else(|| {
-        Problem::not_possible(format!("argv is above the limit of {ARGV_MAX_WORDS} words"))
-    })?;
-    check_words(&argv)?;
-    Ok(argv)
-}
-
-/// Whether the words are a command.
-pub(super) fn check_words(argv: &[String]) -> Result<(), Problem> {
-    if argv.first().is_none_or(String::is_empty) {
-        return Err(Problem::invalid("argv must begin with a program"));
-    }
-    argv.iter().try_for_each(|word| check_text("argv", word))
-}
-
-/// The guest's kernel ends its strings with a zero byte.
-pub(super) fn check_text(field: &str, text: &str) -> Result<(), Problem> {
-    if text.contains('\0') {
-        return Err(Problem::invalid(format!(
-            "{field} must not contain a zero byte"
-        )));
-    }
-    Ok(())
 }

@@ -8,38 +8,31 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Deserialize;
-use vmint_cache::{CommandStream, StreamRequest, WindowSize};
+use vmint_cache::{CommandStream, StreamRequest};
 
 use super::checkout::null_is_absent;
-use super::exec::{Argv, check_argv, check_text, check_words, parse_timeout};
+use super::command::{Argv, RawCommand, window};
 use super::unknown_sandbox;
-use super::variables::{ExecEnv, check_exec_env, check_names_and_values};
+use super::variables::ExecEnv;
+use super::websocket::checked;
 use crate::http::failure::Failure;
-use crate::http::limits::EXEC_MESSAGE_MAX_BYTES;
+use crate::http::limits::EXEC_TIMEOUT_MAX;
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
 use crate::http::seat::Seat;
 use crate::http::service::Service;
 use crate::http::session::{Session, Wants, first_message, refuse};
-use crate::remote::channel::PROTOCOL;
-
-/// The size of a terminal whose client did not say.
-const WINDOW_DEFAULT: WindowSize = WindowSize {
-    rows: 24,
-    columns: 80,
-};
-/// What is read from a connection at once.
-const READ_BUFFER_BYTES: usize = 32 << 10;
 
 /// Runs a command with its streams open: a WebSocket with Kubernetes' subprotocol `v5.channel.k8s.io`.
 ///
-/// Binary messages, the first byte of each the channel: 0 standard input, 1 standard output, 2 standard error, 3 a
+/// Binary or text messages, which mean the same bytes; the first byte of each is the channel: 0 standard input, 1 standard output, 2 standard error, 3 a
 /// `metav1.Status` in JSON at the end, 4 the size of the terminal (`{"Width": 80, "Height": 24}`); 255 followed by 0
 /// closes standard input. A client that goes kills the command.
 ///
-/// With `request=message`, and no other parameter, the first message of the client says what to run: a text, a JSON object
+/// With `request=message`, and no other parameter, the first message of the client says what to run: a JSON object
 /// with `argv, env, cwd, user, stdin, stdout, stderr, tty, rows, columns, timeout_ms`. So nothing secret is in the URL.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/exec", operation_id = "stream_exec", tag = "sandboxes",
@@ -60,7 +53,7 @@ const READ_BUFFER_BYTES: usize = 32 << 10;
     ),
     responses(
         (status = 101, description = "The connection is a WebSocket from here on"),
-        openapi::Invalid, openapi::UnknownSandbox, openapi::NotPossible, openapi::GuestFailed
+        openapi::Invalid, openapi::UnknownSandbox, openapi::ExecFailed, openapi::TooManyProcesses, openapi::GuestFailed
     )
 )]
 pub(in crate::http) async fn exec_stream(
@@ -78,7 +71,7 @@ pub(in crate::http) async fn exec_stream(
         let upgrade = checked(upgrade)?;
         return Ok(upgrade.on_upgrade(|socket| run_first_message(service, id, seat, socket)));
     }
-    let (request, wants) = read(&params)?;
+    let (request, wants) = read(&params)?.into_request()?;
     let upgrade = checked(upgrade)?;
     let command = service
         .cache()
@@ -88,6 +81,7 @@ pub(in crate::http) async fn exec_stream(
     let session = Session {
         command,
         wants,
+        outlives: false,
         stopping: service.stopping().clone(),
         _running: service.stopping().enter(),
         seat,
@@ -126,6 +120,7 @@ async fn run_first_message(
             let session = Session {
                 command,
                 wants,
+                outlives: false,
                 stopping: service.stopping().clone(),
                 _running: running,
                 seat,
@@ -139,16 +134,16 @@ async fn run_first_message(
 async fn begin(
     service: &Service,
     id: &str,
-    first: Result<String, Problem>,
+    first: Result<Bytes, Problem>,
 ) -> Result<(CommandStream, Wants), Problem> {
-    let message: ExecMessage = serde_json::from_str(&first?)
+    let message: ExecMessage = serde_json::from_slice(&first?)
         .map_err(|error| Problem::invalid(format!("the first message is not valid: {error}")))?;
     let (request, wants) = message.into_request()?;
     let command = service.cache().exec_stream(id, request).await;
     Ok((command.map_err(Failure::from)?, wants))
 }
 
-/// The first message: what the parameters say otherwise.
+/// What to run, as the first message or the parameters have it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExecMessage {
@@ -170,52 +165,23 @@ struct ExecMessage {
 
 impl ExecMessage {
     fn into_request(self) -> Result<(StreamRequest, Wants), Problem> {
-        check_text("cwd", &self.cwd)?;
-        check_text("user", &self.user)?;
         let wants = Wants {
             stdin: self.stdin.unwrap_or(false),
             stdout: self.stdout.unwrap_or(true),
             stderr: self.stderr.unwrap_or(true),
             tty: self.tty.unwrap_or(false),
         };
-        let window = WindowSize {
-            rows: self.rows.map_or(WINDOW_DEFAULT.rows, NonZeroU16::get),
-            columns: self.columns.map_or(WINDOW_DEFAULT.columns, NonZeroU16::get),
+        let command = RawCommand {
+            argv: self.argv,
+            env: self.env,
+            cwd: self.cwd,
+            user: self.user,
+            timeout_ms: self.timeout_ms,
         };
-        let request = StreamRequest {
-            argv: check_argv(self.argv)?,
-            env: check_exec_env(self.env)?,
-            cwd: (!self.cwd.is_empty()).then_some(self.cwd),
-            user: (!self.user.is_empty()).then_some(self.user),
-            stdin: wants.stdin,
-            tty: wants.tty.then_some(window),
-            timeout: self.timeout_ms.map(parse_timeout).transpose()?,
-        };
-        Ok((request, wants))
+        let window = window(wants.tty, self.rows, self.columns);
+        let command = command.checked(EXEC_TIMEOUT_MAX)?;
+        Ok((command.streamed(wants.stdin, window), wants))
     }
-}
-
-/// The upgrade, where it is one to what we speak.
-fn checked(
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<WebSocketUpgrade, Problem> {
-    let upgrade = upgrade.map_err(|rejection| {
-        let why = rejection.body_text();
-        Problem::invalid(format!(
-            "this is for WebSockets ({why}); POST runs a command and answers once"
-        ))
-    })?;
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(EXEC_MESSAGE_MAX_BYTES)
-        .max_frame_size(EXEC_MESSAGE_MAX_BYTES);
-    if upgrade.selected_protocol().is_none() {
-        return Err(Problem::invalid(format!(
-            "the header Sec-WebSocket-Protocol must offer {PROTOCOL}"
-        )));
-    }
-    Ok(upgrade)
 }
 
 const ONCE: [&str; 9] = [
@@ -231,75 +197,65 @@ const ONCE: [&str; 9] = [
 ];
 const LISTS: [&str; 2] = ["command", "env"];
 
-/// What the parameters ask for.
-fn read(params: &Params) -> Result<(StreamRequest, Wants), Problem> {
+/// What the parameters ask for: the same as a first message.
+fn read(params: &Params) -> Result<ExecMessage, Problem> {
     params.only_with_lists(&ONCE, &LISTS)?;
-    let flag = |name, default| parse_flag(params, name, default);
-    let wants = Wants {
-        stdin: flag("stdin", false)?,
-        stdout: flag("stdout", true)?,
-        stderr: flag("stderr", true)?,
-        tty: flag("tty", false)?,
-    };
+    let flag = |name| parse_flag(params, name);
+    let text = |name| params.get(name).unwrap_or_default().to_owned();
     let argv: Vec<String> = params.all("command").map(str::to_owned).collect();
-    check_words(&argv).map_err(|_| {
-        Problem::invalid("the parameter command must begin with a program, and hold no zero byte")
-    })?;
-    let env = parse_env(params)?;
-    let text = |name: &'static str| {
-        let value = params.get(name).filter(|value| !value.is_empty());
-        value.map_or(Ok(()), |value| check_text(name, value))?;
-        Ok::<_, Problem>(value.map(str::to_owned))
-    };
-    let window = WindowSize {
-        rows: parse_cells(params, "rows", WINDOW_DEFAULT.rows)?,
-        columns: parse_cells(params, "columns", WINDOW_DEFAULT.columns)?,
-    };
-    let timeout = params.get("timeout_ms").map(|text| {
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(Problem::invalid(
+            "the parameter command must begin with a program",
+        ));
+    }
+    let timeout_ms = params.get("timeout_ms").map(|text| {
         let number = text.parse::<f64>();
-        parse_timeout(number.map_err(|_| Problem::invalid("timeout_ms must be a number"))?)
+        number.map_err(|_| Problem::invalid("timeout_ms must be a number"))
     });
-    let request = StreamRequest {
-        argv,
-        env,
-        cwd: text("cwd")?,
-        user: text("user")?,
-        stdin: wants.stdin,
-        tty: wants.tty.then_some(window),
-        timeout: timeout.transpose()?,
-    };
-    Ok((request, wants))
+    Ok(ExecMessage {
+        argv: argv.into(),
+        env: parse_env(params)?,
+        cwd: text("cwd"),
+        user: text("user"),
+        stdin: flag("stdin")?,
+        stdout: flag("stdout")?,
+        stderr: flag("stderr")?,
+        tty: flag("tty")?,
+        rows: parse_cells(params, "rows")?,
+        columns: parse_cells(params, "columns")?,
+        timeout_ms: timeout_ms.transpose()?,
+    })
 }
 
-/// Kubernetes' clients write truth as `true` or `1`.
-fn parse_flag(params: &Params, name: &str, default: bool) -> Result<bool, Problem> {
+/// Kubernetes takes truth in the spellings of Go's `strconv.ParseBool`, and its clients use them.
+fn parse_flag(params: &Params, name: &str) -> Result<Option<bool>, Problem> {
     match params.get(name) {
-        None => Ok(default),
-        Some("true" | "1") => Ok(true),
-        Some("false" | "0") => Ok(false),
+        None => Ok(None),
+        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(Some(true)),
+        Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(Some(false)),
         Some(value) => Err(Problem::invalid(format!(
             "the parameter {name} must be true or false, not {value:?}"
         ))),
     }
 }
 
-fn parse_env(params: &Params) -> Result<BTreeMap<String, String>, Problem> {
+fn parse_env(params: &Params) -> Result<ExecEnv, Problem> {
     let pair = |text: &str| match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         // The text may be a secret that lost its name.
         None => Err(Problem::invalid("the parameter env must be NAME=VALUE")),
     };
-    let env = params.all("env").map(pair).collect::<Result<_, _>>()?;
-    check_names_and_values(&env)?;
-    Ok(env)
+    let env: Result<BTreeMap<_, _>, _> = params.all("env").map(pair).collect();
+    env.map(ExecEnv::from)
 }
 
-fn parse_cells(params: &Params, name: &str, default: u16) -> Result<u16, Problem> {
-    match params.get(name).map(str::parse::<u16>) {
-        None => Ok(default),
-        Some(Ok(cells)) if cells > 0 => Ok(cells),
-        Some(_) => Err(Problem::invalid(format!(
-            "the parameter {name} must be a number from 1 to 65535"
-        ))),
-    }
+fn parse_cells(params: &Params, name: &str) -> Result<Option<NonZeroU16>, Problem> {
+    let cells = params.get(name).map(|text| {
+        text.parse::<NonZeroU16>().map_err(|_| {
+            Problem::invalid(format!(
+                "the parameter {name} must be a number from 1 to 65535, not {text:?}"
+            ))
+        })
+    });
+    cells.transpose()
 }

@@ -15,25 +15,28 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
-use vmint_cache::{SandboxFileReader, SandboxFileWriter};
+use vmint_cache::{FileOwner, SandboxFileReader, SandboxFileWriter, WriteOptions};
 
 use super::archive;
-use super::exec::check_text;
+use super::command::check_text;
 use super::mode::{MODE_MAX, MODE_WORDS, parse_mode};
 use crate::http::body::{drain, next};
 use crate::http::code::Code;
 use crate::http::failure::Failure;
-use crate::http::limits::{FILE_MODE_DEFAULT, PATH_MAX_BYTES, TRANSFER_STALL_TIMEOUT};
+use crate::http::limits::{PATH_MAX_BYTES, TRANSFER_STALL_TIMEOUT};
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
 use crate::http::service::Service;
 use crate::http::view::X_VMINT_MODE;
 
+/// What an owner must be, for messages.
+const OWNER_WORDS: &str = "UID or UID:GID, numbers of the guest below 4294967295, such as 1000:1000";
+
 /// Reads a file of the guest.
 ///
-/// The bytes as they are, with `Content-Length` and, in `x-vmint-mode`, the permission bits. A file of `/proc`, whose size
-/// the guest's kernel does not know, has no `Content-Length`. With `archive=tar`: a directory, its entries relative to
+/// The bytes as they are, with `Content-Length` and, in `x-vmint-mode`, the permission bits. A file of `/proc` or `/sys`,
+/// whose size the guest's kernel does not know, has no `Content-Length`. With `archive=tar`: a directory, its entries relative to
 /// it; that needs `sh` and `tar` in the guest.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/files", operation_id = "read_file", tag = "sandboxes",
@@ -72,8 +75,8 @@ pub(in crate::http) async fn read_file(
         X_VMINT_MODE,
         mode.parse().expect("octal digits are a header's value"),
     );
-    if reader.size() > 0 {
-        headers.insert(CONTENT_LENGTH, reader.size().into());
+    if let Some(size) = reader.size() {
+        headers.insert(CONTENT_LENGTH, size.into());
     }
     Ok((headers, content(reader, running)).into_response())
 }
@@ -81,14 +84,15 @@ pub(in crate::http) async fn read_file(
 /// Stores a file in the guest.
 ///
 /// The body is the file, of any size and content type. It takes its place in one step when it is whole; missing folders
-/// are made. With `archive=tar` the body is a tar stream that is unpacked into the directory; that needs `sh` and `tar` in
+/// are made, and links are followed. A file that was there keeps its owner and mode, unless the request says otherwise. With `archive=tar` the body is a tar stream that is unpacked into the directory; that needs `sh` and `tar` in
 /// the guest, and what was unpacked before a failure stays.
 #[utoipa::path(
     put, path = "/v1/sandboxes/{id}/files", operation_id = "write_file", tag = "sandboxes",
     params(
         ("id" = String, Path, description = "The sandbox"),
         ("path" = String, Query, description = "The file's absolute path in the guest"),
-        ("mode" = Option<String>, Query, description = "Its permission bits, octal; 0644 when absent"),
+        ("mode" = Option<String>, Query, description = "Its permission bits, octal. When absent, a file that was there keeps its own; a new one has 0644"),
+        ("owner" = Option<String>, Query, description = "`UID` or `UID:GID`, its owner in the guest's numbers. When absent, a file that was there keeps its own; a new one is root's"),
         ("archive" = Option<String>, Query, description = "`tar`: the path is a directory")
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -118,24 +122,24 @@ async fn store(
     params: &Params,
     body: &mut Body,
 ) -> Result<(), Problem> {
-    params.only(&["path", "mode", "archive"])?;
+    params.only(&["path", "mode", "owner", "archive"])?;
     let path = parse_path(params)?;
     if parse_archive(params)? {
-        if params.get("mode").is_some() {
-            return Err(Problem::invalid(
-                "the modes are in the archive: leave the parameter mode out",
-            ));
+        let in_archive = ["mode", "owner"]
+            .into_iter()
+            .find(|name| params.get(name).is_some());
+        if let Some(name) = in_archive {
+            return Err(Problem::invalid(format!(
+                "each {name} is in the archive: leave the parameter {name} out"
+            )));
         }
         return archive::unpack(service, id, path, body).await;
     }
-    let mode = params.get("mode").map_or(Ok(FILE_MODE_DEFAULT), |text| {
-        parse_mode(text).ok_or_else(|| {
-            Problem::invalid(format!(
-                "the parameter mode must be {MODE_WORDS}, not {text:?}"
-            ))
-        })
-    })?;
-    let opening = service.cache().write_file(id, path, mode);
+    let options = WriteOptions {
+        mode: parameter(params, "mode", MODE_WORDS, parse_mode)?,
+        owner: parameter(params, "owner", OWNER_WORDS, parse_owner)?,
+    };
+    let opening = service.cache().write_file(id, path, options);
     let writer = within_stall(opening).await?.map_err(Failure::from)?;
     copy(body, writer).await
 }
@@ -195,6 +199,42 @@ pub(super) async fn within_stall<T>(step: impl Future<Output = T>) -> Result<T, 
     })
 }
 
+/// A parameter that may be absent, but not be wrong.
+fn parameter<T>(
+    params: &Params,
+    name: &str,
+    words: &str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let parsed = params.get(name).map(|text| {
+        parse(text).ok_or_else(|| {
+            Problem::invalid(format!(
+                "the parameter {name} must be {words}, not {text:?}"
+            ))
+        })
+    });
+    parsed.transpose()
+}
+
+/// Reads `UID` or `UID:GID`.
+fn parse_owner(text: &str) -> Option<FileOwner> {
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (uid, Some(parse_id(gid)?)),
+        None => (text, None),
+    };
+    Some(FileOwner {
+        uid: parse_id(uid)?,
+        gid,
+    })
+}
+
+/// The number of a user or a group: digits alone, and not the one that means none.
+fn parse_id(text: &str) -> Option<u32> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = is_number.then(|| text.parse().ok())??;
+    (id != u32::MAX).then_some(id)
+}
+
 fn parse_path(params: &Params) -> Result<&str, Problem> {
     let path = params.get("path").unwrap_or_default();
     if !path.starts_with('/') {
@@ -218,5 +258,20 @@ fn parse_archive(params: &Params) -> Result<bool, Problem> {
         Some(other) => Err(Problem::invalid(format!(
             "the parameter archive must be tar, not {other:?}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_a_number_or_two() {
+        let owner = |uid, gid| Some(FileOwner { uid, gid });
+        assert_eq!(parse_owner("0"), owner(0, None));
+        assert_eq!(parse_owner("1000:100"), owner(1000, Some(100)));
+        for bad in ["", ":", "1:", ":1", "root", "-1", "+1", "1:2:3", "4294967295"] {
+            assert_eq!(parse_owner(bad), None, "{bad:?}");
+        }
     }
 }

@@ -46,7 +46,7 @@ fn check<const MAX: usize>(
 }
 
 /// What the guest's kernel can tell apart again.
-pub(super) fn check_names_and_values(env: &BTreeMap<String, String>) -> Result<(), Problem> {
+fn check_names_and_values(env: &BTreeMap<String, String>) -> Result<(), Problem> {
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(Problem::invalid(

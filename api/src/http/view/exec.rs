@@ -1,11 +1,10 @@
 //! The outcome of a command.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vmint_cache::{ExecOutcome, PartialOutput};
 
+use super::output::{Cut, text_or_base64};
 use super::time::ms;
 
 /// How a command ended. Each stream is text where it is UTF-8, else base64 under the other name.
@@ -42,8 +41,12 @@ pub struct ExecResult {
 
 impl From<ExecOutcome> for ExecResult {
     fn from(outcome: ExecOutcome) -> Self {
-        let (stdout, stdout_b64) = text_or_base64(outcome.stdout);
-        let (stderr, stderr_b64) = text_or_base64(outcome.stderr);
+        let cut = Cut {
+            start: false,
+            end: outcome.truncated,
+        };
+        let (stdout, stdout_b64) = text_or_base64(outcome.stdout, cut);
+        let (stderr, stderr_b64) = text_or_base64(outcome.stderr, cut);
         Self {
             exit_code: outcome.exit_code,
             signal: outcome.signal,
@@ -74,8 +77,13 @@ pub struct OutputSoFar {
 
 impl From<&PartialOutput> for OutputSoFar {
     fn from(output: &PartialOutput) -> Self {
-        let (stdout, stdout_b64) = text_or_base64(output.stdout.clone());
-        let (stderr, stderr_b64) = text_or_base64(output.stderr.clone());
+        // It was killed wherever it was.
+        let cut = Cut {
+            start: output.truncated,
+            end: true,
+        };
+        let (stdout, stdout_b64) = text_or_base64(output.stdout.clone(), cut);
+        let (stderr, stderr_b64) = text_or_base64(output.stderr.clone(), cut);
         Self {
             stdout,
             stdout_b64,
@@ -83,29 +91,5 @@ impl From<&PartialOutput> for OutputSoFar {
             stderr_b64,
             truncated: Some(output.truncated),
         }
-    }
-}
-
-fn text_or_base64(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_that_are_no_text_come_as_base64() {
-        assert_eq!(
-            text_or_base64(b"hi".to_vec()),
-            (Some("hi".to_owned()), None)
-        );
-        assert_eq!(
-            text_or_base64(vec![0xff, 0x00]),
-            (None, Some("/wA=".to_owned()))
-        );
     }
 }

@@ -6,7 +6,9 @@ mod config;
 mod event;
 mod exec;
 mod file;
+mod output;
 mod pool;
+mod process;
 mod sandbox;
 mod template;
 mod time;
@@ -17,6 +19,7 @@ pub(in crate::http) use event::{Lagged, told};
 pub use exec::{ExecResult, OutputSoFar};
 pub(crate) use file::X_VMINT_MODE;
 pub use pool::{Drain, Pool, PoolClone, PoolList, Roll};
+pub use process::{Process, ProcessList};
 pub use sandbox::{
     Sandbox, SandboxConfinement, SandboxDisk, SandboxList, SandboxNic, Sockets, StartupMs,
 };

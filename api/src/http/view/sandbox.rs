@@ -73,6 +73,10 @@ pub struct Sandbox {
     /// What keeps its hypervisor from the rest of the host, and what does not. Empty where it was made by a version that did
     /// not record it.
     pub confinement: Vec<SandboxConfinement>,
+    /// `current`, or `outdated`: its guest is of an earlier version that this one cannot talk to. Such a sandbox can be looked at,
+    /// renewed and released, and nothing else.
+    #[schema(example = "current", pattern = "^(current|outdated)$")]
+    pub agent: String,
     /// Whether its guest has not answered for `guest_timeout`: after as long again it is ended.
     pub unresponsive: bool,
     /// How long ago its guest was heard from, milliseconds; null when it has not been since the service was started.
@@ -213,6 +217,7 @@ impl From<SandboxView> for Sandbox {
                 .iter()
                 .map(SandboxConfinement::from)
                 .collect(),
+            agent: view.agent.as_str().to_owned(),
             unresponsive: view.unresponsive,
             last_seen_ms: view.last_seen.map(ms),
         }

@@ -66,6 +66,10 @@ pub struct Generation {
     /// What its canary clones proved.
     #[schema(value_type = Object)]
     pub report: serde_json::Value,
+    /// How its guest keeps processes apart: `cgroup`, or `descendants` where its kernel has no control groups of version 2;
+    /// null in a generation of a version that did not record it.
+    #[schema(required = true, example = "cgroup", pattern = "^(cgroup|descendants)$")]
+    pub process_control: Option<String>,
 }
 
 /// One difference between a generation and what would be built now.
@@ -166,6 +170,7 @@ impl From<GenerationView> for Generation {
             clones: view.clones,
             phases_ms: phases_ms(view.phases),
             report: view.report,
+            process_control: view.process_control.map(|by| by.as_str().to_owned()),
         }
     }
 }

@@ -7,20 +7,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
     ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
-    FileWriter, GrowError, GuestError, Identity, IdentityDigest, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, PartialOutput, RecordState, Size, SocketOwner, StepReport, StreamRequest,
+    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, LaunchOrder, LiveClone,
+    LiveGeneration, Mint, PartialOutput, Process, ProcessError, ProcessOrder, RecordState, Size,
+    SocketOwner, StepReport, StreamRequest, WriteOptions,
 };
 use vmint_factory::{Confinement, OpenDevices, Phase, Phases, ProcessState, VmId};
 
 use super::mint::{Generation, Shared};
-use super::streams::Guests;
+use super::processes::Processes;
+use super::streams::{Guests, OUTDATED};
 
 /// The script of a factory: what is not changed succeeds at once.
 pub(crate) struct FakeFactory {
@@ -117,6 +119,7 @@ impl FakeFactory {
                 alive: self.alive.clone(),
             }),
             guests: self.guests.clone(),
+            processes: Processes::default(),
             created_at: Timestamp::now(),
             factory: Arc::clone(self),
         }))
@@ -133,6 +136,7 @@ struct Machine {
     hostname: Mutex<String>,
     life: Arc<Life>,
     guests: Arc<Guests>,
+    processes: Processes,
     created_at: Timestamp,
     factory: Arc<FakeFactory>,
 }
@@ -168,8 +172,27 @@ impl Drop for Machine {
     }
 }
 
+impl Machine {
+    fn stream(&self, request: StreamRequest) -> Result<ExecStream, ExecError> {
+        let (life, guests) = (self.life.clone(), self.guests.clone());
+        let plain = ExecRequest {
+            argv: request.argv.clone(),
+            env: request.env.clone(),
+            cwd: request.cwd.clone(),
+            timeout: request.timeout,
+            ..ExecRequest::default()
+        };
+        let plain = async move |stdin| run(&life, &guests, ExecRequest { stdin, ..plain }).await;
+        self.guests.exec(request, plain)
+    }
+}
+
 /// What the programs of the fake guest do, by name.
-async fn run(life: &Life, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
+async fn run(
+    life: &Life,
+    guests: &Guests,
+    request: ExecRequest,
+) -> Result<ExecOutcome, ExecError> {
     let spawn = |errno| ExecError::Spawn {
         argv0: request.argv[0].clone(),
         reason: "no".to_owned(),
@@ -185,12 +208,8 @@ async fn run(life: &Life, request: ExecRequest) -> Result<ExecOutcome, ExecError
         "signal" => (exit_code, signal) = (None, Some(9)),
         "missing" => return Err(spawn(2)),
         "locked" => return Err(spawn(13)),
-        "user" if request.user.is_some() => {
-            return Err(ExecError::Unsupported {
-                what: "user",
-                reason: "the guest's agent is qemu-ga".to_owned(),
-            });
-        }
+        "cut" => stdout = "aä".as_bytes()[..2].to_vec(),
+        "crowded" => return Err(ExecError::TooMany { limit: 64 }),
         "slow" => {
             return Err(ExecError::Deadline {
                 after: request.timeout.unwrap(),
@@ -204,10 +223,11 @@ async fn run(life: &Life, request: ExecRequest) -> Result<ExecOutcome, ExecError
         "mute" => return Err(ExecError::Guest(GuestError::Closed)),
         "crash" => life.dies("killed by signal 11"),
         "panic" => panic!("the script says so"),
-        "hang" => pending().await,
+        "hang" => guests.runs_until_dropped().await,
         _ => {}
     }
-    let (stderr, truncated, elapsed) = (b"err\n".to_vec(), false, Duration::from_micros(1500));
+    let truncated = request.argv[0] == "cut";
+    let (stderr, elapsed) = (b"err\n".to_vec(), Duration::from_micros(1500));
     Ok(ExecOutcome {
         exit_code,
         signal,
@@ -241,6 +261,7 @@ impl LiveClone for Machine {
                 reason: "ABI 7".to_owned(),
             }]),
             runtime_socket: PathBuf::from("/run/vmint/vm/x/runtime.sock"),
+            agent: self.guests.agent(),
         }
     }
 
@@ -276,7 +297,14 @@ impl LiveClone for Machine {
     }
 
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        run(&self.life, request).boxed()
+        if self.guests.is_outdated() {
+            let error = ExecError::Unsupported {
+                what: "running a command",
+                reason: OUTDATED.to_owned(),
+            };
+            return async { Err(error) }.boxed();
+        }
+        run(&self.life, &self.guests, request).boxed()
     }
 
     fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
@@ -312,16 +340,62 @@ impl LiveClone for Machine {
     }
 
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
-        let life = self.life.clone();
-        let plain = ExecRequest {
-            argv: request.argv.clone(),
-            env: request.env.clone(),
-            cwd: request.cwd.clone(),
-            timeout: request.timeout,
-            ..ExecRequest::default()
-        };
-        let plain = async move |stdin| run(&life, ExecRequest { stdin, ..plain }).await;
-        async move { self.guests.exec(request, plain) }.boxed()
+        async move { self.stream(request) }.boxed()
+    }
+
+    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
+        async move {
+            let stream = self.stream(order.command.clone());
+            self.processes.start(order, stream)
+        }
+        .boxed()
+    }
+
+    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
+        async {
+            if self.guests.is_outdated() {
+                return Err(ProcessError::Exec(ExecError::Unsupported {
+                    what: "listing processes",
+                    reason: OUTDATED.to_owned(),
+                }));
+            }
+            Ok(self.processes.list())
+        }
+        .boxed()
+    }
+
+    fn find_process<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        async { self.processes.find(process) }.boxed()
+    }
+
+    fn kept_output<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>> {
+        async { self.processes.kept(process) }.boxed()
+    }
+
+    fn attach_process<'a>(
+        &'a self,
+        process: &'a str,
+        replay: bool,
+    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
+        async move { self.processes.attach(process, replay) }.boxed()
+    }
+
+    fn signal_process<'a>(
+        &'a self,
+        process: &'a str,
+        signal: i32,
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async move { self.processes.signal(process, signal) }.boxed()
+    }
+
+    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async { self.processes.end(process) }.boxed()
     }
 
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
@@ -335,9 +409,9 @@ impl LiveClone for Machine {
     fn write_file<'a>(
         &'a self,
         path: &'a str,
-        mode: u32,
+        options: WriteOptions,
     ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
-        async move { Ok(self.guests.write(path, mode)) }.boxed()
+        async move { self.guests.write(path, options) }.boxed()
     }
 
     fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use vmint_cache::{
     AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, NoWayBack, Size, SizeRange, StaleField, Staleness, StepReport,
+    LiveGeneration, Mint, NoWayBack, ProcessControl, Size, SizeRange, StaleField, Staleness, StepReport,
     UnverifiedField,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec};
@@ -151,6 +151,7 @@ impl Generation {
             build_phases: vec![("boot".to_owned(), Duration::from_secs(5))],
             first_exec: Some(Duration::from_secs(6)),
             report: serde_json::json!({ "canaries": 2 }),
+            process_control: Some(ProcessControl::Cgroup),
         }))
     }
 }

@@ -3,6 +3,7 @@
 mod fake;
 mod harness;
 mod mint;
+mod processes;
 mod reply;
 mod streams;
 pub(crate) mod terminal;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,14 +13,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 use vmint_cache::{
-    ExecError, ExecOutcome, ExecStream, FileError, FilePiece, FileReader, FileWriter, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest,
+    AgentState, ExecError, ExecOutcome, ExecStream, FileError, FilePiece, FileReader, FileWriter,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, WriteOptions,
 };
 
 /// As much as a factory holds of a stream.
 const DEPTH: usize = 8;
 /// What comes in one piece.
 const PIECE_BYTES: usize = 32 << 10;
+
+/// Why nothing can be done with an agent that is outdated.
+pub(crate) const OUTDATED: &str = "the guest's agent is outdated; hint: release the sandbox";
 
 /// The guests' folder, and what happened to their streams.
 pub(crate) struct Guests {
@@ -35,8 +38,12 @@ pub(crate) struct Guests {
     pub(crate) written: AtomicUsize,
     /// Writers take bytes while this is true.
     pub(crate) takes: watch::Sender<bool>,
-    /// Whether there is an agent that can stream.
-    pub(crate) is_stock: AtomicBool,
+    /// Whether the agent is of a version that cannot be talked to.
+    pub(crate) outdated: AtomicBool,
+    /// How the last file was to be stored.
+    pub(crate) stored_as: Mutex<WriteOptions>,
+    /// Whether the last command was to have the bound environment.
+    pub(crate) has_bound_env: AtomicBool,
 }
 
 impl Guests {
@@ -48,7 +55,9 @@ impl Guests {
             sent: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
             takes: watch::Sender::new(true),
-            is_stock: AtomicBool::new(false),
+            outdated: AtomicBool::new(false),
+            stored_as: Mutex::default(),
+            has_bound_env: AtomicBool::new(false),
         })
     }
 
@@ -65,15 +74,38 @@ impl Guests {
         }
     }
 
-    fn unsupported(&self) -> bool {
-        self.is_stock.load(Ordering::SeqCst)
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn agent(&self) -> AgentState {
+        if self.is_outdated() {
+            AgentState::Outdated
+        } else {
+            AgentState::Current
+        }
+    }
+
+    /// A command that goes on until its caller drops it.
+    pub(crate) async fn runs_until_dropped<T>(&self) -> T {
+        /// Counts a command for as long as it runs.
+        struct Running<'a>(&'a Guests);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.running.fetch_sub(1, Ordering::SeqCst);
+                self.0.killed.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self);
+        std::future::pending().await
     }
 
     pub(crate) async fn read(&self, path: &str) -> Result<FileReader, FileError> {
-        if self.unsupported() {
+        if self.is_outdated() {
             return Err(FileError::Unsupported {
                 what: "reading files",
-                reason: "the guest's agent is qemu-ga".to_owned(),
+                reason: OUTDATED.to_owned(),
             });
         }
         let refused = |error: std::io::Error| Self::refused(path, &error);
@@ -86,6 +118,8 @@ impl Guests {
         }
         let (to, chunks) = mpsc::channel(DEPTH);
         let breaks = path.ends_with(".breaks");
+        // The kernel says 4096 of each of them.
+        let is_of_kernel = path.starts_with("/sys/");
         let path = path.to_owned();
         tokio::spawn(async move {
             loop {
@@ -103,13 +137,25 @@ impl Guests {
             }
         });
         Ok(FileReader {
-            size: facts.len(),
+            size: (!is_of_kernel).then_some(facts.len()),
             mode: facts.permissions().mode() & 0o7777,
             chunks,
         })
     }
 
-    pub(crate) fn write(self: &Arc<Self>, path: &str, mode: u32) -> FileWriter {
+    pub(crate) fn write(
+        self: &Arc<Self>,
+        path: &str,
+        options: WriteOptions,
+    ) -> Result<FileWriter, FileError> {
+        if self.is_outdated() {
+            return Err(FileError::Unsupported {
+                what: "writing files",
+                reason: OUTDATED.to_owned(),
+            });
+        }
+        *self.stored_as.lock().unwrap() = options;
+        let mode = options.mode.unwrap_or(0o644);
         let (pieces, from) = mpsc::channel(DEPTH);
         let (to, stored) = oneshot::channel();
         let (guests, path) = (self.clone(), path.to_owned());
@@ -117,7 +163,7 @@ impl Guests {
             let result = guests.store(&path, mode, from).await;
             let _ = to.send(result);
         });
-        FileWriter { pieces, stored }
+        Ok(FileWriter { pieces, stored })
     }
 
     async fn store(
@@ -182,12 +228,14 @@ impl Guests {
     where
         F: Future<Output = Result<ExecOutcome, ExecError>> + Send + 'static,
     {
-        if self.unsupported() {
+        if self.is_outdated() {
             return Err(ExecError::Unsupported {
                 what: "streaming exec",
-                reason: "the guest's agent is qemu-ga".to_owned(),
+                reason: OUTDATED.to_owned(),
             });
         }
+        let bound_env = request.bound_env;
+        self.has_bound_env.store(bound_env, Ordering::SeqCst);
         let (input, from) = mpsc::channel(DEPTH);
         let (to, output) = mpsc::channel(DEPTH);
         let guests = self.clone();

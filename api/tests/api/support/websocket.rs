@@ -41,7 +41,16 @@ impl Client {
         query: &str,
         protocol: Option<&str>,
     ) -> Result<Self, Box<Error>> {
-        let url = format!("ws://{}/v1/sandboxes/{id}/exec?{query}", service.address);
+        let path = format!("/v1/sandboxes/{id}/exec?{query}");
+        Self::open_at(service, &path, protocol).await
+    }
+
+    pub(crate) async fn open_at(
+        service: &Listening,
+        path: &str,
+        protocol: Option<&str>,
+    ) -> Result<Self, Box<Error>> {
+        let url = format!("ws://{}{path}", service.address);
         let mut request = url.into_client_request().unwrap();
         if let Some(protocol) = protocol {
             let headers = request.headers_mut();

@@ -6,6 +6,8 @@ mod fake;
 mod harness;
 #[path = "../../api/support/mint.rs"]
 mod mint;
+#[path = "../../api/support/processes.rs"]
+mod processes;
 #[path = "../../api/support/reply.rs"]
 mod reply;
 #[path = "../../api/support/streams.rs"]

@@ -41,7 +41,7 @@ impl Processes {
             signal: None,
             ended_by: None,
             attached: 0,
-            kept_bytes: 0,
+            kept_bytes: Some(0),
             truncated: false,
         };
         all.push(process.clone());

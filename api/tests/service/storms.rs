@@ -1,0 +1,121 @@
+//! What commands do to their guest, and what they may expect of it.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::service::{LONG, Place, Service, eventually, id};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_survives_its_own_commands() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    place.configure("", "", "target = 1\nmax = 2")?;
+    let mut service = place.start().await?;
+    service.ready().await?;
+    let checkout = json!({"wait_ms": 60_000, "ttl_s": 3600, "env": {"TOKEN": "hush", "PATH": "/nowhere:/bin"}});
+    let (status, sandbox) = service.checkout(checkout).await?;
+    assert_eq!(status, 201, "{sandbox}");
+    let sandbox = id(&sandbox);
+    what_linux_users_expect(&service, &sandbox).await?;
+    output_that_is_cut(&service, &sandbox).await?;
+    a_fork_storm(&service, &sandbox).await?;
+    a_memory_storm(&service, &sandbox).await?;
+    everything_is_killed(&service, &sandbox).await?;
+    assert_eq!(service.release(&sandbox).await?, 204);
+    service.stop().await?;
+    place.close().await
+}
+
+async fn run(
+    service: &Service<'_>,
+    sandbox: &str,
+    script: &str,
+    timeout_ms: u64,
+) -> anyhow::Result<(u16, Value)> {
+    let path = format!("/v1/sandboxes/{sandbox}/exec");
+    let body = json!({"argv": ["sh", "-c", script], "timeout_ms": timeout_ms});
+    service.call(Method::POST, &path, Some(body)).await
+}
+
+/// The next command after something bad works at once.
+async fn works(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    let (status, end) = run(service, sandbox, "echo $TOKEN", 60_000).await?;
+    anyhow::ensure!(status == 200 && end["stdout"] == "hush\n", "{status}: {end}");
+    Ok(())
+}
+
+async fn what_linux_users_expect(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    let path = format!("/v1/sandboxes/{sandbox}/exec");
+    let body = json!({"argv": ["sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr"], "user": "nobody"});
+    let (_, end) = service.call(Method::POST, &path, Some(body)).await?;
+    assert_eq!((&end["stdout"], &end["stderr"]), (&json!("out\n"), &json!("err\n")), "{end}");
+    let (_, end) = service.exec(sandbox, "ulimit -Sn; ulimit -Hn").await?;
+    let limits = end["stdout"].as_str().unwrap_or_default();
+    let limits: Vec<u64> = limits.lines().flat_map(str::parse).collect();
+    assert!(limits.len() == 2 && limits[0] == 1024 && limits[1] >= 1 << 20, "{end}");
+    Ok(())
+}
+
+async fn output_that_is_cut(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    // The deadline leaves the newest part.
+    let script = "yes | head -c 9000000; echo end; echo err >&2; sleep 1000";
+    let (status, end) = run(service, sandbox, script, 10_000).await?;
+    assert_eq!((status, &end["code"]), (504, &json!("timeout")));
+    let text = end["stdout"].as_str().unwrap_or_default();
+    assert!(text.ends_with("y\nend\n"), "{:?}", text.get(text.len().saturating_sub(20)..));
+    assert!(text.len() <= 1 << 20 && text.len() > (1 << 20) - 4, "{}", text.len());
+    assert_eq!((&end["stderr"], &end["truncated"]), (&json!("err\n"), &json!(true)));
+    // An odd number of bytes before characters of two: the limit is within one.
+    let script = "printf a; yes \u{e4} | tr -d '\\n' | head -c 9000000";
+    let (status, end) = run(service, sandbox, script, 60_000).await?;
+    assert_eq!((status, &end["truncated"]), (200, &json!(true)));
+    let text = end["stdout"].as_str().unwrap_or_default();
+    assert_eq!(text.len(), (8 << 20) - 1);
+    Ok(())
+}
+
+async fn a_fork_storm(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    // One that is still there at the deadline, and one that leaves only its storm behind.
+    let (status, end) = run(service, sandbox, "f(){ f|f& }; f; sleep 1000", 5000).await?;
+    assert_eq!(status, 504, "{end}");
+    works(service, sandbox).await?;
+    let (status, end) = run(service, sandbox, "f(){ f|f& }; f", 5000).await?;
+    assert!(status == 504 || status == 200, "{status}: {end}");
+    works(service, sandbox).await
+}
+
+async fn a_memory_storm(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    let (status, end) = run(service, sandbox, "tail /dev/zero", 20_000).await?;
+    let was_killed = status == 200 && end["signal"] == 9 || end["exit_code"] == 137;
+    assert!(status == 504 || was_killed, "{status}: {end}");
+    works(service, sandbox).await
+}
+
+/// The agent comes back with what was bound, and says of every process that it was lost.
+async fn everything_is_killed(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    let processes = format!("/v1/sandboxes/{sandbox}/processes");
+    let body = json!({"argv": ["sh", "-c", "echo begun; sleep 5000"]});
+    let (_, process) = service.call(Method::POST, &processes, Some(body)).await?;
+    let path = format!("{processes}/{}", id(&process));
+    eventually("it has begun", LONG, async || {
+        Ok(service.get(&path).await?["stdout"] == "begun\n")
+    })
+    .await?;
+    // How it ends, nobody can say: its agent is killed, too.
+    let _ = run(service, sandbox, "kill -9 -1", 10_000).await?;
+    eventually("the agent is back", LONG, async || {
+        works(service, sandbox).await?;
+        Ok(true)
+    })
+    .await?;
+    let shown = service.get(&path).await?;
+    assert_eq!(
+        (&shown["state"], &shown["ended_by"]),
+        (&json!("exited"), &json!("agent_lost")),
+        "{shown}"
+    );
+    let body = json!({"argv": ["true"]});
+    let (status, next) = service.call(Method::POST, &processes, Some(body)).await?;
+    assert_eq!(status, 201, "{next}");
+    assert_ne!(next["id"], process["id"], "an id is never given twice");
+    Ok(())
+}

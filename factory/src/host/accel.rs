@@ -232,7 +232,7 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
         Ok(vm) => vm,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let verdict = vm.unknown_agent(Instant::now() + PROOF_DEADLINE).await;
+    let verdict = vm.agent(Instant::now() + PROOF_DEADLINE).await;
     vm.end().await;
     Ok(verdict.map(drop).map_err(|error| error.to_string()))
 }

@@ -36,16 +36,25 @@ async fn signal(harness: &Harness, id: &str, process: &str, signal: Value) -> Re
 }
 
 async fn until_ended(harness: &Harness, id: &str, process: &str) -> Value {
+    until(harness, id, process, |shown| shown["state"] == "exited").await
+}
+
+async fn until(
+    harness: &Harness,
+    id: &str,
+    process: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Value {
     let wait = async {
         loop {
             let shown = show(harness, id, process).await;
-            if shown["state"] == "exited" {
+            if is_so(&shown) {
                 return shown;
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
-    timeout(SOON, wait).await.expect("it ends")
+    timeout(SOON, wait).await.expect("it is so in time")
 }
 
 async fn attach(service: &Listening, id: &str, process: &str, query: &str) -> Client {
@@ -89,7 +98,7 @@ async fn a_process_is_started_and_found_again() {
         (&ids[1]["id"], &ids[1]["user"]),
         (&json!(second), &json!("root"))
     );
-    let shown = harness.get(reply.header("location")).await.ok(200);
+    let shown = until(&harness, &id, "p1", |shown| shown["stdout"] != "").await;
     let hello = shown["stdout"].as_str().unwrap();
     let expected = r#"["a b"] {"K": "v"} Some("/tmp") Some("nobody") Some((7, 9)) Some(5000)"#;
     assert!(hello.starts_with(expected), "{hello}");

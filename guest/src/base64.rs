@@ -1,21 +1,4 @@
-//! Base64 with the usual alphabet and padding.
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Appends the text of `bytes`. Texts of parts follow each other without padding where each part but the last is a
-/// multiple of three bytes.
-pub(crate) fn encode_to(text: &mut Vec<u8>, bytes: &[u8]) {
-    text.reserve(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let mut padded = [0; 3];
-        padded[..group.len()].copy_from_slice(group);
-        let bits = u32::from(padded[0]) << 16 | u32::from(padded[1]) << 8 | u32::from(padded[2]);
-        for place in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() { digit } else { b'=' });
-        }
-    }
-}
+//! Base64 with the usual alphabet and padding: what the host sends that is no text.
 
 /// `None` when the text is not base64 to the last digit.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
@@ -60,12 +43,6 @@ fn value_of(digit: u8) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn encode(bytes: &[u8]) -> String {
-        let mut text = Vec::new();
-        encode_to(&mut text, bytes);
-        String::from_utf8(text).expect("the alphabet is ASCII")
-    }
-
     #[test]
     fn as_the_standard_has_it() {
         for (bytes, text) in [
@@ -77,21 +54,9 @@ mod tests {
             ("fooba", "Zm9vYmE="),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(encode(bytes.as_bytes()), text);
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()));
         }
-    }
-
-    #[test]
-    fn every_byte_there_and_back() {
-        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1000).collect();
-        for size in 0..bytes.len() {
-            assert_eq!(
-                decode(&encode(&bytes[..size])).as_deref(),
-                Some(&bytes[..size]),
-                "{size}"
-            );
-        }
+        assert_eq!(decode("+/9A").as_deref(), Some(&[0xfb, 0xff, 0x40][..]));
     }
 
     #[test]

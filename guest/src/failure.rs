@@ -22,6 +22,11 @@ impl Failure {
     pub(crate) fn judged(doing: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::new(doing, io::Error::other(reason.into()))
     }
+
+    /// The kernel's error number, or 0.
+    pub(crate) fn errno(&self) -> i32 {
+        self.cause.raw_os_error().unwrap_or(0)
+    }
 }
 
 impl fmt::Display for Failure {

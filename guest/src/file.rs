@@ -1,27 +1,50 @@
 //! A new file that is seen whole or not at all.
 //!
 //! It is written beside its place and renamed at the end. One that is dropped before is removed again. What was at the
-//! place stays until then; a symbolic link there is followed, so that the file that it leads to is the one replaced.
+//! place stays until then, and hands its owner and mode on; a symbolic link there is followed, so that what it leads to
+//! is the file that is replaced, or made.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Of folders that are missing.
 const FOLDER_MODE: u32 = 0o755;
-/// Nobody else reads it before it has the mode that it is to have.
+/// Of a file that was not there, where nothing else is said.
+const NEW_MODE: u32 = 0o644;
+/// No other program reads it before it has the mode that it is to have.
 const UNFINISHED_MODE: u32 = 0o600;
 /// What a file's mode may hold: rights, set-id and the sticky bit.
-const MODE_BITS: u32 = 0o7777;
+pub(crate) const MODE_BITS: u32 = 0o7777;
 /// A name may be there from an agent that was killed, but not many of them.
 const NAMES_MAX: u32 = 16;
+/// As many as the kernel follows.
+const LINKS_MAX: u32 = 40;
+
+/// A user and a group, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// What a file is to be. What is not said is as it was, or 0644 and root's.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) path: String,
+    pub(crate) mode: Option<u32>,
+    pub(crate) owner: Option<Owner>,
+}
 
 pub(crate) struct NewFile {
     file: File,
     mode: u32,
+    owner: Option<Owner>,
     beside: PathBuf,
     /// `None` once it is in its place.
     place: Option<PathBuf>,
@@ -30,14 +53,21 @@ pub(crate) struct NewFile {
 
 impl NewFile {
     /// Begins a file at an absolute path.
-    pub(crate) fn create(path: &str, mode: u32) -> io::Result<Self> {
-        let place = place_of(path)?;
+    pub(crate) fn create(wanted: &Wanted) -> io::Result<Self> {
+        let (place, there) = place_of(&wanted.path)?;
         let folder = place.parent().unwrap_or(Path::new("/"));
         make_folder(folder)?;
         let (file, beside) = open_beside(folder)?;
+        let known = there.as_ref();
+        let mode = wanted.mode.or(known.map(fs::Metadata::mode));
+        let owner = known.map(|there| Owner {
+            uid: there.uid(),
+            gid: there.gid(),
+        });
         Ok(Self {
             file,
-            mode: mode & MODE_BITS,
+            mode: mode.unwrap_or(NEW_MODE) & MODE_BITS,
+            owner: wanted.owner.or(owner),
             beside,
             place: Some(place),
             size_bytes: 0,
@@ -52,20 +82,33 @@ impl NewFile {
 
     /// Puts it into its place; returns its size.
     pub(crate) fn publish(mut self) -> io::Result<u64> {
+        // In this order: a new owner takes the set-id bits away.
+        if let Some(Owner { uid, gid }) = self.owner {
+            self.give_to(uid, gid)?;
+        }
         self.file
-            .set_permissions(fs::Permissions::from_mode(self.mode))?;
+            .set_permissions(Permissions::from_mode(self.mode))?;
         if let Some(place) = &self.place {
             fs::rename(&self.beside, place)?;
             self.place = None;
         }
         Ok(self.size_bytes)
     }
+
+    /// Not asked of the kernel where it is so: that may be more than this process may do.
+    fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        if (own.uid(), own.gid()) == (uid, gid) {
+            return Ok(());
+        }
+        fchown(&self.file, Some(uid), Some(gid))
+    }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
         if self.place.is_some() {
-            // Whoever removed it before us has done the same.
+            // A program that removed it before us has done the same.
             let _ = fs::remove_file(&self.beside);
         }
     }
@@ -83,23 +126,42 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     })
 }
 
-/// Says at once what the rename would say only after all was written.
-fn place_of(path: &str) -> io::Result<PathBuf> {
+/// The place, and what is there. Says at once what the rename would say only after all was written.
+fn place_of(path: &str) -> io::Result<(PathBuf, Option<fs::Metadata>)> {
     let errno = io::Error::from_raw_os_error;
     let path = Path::new(path);
     if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
         return Err(errno(libc::EINVAL));
     }
-    if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
+    if names_folder(path) {
         return Err(errno(libc::EISDIR));
     }
-    // Missing, or a link to what is missing: the place is the one that was named.
-    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    match fs::metadata(&place) {
+    match fs::metadata(path) {
         Ok(there) if there.is_dir() => Err(errno(libc::EISDIR)),
         Ok(there) if !there.is_file() => Err(errno(libc::EINVAL)),
-        _ => Ok(place),
+        Ok(there) => Ok((fs::canonicalize(path)?, Some(there))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((named_by_links(path)?, None)),
+        Err(error) => Err(error),
     }
+}
+
+fn names_folder(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none()
+}
+
+/// Nothing is there: what a link names, or a link to a link, or else the path itself.
+fn named_by_links(path: &Path) -> io::Result<PathBuf> {
+    let mut place = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&place) {
+            Ok(target) => place = place.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => return Ok(place),
+        }
+        if names_folder(&place) {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 fn open_beside(folder: &Path) -> io::Result<(File, PathBuf)> {
@@ -124,34 +186,30 @@ fn open_beside(folder: &Path) -> io::Result<(File, PathBuf)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
 
-    struct Folder(PathBuf);
+    /// A directory of a test's own; it goes with the value.
+    pub(crate) struct Folder(PathBuf);
 
     impl Folder {
-        fn new(name: &str) -> Self {
+        pub(crate) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("vmint-{name}-{}", std::process::id()));
             fs::create_dir(&path).expect("a fresh directory");
             Self(path)
         }
 
-        fn path(&self, name: &str) -> String {
+        pub(crate) fn path(&self, name: &str) -> String {
             self.0.join(name).to_str().expect("a plain path").to_owned()
         }
 
-        fn names(&self) -> Vec<String> {
-            let mut names: Vec<String> = fs::read_dir(&self.0)
-                .expect("it is there")
-                .map(|entry| {
-                    entry
-                        .expect("readable")
-                        .file_name()
-                        .to_string_lossy()
-                        .into()
-                })
+        pub(crate) fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).expect("it is there");
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.expect("readable").file_name())
+                .map(|name| name.to_string_lossy().into())
                 .collect();
             names.sort();
             names
@@ -164,8 +222,26 @@ mod tests {
         }
     }
 
+    fn wanted(path: String) -> Wanted {
+        Wanted {
+            path,
+            ..Wanted::default()
+        }
+    }
+
+    fn store(wanted: &Wanted, text: &str) {
+        let mut file = NewFile::create(wanted).expect("a place");
+        file.write(text.as_bytes()).expect("room");
+        let size = file.publish().expect("renamed");
+        assert_eq!(size, text.len() as u64);
+    }
+
+    fn mode(path: &str) -> u32 {
+        fs::metadata(path).expect("there").mode() & MODE_BITS
+    }
+
     fn errno(path: &str) -> Option<i32> {
-        NewFile::create(path, 0o644)
+        NewFile::create(&wanted(path.to_owned()))
             .err()
             .and_then(|error| error.raw_os_error())
     }
@@ -174,22 +250,27 @@ mod tests {
     fn is_seen_whole_with_its_mode_and_folders() {
         let folder = Folder::new("file-whole");
         let path = folder.path("a/b/c");
-        let mut file = NewFile::create(&path, 0o4750).expect("a place");
+        let mut file = NewFile::create(&Wanted {
+            mode: Some(0o4750),
+            ..wanted(path.clone())
+        })
+        .expect("a place");
         file.write(b"one").expect("room");
         assert!(!Path::new(&path).exists());
         file.write(b"two").expect("room");
         assert_eq!(file.publish().expect("renamed"), 6);
         assert_eq!(fs::read(&path).expect("there"), b"onetwo");
-        let mode = |path: &str| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
         assert_eq!((mode(&path), mode(&folder.path("a"))), (0o4750, 0o755));
         assert_eq!(fs::read_dir(folder.path("a/b")).expect("there").count(), 1);
+        store(&wanted(folder.path("plain")), "");
+        assert_eq!(mode(&folder.path("plain")), 0o644);
     }
 
     #[test]
     fn what_is_dropped_leaves_what_was_there() {
         let folder = Folder::new("file-dropped");
         fs::write(folder.path("x"), "old").expect("room");
-        let mut file = NewFile::create(&folder.path("x"), 0o644).expect("a place");
+        let mut file = NewFile::create(&wanted(folder.path("x"))).expect("a place");
         file.write(b"new").expect("room");
         drop(file);
         assert_eq!(folder.names(), ["x"]);
@@ -197,15 +278,59 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed() {
+    fn what_was_there_keeps_its_mode_and_owner_unless_told_otherwise() {
+        let folder = Folder::new("file-kept");
+        let path = folder.path("x");
+        fs::write(&path, "old").expect("room");
+        fs::set_permissions(&path, Permissions::from_mode(0o6751)).expect("our own");
+        store(&wanted(path.clone()), "new");
+        assert_eq!(mode(&path), 0o6751);
+        store(
+            &Wanted {
+                mode: Some(0o600),
+                ..wanted(path.clone())
+            },
+            "newer",
+        );
+        assert_eq!(mode(&path), 0o600);
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let owner = |path: &str| {
+            let there = fs::metadata(path).expect("there");
+            (there.uid(), there.gid())
+        };
+        let to = Owner { uid: 12, gid: 34 };
+        store(
+            &Wanted {
+                owner: Some(to),
+                ..wanted(path.clone())
+            },
+            "his",
+        );
+        assert_eq!(owner(&path), (12, 34));
+        store(&wanted(path.clone()), "his again");
+        assert_eq!((owner(&path), mode(&path)), ((12, 34), 0o600));
+    }
+
+    #[test]
+    fn links_are_followed_to_what_is_there_and_to_what_is_not() {
         let folder = Folder::new("file-link");
         fs::write(folder.path("x"), "old").expect("room");
         symlink("x", folder.path("link")).expect("a link");
-        let mut file = NewFile::create(&folder.path("link"), 0o600).expect("a place");
-        file.write(b"new").expect("room");
-        file.publish().expect("renamed");
-        assert_eq!(folder.names(), ["link", "x"]);
+        store(&wanted(folder.path("link")), "new");
         assert_eq!(fs::read(folder.path("x")).expect("there"), b"new");
+        symlink("sub/made", folder.path("dangling")).expect("a link");
+        symlink("dangling", folder.path("second")).expect("a link");
+        store(&wanted(folder.path("second")), "made");
+        assert_eq!(fs::read(folder.path("sub/made")).expect("there"), b"made");
+        assert_eq!(folder.names(), ["dangling", "link", "second", "sub", "x"]);
+        assert!(fs::symlink_metadata(folder.path("dangling")).is_ok_and(|link| link.is_symlink()));
+        symlink("loop-b", folder.path("loop-a")).expect("a link");
+        symlink("loop-a", folder.path("loop-b")).expect("a link");
+        assert_eq!(errno(&folder.path("loop-a")), Some(libc::ELOOP));
+        symlink("nowhere/", folder.path("to-folder")).expect("a link");
+        assert_eq!(errno(&folder.path("to-folder")), Some(libc::EISDIR));
     }
 
     #[test]
@@ -220,11 +345,8 @@ mod tests {
         assert_eq!(errno(&folder.path("")), Some(libc::EISDIR));
         assert_eq!(errno("/dev/null"), Some(libc::EINVAL));
         assert_eq!(errno(&folder.path("x/y")), Some(libc::ENOTDIR));
-        assert_eq!(
-            errno(&folder.path(&"n".repeat(256))),
-            None,
-            "its folder is good"
-        );
+        let long = folder.path(&"n".repeat(256));
+        assert_eq!(errno(&long), Some(libc::ENAMETOOLONG));
         assert_eq!(folder.names(), ["x"]);
     }
 }

@@ -1,115 +1,160 @@
 //! The agent's own memory, with the real program: whatever commands write, it does not grow.
 //!
-//! Each port is a terminal in raw mode, which the agent opens by its path.
+//! The port is a terminal in raw mode, which the agent opens by its path.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pty::{ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use vmint_guest_protocol::frame::{self, HEADER_BYTES, Kind, Mark, SEAL_BYTES};
+use vmint_guest_protocol::{KEPT_MAX_BYTES, message};
 
 /// What it may gain while ten megabytes want to come through.
 const GROWTH_MAX_KIB: u64 = 2048;
+const MARK: Mark = Mark {
+    nonce: [b'n'; 16],
+    newest: 2,
+    oldest: 2,
+};
 
-/// A terminal: our end, and the path of the other.
-fn terminal() -> (File, String) {
-    let (mut ours, mut theirs) = (-1, -1);
-    let mut name = [0 as libc::c_char; 64];
-    // SAFETY: termios is plain numbers, for which zeros are valid; the calls fill what they are given, and a path in
-    // /dev/pts is shorter than the buffer.
-    let (file, path) = unsafe {
-        let mut raw: libc::termios = std::mem::zeroed();
-        libc::cfmakeraw(&mut raw);
-        let made = libc::openpty(
-            &mut ours,
-            &mut theirs,
-            name.as_mut_ptr(),
-            &raw,
-            std::ptr::null(),
-        );
-        assert_eq!(made, 0, "a terminal");
-        let path = std::ffi::CStr::from_ptr(name.as_ptr());
-        (
-            File::from_raw_fd(ours),
-            path.to_str().expect("a plain path").to_owned(),
-        )
-    };
-    // The other end stays open in this process, so that it is never hung up.
-    (file, path)
+struct Agent {
+    port: File,
+    /// Open here too, so that the terminal is never hung up.
+    _other: File,
+    child: Child,
 }
 
-fn resident_kib(agent: &Child) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number
-        .and_then(|number| number.parse().ok())
-        .expect("a number of KiB")
+impl Agent {
+    fn start() -> Self {
+        let options = || {
+            let mut options = File::options();
+            options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+            options
+        };
+        let port = options().open("/dev/ptmx").expect("a terminal");
+        unlockpt(&port).expect("ours");
+        let path = ptsname(&port, Vec::new()).expect("it has a path");
+        let path = path.into_string().expect("a plain path");
+        let other = options().open(&path).expect("its other end");
+        let mut raw = tcgetattr(&other).expect("a terminal");
+        raw.make_raw();
+        tcsetattr(&other, OptionalActions::Now, &raw).expect("a terminal");
+        let child = Command::new(env!("CARGO_BIN_EXE_vmint-agent"))
+            .args(["--port", &path])
+            .spawn()
+            .expect("the agent starts");
+        let mut agent = Self {
+            port,
+            _other: other,
+            child,
+        };
+        agent.send(&MARK.bytes());
+        let mut heard = [0; frame::MARK_BYTES];
+        agent.port.read_exact(&mut heard).expect("the mark");
+        assert_eq!(heard, MARK.bytes());
+        agent
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.port.write_all(bytes).expect("the agent reads");
+    }
+
+    fn open(&mut self, stream: u16, what: &str) {
+        let mut bytes = Vec::new();
+        message::write_open(&mut bytes, &MARK.seal(), stream, what.as_bytes());
+        self.send(&bytes);
+    }
+
+    fn ask(&mut self, request: &str) -> String {
+        let mut bytes = Vec::new();
+        message::write(&mut bytes, &MARK.seal(), request.as_bytes());
+        self.send(&bytes);
+        let (_, payload) = self.frame();
+        String::from_utf8(payload).expect("JSON is text")
+    }
+
+    /// The kind and the payload of the next frame.
+    fn frame(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; HEADER_BYTES];
+        self.port.read_exact(&mut header).expect("a frame");
+        let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let mut rest = vec![0; size + SEAL_BYTES];
+        self.port.read_exact(&mut rest).expect("the rest of it");
+        rest.truncate(size);
+        (header[2], rest)
+    }
+
+    fn is_quiet(&self) -> bool {
+        let mut entries = [PollFd::from_borrowed_fd(self.port.as_fd(), PollFlags::IN)];
+        let moment = Timespec {
+            tv_sec: 0,
+            tv_nsec: 300_000_000,
+        };
+        poll(&mut entries, Some(&moment)).expect("one descriptor can be polled") == 0
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let number = number.and_then(|number| number.parse().ok());
+        number.expect("a number of KiB")
+    }
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![1, 0, kind, 0];
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
 fn without_credit_nothing_is_gathered() {
-    let ((mut port, path), (mut streams, streams_path)) = (terminal(), terminal());
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_helper"))
-        .args(["agent", "--port", &path, "--stream-port", &streams_path])
-        .spawn()
-        .expect("the agent starts");
-    let nonce = [b'n'; 16];
-    port.write_all(b"{\"execute\":\"vmint-stream-reset\",\"arguments\":{\"nonce\":\"6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e\"}}\n")
-        .expect("the agent reads");
-    let mut answer = [0; 14];
-    port.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"{\"return\":{}}\n");
-    let mut mark = vec![255, 255, 255, 0, 16, 0, 0, 0];
-    mark.extend_from_slice(&nonce);
-    streams.write_all(&mark).expect("the agent reads");
-    let mut heard = [0; 24];
-    streams.read_exact(&mut heard).expect("the mark");
-    assert_eq!(heard, mark[..]);
-    let before = resident_kib(&agent);
-    let open = frame(
+    let mut agent = Agent::start();
+    let before = agent.resident_kib();
+    agent.open(
         1,
-        br#"{"exec":{"argv":["sh","-c","head -c 10485760 /dev/zero"]}}"#,
+        r#"{"exec":{"argv":["sh","-c","head -c 10485760 /dev/zero"]}}"#,
     );
-    streams.write_all(&open).expect("the agent reads");
-    let (mut header, mut payload, mut got) = ([0; 8], vec![0; 32 * 1024], 0);
+    let mut got = 0;
     while got < 256 * 1024 {
-        streams.read_exact(&mut header).expect("a frame");
-        let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        streams
-            .read_exact(&mut payload[..size])
-            .expect("the rest of it");
-        got += size;
+        got += agent.frame().1.len();
     }
-    // Nothing comes any more, and nothing is gathered.
-    let mut entry = [libc::pollfd {
-        fd: streams.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    }];
-    // SAFETY: the pointer and the count describe `entry`.
-    let ready = unsafe { libc::poll(entry.as_mut_ptr(), 1, 300) };
-    assert_eq!(ready, 0, "it is out of credit");
-    let grown = resident_kib(&agent) - before;
+    assert!(agent.is_quiet(), "it is out of credit");
+    let grown = agent.resident_kib() - before;
     // The command goes with its stream.
-    streams.write_all(&frame(7, b"")).expect("the agent reads");
-    loop {
-        streams.read_exact(&mut header).expect("a frame");
-        let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        streams
-            .read_exact(&mut payload[..size])
-            .expect("the rest of it");
-        if header[2] == 5 {
-            break;
-        }
-    }
-    agent.kill().expect("a child of ours");
-    agent.wait().expect("a child of ours");
+    let mut cancel = Vec::new();
+    frame::write(&mut cancel, &MARK.seal(), 1, Kind::Cancel, 0, b"");
+    agent.send(&cancel);
+    while agent.frame().0 != Kind::Result as u8 {}
     assert!(grown < GROWTH_MAX_KIB, "{grown} KiB more");
+}
+
+#[test]
+fn what_a_process_has_written_is_kept_up_to_its_limit() {
+    let mut agent = Agent::start();
+    let before = agent.resident_kib();
+    let started = agent.ask(
+        r#"{"id":1,"execute":"start","arguments":{"argv":["sh","-c","head -c 104857600 /dev/zero"]}}"#,
+    );
+    assert!(started.contains("\"id\":\"p1\""), "{started}");
+    let mut told = String::new();
+    while !told.contains("\"exited\"") {
+        // The process is not to be kept from the processor.
+        assert!(agent.is_quiet());
+        told = agent.ask(r#"{"id":2,"execute":"process","arguments":{"process":"p1"}}"#);
+    }
+    assert!(told.contains(&format!(
+        "\"kept_bytes\":{KEPT_MAX_BYTES},\"truncated\":true"
+    )));
+    let grown = agent.resident_kib() - before;
+    let most = GROWTH_MAX_KIB + 2 * KEPT_MAX_BYTES as u64 / 1024;
+    assert!(grown < most, "{grown} KiB more");
 }

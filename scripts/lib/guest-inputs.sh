@@ -1,30 +1,30 @@
 # shellcheck shell=bash
 # The record of what went into a guest. A build is current while the record, made anew, says the same.
 #
-#   format 1                                    the layout of this text
+#   format 2                                    the layout of this text
 #   kernel-release 6.1.0-56-amd64
 #   package NAME VERSION sha256:DIGEST          one a package of the distribution
 #   source PATH sha256:DIGEST                   one a file of this repository
 #   compiler rustc 1.95.0 (...)
-#   helper sha256:DIGEST
+#   agent sha256:DIGEST
 #   output NAME sha256:DIGEST                   what was built
 
-INPUTS_FORMAT=1
+INPUTS_FORMAT=2
 
-# inputs_write OUT HELPER
+# inputs_write OUT AGENT
 inputs_write() {
-  local out=$1 helper=$2
+  local out=$1 agent=$2
   {
     inputs_head "$KERNEL_RELEASE"
     packages_lines "$PACKAGES_RECORDS" "${PACKAGES_USED[@]}"
-    printf 'helper sha256:%s\n' "$(sha256sum <"$helper" | cut -d ' ' -f 1)"
+    printf 'agent sha256:%s\n' "$(sha256sum <"$agent" | cut -d ' ' -f 1)"
     inputs_outputs "$out"
   } >"$out/inputs"
 }
 
 # inputs_head KERNEL_RELEASE: what needs no package list.
 inputs_head() {
-  printf 'format %s\nkernel-release %s\ncompiler %s\n' "$INPUTS_FORMAT" "$1" "$(helper_compiler)"
+  printf 'format %s\nkernel-release %s\ncompiler %s\n' "$INPUTS_FORMAT" "$1" "$(agent_compiler)"
   inputs_sources
 }
 
@@ -32,7 +32,8 @@ inputs_sources() {
   (
     cd -- "$REPO" || exit
     find scripts/guest scripts/lib guest -type f \
-      \( -path scripts/guest -o -path 'scripts/lib/guest*' -o -path 'guest/src/*.rs' -o -path guest/Cargo.toml -o -path guest/Cargo.lock \) -print0 |
+      \( -path scripts/guest -o -path 'scripts/lib/guest*' -o -path 'guest/src/*.rs' -o -path guest/Cargo.toml -o -path guest/Cargo.lock \
+        -o -path 'guest/protocol/src/*.rs' -o -path guest/protocol/Cargo.toml \) -print0 |
       sort -z | xargs -0 sha256sum | awk '{ print "source", $2, "sha256:" $1 }'
   )
 }

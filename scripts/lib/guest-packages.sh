@@ -10,7 +10,7 @@ PACKAGES_USED=()
 KERNEL_PACKAGES=()
 
 # What may go in: these, and what they depend on. The kernel's meta package has another name on Ubuntu.
-PACKAGES_WANTED=(linux-image-amd64 linux-image-generic busybox-static qemu-guest-agent)
+PACKAGES_WANTED=(linux-image-amd64 linux-image-generic busybox-static)
 # apt's records of all of them, asked for once: each question to apt costs up to a second.
 PACKAGES_RECORDS=
 

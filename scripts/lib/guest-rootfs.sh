@@ -1,6 +1,5 @@
 # shellcheck shell=bash
-# The guest's root file system, which is its initrd: a merged /usr, as Debian has it, with busybox, the stock qemu-ga
-# and just the libraries that it needs.
+# The guest's root file system, which is its initrd: a merged /usr, as Debian has it, with busybox and vmint's own program.
 
 # rootfs_skeleton ROOT
 rootfs_skeleton() {
@@ -42,8 +41,8 @@ rootfs_busybox() {
   install -m 0755 -- "$busybox" "$root/usr/bin/busybox"
   while read -r applet; do
     case $applet in
-      # vmint's helper is both.
-      */hwclock | */init | linuxrc) continue ;;
+      # vmint's own program is that.
+      */init | linuxrc) continue ;;
       usr/*) ;;
       *) applet=usr/$applet ;;
     esac
@@ -52,71 +51,10 @@ rootfs_busybox() {
   done < <("$busybox" --list-full)
 }
 
-# rootfs_agent PACKAGES ROOT
+# rootfs_agent AGENT ROOT: process 1 and the agent are one program.
 rootfs_agent() {
-  local packages=$1 root=$2 agent
-  agent=$(rootfs_find "$packages" usr/sbin/qemu-ga usr/bin/qemu-ga)
-  install -m 0755 -- "$agent" "$root/usr/sbin/qemu-ga"
-  declare -gA LIBRARIES_PLACED=()
-  mapfile -t LIBRARY_PACKAGES < <(packages_dependencies qemu-guest-agent)
-  rootfs_libraries "$agent" "$packages" "$root"
-}
-
-# rootfs_libraries ELF PACKAGES ROOT: what it needs, and what that needs.
-rootfs_libraries() {
-  local elf=$1 packages=$2 root=$3 name file
-  for name in $(readelf -d "$elf" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
-    [[ -z ${LIBRARIES_PLACED[$name]-} ]] || continue
-    LIBRARIES_PLACED[$name]=yes
-    until file=$(rootfs_library_file "$packages" "$name"); do rootfs_more_libraries "$packages" "$name"; done
-    case $name in
-      # The program names its path in full.
-      ld-linux*) install -m 0755 -- "$file" "$root/usr/lib64/$name" ;;
-      *) install -D -m 0644 -- "$file" "$root/usr/lib/x86_64-linux-gnu/$name" ;;
-    esac
-    rootfs_libraries "$file" "$packages" "$root"
-  done
-}
-
-rootfs_library_file() {
-  local directory
-  for directory in usr/lib/x86_64-linux-gnu lib/x86_64-linux-gnu usr/lib64 lib64 usr/lib lib; do
-    if [[ -e $1/$directory/$2 ]]; then
-      realpath -- "$1/$directory/$2"
-      return
-    fi
-  done
-  return 1
-}
-
-# Unpacks one more package: the one whose name fits the library best, else the next library in the queue.
-rootfs_more_libraries() {
-  local packages=$1 name=$2 package chosen='' stem=${2%%.so*}
-  local rest=()
-  for package in "${LIBRARY_PACKAGES[@]}"; do
-    if [[ $package == "${stem,,}"* ]]; then
-      chosen=$package
-      break
-    fi
-    [[ -n $chosen || ! $package =~ ^(lib|zlib) ]] || chosen=$package
-  done
-  [[ -n $chosen ]] || die "no package that qemu-guest-agent depends on has $name"
-  for package in "${LIBRARY_PACKAGES[@]}"; do
-    [[ $package == "$chosen" ]] || rest+=("$package")
-  done
-  packages_unpack "$chosen" "$packages"
-  mapfile -t rest < <({ ((${#rest[@]} == 0)) || printf '%s\n' "${rest[@]}"; packages_dependencies "$chosen"; } | awk -v used="${PACKAGES_USED[*]}" '
-    BEGIN { split(used, names, " "); for (i in names) seen[names[i]] = 1 }
-    !seen[$1]++')
-  LIBRARY_PACKAGES=("${rest[@]}")
-}
-
-# rootfs_helper HELPER ROOT
-rootfs_helper() {
-  install -D -m 0755 -- "$1" "$2/usr/lib/vmint/helper"
-  ln -s /usr/lib/vmint/helper "$2/init"
-  ln -s /usr/lib/vmint/helper "$2/usr/sbin/vmint-agent"
-  ln -s /usr/lib/vmint/helper "$2/usr/sbin/hwclock"
+  install -m 0755 -- "$1" "$2/usr/sbin/vmint-agent"
+  ln -s /usr/sbin/vmint-agent "$2/init"
 }
 
 # rootfs_pack PACKAGES ROOT FILE: the same bytes for the same files, whoever builds and whenever.

@@ -18,6 +18,7 @@ main() {
   no_rust_is_said_in_one_line
   old_rust_is_said_in_one_line
   rust_of_the_user_behind_sudo_is_used
+  an_agent_that_is_too_big_is_refused
   say "what the scripts say is as it should be"
 }
 
@@ -47,6 +48,19 @@ backports_come_from_the_sources_that_are_there() {
   done
   grep -qx 'Suites: bookworm-backports' "$WORK/deb822/sources.list.d/vmint-backports.sources" || die "deb822: another suite"
   grep -qx "deb \[trusted=yes\] $mirror bookworm-backports main" "$WORK/one-line/sources.list.d/vmint-backports.list" || die "one-line: another suite"
+}
+
+# Each build of the guest checks it.
+an_agent_that_is_too_big_is_refused() {
+  local bytes
+  for bytes in 1500000 1500001; do
+    truncate -s "$bytes" -- "$WORK/agent"
+    # A shell of its own, whose `die` is that of the guest's build.
+    # shellcheck disable=SC2016
+    "$BASH" -euo pipefail -c 'source "$1/guest-say.sh"; source "$1/guest-agent.sh"; agent_check_size "$2"' \
+      sh "$REPO/scripts/lib" "$WORK/agent" 2>"$WORK/said" && [[ $bytes == 1500000 ]] ||
+      grep -q "has $bytes bytes, and may have 1500000" "$WORK/said" || die "an agent of $bytes bytes"
+  done
 }
 
 versions_are_compared() {

@@ -1,47 +1,37 @@
-//! `vmint-bind`: what a checkout gives to a warm clone.
+//! `bind`: what a checkout gives to a warm clone.
 //!
 //! The whole request is understood before anything is done. Values and contents are in no error.
 
-use super::errors::CallError;
-use super::jobs::Jobs;
+use super::processes::Processes;
+use super::refusal::Refusal;
 use super::request::Request;
 use crate::command::Environment;
 use crate::failure::Doing as _;
-use crate::file::NewFile;
+use crate::file::{MODE_BITS, NewFile, Owner, Wanted};
 use crate::identity::{self, Identity};
 use crate::json::{Object, Reader, Wrong};
 use crate::{base64, sys};
-
-/// Of a file where the request does not say.
-pub(super) const DEFAULT_MODE: u32 = 0o644;
 
 #[derive(Default)]
 struct Binding {
     identity: Identity,
     env: Environment,
-    files: Vec<BoundFile>,
+    files: Vec<(Wanted, Vec<u8>)>,
 }
 
-struct BoundFile {
-    path: String,
-    content: Vec<u8>,
-    mode: u32,
-}
-
-pub(super) fn bind(request: &Request<'_>, jobs: &mut Jobs) -> Result<String, CallError> {
+pub(super) fn bind(request: &Request<'_>, processes: &mut Processes) -> Result<String, Refusal> {
     let binding = understand(request)?;
     if let Some(name) = &binding.identity.hostname {
         identity::set_hostname(name)?;
     }
-    jobs.bind(&binding.env);
-    for file in &binding.files {
-        write(file).doing(|| format!("write {}", file.path))?;
+    processes.bind(&binding.env);
+    for (wanted, content) in &binding.files {
+        write(wanted, content).doing(|| format!("write {}", wanted.path))?;
     }
-    let hostname = sys::hostname().doing(|| "read the hostname".to_owned())?;
-    Ok(Object::new().string("hostname", &hostname).end())
+    Ok(Object::new().string("hostname", &sys::hostname()).end())
 }
 
-fn understand(request: &Request<'_>) -> Result<Binding, CallError> {
+fn understand(request: &Request<'_>) -> Result<Binding, Refusal> {
     let mut binding = Binding::default();
     let (mut hostname, mut env_is_right, mut named) = (Ok(()), true, true);
     request.arguments(&mut |key, value| {
@@ -54,7 +44,7 @@ fn understand(request: &Request<'_>) -> Result<Binding, CallError> {
             })?,
             "files" => value.list(&mut |item| {
                 let file = file(item)?;
-                named &= !file.path.is_empty();
+                named &= !file.0.path.is_empty();
                 binding.files.push(file);
                 Ok(())
             })?,
@@ -63,46 +53,68 @@ fn understand(request: &Request<'_>) -> Result<Binding, CallError> {
         Ok(())
     })?;
     hostname?;
-    let needs = |name, needs| Err(CallError::Argument { name, needs });
     match (env_is_right, named) {
-        (false, _) => needs("env", "names without '=' and no NUL byte"),
-        (_, false) => needs("files", "a path for each"),
+        (false, _) => Err(Refusal::argument(
+            "env",
+            "names without '=' and no NUL byte",
+        )),
+        (_, false) => Err(Refusal::argument("files", "a path for each")),
         _ => Ok(binding),
     }
 }
 
-fn file(item: &mut Reader<'_>) -> Result<BoundFile, Wrong> {
-    let mut file = BoundFile {
-        path: String::new(),
-        content: Vec::new(),
-        mode: DEFAULT_MODE,
-    };
-    item.fields(&mut |key, value| {
-        match key {
-            "path" => file.path = value.string()?.into_owned(),
-            "content" => {
-                let wrong = value.wrong("base64");
-                file.content = base64::decode(&value.string()?).ok_or(wrong)?;
-            }
-            "mode" => file.mode = mode(value)?,
-            _ => return Err(value.unknown(key)),
+fn file(item: &mut Reader<'_>) -> Result<(Wanted, Vec<u8>), Wrong> {
+    let (mut wanted, mut content) = (Wanted::default(), Vec::new());
+    item.fields(&mut |key, value| match key {
+        "content" => {
+            let wrong = value.wrong("base64");
+            content = base64::decode(&value.string()?).ok_or(wrong)?;
+            Ok(())
         }
+        _ => take_file(&mut wanted, key, value),
+    })?;
+    Ok((wanted, content))
+}
+
+/// `{path, mode, owner}`, here and of a stream that writes.
+pub(super) fn take_file(
+    wanted: &mut Wanted,
+    key: &str,
+    value: &mut Reader<'_>,
+) -> Result<(), Wrong> {
+    match key {
+        "path" => wanted.path = value.string()?.into_owned(),
+        "mode" => {
+            let wrong = value.wrong("a mode of at most 4095 (octal 7777)");
+            let mode = u32::try_from(value.unsigned()?).ok();
+            wanted.mode = Some(mode.filter(|mode| *mode <= MODE_BITS).ok_or(wrong)?);
+        }
+        "owner" => wanted.owner = Some(owner(value)?),
+        _ => return Err(value.unknown(key)),
+    }
+    Ok(())
+}
+
+fn owner(value: &mut Reader<'_>) -> Result<Owner, Wrong> {
+    let needs_both = value.wrong("uid and gid");
+    let (mut uid, mut gid) = (None, None);
+    value.fields(&mut |key, value| {
+        let side = match key {
+            "uid" => &mut uid,
+            "gid" => &mut gid,
+            _ => return Err(value.unknown(key)),
+        };
+        let wrong = value.wrong("a number below 4294967295");
+        let id = u32::try_from(value.unsigned()?).ok();
+        *side = Some(id.filter(|id| *id != u32::MAX).ok_or(wrong)?);
         Ok(())
     })?;
-    Ok(file)
+    let (uid, gid) = uid.zip(gid).ok_or(needs_both)?;
+    Ok(Owner { uid, gid })
 }
 
-/// The rights of a file, as a number.
-pub(super) fn mode(value: &mut Reader<'_>) -> Result<u32, Wrong> {
-    let wrong = value.wrong("a mode of at most 4095 (octal 7777)");
-    u32::try_from(value.unsigned()?)
-        .ok()
-        .filter(|mode| *mode <= 0o7777)
-        .ok_or(wrong)
-}
-
-fn write(wanted: &BoundFile) -> std::io::Result<u64> {
-    let mut file = NewFile::create(&wanted.path, wanted.mode)?;
-    file.write(&wanted.content)?;
+fn write(wanted: &Wanted, content: &[u8]) -> std::io::Result<u64> {
+    let mut file = NewFile::create(wanted)?;
+    file.write(content)?;
     file.publish()
 }

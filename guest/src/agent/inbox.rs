@@ -1,32 +1,36 @@
-//! What the host sends, cut into lines.
+//! What the host sends, as frames of the connection that it has begun.
 //!
-//! - A line may have come in any number of pieces, and any number of lines in one piece.
-//! - The byte 0xFF, which no JSON has, throws away the line that it is in.
-//! - The buffer starts small, grows for a long line only, and shrinks when that was taken.
+//! ```text
+//! deaf ──MARK──► synced ──MARK──► synced
+//!   ▲               │
+//!   └──no frame of this connection, or the host has gone
+//! ```
 
 use std::io::{self, Read};
 
-use super::LINE_MAX_BYTES;
+use vmint_guest_protocol::frame::{Found, Frame, Mark, Parsed, Seal, find_mark, parse};
 
-/// A page: as much as the port gives in one read.
+/// A page: as much as the port gives in one read. The longest frame makes the buffer grow to sixteen of them.
 const BUFFER_BYTES: usize = 4096;
-const RESYNC: u8 = 0xff;
 
 pub(super) struct Inbox {
     buffer: Vec<u8>,
-    /// Where the line begins that is not whole yet.
+    /// Where the frame begins that is not whole yet.
     start: usize,
-    /// Up to where it was searched for its end.
-    searched: usize,
     filled: usize,
-    /// The rest of a line that was too long is thrown away.
-    skipping: bool,
+    /// `None`: deaf.
+    seal: Option<Seal>,
 }
 
+/// What comes next of what has come.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line<'a> {
-    Whole(&'a [u8]),
-    TooLong,
+pub(super) enum Next<'a> {
+    Nothing,
+    Frame(Frame<'a>),
+    /// A connection begins, and the one before is over.
+    Begun(Mark),
+    /// The connection is over.
+    Broken,
 }
 
 impl Inbox {
@@ -34,151 +38,186 @@ impl Inbox {
         Self {
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
-            searched: 0,
             filled: 0,
-            skipping: false,
+            seal: None,
         }
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.seal.is_none()
     }
 
     /// Takes what one read gives: 0 is the end.
     pub(super) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        self.make_room();
-        let got = from.read(&mut self.buffer[self.filled..])?;
-        self.filled += got;
-        Ok(got)
-    }
-
-    /// The next whole line, without its end. A line that is too long is told of once, at its limit.
-    pub(super) fn next_line(&mut self) -> Option<Line<'_>> {
-        while self.searched < self.filled {
-            let at = self.searched;
-            self.searched += 1;
-            match self.buffer[at] {
-                b'\n' => {
-                    let start = std::mem::replace(&mut self.start, self.searched);
-                    let skipped = std::mem::take(&mut self.skipping);
-                    if !skipped && at - start <= LINE_MAX_BYTES {
-                        return Some(Line::Whole(&self.buffer[start..at]));
-                    }
-                    if !skipped {
-                        return Some(Line::TooLong);
-                    }
-                }
-                RESYNC => {
-                    self.start = self.searched;
-                    self.skipping = false;
-                }
-                _ => {}
-            }
-        }
-        if self.filled - self.start <= LINE_MAX_BYTES && !self.skipping {
-            return None;
-        }
-        // Nothing of it is wanted, neither now nor later.
-        self.start = self.filled;
-        (!std::mem::replace(&mut self.skipping, true)).then_some(Line::TooLong)
-    }
-
-    /// Forgets what is not a whole line yet.
-    pub(super) fn clear(&mut self) {
-        *self = Self {
-            buffer: std::mem::take(&mut self.buffer),
-            start: 0,
-            searched: 0,
-            filled: 0,
-            skipping: false,
-        };
-    }
-
-    fn make_room(&mut self) {
         if self.start == self.filled {
-            (self.start, self.searched, self.filled) = (0, 0, 0);
-            if self.buffer.len() > BUFFER_BYTES {
-                self.buffer = vec![0; BUFFER_BYTES];
-            }
+            (self.start, self.filled) = (0, 0);
         } else if self.filled == self.buffer.len() && self.start > 0 {
             self.buffer.copy_within(self.start.., 0);
-            self.searched -= self.start;
             self.filled -= self.start;
             self.start = 0;
         }
         if self.filled == self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
+        let got = from.read(&mut self.buffer[self.filled..])?;
+        self.filled += got;
+        Ok(got)
     }
+
+    pub(super) fn next(&mut self) -> Next<'_> {
+        let Some(seal) = self.seal else {
+            return self.look_for_mark();
+        };
+        match parse(&self.buffer[self.start..self.filled], &seal) {
+            Parsed::Partial => Next::Nothing,
+            Parsed::Frame(frame, size) => {
+                self.start += size;
+                Next::Frame(frame)
+            }
+            Parsed::Mark(mark, size) => {
+                self.start += size;
+                self.seal = seal_of(&mark);
+                Next::Begun(mark)
+            }
+            Parsed::Broken => {
+                self.seal = None;
+                Next::Broken
+            }
+        }
+    }
+
+    /// Nothing is a frame until the next mark.
+    pub(super) fn be_deaf(&mut self) {
+        self.seal = None;
+    }
+
+    fn look_for_mark(&mut self) -> Next<'_> {
+        match find_mark(&self.buffer[self.start..self.filled]) {
+            Found::At(mark, end) => {
+                self.start += end;
+                self.seal = seal_of(&mark);
+                Next::Begun(mark)
+            }
+            Found::NotBefore(place) => {
+                self.start += place;
+                Next::Nothing
+            }
+        }
+    }
+}
+
+/// A host that speaks no protocol of ours learns so from our mark, and is not understood.
+fn seal_of(mark: &Mark) -> Option<Seal> {
+    mark.common().map(|_| mark.seal())
 }
 
 #[cfg(test)]
 mod tests {
+    use vmint_guest_protocol::frame::{self, FRAME_MAX_BYTES, Kind, PAYLOAD_MAX_BYTES};
+
     use super::*;
 
-    fn lines(inbox: &mut Inbox, mut bytes: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
+    fn mark(first: u8) -> Mark {
+        Mark::own([first; 16])
+    }
+
+    fn fill(inbox: &mut Inbox, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             inbox.fill(&mut bytes).expect("memory can be read");
-            while let Some(line) = inbox.next_line() {
-                lines.push(match line {
-                    Line::Whole(line) => String::from_utf8_lossy(line).into_owned(),
-                    Line::TooLong => "too long".to_owned(),
-                });
+        }
+    }
+
+    fn data(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, &[first; 4], 1, Kind::Data, 0, payload);
+        bytes
+    }
+
+    #[test]
+    fn nothing_is_heard_before_a_mark() {
+        let mut inbox = Inbox::new();
+        fill(&mut inbox, &data(1, b"early"));
+        assert_eq!(inbox.next(), Next::Nothing);
+        fill(
+            &mut inbox,
+            &[&mark(1).bytes()[..], &data(1, b"heard")].concat(),
+        );
+        assert_eq!(inbox.next(), Next::Begun(mark(1)));
+        assert!(matches!(inbox.next(), Next::Frame(frame) if frame.payload == b"heard"));
+        assert_eq!(inbox.next(), Next::Nothing);
+    }
+
+    #[test]
+    fn another_seal_ends_the_connection_and_the_mark_behind_it_is_found() {
+        let mut inbox = Inbox::new();
+        let bytes = [&mark(1).bytes()[..], &data(2, b"x"), &mark(3).bytes()].concat();
+        fill(&mut inbox, &bytes);
+        assert_eq!(inbox.next(), Next::Begun(mark(1)));
+        assert_eq!(inbox.next(), Next::Broken);
+        assert!(inbox.is_deaf());
+        assert_eq!(inbox.next(), Next::Begun(mark(3)));
+    }
+
+    #[test]
+    fn half_a_frame_of_an_earlier_connection_is_got_over() {
+        let whole = data(1, &[9; PAYLOAD_MAX_BYTES]);
+        for cut in [1, 7, 8, 20, 5000, whole.len() - 1] {
+            let mut inbox = Inbox::new();
+            fill(&mut inbox, &mark(1).bytes());
+            assert_eq!(inbox.next(), Next::Begun(mark(1)));
+            let again = [
+                &whole[..cut],
+                &mark(2).bytes(),
+                &frame::padding(),
+                &mark(2).bytes(),
+            ];
+            let (mut begun, mut broken) = (0, 0);
+            for part in again {
+                fill(&mut inbox, part);
+                loop {
+                    match inbox.next() {
+                        Next::Nothing => break,
+                        Next::Begun(_) => begun += 1,
+                        Next::Broken => broken += 1,
+                        Next::Frame(frame) => assert_eq!(frame.stream, 0, "cut at {cut}"),
+                    }
+                }
+            }
+            assert!(begun >= 1 && broken >= 1, "cut at {cut}: {begun}, {broken}");
+            fill(&mut inbox, &data(2, b"now"));
+            assert!(matches!(inbox.next(), Next::Frame(frame) if frame.payload == b"now"));
+        }
+    }
+
+    #[test]
+    fn the_longest_frames_come_in_any_pieces() {
+        let mut inbox = Inbox::new();
+        fill(&mut inbox, &mark(1).bytes());
+        assert_eq!(inbox.next(), Next::Begun(mark(1)));
+        let long = data(1, &[7; PAYLOAD_MAX_BYTES]);
+        let bytes = [&long[..], &long, &long].concat();
+        let mut seen = 0;
+        for piece in bytes.chunks(4097) {
+            fill(&mut inbox, piece);
+            while let Next::Frame(frame) = inbox.next() {
+                assert_eq!(frame.payload, [7; PAYLOAD_MAX_BYTES]);
+                seen += 1;
             }
         }
-        lines
+        assert_eq!(seen, 3);
+        assert!(inbox.buffer.len() <= 2 * FRAME_MAX_BYTES);
     }
 
     #[test]
-    fn lines_in_any_pieces() {
+    fn a_host_of_no_common_protocol_is_told_and_not_heard() {
         let mut inbox = Inbox::new();
-        assert_eq!(lines(&mut inbox, b"one\ntw"), ["one"]);
-        assert_eq!(lines(&mut inbox, b"o\n\nth"), ["two", ""]);
-        assert_eq!(lines(&mut inbox, b"ree\n"), ["three"]);
-    }
-
-    #[test]
-    fn the_resync_byte_throws_away_a_part_of_a_line() {
-        let mut inbox = Inbox::new();
-        assert_eq!(lines(&mut inbox, b"lost\xff\xffkept\n{garbage"), ["kept"]);
-        assert_eq!(lines(&mut inbox, b"\xffa\nb\xff\nc\n"), ["a", "", "c"]);
-    }
-
-    #[test]
-    fn long_lines_grow_the_buffer_for_a_while() {
-        let mut inbox = Inbox::new();
-        let long = "x".repeat(1 << 20);
-        assert_eq!(
-            lines(&mut inbox, format!("a\n{long}\nb\n").as_bytes()),
-            ["a", &long, "b"]
-        );
-        assert_eq!(lines(&mut inbox, b"c\n"), ["c"]);
-        assert_eq!(inbox.buffer.len(), BUFFER_BYTES);
-    }
-
-    #[test]
-    fn too_long_is_told_once_and_got_over() {
-        let mut inbox = Inbox::new();
-        let mut text = vec![b'x'; LINE_MAX_BYTES * 2];
-        text.extend_from_slice(b"x\nnext\n");
-        assert_eq!(lines(&mut inbox, &text), ["too long", "next"]);
-        assert_eq!(
-            lines(&mut inbox, &vec![b'x'; LINE_MAX_BYTES + 1]),
-            ["too long"]
-        );
-        assert_eq!(lines(&mut inbox, b"xx\xffnext\n"), ["next"]);
-    }
-
-    #[test]
-    fn the_longest_line_is_taken() {
-        let mut inbox = Inbox::new();
-        let mut text = vec![b'x'; LINE_MAX_BYTES];
-        text.push(b'\n');
-        assert_eq!(lines(&mut inbox, &text)[0].len(), LINE_MAX_BYTES);
-    }
-
-    #[test]
-    fn a_new_conversation_starts_empty() {
-        let mut inbox = Inbox::new();
-        assert!(lines(&mut inbox, b"half of a li").is_empty());
-        inbox.clear();
-        assert_eq!(lines(&mut inbox, b"whole\n"), ["whole"]);
+        let later = Mark {
+            newest: u16::MAX,
+            oldest: u16::MAX,
+            ..mark(1)
+        };
+        fill(&mut inbox, &[&later.bytes()[..], &data(1, b"x")].concat());
+        assert_eq!(inbox.next(), Next::Begun(later));
+        assert_eq!(inbox.next(), Next::Nothing);
     }
 }

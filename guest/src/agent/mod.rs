@@ -1,34 +1,33 @@
 //! `vmint-agent`: the resident program that the host talks to, through one virtio port (docs/agent-protocol.md).
 //!
 //! ```text
-//! port ─► inbox ─► request ─► calls ─┬─► outbox ─► port
-//!                                    ├─► jobs: processes, answered when they end ─► outbox
-//!                                    └─► waits: for the kernel, answered when it is done ─► outbox
-//! stream port ◄─► streams: processes and files, in frames
+//!            ┌─► control ─┬─► identity, bind, ...  ─────────┐
+//! port ─► frames          ├─► waits: for the kernel ────────┤
+//!            │            └─► processes ◄─┐                 ├─► out ─► port
+//!            └─► streams ─┬─► exec, attach┘ ────────────────┤
+//!                         └─► files ────────────────────────┘
 //! ```
 //!
 //! - One thread and one `poll`: [`server`] has the loop, and nothing here waits elsewhere for longer than a kernel call
-//!   takes, but for `vmint-identity`'s wait for the kernel.
+//!   takes, but for `identity`'s wait for the kernel.
 //! - A fresh clone under emulation pays for every piece of code that runs for the first time, and for every page that is
-//!   written. So replies are built in buffers that are kept, a process is started without copying page tables, and what
+//!   written. So frames are built in a buffer that is kept, a process is started without copying page tables, and what
 //!   a request does not need is not run.
-//! - The host may go and come back at any time; a command that runs then keeps its deadline.
+//! - The host may go and come back at any time, and so may the agent: see [`server`] and [`processes`].
 
 mod bind;
-mod calls;
-mod errors;
+mod control;
+mod files;
 mod identity;
 mod inbox;
-mod job;
-mod jobs;
-mod kin;
-mod orders;
-mod outbox;
+mod open;
+mod order;
+mod out;
 mod port;
-mod process;
+mod processes;
+mod refusal;
 mod request;
 mod server;
-mod streams;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -38,36 +37,53 @@ use std::ffi::OsString;
 use crate::{EXIT_FAILED, sys, usage};
 
 /// Where the host is, unless the command line says otherwise.
-const PORT: &str = "/dev/virtio-ports/org.qemu.guest_agent.0";
-/// Where streams go, from when they are first asked for.
-const STREAM_PORT: &str = "/dev/virtio-ports/vmint.stream.0";
-/// Longest request, without its line end.
-const LINE_MAX_BYTES: usize = 16 * 1024 * 1024;
+fn usual_port() -> String {
+    format!("/dev/virtio-ports/{}", vmint_guest_protocol::PORT)
+}
 
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
-    let Some((path, stream_path)) = paths(args) else {
-        return usage("agent takes --port and --stream-port, each with a path, or nothing");
+    let Some(options) = options(args) else {
+        return usage("wrong options");
     };
     sys::return_big_allocations();
     sys::notice_protection();
-    let open_stream_port = Box::new(move || port::Port::open(&stream_path));
-    let failure = match port::Port::open(&path) {
-        Ok(port) => server::Server::new(port, open_stream_port).run(),
+    let memory = options
+        .memory_on_stdin
+        .then(processes::Memory::on_stdin)
+        .flatten();
+    let failure = match port::Port::open(&options.port) {
+        Ok(port) => server::Server::new(port, memory).run(),
         Err(failure) => failure,
     };
     eprintln!("vmint-agent: {failure}");
     EXIT_FAILED
 }
 
-fn paths(mut args: impl Iterator<Item = OsString>) -> Option<(String, String)> {
-    let (mut port, mut stream_port) = (PORT.to_owned(), STREAM_PORT.to_owned());
+struct Options {
+    port: String,
+    memory_on_stdin: bool,
+}
+
+fn options(mut args: impl Iterator<Item = OsString>) -> Option<Options> {
+    let mut options = Options {
+        port: usual_port(),
+        memory_on_stdin: false,
+    };
     while let Some(option) = args.next() {
-        let path = match option.to_str()? {
-            "--port" => &mut port,
-            "--stream-port" => &mut stream_port,
+        match option.to_str()? {
+            "--port" => options.port = args.next()?.to_string_lossy().into_owned(),
+            "--memory-on-stdin" => options.memory_on_stdin = true,
             _ => return None,
-        };
-        *path = args.next()?.to_string_lossy().into_owned();
+        }
     }
-    Some((port, stream_port))
+    Some(options)
+}
+
+/// An entry of `poll`. Without a descriptor, one that is passed over.
+fn poll_entry(fd: Option<libc::c_int>, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd {
+        fd: fd.unwrap_or(-1),
+        events,
+        revents: 0,
+    }
 }

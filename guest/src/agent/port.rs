@@ -8,13 +8,14 @@
 //! polled then, but an edge-triggered watch on it: it wakes us when the host has come, and costs nothing until then.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::out::Out;
+use super::poll_entry;
 use crate::failure::{Doing as _, Failure};
 use crate::sys::{self, ChangeWatch};
 
@@ -23,17 +24,17 @@ use crate::sys::{self, ChangeWatch};
 pub(super) enum Heard {
     Something,
     Nothing,
-    /// The host has gone: what was half said is void.
+    /// The host has gone.
     End,
 }
 
-pub(super) struct Port<R, W> {
-    input: R,
-    output: W,
+pub(super) struct Port {
+    input: File,
+    output: File,
     silent: Option<ChangeWatch>,
 }
 
-impl Port<File, File> {
+impl Port {
     pub(super) fn open(path: &str) -> Result<Self, Failure> {
         let doing = || format!("open {path}");
         let input = OpenOptions::new()
@@ -45,11 +46,9 @@ impl Port<File, File> {
         let output = input.try_clone().doing(doing)?;
         Ok(Self::new(input, output))
     }
-}
 
-impl<R: Read + AsFd, W: Write> Port<R, W> {
     /// Both ends must not block.
-    pub(super) fn new(input: R, output: W) -> Self {
+    pub(super) fn new(input: File, output: File) -> Self {
         Self {
             input,
             output,
@@ -57,37 +56,19 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
         }
     }
 
-    /// What to poll for, with or without something to say.
-    pub(super) fn poll_entry(&self, outbox: &Outbox) -> libc::pollfd {
-        self.poll_entry_for(true, !outbox.is_empty())
-    }
-
-    pub(super) fn poll_entry_for(&self, read: bool, write: bool) -> libc::pollfd {
-        let (fd, events) = match &self.silent {
-            Some(watch) => (watch.fd(), libc::POLLIN),
+    pub(super) fn poll_entry(&self, read: bool, write: bool) -> libc::pollfd {
+        match &self.silent {
+            Some(watch) => poll_entry(Some(watch.fd().as_raw_fd()), libc::POLLIN),
             None => {
                 let read = if read { libc::POLLIN } else { 0 };
                 let write = if write { libc::POLLOUT } else { 0 };
-                (self.fd(), read | write)
+                poll_entry(Some(self.input.as_raw_fd()), read | write)
             }
-        };
-        libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events,
-            revents: 0,
         }
     }
 
     /// Reads once. Call it when the entry was ready.
     pub(super) fn listen(&mut self, inbox: &mut Inbox) -> Result<Heard, Failure> {
-        self.listen_with(&mut |input| inbox.fill(input))
-    }
-
-    /// As [`Self::listen`], with whatever takes what the one read gives.
-    pub(super) fn listen_with(
-        &mut self,
-        fill: &mut dyn FnMut(&mut R) -> io::Result<usize>,
-    ) -> Result<Heard, Failure> {
         if let Some(watch) = &self.silent {
             watch.take().doing(|| "watch the port".to_owned())?;
             if self.hung_up()? {
@@ -95,7 +76,7 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
             }
             self.silent = None;
         }
-        match fill(&mut self.input) {
+        match inbox.fill(&mut self.input) {
             Ok(0) => self.fall_silent().map(|()| Heard::End),
             Ok(_) => Ok(Heard::Something),
             Err(error)
@@ -110,22 +91,15 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
         }
     }
 
-    pub(super) fn say(&mut self, outbox: &mut Outbox) -> Result<(), Failure> {
-        match self.silent {
-            // Nobody would hear it, and whoever comes next did not ask for it.
-            Some(_) => outbox.clear(),
-            None => outbox
-                .flush(&mut self.output)
-                .doing(|| "write to the port".to_owned())?,
+    /// Writes as much as the port takes, while a host is there.
+    pub(super) fn say(&mut self, out: &mut Out) -> Result<(), Failure> {
+        if self.silent.is_some() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Where to write to, while somebody is there.
-    pub(super) fn output(&mut self) -> Option<&mut W> {
-        match self.silent {
-            Some(_) => None,
-            None => Some(&mut self.output),
+        match out.flush(&mut self.output) {
+            // The port's other side tells of the end of the host.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done.doing(|| "write to the port".to_owned()),
         }
     }
 
@@ -143,28 +117,21 @@ impl<R: Read + AsFd, W: Write> Port<R, W> {
     }
 
     fn hung_up(&self) -> Result<bool, Failure> {
-        let mut entries = [libc::pollfd {
-            fd: self.fd().as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        }];
+        let mut entries = [poll_entry(Some(self.input.as_raw_fd()), libc::POLLIN)];
         sys::poll(&mut entries, Some(Duration::ZERO)).doing(|| "look at the port".to_owned())?;
         Ok(entries[0].revents & libc::POLLHUP != 0)
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.input.as_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::pipe;
+    use std::io::{Write as _, pipe};
+    use std::os::fd::OwnedFd;
 
     use super::*;
 
-    fn ready(port: &Port<File, File>, wait: Duration) -> bool {
-        let mut entries = [port.poll_entry(&Outbox::new())];
+    fn ready(port: &Port, wait: Duration) -> bool {
+        let mut entries = [port.poll_entry(true, false)];
         sys::poll(&mut entries, Some(wait)).expect("one descriptor can be polled");
         entries[0].revents != 0
     }
@@ -192,28 +159,29 @@ mod tests {
             .write(true)
             .open(format!("/proc/self/fd/{}", guest.as_raw_fd()))
             .expect("a pipe can be opened again");
-        host.write_all(b"x\n").expect("room in the pipe");
+        host.write_all(b"x").expect("room in the pipe");
         assert!(ready(&port, Duration::from_secs(30)));
-        assert_eq!(port.listen(&mut inbox).expect("a line"), Heard::Something);
+        assert_eq!(port.listen(&mut inbox).expect("a byte"), Heard::Something);
         drop(host);
         assert!(ready(&port, Duration::ZERO));
         assert_eq!(port.listen(&mut inbox).expect("the end"), Heard::End);
     }
 
     #[test]
-    fn nothing_is_said_to_nobody() {
+    fn nothing_is_said_while_no_host_is_there() {
         let (guest, host) = pipe().expect("a pipe");
         drop(host);
         let full = File::options()
             .write(true)
             .open("/dev/full")
             .expect("the full device");
-        let mut port = Port::new(File::from(std::os::fd::OwnedFd::from(guest)), full);
-        let mut outbox = Outbox::new();
-        outbox.text("x");
-        assert!(port.say(&mut outbox).is_err());
-        assert_eq!(port.listen(&mut Inbox::new()).expect("the end"), Heard::End);
-        port.say(&mut outbox).expect("nobody is there");
-        assert!(outbox.is_empty());
+        let mut port = Port::new(File::from(OwnedFd::from(guest)), full);
+        let mut out = Out::new();
+        out.result(1, "{}");
+        assert!(port.say(&mut out).is_err());
+        let heard = port.listen(&mut Inbox::new());
+        assert_eq!(heard.expect("the end"), Heard::End);
+        port.say(&mut out).expect("no host is there");
+        assert!(!out.is_empty());
     }
 }

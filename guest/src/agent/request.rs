@@ -1,69 +1,49 @@
-//! The envelope of a request: `{"execute": NAME, "arguments": {...}, "id": ANY}`, in any order, other fields ignored.
+//! The envelope of a request: `{"id": N, "execute": NAME, "arguments": {...}}`, in any order.
 
 use std::borrow::Cow;
 
+use vmint_guest_protocol::names::envelope;
+
 use crate::json::{Reader, Wrong};
 
-/// An id is sent back as it came; the host's are numbers.
-const ID_MAX_BYTES: usize = 256;
+/// A request's id: `None` where it has none that can be read.
+pub(super) type Id = Option<i64>;
 
-/// A request's id, as the JSON that it was.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Id(Option<String>);
-
-impl Id {
-    pub(super) fn none() -> Self {
-        Self(None)
-    }
-
-    /// `None` when it is too long to keep.
-    pub(super) fn from_json(json: &[u8]) -> Option<Self> {
-        if json.len() > ID_MAX_BYTES {
-            return None;
-        }
-        std::str::from_utf8(json)
-            .ok()
-            .map(|json| Self(Some(json.to_owned())))
-    }
-
-    pub(super) fn text(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-}
-
+#[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) execute: Cow<'a, str>,
     /// An object, or empty when there are no arguments.
     pub(super) arguments: &'a [u8],
-    pub(super) id: Id,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Wrong> {
+    /// The id is there, where it could be read, even when the rest makes no sense.
+    pub(super) fn parse(text: &'a [u8]) -> (Id, Result<Self, Wrong>) {
+        let mut id = None;
         let mut request = Request {
             execute: Cow::Borrowed(""),
             arguments: b"",
-            id: Id::none(),
         };
-        let mut reader = Reader::new(line);
-        reader.fields(&mut |key, value| {
+        let mut unknown = Ok(());
+        let mut reader = Reader::new(text);
+        let read = reader.fields(&mut |key, value| {
             match key {
-                "execute" => request.execute = value.string()?,
-                "arguments" => request.arguments = value.raw()?,
-                "id" => {
-                    let wrong = value.wrong("a short id");
-                    request.id = Id::from_json(value.raw()?).ok_or(wrong)?;
+                envelope::ID => id = Some(value.integer()?),
+                envelope::EXECUTE => request.execute = value.string()?,
+                envelope::ARGUMENTS => request.arguments = value.raw()?,
+                _ => {
+                    unknown = unknown.and(Err(value.unknown(key)));
+                    value.skip()?;
                 }
-                _ => value.skip()?,
             }
             Ok(())
-        })?;
-        reader.end()?;
-        if request.execute.is_empty() {
-            Err(reader.wrong("a field \"execute\""))
-        } else {
-            Ok(request)
-        }
+        });
+        let read = read.and_then(|()| reader.end()).and(unknown);
+        let named = match request.execute.is_empty() {
+            true => Err(reader.wrong("a field \"execute\"")),
+            false => Ok(()),
+        };
+        (id, read.and(named).map(|()| request))
     }
 
     /// Hands out the arguments. Those that are null count as left out.
@@ -74,8 +54,14 @@ impl<'a> Request<'a> {
         if self.arguments.is_empty() {
             Ok(())
         } else {
-            Reader::new(self.arguments).fields(take)
+            let mut reader = Reader::new(self.arguments);
+            reader.fields(take)
         }
+    }
+
+    /// It takes none.
+    pub(super) fn no_arguments(&self) -> Result<(), Wrong> {
+        self.arguments(&mut |key, value| Err(value.unknown(key)))
     }
 }
 
@@ -84,58 +70,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_any_order_and_unknown_fields() {
-        let line =
-            br#"{"id": 12,"x":[{}],"arguments":{"a":1,"b":null,"c":"d"},"execute":"do\u0069t"}"#;
-        let request = Request::parse(line).expect("a request");
-        assert_eq!(
-            (request.execute.as_ref(), request.id.text()),
-            ("doit", Some("12"))
-        );
+    fn takes_any_order_and_passes_nulls_over() {
+        let text = br#"{"arguments":{"a":1,"b":null,"c":"d"},"execute":"do\u0069t","id": 12}"#;
+        let (id, request) = Request::parse(text);
+        let request = request.expect("a request");
+        assert_eq!((request.execute.as_ref(), id), ("doit", Some(12)));
         let mut seen = Vec::new();
-        request
-            .arguments(&mut |key, value| {
-                value
-                    .raw()
-                    .map(|raw| seen.push((key.to_owned(), raw.to_vec())))
-            })
-            .expect("arguments");
-        assert_eq!(
-            seen,
-            [
-                ("a".to_owned(), b"1".to_vec()),
-                ("c".to_owned(), b"\"d\"".to_vec())
-            ]
-        );
-    }
-
-    #[test]
-    fn ids_are_kept_as_they_came() {
-        for id in ["-1", "\"a b\"", "[1, 2]", "1.50"] {
-            let line = format!("{{\"execute\":\"x\",\"id\":{id}}}");
-            assert_eq!(
-                Request::parse(line.as_bytes())
-                    .expect("a request")
-                    .id
-                    .text(),
-                Some(id)
-            );
-        }
-        assert_eq!(
-            Request::parse(b"{\"execute\":\"x\",\"id\":null}")
-                .expect("a request")
-                .id,
-            Id::none()
-        );
+        let taken = request.arguments(&mut |key, value| {
+            let raw = value.raw()?;
+            seen.push((key.to_owned(), raw.to_vec()));
+            Ok(())
+        });
+        assert_eq!(taken, Ok(()));
+        let expected = [
+            ("a".to_owned(), b"1".to_vec()),
+            ("c".to_owned(), b"\"d\"".to_vec()),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]
     fn refuses_what_is_no_request() {
-        let long = format!(
-            "{{\"execute\":\"x\",\"id\":\"{}\"}}",
-            "1".repeat(ID_MAX_BYTES)
-        );
-        for line in [
+        for text in [
             "",
             "{}",
             "[]",
@@ -144,9 +100,16 @@ mod tests {
             "{\"execute\":\"\"}",
             "{\"execute\":\"x\"} {}",
             "{\"execute\":\"x\"",
-            &long,
         ] {
-            assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
+            assert!(Request::parse(text.as_bytes()).1.is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_under_the_requests_id() {
+        let (id, request) = Request::parse(b"{\"execute\":\"x\",\"jail\":1,\"id\":3}");
+        let wrong = request.expect_err("an unknown field").to_string();
+        assert_eq!(id, Some(3));
+        assert!(wrong.starts_with("\"jail\" is unknown"), "{wrong}");
     }
 }

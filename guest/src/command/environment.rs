@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use crate::sys;
 
-/// Used where nobody has set them; a guest's `qemu-ga` may run without HOME.
+/// Used where the agent itself was started without them.
 const DEFAULTS: [(&str, &str); 2] = [("PATH", sys::GUEST_PATH), ("HOME", "/root")];
 
 /// `NAME=VALUE` texts, each name once.
@@ -73,7 +73,11 @@ impl Environment {
             .map(|pair| &pair.to_bytes()[key.len() + 1..])
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = &CStr> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &CStr> {
         self.0.iter().map(CString::as_c_str)
     }
 }

@@ -1,11 +1,13 @@
 //! From a list of words to a running process.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 
 use super::{Environment, user};
-use crate::sys::{self, SpawnFailure};
+use crate::sys::{self, Credentials, SpawnFailure};
 
 /// The program could not be executed.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) struct Program {
     cwd: Option<CString>,
     /// `None`: this process's own.
     user: Option<String>,
+    /// Whether the user's variables are set.
+    user_env: bool,
     /// Set last, over what the user brings.
     asked: Environment,
     terminal: bool,
@@ -40,6 +44,8 @@ pub(crate) struct Program {
 /// What the new process gets as its standard streams.
 pub(crate) struct Streams<'a> {
     pub(crate) stdin: BorrowedFd<'a>,
+    /// Standard input is a pipe or terminal of ours, and not `/dev/null`.
+    pub(crate) stdin_is_ours: bool,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
 }
@@ -53,14 +59,30 @@ impl Program {
             env,
             cwd,
             user: None,
+            user_env: true,
             asked: Environment::default(),
             terminal: false,
         })
     }
 
+    /// What it was called with. A word that is no text is shown as far as it is.
+    pub(crate) fn words(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.argv.iter().map(|word| word.to_string_lossy())
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// As this user, whose HOME, USER and LOGNAME it gets.
     pub(crate) fn run_by(mut self, user: Option<String>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// Without the user's variables.
+    pub(crate) fn without_user_env(mut self) -> Self {
+        self.user_env = false;
         self
     }
 
@@ -76,26 +98,26 @@ impl Program {
         self
     }
 
-    /// Starts it in a session of its own, whose id is the process id. The second descriptor tells its end by becoming
-    /// readable.
+    /// Starts it in a session of its own, whose id is the process id, and in a control group, if there is one. The second
+    /// descriptor tells its end by becoming readable.
     pub(crate) fn start(
         mut self,
         streams: &Streams<'_>,
+        group: Option<BorrowedFd<'_>>,
     ) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
         let user = self.user.as_deref().map(user::find).transpose()?;
         if let Some(user) = &user {
-            for (key, value) in [
-                ("HOME", &user.home),
-                ("USER", &user.name),
-                ("LOGNAME", &user.name),
-            ] {
-                // A line of a text file has no NUL byte, or the variable stays as it was.
-                let _ = self.env.set(key.into(), value);
+            if self.user_env {
+                for (key, value) in [
+                    ("HOME", &user.home),
+                    ("USER", &user.name),
+                    ("LOGNAME", &user.name),
+                ] {
+                    // A line of a text file has no NUL byte, or the variable stays as it was.
+                    let _ = self.env.set(key.into(), value);
+                }
             }
-            if self.terminal {
-                // Programs open their terminal by its name. One that they may not open is told of by them.
-                let _ = sys::give_to(&streams.stdout, user.credentials.uid);
-            }
+            self.give_streams(streams, &user.credentials);
         }
         self.env.merge(&self.asked);
         let argv: Vec<&CStr> = self.argv.iter().map(CString::as_c_str).collect();
@@ -108,6 +130,7 @@ impl Program {
             streams: [streams.stdin, streams.stdout, streams.stderr],
             user: user.as_ref().map(|user| &user.credentials),
             terminal: self.terminal,
+            group,
         };
         sys::spawn(&plan).map_err(|failure| match failure {
             SpawnFailure::Process(error) => SpawnError::new("start a process: ", &error),
@@ -121,6 +144,20 @@ impl Program {
             }
             SpawnFailure::Program(error) => SpawnError::new("", &error),
         })
+    }
+
+    /// Programs open their terminal by its name, and their pipes as `/dev/stdout`. A stream that cannot be given away is
+    /// the program's to complain about; `/dev/null` is never given.
+    fn give_streams(&self, streams: &Streams<'_>, user: &Credentials) {
+        // A terminal keeps its group, whose members may write to it.
+        let group = (!self.terminal).then_some(user.gid);
+        let stdin = streams.stdin_is_ours.then_some(streams.stdin);
+        for stream in [Some(streams.stdout), Some(streams.stderr), stdin]
+            .into_iter()
+            .flatten()
+        {
+            let _ = fchown(stream, Some(user.uid), group);
+        }
     }
 
     /// Where the program may be: a name without a slash is looked up in the PATH that the program itself gets.

@@ -1,4 +1,4 @@
-//! `helper identity`: makes a fresh clone a machine of its own, and proves it.
+//! Makes a fresh clone a machine of its own, and proves it.
 //!
 //! Clones of one template start as the same machine to the last bit. The order here is what makes them differ:
 //!
@@ -8,54 +8,20 @@
 //! 4. hostname and machine-id are set;
 //! 5. only then is anything drawn from the generator, and everything is *read back*, never echoed.
 //!
-//! One line of JSON on stdout, whatever happens; after the first failure nothing further is done.
+//! After the first failure nothing further is done.
 
 mod names;
 mod report;
-mod request;
 mod reseed;
 mod sources;
-
-use std::io::{self, Read as _};
+mod wanted;
 
 pub(crate) use names::set_hostname;
-pub(crate) use request::{Identity, Wrong};
 pub(crate) use sources::Sources;
+pub(crate) use wanted::{Identity, Wrong};
 
 use crate::failure::{Doing, Failure};
-use crate::{EXIT_DONE, EXIT_FAILED, json, sys};
-
-/// Far above any real request, so that a wrong caller cannot fill the guest's memory.
-const REQUEST_MAX_BYTES: u64 = 64 * 1024;
-
-pub(crate) fn main() -> u8 {
-    match from_stdin() {
-        Ok(line) => {
-            println!("{line}");
-            EXIT_DONE
-        }
-        Err(failure) => {
-            println!(
-                "{}",
-                json::Object::new()
-                    .string("error", &failure.to_string())
-                    .end()
-            );
-            EXIT_FAILED
-        }
-    }
-}
-
-fn from_stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    io::stdin()
-        .take(REQUEST_MAX_BYTES)
-        .read_to_string(&mut text)
-        .doing(|| "read the request".to_owned())?;
-    let wanted = request::parse(&text)
-        .map_err(|wrong| Failure::judged("understand the request", wrong.to_string()))?;
-    renew(&wanted, &mut Sources::default())
-}
+use crate::sys;
 
 /// Takes on the identity, and says in JSON what the clone is now.
 pub(crate) fn renew(wanted: &Identity, sources: &mut Sources) -> Result<String, Failure> {
@@ -77,4 +43,15 @@ pub(crate) fn renew(wanted: &Identity, sources: &mut Sources) -> Result<String, 
         names::set_machine_id(id)?;
     }
     report::read_back(reseeded, sources)
+}
+
+/// What a template needs before it is saved: the random generator is seeded (one that is not would not be reseeded in the
+/// clones, and they would all draw the same numbers), the kernel log's mark is set, so that a clone that looks for the
+/// kernel's reseed sees newer records only, and what the clone will need is open.
+pub(crate) fn prepare(sources: &mut Sources) -> Result<(), Failure> {
+    // Blocks until the generator is ready, which the kernel promises for every machine within seconds.
+    sys::random_bytes(&mut [0u8; 16])
+        .doing(|| "wait for the kernel's random generator".to_owned())?;
+    sys::clear_kernel_log_mark().doing(|| "set the kernel log's mark".to_owned())?;
+    sources.open()
 }

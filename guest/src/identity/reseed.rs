@@ -54,7 +54,7 @@ impl Log {
                     why,
                 ));
             }
-            sys::poll_readable([Some(self.kmsg.as_fd())], Some(left))
+            sys::poll_readable([self.kmsg.as_fd()], Some(left))
                 .doing(|| "wait for the kernel's log".to_owned())?;
             if self.has_reseed()? {
                 return Ok(true);

@@ -1,7 +1,7 @@
 //! The kernel's files that an identity is made with.
 //!
-//! Whoever lives on keeps them open from `prepare` on, so that a clone need not look them up: under emulation a first
-//! `open` is dear. The helper, which is a new process each time, opens them when it needs them.
+//! They are open from `prepare` on, so that a clone need not look them up: under emulation a first `open` is dear. An
+//! agent that was started again opens them when it needs them.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;

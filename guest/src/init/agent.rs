@@ -1,19 +1,20 @@
-//! The guest agent: started when its port is there, started again when it ends. It is our own one, unless the kernel's
-//! command line asks for the stock one.
+//! The guest agent: started when its port is there, started again when it ends.
+//!
+//! What must outlive an agent is in a file without a name that process 1 holds, and hands to each agent as its standard
+//! input (`agent::processes::memory`): killed with everything else by `kill -9 -1`, the next one goes on where it was.
 
-use std::fs;
+use std::ffi::CStr;
+use std::fs::{self, File};
 use std::io;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::{ports, tell};
+use crate::cgroups;
 use crate::failure::Doing as _;
-use crate::sys::{self, Ended};
+use crate::sys::{self, Ended, SpawnFailure, SpawnPlan};
 
-const OWN: &str = "/usr/sbin/vmint-agent";
-const STOCK: &str = "/usr/sbin/qemu-ga";
-/// The word on the kernel's command line that asks for the stock agent.
-const STOCK_WORD: &str = "vmint.agent=qemu-ga";
+const PROGRAM: &CStr = c"/usr/sbin/vmint-agent";
 
 /// An agent that ends at once is not started in a tight loop: the pause doubles, up to the longest.
 const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
@@ -22,21 +23,23 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
 enum State {
-    Running { pid: u32, since: Instant },
+    Running { pid: libc::pid_t, since: Instant },
     Ended { restart_at: Instant },
 }
 
 pub(super) struct Agent {
-    program: &'static str,
+    /// `None`: the kernel has no such files, and nothing outlives an agent.
+    memory: Option<File>,
     state: State,
     pause: Duration,
 }
 
 impl Agent {
     pub(super) fn new() -> Self {
-        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let memory = sys::anonymous_file("vmint-agent");
+        let memory = memory.doing(|| "make the agent's memory".to_owned());
         Self {
-            program: chosen(&command_line),
+            memory: memory.map_err(|failure| tell(Err(failure))).ok(),
             state: State::Ended {
                 restart_at: Instant::now(),
             },
@@ -52,24 +55,14 @@ impl Agent {
         }
     }
 
-    /// Starts the agent unless it runs or its pause is not over. `unblocked` runs a closure with no signal blocked.
-    pub(super) fn start_if_due(
-        &mut self,
-        unblocked: impl FnOnce(&dyn Fn() -> io::Result<Child>) -> io::Result<Child>,
-    ) {
+    /// Starts the agent unless it runs or its pause is not over.
+    pub(super) fn start_if_due(&mut self) {
         let now = Instant::now();
         if !matches!(self.state, State::Ended { restart_at } if restart_at <= now) {
             return;
         }
-        let program = self.program;
-        match unblocked(&|| spawn(program)).doing(|| format!("start {program}")) {
-            // The handle is let go: process 1 waits for all its children in one place.
-            Ok(child) => {
-                self.state = State::Running {
-                    pid: child.id(),
-                    since: now,
-                }
-            }
+        match spawn(self.memory.as_ref()).doing(|| format!("start {}", PROGRAM.to_string_lossy())) {
+            Ok(pid) => self.state = State::Running { pid, since: now },
             Err(failure) => {
                 tell(Err(failure));
                 self.pause_from(now);
@@ -81,13 +74,10 @@ impl Agent {
         let State::Running { pid: agent, since } = self.state else {
             return;
         };
-        if i64::from(agent) != i64::from(pid) {
+        if agent != pid {
             return;
         }
-        eprintln!(
-            "init: {} ended ({ended:?}) and will be started again",
-            self.program
-        );
+        eprintln!("init: the agent ended ({ended:?}) and will be started again");
         if since.elapsed() >= WELL_AFTER {
             self.pause = PAUSE_SHORTEST;
         }
@@ -102,46 +92,56 @@ impl Agent {
     }
 }
 
-fn chosen(command_line: &str) -> &'static str {
-    if command_line
-        .split_ascii_whitespace()
-        .any(|word| word == STOCK_WORD)
-    {
-        STOCK
-    } else {
-        OWN
-    }
+/// The agent gets no environment, and gives commands the one that every program expects.
+fn spawn(memory: Option<&File>) -> io::Result<libc::pid_t> {
+    // The agent inherits this, and takes it from its commands. Process 1 is never ended anyway.
+    let protected = sys::protect_from_oom();
+    tell(protected.doing(|| "protect the agent from running out of memory".to_owned()));
+    let nowhere = File::open("/dev/null")?;
+    let group = File::open(cgroups::AGENT).ok();
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let words = [c"vmint-agent", c"--memory-on-stdin"];
+    let started = sys::spawn(&SpawnPlan {
+        files: &[PROGRAM.to_owned()],
+        argv: &words[..1 + usize::from(memory.is_some())],
+        env: &[],
+        cwd: Some(c"/"),
+        streams: [
+            memory.unwrap_or(&nowhere).as_fd(),
+            stdout.as_fd(),
+            stderr.as_fd(),
+        ],
+        user: None,
+        terminal: false,
+        group: group.as_ref().map(File::as_fd),
+    });
+    // The end is told by a signal: process 1 waits for all its children in one place.
+    started
+        .map(|(pid, _)| pid)
+        .map_err(SpawnFailure::into_error)
 }
 
-/// The agent's environment is what every command in the guest starts from.
-fn spawn(program: &str) -> io::Result<Child> {
-    let mut command = Command::new(program);
-    if program == OWN {
-        // It inherits this, and takes it from its commands. Process 1 is never ended anyway.
-        let protected = sys::protect_from_oom();
-        tell(protected.doing(|| "protect the agent from running out of memory".to_owned()));
-    } else {
-        command
-            .args(["--method=virtio-serial", "--statedir=/run"])
-            .arg(format!("--path={}", ports::agent_port()));
+/// What the guest's groups are made of, beside [`super::mounts`]. Without them the agent does without.
+pub(super) fn make_groups() -> io::Result<()> {
+    for controller in cgroups::CONTROLLERS {
+        allow(cgroups::ROOT, controller)?;
     }
-    command
-        .env_clear()
-        .envs([("PATH", sys::GUEST_PATH), ("HOME", "/root")])
-        .stdin(Stdio::null())
-        .current_dir("/")
-        .spawn()
+    for group in [cgroups::AGENT, cgroups::PROCESSES] {
+        match fs::create_dir(group) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    // The most that there is: the host is answered however many processes want the processor.
+    fs::write(format!("{}/cpu.weight", cgroups::AGENT), "10000")?;
+    for controller in cgroups::CONTROLLERS {
+        allow(cgroups::PROCESSES, controller)?;
+    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_own_agent_unless_asked_for_the_other() {
-        assert_eq!(chosen(""), OWN);
-        assert_eq!(chosen("quiet vmint.agent=vmint-agent panic=1\n"), OWN);
-        assert_eq!(chosen("quiet vmint.agent=qemu-ga panic=1\n"), STOCK);
-        assert_eq!(chosen("vmint.agent=qemu-gax"), OWN);
-    }
+/// The group's children may be bounded so.
+fn allow(group: &str, controller: &str) -> io::Result<()> {
+    let file = format!("{group}/{}", cgroups::SUBTREE_CONTROL);
+    fs::write(file, format!("+{controller}"))
 }

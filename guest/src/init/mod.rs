@@ -1,7 +1,7 @@
 //! Process 1 of the guest.
 //!
 //! ```text
-//! mounts ─► loopback, hostname ─► modules ─► [ports named ─► agent started] ─► wait for: devices, ended children, power signals
+//! mounts, groups, limits ─► loopback, hostname ─► modules ─► [ports named ─► agent started] ─► wait for: devices, ended children, power signals
 //! ```
 //!
 //! - It is driven by events: it listens to the kernel's uevents before it loads the first module, and never polls.
@@ -43,6 +43,9 @@ const SIGNALS: [libc::c_int; 5] = [
 
 pub(crate) fn main() -> u8 {
     tell(mounts::mount_all());
+    tell(mounts::mount_groups());
+    tell(agent::make_groups().doing(|| "make the control groups".to_owned()));
+    tell(sys::set_limits().doing(|| "set the resource limits".to_owned()));
     tell(sys::loopback_up().doing(|| "bring the loopback interface up".to_owned()));
     tell(hostname());
     match Init::new() {
@@ -97,7 +100,7 @@ impl Init {
             let wait = self
                 .next_deadline()
                 .map(|at| at.saturating_duration_since(Instant::now()));
-            match sys::poll_readable([Some(self.signals.fd()), Some(self.uevents.as_fd())], wait) {
+            match sys::poll_readable([self.signals.fd(), self.uevents.as_fd()], wait) {
                 Ok([signalled, announced]) => {
                     if signalled {
                         self.take_signals();
@@ -128,13 +131,12 @@ impl Init {
 
     fn keep_agent(&mut self) {
         if ports::agent_port_exists() {
-            let signals = &self.signals;
-            self.agent.start_if_due(|start| signals.unblocked(start)?);
+            self.agent.start_if_due();
         } else if self.port_expected.is_some_and(|at| Instant::now() >= at) {
             self.port_expected = None;
             eprintln!(
                 "init: no virtio port named {} yet: has the VM a virtserialport with this name?",
-                ports::AGENT_PORT
+                vmint_guest_protocol::PORT
             );
         }
     }

@@ -5,60 +5,61 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 
+use crate::cgroups;
 use crate::failure::{Doing, Failure};
-use crate::sys;
+use crate::sys::{self, MountFlags};
 
 struct Mount {
-    kind: &'static CStr,
-    target: &'static CStr,
-    flags: libc::c_ulong,
+    kind: &'static str,
+    target: &'static str,
+    flags: MountFlags,
     data: &'static CStr,
 }
 
-const NO_PROGRAMS: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-const NO_DEVICES: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV;
+const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const NO_PROGRAMS: MountFlags = NO_DEVICES.union(MountFlags::NOEXEC);
 
 /// In this order: /dev/pts and /dev/shm are in the second one.
 const MOUNTS: [Mount; 7] = [
     Mount {
-        kind: c"proc",
-        target: c"/proc",
+        kind: "proc",
+        target: "/proc",
         flags: NO_PROGRAMS,
         data: c"",
     },
     Mount {
-        kind: c"devtmpfs",
-        target: c"/dev",
-        flags: libc::MS_NOSUID,
+        kind: "devtmpfs",
+        target: "/dev",
+        flags: MountFlags::NOSUID,
         data: c"mode=0755",
     },
     Mount {
-        kind: c"sysfs",
-        target: c"/sys",
+        kind: "sysfs",
+        target: "/sys",
         flags: NO_PROGRAMS,
         data: c"",
     },
     Mount {
-        kind: c"devpts",
-        target: c"/dev/pts",
-        flags: libc::MS_NOSUID | libc::MS_NOEXEC,
+        kind: "devpts",
+        target: "/dev/pts",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
         data: c"gid=5,mode=620,ptmxmode=666",
     },
     Mount {
-        kind: c"tmpfs",
-        target: c"/dev/shm",
+        kind: "tmpfs",
+        target: "/dev/shm",
         flags: NO_DEVICES,
         data: c"mode=1777",
     },
     Mount {
-        kind: c"tmpfs",
-        target: c"/run",
+        kind: "tmpfs",
+        target: "/run",
         flags: NO_DEVICES,
         data: c"mode=0755",
     },
     Mount {
-        kind: c"tmpfs",
-        target: c"/tmp",
+        kind: "tmpfs",
+        target: "/tmp",
         flags: NO_DEVICES,
         data: c"mode=1777",
     },
@@ -74,10 +75,7 @@ const LINKS: [(&str, &str); 4] = [
 
 pub(super) fn mount_all() -> Result<(), Failure> {
     for mount in &MOUNTS {
-        let target = mount.target.to_string_lossy();
-        fs::create_dir_all(&*target).doing(|| format!("create {target}"))?;
-        let mounted = sys::mount(mount.kind, mount.target, mount.flags, mount.data);
-        already(mounted, libc::EBUSY).doing(|| format!("mount {target}"))?;
+        mount.make()?;
     }
     for (original, link) in LINKS {
         already(symlink(original, link), libc::EEXIST).doing(|| format!("link {link}"))?;
@@ -85,7 +83,27 @@ pub(super) fn mount_all() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Done by somebody before us is done.
+/// The control groups. A kernel without them boots all the same.
+pub(super) fn mount_groups() -> Result<(), Failure> {
+    let groups = Mount {
+        kind: "cgroup2",
+        target: cgroups::ROOT,
+        flags: NO_PROGRAMS,
+        data: c"",
+    };
+    groups.make()
+}
+
+impl Mount {
+    fn make(&self) -> Result<(), Failure> {
+        let target = self.target;
+        fs::create_dir_all(target).doing(|| format!("create {target}"))?;
+        let mounted = sys::mount(self.kind, target, self.kind, self.flags, self.data);
+        already(mounted.map_err(io::Error::from), libc::EBUSY).doing(|| format!("mount {target}"))
+    }
+}
+
+/// Done before us is done.
 fn already(result: io::Result<()>, errno: i32) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(errno) => Ok(()),

@@ -5,22 +5,18 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
+use vmint_guest_protocol::PORT as AGENT_PORT;
+
 use crate::failure::{Doing, Failure};
 
-/// Where `qemu-ga` talks to the host.
-pub(super) const AGENT_PORT: &str = "org.qemu.guest_agent.0";
-/// The sandbox's own: whoever runs in it may read and write it, and nothing of ours does.
+/// The sandbox's own: all that runs in it may read and write it, and nothing of ours does.
 const RUNTIME_PORT: &str = "vmint.runtime.0";
 const RUNTIME_PORT_MODE: u32 = 0o666;
 const LINKS: &str = "/dev/virtio-ports";
 const CLASS: &str = "/sys/class/virtio-ports";
 
-pub(super) fn agent_port() -> String {
-    format!("{LINKS}/{AGENT_PORT}")
-}
-
 pub(super) fn agent_port_exists() -> bool {
-    Path::new(&agent_port()).exists()
+    Path::new(LINKS).join(AGENT_PORT).exists()
 }
 
 /// Links every port that has a name by now, and drops links to ports that went.

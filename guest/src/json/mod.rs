@@ -4,4 +4,4 @@ mod read;
 mod write;
 
 pub(crate) use read::{Reader, Wrong};
-pub(crate) use write::{Object, push_number};
+pub(crate) use write::{Object, push_number, quoted};

@@ -40,11 +40,6 @@ impl Object {
         }
     }
 
-    /// What there is so far, for a caller who adds fields and the closing bracket himself.
-    pub(crate) fn unclosed(&self) -> &str {
-        &self.0
-    }
-
     pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
@@ -59,19 +54,30 @@ impl Object {
     }
 
     fn quoted(&mut self, text: &str) {
-        self.0.push('"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
-                c if c < ' ' => {
-                    self.0.push_str("\\u00");
-                    self.0.push_str(&hex::encode(&[c as u8]));
-                }
-                c => self.0.push(c),
-            }
-        }
-        self.0.push('"');
+        push_quoted(&mut self.0, text);
     }
+}
+
+/// A JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    push_quoted(&mut json, text);
+    json
+}
+
+fn push_quoted(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c < ' ' => {
+                json.push_str("\\u00");
+                json.push_str(&hex::encode(&[c as u8]));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
 }
 
 /// As `Display` does it, with a tenth of its code: each piece of code that a fresh clone runs has a price.

@@ -1,18 +1,18 @@
 //! Network interfaces and the kernel's announcements of devices.
 
 use std::io;
-use std::mem::{size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::mem::zeroed;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::check;
 
 /// What `ip link set lo up` does.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    // SAFETY: plain arguments.
-    let socket =
-        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor is new and nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     // SAFETY: ifreq is plain bytes, numbers and unions of them; zeros are valid.
     let mut request: libc::ifreq = unsafe { zeroed() };
     (request.ifr_name[0], request.ifr_name[1]) = (b'l' as libc::c_char, b'o' as libc::c_char);
@@ -29,40 +29,23 @@ impl UeventSocket {
     const KERNEL_GROUP: u32 = 1;
 
     pub(crate) fn open() -> io::Result<Self> {
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: plain arguments.
-        let socket =
-            check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        // SAFETY: sockaddr_nl is plain numbers; zeros are valid.
-        let mut address: libc::sockaddr_nl = unsafe { zeroed() };
-        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-        address.nl_groups = Self::KERNEL_GROUP;
-        let size = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
-        // SAFETY: `address` is valid and `size` is its size.
-        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) })?;
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::KOBJECT_UEVENT),
+        )?;
+        bind(&socket, &SocketAddrNetlink::new(0, Self::KERNEL_GROUP))?;
         Ok(Self(socket))
     }
 
     /// One announcement (`action@path`, then `KEY=VALUE`, each ended by a zero byte), or `None` when there is none.
     /// The kernel drops announcements that nobody fetched in time; that is the error ENOBUFS.
     pub(crate) fn next<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
-        // SAFETY: the pointer and the length describe `buffer`.
-        let got = unsafe {
-            libc::recv(
-                self.0.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                0,
-            )
-        };
-        match usize::try_from(got) {
-            Ok(got) => Ok(Some(&buffer[..got])),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                error => Err(error),
-            },
+        match recv(&self.0, &mut *buffer, RecvFlags::empty()) {
+            Ok((got, _)) => Ok(Some(&buffer[..got])),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where the C library's start-up hands over.
 //!
 //! std's own start-up looks for the guard page of the main thread's stack, which means reading /proc/self/maps, and
-//! installs handlers to tell a stack overflow from other crashes. The helper has no use for either, and in a fresh
+//! installs handlers to tell a stack overflow from other crashes. This program has no use for either, and in a fresh
 //! clone under emulation they are a large part of its start.
 
 #[cfg(not(test))]

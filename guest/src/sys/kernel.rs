@@ -1,26 +1,24 @@
-//! Requests to the kernel: random numbers, its log, modules, mounts, the host's name, power.
+//! Requests to the kernel: random numbers, its log, modules, the host's name, power.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 
-use super::{check, check_long};
+use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
+use rustix::system::RebootCommand;
+
+use super::check;
 
 /// Fills `bytes` from the kernel's generator, waiting until it is seeded.
 pub(crate) fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
-        let rest = &mut bytes[filled..];
-        // SAFETY: the pointer and the length describe `rest`.
-        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(got) {
+        match rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
             Ok(got) => filled += got,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -58,7 +56,7 @@ pub(crate) fn add_entropy(urandom: &File, bytes: &[u8]) -> io::Result<()> {
     check(unsafe { libc::ioctl(urandom.as_raw_fd(), RNDADDENTROPY, &info) }).map(drop)
 }
 
-/// Makes the generator take its key from the pool anew, now.
+/// Makes the generator take its key from the pool again, now.
 pub(crate) fn reseed(urandom: &File) -> io::Result<()> {
     // SAFETY: the request has no argument.
     check(unsafe { libc::ioctl(urandom.as_raw_fd(), RNDRESEEDCRNG) }).map(drop)
@@ -75,70 +73,57 @@ pub(crate) fn clear_kernel_log_mark() -> io::Result<()> {
 
 /// Moves to the mark of the kernel's log, on /dev/kmsg.
 pub(crate) fn seek_data(kmsg: &File) -> io::Result<()> {
-    // SAFETY: plain arguments.
-    check_long(unsafe { libc::lseek(kmsg.as_raw_fd(), 0, libc::SEEK_DATA) }).map(drop)
+    rustix::fs::seek(kmsg, SeekFrom::Data(0))?;
+    Ok(())
 }
 
 /// Loads a kernel module; one that is there already is fine.
 pub(crate) fn load_module(module: &File) -> io::Result<()> {
-    // SAFETY: finit_module(fd, params, flags) with an empty, zero-ended parameter string.
-    let loaded = check_long(unsafe {
-        libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0)
-    });
-    match loaded {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        other => other.map(drop),
+    match rustix::system::finit_module(module, c"", 0) {
+        Err(Errno::EXIST) => Ok(()),
+        done => Ok(done?),
     }
 }
 
-/// Mounts a file system that is not on a device.
-pub(crate) fn mount(
-    kind: &CStr,
-    target: &CStr,
-    flags: libc::c_ulong,
-    data: &CStr,
-) -> io::Result<()> {
-    // SAFETY: all strings end with a zero byte, and the call copies them.
-    check(unsafe {
-        libc::mount(
-            kind.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
-    })
-    .map(drop)
-}
-
-pub(crate) fn hostname() -> io::Result<String> {
-    // SAFETY: utsname is arrays of bytes; zeros are valid.
-    let mut names: libc::utsname = unsafe { zeroed() };
-    // SAFETY: `names` is a valid utsname for the call to fill.
-    check(unsafe { libc::uname(&mut names) })?;
-    // SAFETY: the kernel has ended each of the names with a zero byte.
-    Ok(unsafe { CStr::from_ptr(names.nodename.as_ptr()) }
-        .to_string_lossy()
-        .into_owned())
+pub(crate) fn hostname() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
 }
 
 pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
-    // SAFETY: the pointer and the length describe `name`.
-    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
+    Ok(rustix::system::sethostname(name.as_bytes())?)
 }
 
 /// The memory that the kernel has for everything but itself.
-pub(crate) fn memory_bytes() -> io::Result<u64> {
-    // SAFETY: sysinfo is plain numbers; zeros are valid.
-    let mut info: libc::sysinfo = unsafe { zeroed() };
-    // SAFETY: `info` is a valid sysinfo for the call to fill.
-    check(unsafe { libc::sysinfo(&mut info) })?;
-    Ok(info.totalram.saturating_mul(u64::from(info.mem_unit)))
+pub(crate) fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
 }
 
-pub(crate) fn sync() {
-    // SAFETY: no arguments.
-    unsafe { libc::sync() }
+/// A file that has no name, and is there for as long as a process has it open. No program inherits it.
+pub(crate) fn anonymous_file(name: &str) -> io::Result<File> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
+}
+
+/// Whether the kernel makes the file's content when it is read: what such a file says of its size is not to be believed.
+pub(crate) fn is_made_by_kernel(file: &impl AsFd) -> io::Result<bool> {
+    /// proc, sysfs, cgroup2, debugfs, tracefs, securityfs, configfs, efivarfs, pstore, bpf, selinuxfs, cgroup.
+    const MAGICS: [u64; 12] = [
+        0x9fa0,
+        0x6265_6572,
+        0x6367_7270,
+        0x6462_6720,
+        0x7472_6163,
+        0x7363_6673,
+        0x6265_6570,
+        0xde5e_81e4,
+        0x6165_676c,
+        0xcafe_4a11,
+        0xf97c_ff8c,
+        0x0027_e0eb,
+    ];
+    let kind = rustix::fs::fstatfs(file)?.f_type as u64;
+    Ok(MAGICS.contains(&kind))
 }
 
 /// How a machine ends.
@@ -152,11 +137,12 @@ pub(crate) enum Power {
 /// Ends the machine; returns only when the kernel refuses.
 pub(crate) fn power(how: Power) -> io::Error {
     let command = match how {
-        Power::Off => libc::RB_POWER_OFF,
-        Power::Restart => libc::RB_AUTOBOOT,
-        Power::Halt => libc::RB_HALT_SYSTEM,
+        Power::Off => RebootCommand::PowerOff,
+        Power::Restart => RebootCommand::Restart,
+        Power::Halt => RebootCommand::Halt,
     };
-    // SAFETY: plain arguments; only process 1 comes here, after sync.
-    unsafe { libc::reboot(command) };
-    io::Error::last_os_error()
+    match rustix::system::reboot(command) {
+        Ok(()) => io::ErrorKind::Interrupted.into(),
+        Err(error) => error.into(),
+    }
 }

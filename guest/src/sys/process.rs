@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::check;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process_group, setrlimit,
+};
 
 /// How a process ended: its exit code, or the signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,58 +17,44 @@ pub(crate) enum Ended {
 pub(crate) enum Reap {
     Ended(libc::pid_t, Ended),
     NoneEnded,
-    NoChild,
 }
 
 /// Waits for any child that has ended, without blocking.
 pub(crate) fn reap_any() -> Reap {
-    let mut status = 0;
-    // SAFETY: `status` is a valid int for the call to fill.
-    match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
-        0 => Reap::NoneEnded,
-        pid if pid > 0 => Reap::Ended(pid, how(status)),
-        // ECHILD: WNOHANG is never interrupted, and the arguments are right.
-        _ => Reap::NoChild,
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Ok(Some((pid, status))) => Reap::Ended(pid.as_raw_nonzero().get(), how(status)),
+        // An error says that there is no child: NOHANG is never interrupted, and the arguments are right.
+        Ok(None) | Err(_) => Reap::NoneEnded,
     }
 }
 
 /// Waits for one child of ours, without blocking. `None`: it has not ended.
 pub(crate) fn reap_child(pid: libc::pid_t) -> Option<Ended> {
-    let mut status = 0;
-    // SAFETY: `status` is a valid int for the call to fill.
-    let reaped = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-    (reaped == pid).then(|| how(status))
+    let pid = Pid::from_raw(pid)?;
+    let reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    reaped.ok().flatten().map(|(_, status)| how(status))
 }
 
-fn how(status: libc::c_int) -> Ended {
-    if libc::WIFSIGNALED(status) {
-        Ended::Signalled(libc::WTERMSIG(status))
-    } else {
-        Ended::Exited(libc::WEXITSTATUS(status))
+fn how(status: WaitStatus) -> Ended {
+    match status.terminating_signal() {
+        Some(signal) => Ended::Signalled(signal),
+        None => Ended::Exited(status.exit_status().unwrap_or_default()),
     }
 }
 
-/// Any signal to one process. That it is gone already is fine.
-pub(crate) fn signal(pid: libc::pid_t, signal: libc::c_int) {
-    if pid > 1 {
-        // SAFETY: plain arguments.
-        unsafe { libc::kill(pid, signal) };
+/// Any signal to one process that is known to be there, or was just seen.
+pub(crate) fn signal(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    if pid <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
+    // SAFETY: plain arguments. rustix takes no signals but those that have a name.
+    super::check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
 /// SIGKILL to a process group that a child of ours leads. That it is gone already is fine.
 pub(crate) fn kill_group(leader: libc::pid_t) {
-    if leader > 1 {
-        // SAFETY: plain arguments.
-        unsafe { libc::kill(-leader, libc::SIGKILL) };
-    }
-}
-
-/// SIGKILL to a child that was not waited for, so that its id cannot have gone to another process.
-pub(crate) fn kill_child(pid: libc::pid_t) {
-    if pid > 1 {
-        // SAFETY: plain arguments.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
+    if let Some(group) = Pid::from_raw(leader).filter(|_| leader > 1) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
@@ -78,9 +66,16 @@ pub(crate) fn return_big_allocations() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, SEPARATE_FROM_BYTES) };
 }
 
-/// From now on orphaned descendants become children of this process.
-pub(crate) fn become_subreaper() -> io::Result<()> {
-    let on: libc::c_ulong = 1;
-    // SAFETY: plain arguments.
-    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, on) }).map(drop)
+/// The resource limits of this process and of all that it starts (docs/guest.md). The reason where one is refused.
+pub(crate) fn set_limits() -> io::Result<()> {
+    const MEMLOCK_BYTES: u64 = 8 << 20;
+    for (resource, current, maximum) in [
+        (Resource::Nofile, Some(1024), Some(1 << 20)),
+        (Resource::Nproc, None, None),
+        (Resource::Core, Some(0), None),
+        (Resource::Memlock, Some(MEMLOCK_BYTES), Some(MEMLOCK_BYTES)),
+    ] {
+        setrlimit(resource, Rlimit { current, maximum })?;
+    }
+    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use super::check;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 
 const MASTERS: &str = "/dev/ptmx";
 /// Where the terminal's settings cannot be read: Ctrl-D.
@@ -25,46 +26,32 @@ pub(crate) fn open_terminal(size: WindowSize) -> io::Result<(File, OwnedFd)> {
         .write(true)
         .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
         .open(MASTERS)?;
-    let unlocked: libc::c_int = 0;
-    // SAFETY: the request reads an int.
-    check(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &unlocked) })?;
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: the request takes the flags of open(2) as a plain argument. No path is looked up: whatever the guest has
-    // made of its /dev/pts, it is this terminal.
-    let theirs = check(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
-    // SAFETY: the descriptor is new and nobody else's.
-    let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+    unlockpt(&ours)?;
+    // No path is looked up: whatever the guest has made of its /dev/pts, it is this terminal.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = ioctl_tiocgptpeer(&ours, flags)?;
     resize_terminal(&ours, size)?;
     Ok((ours, theirs))
 }
 
 /// The programs on the terminal are told by SIGWINCH.
 pub(crate) fn resize_terminal(terminal: &impl AsFd, size: WindowSize) -> io::Result<()> {
-    let size = libc::winsize {
+    let size = Winsize {
         ws_row: size.rows,
         ws_col: size.columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    // SAFETY: the request reads a struct winsize.
-    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
+    Ok(tcsetwinsize(terminal, size)?)
 }
 
 /// What to write so that a program that reads lines comes to the end of its input, and whether it reads lines now.
 pub(crate) fn end_of_file_character(terminal: &impl AsFd) -> (u8, bool) {
-    // SAFETY: termios is plain numbers; zeros are valid.
-    let mut settings: libc::termios = unsafe { std::mem::zeroed() };
-    // SAFETY: `settings` is a valid termios for the call to fill.
-    match check(unsafe { libc::tcgetattr(terminal.as_fd().as_raw_fd(), &mut settings) }) {
-        Ok(_) => (
-            settings.c_cc[libc::VEOF],
-            settings.c_lflag & libc::ICANON != 0,
+    match tcgetattr(terminal) {
+        Ok(settings) => (
+            settings.special_codes[SpecialCodeIndex::VEOF],
+            settings.local_modes.contains(LocalModes::ICANON),
         ),
         Err(_) => (END_OF_FILE, false),
     }
-}
-
-/// Gives the terminal's file to a user; its group stays.
-pub(crate) fn give_to(terminal: &impl AsFd, uid: libc::uid_t) -> io::Result<()> {
-    std::os::unix::fs::fchown(terminal, Some(uid), None)
 }

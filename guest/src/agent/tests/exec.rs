@@ -1,282 +1,307 @@
-//! Commands: what they get, how they end, what comes back.
+//! Processes that belong to their stream.
 
-use std::time::Instant;
+use vmint_guest_protocol::frame::Kind;
 
-use super::Client;
-use super::client::{GENEROUS, quoted};
+use super::host::{GENEROUS, alive, error, gone};
+use super::{Host, exec, result};
 
-pub(super) fn alive(pid: &str) -> bool {
-    // A zombie that nobody has waited for yet does not live.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+#[test]
+fn both_streams_the_code_and_the_environment() {
+    let mut host = Host::new();
+    host.call("bind", r#"{"env":{"B":"bound","C":"bound"}}"#);
+    let what = exec(
+        "echo $A $B $C; pwd; cat; echo err >&2; exit 3",
+        r#","env":{"A":"1","C":"asked"},"cwd":"/usr""#,
+    );
+    let brought = host.run(1, &what);
+    assert_eq!(brought.stdout(), "1 bound asked\n/usr\n");
+    assert_eq!(brought.stderr(), "err\n");
+    assert_eq!(brought.ended.len(), 2);
+    assert_eq!(brought.result, result("3", "null", "exit"));
+    // The number is free again.
+    let killed = host.run(1, &exec("kill -TERM $$", ""));
+    assert_eq!(killed.result, result("null", "15", "signal"));
 }
 
-/// Waits for the end of a process that was killed.
-pub(super) fn gone(pid: &str) -> bool {
-    let give_up = Instant::now() + GENEROUS;
-    while alive(pid) {
-        if Instant::now() > give_up {
-            return false;
-        }
-        std::thread::yield_now();
+#[test]
+fn the_hosts_own_helpers_get_nothing_of_what_was_bound() {
+    let mut host = Host::new();
+    host.call(
+        "bind",
+        r#"{"env":{"PATH":"/nowhere","HOME":"/bound","B":"1"}}"#,
+    );
+    let refused = host.run(1, &exec("true", "")).result;
+    assert_eq!(
+        refused,
+        error("not_started", 2, "No such file or directory")
+    );
+    let what = exec(
+        "echo $PATH $HOME $B $A $USER",
+        r#","bound_env":false,"env":{"A":"2"},"user":"root""#,
+    );
+    let own = |name: &str| std::env::var(name).expect("tests run with it");
+    let own = format!("{} {} 2\n", own("PATH"), own("HOME"));
+    assert_eq!(host.run(1, &what).stdout(), own);
+}
+
+#[test]
+fn input_goes_in_and_comes_out_as_it_is_made() {
+    let mut host = Host::new();
+    let what = exec(
+        "while read line; do echo got $line; done; echo end",
+        r#","stdin":true"#,
+    );
+    host.open(9, &what);
+    for word in ["one", "two"] {
+        host.data(9, format!("{word}\n"));
+        assert_eq!(host.until(9, "\n"), format!("got {word}\n"));
     }
-    true
+    host.end(9);
+    let brought = host.finish(9);
+    assert_eq!(brought.stdout(), "end\n");
+    assert_eq!(brought.result, result("0", "null", "exit"));
 }
 
 #[test]
-fn streams_and_exit_code() {
-    let ran = Client::new().sh("printf out; printf err >&2; exit 7");
-    assert_eq!(
-        (ran.exit_code, ran.signal, ran.timed_out, ran.errno),
-        (Some(7), None, false, None)
-    );
-    assert_eq!(
-        (ran.stdout.as_slice(), ran.stderr.as_slice(), ran.truncated),
-        (&b"out"[..], &b"err"[..], (false, false))
-    );
+fn megabytes_go_both_ways_within_the_credit() {
+    let mut host = Host::new();
+    host.open(1, &exec("cat", r#","stdin":true"#));
+    let sent: Vec<u8> = (0..3_u32 << 20).map(|place| (place / 5) as u8).collect();
+    let (mut left, mut credit) = (sent.as_slice(), 256 * 1024);
+    let (mut got, mut code) = (Vec::new(), String::new());
+    while code.is_empty() {
+        while credit > 0 && !left.is_empty() {
+            let (part, rest) = left.split_at(left.len().min(credit).min(32 * 1024));
+            host.data(1, part);
+            (left, credit) = (rest, credit - part.len());
+            if left.is_empty() {
+                host.end(1);
+            }
+        }
+        let frame = host.frame();
+        match (frame.kind, frame.channel) {
+            (Kind::Data, 1) => {
+                host.credit(1, 1, frame.payload.len() as u32);
+                got.extend_from_slice(&frame.payload);
+            }
+            (Kind::Credit, 0) => {
+                credit += u32::from_le_bytes(frame.payload.try_into().expect("a u32")) as usize
+            }
+            (Kind::Result, _) => code = frame.text(),
+            _ => assert_eq!(frame.kind, Kind::End),
+        }
+    }
+    assert_eq!(code, result("0", "null", "exit"));
+    assert!(got == sent, "{} bytes came back", got.len());
 }
 
 #[test]
-fn a_signal_is_told() {
-    let ran = Client::new().sh("kill -TERM $$");
-    assert_eq!(
-        (ran.exit_code, ran.signal),
-        (None, Some(libc::SIGTERM.into()))
-    );
+fn without_credit_a_command_waits_and_others_go_on() {
+    let mut host = Host::new();
+    host.open(1, &exec("head -c 10485760 /dev/zero; echo done >&2", ""));
+    host.swallow(1, 256 * 1024);
+    assert_eq!(host.run(2, &exec("echo other", "")).stdout(), "other\n");
+    assert!(host.is_quiet(), "not a byte more than the credit");
+    host.credit(1, 1, 10);
+    assert_eq!(host.frame().payload.len(), 10);
+    assert!(host.is_quiet());
+    host.credit(1, 1, 16 << 20);
+    let brought = host.finish_with(1, false);
+    let all = 256 * 1024 + 10 + brought.channels[1].len();
+    assert_eq!((all, brought.stderr()), (10 << 20, "done\n".to_owned()));
+    assert_eq!(brought.result, result("0", "null", "exit"));
 }
 
 #[test]
-fn environment_directory_and_input() {
-    let mut client = Client::new();
-    let script = quoted("echo $A $HOME; pwd; cat");
-    let ran = client.exec(&format!("{{\"argv\":[\"sh\",\"-c\",{script}],\"env\":{{\"A\":\"1 2\",\"HOME\":\"/h\"}},\"cwd\":\"/usr\",\"stdin\":\"aW5wdXQ=\"}}"));
-    assert_eq!(ran.stdout(), "1 2 /h\n/usr\ninput");
-    // Without an input it is at its end, not the agent's.
-    assert_eq!(client.sh("cat; echo end").stdout(), "end\n");
+fn the_end_waits_for_what_was_written_and_not_for_the_background() {
+    let mut host = Host::new();
+    let what = exec("head -c 60000 /dev/zero; sleep 60 & echo $! >&2", "");
+    let brought = host.run(1, &what);
+    assert_eq!(brought.channels[1].len(), 60000);
+    let pid = brought.stderr().trim().to_owned();
+    assert!(alive(&pid));
+    host.sh(&format!("kill {pid}"));
+    // One that never stops writing neither holds it, nor is it let go on.
+    let brought = host.run(1, &exec("yes & echo $! >&2", ""));
+    assert_eq!(brought.result, result("0", "null", "exit"));
+    assert!(gone(brought.stderr().trim()));
 }
 
 #[test]
-fn a_program_is_looked_up_in_the_path_it_gets() {
-    let mut client = Client::new();
-    assert_eq!(
-        client
-            .exec(r#"{"argv":["sh","-c","echo $PATH"],"env":{"PATH":"/nowhere:/bin"}}"#)
-            .stdout(),
-        "/nowhere:/bin\n"
-    );
-    let ran = client.exec(r#"{"argv":["sh","-c","echo"],"env":{"PATH":"/nowhere"}}"#);
-    assert_eq!(
-        (ran.exit_code, ran.errno),
-        (None, Some(libc::ENOENT.into()))
-    );
+fn another_program_that_reads_the_output_holds_nothing() {
+    let mut host = Host::new();
+    let thief =
+        "exec 3</dev/stdout; (cat <&3 >/dev/null) & sleep 0.1; head -c 60000 /dev/zero; kill $!";
+    let brought = host.run(1, &exec(thief, ""));
+    assert_eq!(brought.result, result("0", "null", "exit"));
+    assert!(brought.channels[1].len() <= 60000);
 }
 
 #[test]
-fn what_cannot_be_executed_is_told() {
-    let mut client = Client::new();
-    for (argv, cwd, errno, message) in [
-        ("/nowhere/x", "/", libc::ENOENT, "No such file or directory"),
+fn a_deadline_takes_the_descendants_and_keeps_what_was_written() {
+    let mut host = Host::new();
+    let script = "echo early; setsid sleep 61 & echo $! >&2; sleep 62";
+    let brought = host.run(1, &exec(script, r#","timeout_ms":500"#));
+    assert_eq!(brought.result, result("null", "9", "timeout"));
+    assert_eq!(brought.stdout(), "early\n");
+    assert!(gone(brought.stderr().trim()));
+    // What runs longer than others' deadlines is not touched.
+    host.open(2, &exec("sleep 63 & echo $!; wait", ""));
+    let pid = host.until(2, "\n");
+    let timed_out = host.run_beside(1, 2, &exec("sleep 60", r#","timeout_ms":1"#));
+    assert_eq!(timed_out, result("null", "9", "timeout"));
+    assert!(alive(pid.trim()));
+}
+
+#[test]
+fn a_cancel_takes_the_descendants_and_drops_what_was_not_sent() {
+    let mut host = Host::new();
+    host.open(2, &exec("setsid sleep 61 & echo $!; sleep 62", ""));
+    let pid = host.until(2, "\n");
+    assert!(alive(pid.trim()));
+    host.cancel(2);
+    assert_eq!(host.finish(2).result, result("null", "9", "killed"));
+    assert!(gone(pid.trim()));
+    // No credit is needed for the end.
+    host.open(3, &exec("head -c 1000000 /dev/zero & sleep 60", ""));
+    host.swallow(3, 256 * 1024);
+    host.cancel(3);
+    let brought = host.finish_with(3, false);
+    assert_eq!(brought.result, result("null", "9", "killed"));
+    assert!(brought.channels[1].is_empty());
+    host.cancel(3);
+    assert!(host.is_quiet(), "it has ended");
+}
+
+#[test]
+fn a_cancel_behind_the_end_tells_how_it_ended() {
+    let mut host = Host::new();
+    host.open(1, &exec("head -c 300000 /dev/zero", ""));
+    host.swallow(1, 256 * 1024);
+    // It ends when its last bytes are in the pipe; whether it has by now or not, it is answered.
+    host.cancel(1);
+    let told = host.finish_with(1, false).result;
+    let expected = [result("0", "null", "exit"), result("null", "9", "killed")];
+    assert!(expected.contains(&told), "{told}");
+}
+
+#[test]
+fn what_cannot_begin_is_told() {
+    let mut host = Host::new();
+    let not_started = |errno: i32, message: &str| error("not_started", errno, message);
+    let argument = |message: &str| error("argument", 0, message);
+    for (what, expected) in [
         (
-            "no-such-program-anywhere",
-            "/",
-            libc::ENOENT,
-            "No such file or directory",
+            r#"{"exec":{"argv":["/nowhere/x"]}}"#,
+            not_started(2, "No such file or directory"),
         ),
-        ("/etc/passwd", "/", libc::EACCES, "Permission denied"),
-        ("/etc", "/", libc::EACCES, "Permission denied"),
         (
-            "true",
-            "/nowhere",
-            libc::ENOENT,
-            "cwd /nowhere: No such file or directory",
+            r#"{"exec":{"argv":["no-such-program-anywhere"]}}"#,
+            not_started(2, "No such file or directory"),
         ),
         (
-            "true",
-            "/etc/passwd",
-            libc::ENOTDIR,
-            "cwd /etc/passwd: Not a directory",
+            r#"{"exec":{"argv":["/etc/passwd"]}}"#,
+            not_started(13, "Permission denied"),
+        ),
+        (
+            r#"{"exec":{"argv":["true"],"cwd":"/nowhere"}}"#,
+            not_started(2, "cwd /nowhere: No such file or directory"),
+        ),
+        (
+            r#"{"exec":{"argv":["true"],"cwd":"/etc/passwd"}}"#,
+            not_started(20, "cwd /etc/passwd: Not a directory"),
+        ),
+        (
+            r#"{"exec":{"argv":["true"],"user":"no-such-user"}}"#,
+            not_started(22, "no user no-such-user in /etc/passwd"),
+        ),
+        (
+            r#"{"exec":{"argv":[]}}"#,
+            argument("argument argv needs a program"),
+        ),
+        (
+            r#"{"exec":{"argv":["x"],"stdin":"a"}}"#,
+            argument("arguments: true or false expected at byte 22"),
+        ),
+        (
+            r#"{"exec":{"argv":["x"],"keep_output":true}}"#,
+            argument("arguments: \"keep_output\" is unknown to this agent, at byte 28"),
+        ),
+        ("{}", argument("argument OPEN needs a kind of stream")),
+        ("{", argument("arguments: a string expected at byte 1")),
+        (
+            r#"{"read":{"path":"/x"},"write":{"path":"/x"}}"#,
+            argument("arguments: one kind of stream expected at byte 30"),
+        ),
+        (
+            r#"{"forward":{"port":80}}"#,
+            error(
+                "unknown",
+                0,
+                "\"forward\" is no kind of stream of this agent",
+            ),
         ),
     ] {
-        let ran = client.exec(&format!("{{\"argv\":[\"{argv}\"],\"cwd\":\"{cwd}\"}}"));
-        assert_eq!(
-            (ran.exit_code, ran.signal, ran.errno, ran.message.as_str()),
-            (None, None, Some(errno.into()), message),
-            "{argv}"
-        );
+        let brought = host.run(5, what);
+        assert_eq!(brought.result, expected, "{what}");
     }
+}
+
+#[test]
+fn more_input_than_there_is_credit_for_ends_the_stream_and_its_process() {
+    let mut host = Host::new();
+    host.open(1, &exec("echo $$; exec sleep 60", r#","stdin":true"#));
+    let pid = host.until(1, "\n");
+    for _ in 0..10 {
+        host.data(1, [0; 32 * 1024]);
+    }
+    host.data(1, [0]);
+    let expected = error("argument", 0, "more was sent than there was credit for");
+    assert_eq!(host.finish(1).result, expected);
+    assert!(gone(pid.trim()));
 }
 
 #[test]
 fn nothing_but_the_streams_is_inherited_and_no_signal_is_blocked() {
     let script = "ls /proc/self/fd; grep SigBlk /proc/self/status";
-    // What this test's own caller lets everybody inherit is not ours to close.
+    // What this test's own caller lets all inherit is not ours to close.
     let usual = std::process::Command::new("sh")
         .args(["-c", script])
         .stdin(std::process::Stdio::null())
         .output()
         .expect("there is a shell");
-    let mut client = Client::new();
-    assert_eq!(
-        client.sh(script).stdout(),
-        String::from_utf8_lossy(&usual.stdout)
-    );
-    let ids = client.sh("cut -d ' ' -f 6 /proc/$$/stat; echo $$").stdout();
+    let mut host = Host::new();
+    assert_eq!(host.sh(script), String::from_utf8_lossy(&usual.stdout));
+    let ids = host.sh("cut -d ' ' -f 6 /proc/$$/stat; echo $$");
     let ids: Vec<&str> = ids.split_whitespace().collect();
     assert_eq!(ids[0], ids[1], "it leads its session");
 }
 
 #[test]
-fn the_deadline_takes_all_descendants() {
-    let mut client = Client::new();
-    let script = "sleep 61 & echo $!; setsid sleep 62 & echo $!; (setsid sh -c 'sleep 63 & echo $!; wait') & sh -c 'echo $$; exec sleep 64'";
-    let ran = client.exec(&format!(
-        "{{\"argv\":[\"sh\",\"-c\",{}],\"timeout-ms\":3000}}",
-        quoted(script)
-    ));
-    assert_eq!(
-        (ran.exit_code, ran.signal, ran.timed_out),
-        (None, Some(libc::SIGKILL.into()), true)
-    );
-    let pids: Vec<String> = ran.stdout().split_whitespace().map(str::to_owned).collect();
-    assert_eq!(pids.len(), 4, "{pids:?}");
-    assert!(pids.iter().all(|pid| gone(pid)), "{pids:?}");
+fn a_program_is_looked_up_in_the_path_it_gets() {
+    let mut host = Host::new();
+    let brought = host.run(1, &exec("echo $PATH", r#","env":{"PATH":"/nowhere:/bin"}"#));
+    assert_eq!(brought.stdout(), "/nowhere:/bin\n");
+    let refused = host.run(1, &exec("echo", r#","env":{"PATH":"/nowhere"}"#));
+    let expected = error("not_started", 2, "No such file or directory");
+    assert_eq!(refused.result, expected);
 }
 
 #[test]
-fn one_deadline_does_not_touch_what_others_left() {
-    let mut client = Client::new();
-    let ran = client.sh("sleep 60 & echo $!");
-    let pid = ran.stdout().trim().to_owned();
-    assert!(
-        client
-            .exec(r#"{"argv":["sleep","60"],"timeout-ms":1}"#)
-            .timed_out
-    );
-    assert!(alive(&pid));
-    assert_eq!(client.sh(&format!("kill {pid}")).exit_code, Some(0));
-}
-
-#[test]
-fn the_background_does_not_hold_the_answer() {
-    let before = Instant::now();
-    let ran = Client::new().sh("echo now; sleep 60 & echo $!");
-    assert!(before.elapsed() < GENEROUS);
-    let pid = ran
-        .stdout()
-        .split_whitespace()
-        .nth(1)
-        .map(str::to_owned)
-        .expect("the id");
-    assert!(alive(&pid));
-    Client::new().sh(&format!("kill {pid}"));
-}
-
-#[test]
-fn the_background_may_hold_a_full_pipe_for_ever() {
-    let ran = Client::new().sh("yes & echo $! >&2");
-    assert_eq!(ran.exit_code, Some(0));
-    // The agent has closed its end, and the writer gets the signal that every program expects.
-    assert!(gone(String::from_utf8_lossy(&ran.stderr).trim()));
-}
-
-#[test]
-fn output_is_kept_up_to_the_cap() {
-    let mut client = Client::new();
-    let ran =
-        client.exec(r#"{"argv":["sh","-c","printf 12345; printf 123456 >&2"],"max-output":5}"#);
-    assert_eq!(
-        (ran.stdout(), ran.stderr.len(), ran.truncated),
-        ("12345".to_owned(), 5, (false, true))
-    );
-    let ran = client.exec(r#"{"argv":["sh","-c","head -c 9000000 /dev/zero; echo end >&2"]}"#);
-    assert_eq!(
-        (ran.stdout.len(), ran.stderr.as_slice(), ran.truncated),
-        (8 << 20, &b"end\n"[..], (true, false))
-    );
-    let ran = client.exec(r#"{"argv":["echo"],"max-output":0}"#);
-    assert_eq!((ran.stdout.len(), ran.truncated), (0, (true, false)));
-}
-
-#[test]
-fn a_big_input_goes_through() {
-    let bytes: Vec<u8> = (0..5 << 20).map(|place: u32| (place / 7) as u8).collect();
-    let mut text = Vec::new();
-    crate::base64::encode_to(&mut text, &bytes);
-    let text = String::from_utf8(text).expect("the alphabet is ASCII");
-    let mut client = Client::new();
-    let ran = client.exec(&format!("{{\"argv\":[\"cat\"],\"stdin\":\"{text}\"}}"));
-    assert_eq!(ran.exit_code, Some(0));
-    assert!(ran.stdout == bytes, "{} bytes came back", ran.stdout.len());
-    // One that does not read it is no failure either.
-    assert_eq!(
-        client
-            .exec(&format!("{{\"argv\":[\"true\"],\"stdin\":\"{text}\"}}"))
-            .exit_code,
-        Some(0)
-    );
-}
-
-#[test]
-fn guest_exec_as_the_stock_agent_has_it() {
-    let mut client = Client::new();
-    let run = |client: &mut Client<_>, arguments: &str| {
-        let started = client.call(&format!(
-            "{{\"execute\":\"guest-exec\",\"arguments\":{arguments}}}"
-        ));
-        let pid = started
-            .trim_start_matches("{\"return\":{\"pid\":")
-            .trim_end_matches("}}")
-            .to_owned();
-        loop {
-            let status = client.call(&format!(
-                "{{\"execute\":\"guest-exec-status\",\"arguments\":{{\"pid\":{pid}}}}}"
-            ));
-            if status != "{\"return\":{\"exited\":false}}" {
-                let again = client.call(&format!(
-                    "{{\"execute\":\"guest-exec-status\",\"arguments\":{{\"pid\":{pid}}}}}"
-                ));
-                assert!(
-                    again.contains("no command has process id"),
-                    "told once: {again}"
-                );
-                return status;
-            }
-        }
-    };
-    let script = quoted("printf foo; printf fo >&2; exit 2");
-    for (capture, expected) in [
-        (
-            "true",
-            r#","out-truncated":false,"out-data":"Zm9v","err-truncated":false,"err-data":"Zm8=""#,
-        ),
-        ("false", ""),
-        ("\"stderr\"", r#","err-truncated":false,"err-data":"Zm8=""#),
-        (
-            "\"merged\"",
-            r#","out-truncated":false,"out-data":"Zm9vZm8=""#,
-        ),
-    ] {
-        let status = run(
-            &mut client,
-            &format!("{{\"path\":\"sh\",\"arg\":[\"-c\",{script}],\"capture-output\":{capture}}}"),
-        );
-        assert_eq!(
-            status,
-            format!("{{\"return\":{{\"exited\":true,\"exitcode\":2{expected}}}}}")
-        );
+fn one_process_more_than_the_limit_is_refused() {
+    let mut host = Host::new();
+    let begun = std::time::Instant::now();
+    for id in 1..=65 {
+        host.open(id, &exec("read line", r#","stdin":true"#));
     }
-    let status = run(
-        &mut client,
-        r#"{"path":"/bin/sh","arg":["-c","/usr/bin/env"],"env":["ONLY=this"],"capture-output":true}"#,
-    );
-    assert!(
-        !status.contains("UEFUSD0") || status.contains("exitcode\":0"),
-        "{status}"
-    );
-    let status = run(&mut client, r#"{"path":"sh","arg":["-c","kill -9 $$"]}"#);
-    assert_eq!(status, "{\"return\":{\"exited\":true,\"signal\":9}}");
-    let refused = client.call(r#"{"execute":"guest-exec","arguments":{"path":"/nowhere"}}"#);
-    assert_eq!(
-        refused,
-        "{\"error\":{\"class\":\"GenericError\",\"desc\":\"No such file or directory\"}}"
-    );
+    let refused = error("too_many", 0, "64 processes run already");
+    assert_eq!(host.finish(65).result, refused);
+    let start = host.call("start", r#"{"argv":["true"]}"#);
+    assert_eq!(start, refused);
+    for id in 1..=64 {
+        host.data(id, "go\n");
+        assert_eq!(host.finish(id).result, result("0", "null", "exit"));
+    }
+    assert_eq!(host.run(65, &exec("echo now", "")).stdout(), "now\n");
+    assert!(begun.elapsed() < GENEROUS);
 }

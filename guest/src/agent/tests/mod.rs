@@ -1,12 +1,16 @@
-//! The agent with real processes, on the host. Each test has a server of its own in a thread, and talks to it as the
-//! host does: over a socket, or over two FIFOs where it must go and come back, which behave as a virtio port does then.
+//! The agent against a host, over sockets, FIFOs and memory of a test's own.
 
+mod any;
+mod attach;
 mod bind;
-mod client;
 mod exec;
-mod protocol;
-mod streams;
+mod files;
+mod host;
+mod port;
+mod processes;
+mod restart;
+mod terminal;
 mod user;
 mod waits;
 
-use client::Client;
+use host::{Host, exec, result};

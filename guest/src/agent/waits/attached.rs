@@ -1,4 +1,4 @@
-//! `vmint-attached`: network interfaces and disks that were plugged in, by address and serial number.
+//! `attached`: network interfaces and disks that were plugged in, by address and serial number.
 
 use super::Goal;
 use super::sysfs::Sysfs;

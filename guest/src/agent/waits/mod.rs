@@ -11,10 +11,11 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
-use super::calls::GENERIC;
-use super::errors::CallError;
-use super::outbox::Outbox;
-use super::process::poll_entry;
+use vmint_guest_protocol::names::codes;
+
+use super::out::Out;
+use super::poll_entry;
+use super::refusal::Refusal;
 use super::request::{Id, Request};
 use crate::json::{Reader, Wrong};
 use crate::sys::UeventSocket;
@@ -25,7 +26,7 @@ use sysfs::Sysfs;
 /// Requests that wait at once: hosts have one or two.
 const WAITING_MAX: usize = 16;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// Whatever is asked for: nobody waits for longer.
+/// Whatever is asked for, nothing waits for longer.
 const WAIT_MAX_MS: u64 = 600_000;
 /// The kernel's limit for a uevent is 2 KiB of variables behind a path.
 const UEVENT_MAX_BYTES: usize = 8 * 1024;
@@ -33,6 +34,11 @@ const UEVENT_MAX_BYTES: usize = 8 * 1024;
 /// What is waited for. Each look does what can be done about it: the answer, or what is still missing.
 trait Goal {
     fn look(&mut self, sysfs: &Sysfs) -> Result<String, String>;
+
+    /// Whether the guest may have more memory afterwards.
+    fn adds_memory(&self) -> bool {
+        false
+    }
 }
 
 struct Waiting {
@@ -58,32 +64,40 @@ impl Waits {
         }
     }
 
-    /// `vmint-online`
+    /// `online`. True when there may be more memory now.
     pub(super) fn online(
         &mut self,
+        id: Id,
         request: &Request<'_>,
-        outbox: &mut Outbox,
-    ) -> Result<(), CallError> {
+        out: &mut Out,
+    ) -> Result<bool, Refusal> {
         let (mut wanted, mut wait_ms) = (Online::default(), 0);
         request.arguments(&mut |key, value| match key {
-            "wait-ms" => take_wait(&mut wait_ms, value),
+            "wait_ms" => take_wait(&mut wait_ms, value),
             _ => wanted.take(key, value),
         })?;
-        self.begin(Box::new(wanted), wait_ms, request.id.clone(), outbox)
+        self.begin(Box::new(wanted), wait_ms, id, out)
     }
 
-    /// `vmint-attached`
+    /// `attached`
     pub(super) fn attached(
         &mut self,
+        id: Id,
         request: &Request<'_>,
-        outbox: &mut Outbox,
-    ) -> Result<(), CallError> {
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
         let (mut wanted, mut wait_ms) = (Attached::default(), 0);
         request.arguments(&mut |key, value| match key {
-            "wait-ms" => take_wait(&mut wait_ms, value),
+            "wait_ms" => take_wait(&mut wait_ms, value),
             _ => wanted.take(key, value),
         })?;
-        self.begin(Box::new(wanted), wait_ms, request.id.clone(), outbox)
+        self.begin(Box::new(wanted), wait_ms, id, out).map(drop)
+    }
+
+    /// No host waits any more.
+    pub(super) fn lose_connection(&mut self) {
+        self.waiting.clear();
+        self.events = None;
     }
 
     fn begin(
@@ -91,10 +105,10 @@ impl Waits {
         goal: Box<dyn Goal>,
         wait_ms: u64,
         id: Id,
-        outbox: &mut Outbox,
-    ) -> Result<(), CallError> {
+        out: &mut Out,
+    ) -> Result<bool, Refusal> {
         if self.waiting.len() >= WAITING_MAX {
-            return Err(CallError::TooManyWaiting { limit: WAITING_MAX });
+            return Err(Refusal::too_many(WAITING_MAX, "requests wait"));
         }
         if self.events.is_none() {
             // Before the first look, so that nothing is missed. Without it there are the looks every now and then.
@@ -108,8 +122,7 @@ impl Waits {
             until: now + Duration::from_millis(wait_ms),
         });
         let newest = self.waiting.len() - 1;
-        self.look_from(newest, now, outbox);
-        Ok(())
+        Ok(self.look_from(newest, now, out))
     }
 
     pub(super) fn poll_entry(&self) -> libc::pollfd {
@@ -124,17 +137,15 @@ impl Waits {
         (!self.waiting.is_empty()).then_some(LOOK_AGAIN)
     }
 
-    /// Call it after every poll.
-    pub(super) fn attend(&mut self, entry: &libc::pollfd, outbox: &mut Outbox) {
+    /// Call it after every poll. True when there may be more memory now.
+    pub(super) fn attend(&mut self, entry: &libc::pollfd, out: &mut Out) -> bool {
         if entry.revents != 0 {
             self.drain_events();
         }
-        if !self.waiting.is_empty() {
-            self.look_from(0, Instant::now(), outbox);
-        }
+        !self.waiting.is_empty() && self.look_from(0, Instant::now(), out)
     }
 
-    /// What the announcements say is not read: whoever waits looks for himself.
+    /// What the announcements say is not read: each that waits looks for itself.
     fn drain_events(&mut self) {
         let mut buffer = [0; UEVENT_MAX_BYTES];
         while let Some(events) = &self.events {
@@ -150,18 +161,21 @@ impl Waits {
         }
     }
 
-    fn look_from(&mut self, first: usize, now: Instant, outbox: &mut Outbox) {
-        let mut place = first;
+    fn look_from(&mut self, first: usize, now: Instant, out: &mut Out) -> bool {
+        let (mut place, mut grown) = (first, false);
         while let Some(waiting) = self.waiting.get_mut(place) {
             match waiting.goal.look(&self.sysfs) {
-                Ok(answer) => outbox.reply(&waiting.id, &answer),
+                Ok(answer) => {
+                    grown |= waiting.goal.adds_memory();
+                    out.reply(waiting.id, &answer);
+                }
                 Err(_) if now < waiting.until => {
                     place += 1;
                     continue;
                 }
                 Err(missing) => {
-                    let error = format!("{missing} after {} ms", waiting.wait_ms);
-                    outbox.error(&waiting.id, GENERIC, &error);
+                    let message = format!("{missing} after {} ms", waiting.wait_ms);
+                    out.refuse(waiting.id, &Refusal::new(codes::FAILED, message));
                 }
             }
             self.waiting.remove(place);
@@ -169,6 +183,7 @@ impl Waits {
         if self.waiting.is_empty() {
             self.events = None;
         }
+        grown
     }
 }
 

@@ -1,4 +1,4 @@
-//! `vmint-online`: CPUs and memory that were plugged in are brought online, until there is as much as was asked for.
+//! `online`: CPUs and memory that were plugged in are brought online, until there is as much as was asked for.
 
 use super::Goal;
 use super::sysfs::Sysfs;
@@ -19,7 +19,7 @@ impl Online {
     pub(super) fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
         match key {
             "vcpus" => self.vcpus = value.unsigned()?,
-            "memory-mib" => self.memory_mib = value.unsigned()?,
+            "memory_mib" => self.memory_mib = value.unsigned()?,
             _ => return Err(value.unknown(key)),
         }
         Ok(())
@@ -32,7 +32,7 @@ impl Goal for Online {
         let refused = bring_online(sysfs);
         let (vcpus, memory_mib) = (cpus_online(sysfs), memory_mib_online(sysfs));
         if vcpus >= self.vcpus && memory_mib >= self.memory_mib {
-            let mem_total_kib = sys::memory_bytes().unwrap_or(0) / 1024;
+            let mem_total_kib = sys::memory_bytes() / 1024;
             let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             return Ok(Object::new()
                 .number("vcpus", number(vcpus))
@@ -45,6 +45,10 @@ impl Goal for Online {
             "{vcpus} of {} CPUs and {memory_mib} of {} MiB are online{reason}",
             self.vcpus, self.memory_mib
         ))
+    }
+
+    fn adds_memory(&self) -> bool {
+        true
     }
 }
 

@@ -1,0 +1,281 @@
+//! The control groups that processes run in, one each.
+//!
+//! ```text
+//! fresh ──taken──► a process's ──it has ended──► used ──empty──► taken again
+//! ```
+//!
+//! - A few are made before a template is saved, and their directories are held open: no clone's first commands pay for
+//!   their making.
+//! - What a process has left in the background stays in its group, which is taken again only when it is empty.
+//! - Where the kernel has no control groups, or one of the controllers is missing, there are none of these: the descendants of a
+//!   process are looked up instead.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::cgroups;
+use crate::failure::Doing as _;
+use crate::sys;
+
+/// Made by `prepare`.
+const FRESH: usize = 8;
+/// Used ones that are looked at before another one is made.
+const LOOKS: usize = 4;
+const THREADS_MAX: &str = "/proc/sys/kernel/threads-max";
+/// Of the guest's memory, what all processes together may use: the rest is the kernel's and the agent's.
+const MEMORY_PERCENT: u64 = 90;
+/// Where `threads-max` cannot be read.
+const PIDS_MAX: u64 = 1024;
+
+/// One process's own group.
+#[derive(Debug)]
+pub(super) struct Group {
+    number: u32,
+    directory: File,
+}
+
+impl Group {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Kills all that is in it, also what is being started.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(&self.directory, c"cgroup.kill", flags, Mode::empty())?;
+        rustix::io::write(file, b"1")?;
+        Ok(())
+    }
+}
+
+pub(super) struct Groups {
+    /// The parent's directory. `None`: there are no groups.
+    parent: Option<PathBuf>,
+    fresh: Vec<Group>,
+    used: VecDeque<u32>,
+    next: u32,
+    pids_max: u64,
+}
+
+impl Groups {
+    /// Kills what still runs in the groups of an agent before this one.
+    pub(super) fn open() -> Self {
+        Self::at(Path::new(cgroups::PROCESSES))
+    }
+
+    fn at(parent: &Path) -> Self {
+        let allowed = fs::read_to_string(parent.join(cgroups::SUBTREE_CONTROL)).unwrap_or_default();
+        let allowed: Vec<&str> = allowed.split_ascii_whitespace().collect();
+        let is_complete = cgroups::CONTROLLERS
+            .iter()
+            .all(|controller| allowed.contains(controller));
+        let mut groups = Self {
+            parent: is_complete.then(|| parent.to_owned()),
+            fresh: Vec::new(),
+            used: VecDeque::new(),
+            next: 1,
+            pids_max: pids_max(),
+        };
+        groups.take_over();
+        groups.limit_memory();
+        groups
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    fn take_over(&mut self) {
+        let Some(parent) = &self.parent else {
+            return;
+        };
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        let mut numbers: Vec<u32> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        for number in &numbers {
+            let kill = parent.join(number.to_string()).join("cgroup.kill");
+            tell(&kill, fs::write(&kill, "1"));
+        }
+        self.next = numbers.last().map_or(1, |last| last + 1);
+        self.used.extend(numbers);
+    }
+
+    /// All processes together. A group is ended, not slowed down, by what it wants beyond that: memory that nothing can
+    /// be written out of would stay as scarce for as long as it runs.
+    pub(super) fn limit_memory(&self) {
+        if let Some(parent) = &self.parent {
+            let bytes = sys::memory_bytes() / 100 * MEMORY_PERCENT;
+            let file = parent.join("memory.max");
+            tell(&file, fs::write(&file, bytes.to_string()));
+        }
+    }
+
+    /// Makes those that the first commands of a clone run in.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        while self.parent.is_some() && self.fresh.len() < FRESH {
+            let group = self.make()?;
+            self.fresh.insert(0, group);
+        }
+        Ok(())
+    }
+
+    /// A group without a process in it. `None`: there are no groups, or none more.
+    pub(super) fn take(&mut self) -> Option<Group> {
+        self.parent.as_ref()?;
+        if let Some(group) = self.fresh.pop().or_else(|| self.take_used()) {
+            return Some(group);
+        }
+        match self.make() {
+            Ok(group) => Some(group),
+            Err(error) => {
+                eprintln!("vmint-agent: make a control group: {error}");
+                None
+            }
+        }
+    }
+
+    /// Its process has ended; others of it may be there.
+    pub(super) fn give_back(&mut self, group: Group) {
+        self.used.push_back(group.number);
+    }
+
+    fn take_used(&mut self) -> Option<Group> {
+        for _ in 0..LOOKS {
+            let number = self.used.pop_front()?;
+            let directory = self.directory(number)?;
+            let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+            let is_empty = events.lines().any(|line| line == "populated 0");
+            match is_empty.then(|| open(&directory)) {
+                Some(Ok(directory)) => return Some(Group { number, directory }),
+                // It is gone: the guest's root may do that.
+                Some(Err(_)) => {}
+                None if directory.exists() => self.used.push_back(number),
+                None => {}
+            }
+        }
+        None
+    }
+
+    fn make(&mut self) -> io::Result<Group> {
+        let number = self.next;
+        let Some(directory) = self.directory(number) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        self.next = number.saturating_add(1);
+        fs::create_dir(&directory)?;
+        fs::write(directory.join("pids.max"), self.pids_max.to_string())?;
+        // A command that has lost one of its processes for want of memory is no use.
+        fs::write(directory.join("memory.oom.group"), "1")?;
+        let directory = open(&directory)?;
+        Ok(Group { number, directory })
+    }
+
+    fn directory(&self, number: u32) -> Option<PathBuf> {
+        Some(self.parent.as_ref()?.join(number.to_string()))
+    }
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(directory)
+}
+
+/// Three quarters of what the guest can have: one command cannot keep the others from starting.
+fn pids_max() -> u64 {
+    let text = fs::read_to_string(THREADS_MAX).unwrap_or_default();
+    let threads = text.trim().parse::<u64>();
+    threads.map_or(PIDS_MAX, |threads| threads / 4 * 3)
+}
+
+/// Not being able to is not worth an agent that does not start.
+fn tell(file: &Path, written: io::Result<()>) {
+    if let Err(failure) = written.doing(|| format!("write {}", file.display())) {
+        eprintln!("vmint-agent: {failure}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::Folder;
+
+    /// What the kernel shows, as plain files.
+    fn tree(folder: &Folder, controllers: &str) {
+        fs::write(folder.path(cgroups::SUBTREE_CONTROL), controllers).expect("room");
+    }
+
+    fn populated(folder: &Folder, number: u32, count: u32) {
+        let events = format!("populated {count}\nfrozen 0\n");
+        fs::write(folder.path(&format!("{number}/cgroup.events")), events).expect("room");
+    }
+
+    fn numbers(groups: &mut Groups, count: usize) -> Vec<u32> {
+        let taken = (0..count).map(|_| groups.take().expect("a group"));
+        let taken: Vec<Group> = taken.collect();
+        let numbers = taken.iter().map(|group| group.number).collect();
+        taken.into_iter().for_each(|group| groups.give_back(group));
+        numbers
+    }
+
+    #[test]
+    fn without_all_controllers_there_are_none() {
+        let folder = Folder::new("groups-none");
+        for controllers in ["", "cpu pids\n", "memory cpu io\n"] {
+            tree(&folder, controllers);
+            let mut groups = Groups::at(Path::new(&folder.path("")));
+            assert!(!groups.are_there());
+            groups.prepare().expect("nothing to do");
+            assert!(groups.take().is_none());
+        }
+    }
+
+    #[test]
+    fn prepared_ones_come_first_and_used_ones_again_when_they_are_empty() {
+        let folder = Folder::new("groups-used");
+        tree(&folder, "cpu memory pids\n");
+        let mut groups = Groups::at(Path::new(&folder.path("")));
+        assert!(groups.are_there());
+        groups.prepare().expect("room");
+        groups.prepare().expect("nothing to do");
+        assert_eq!(numbers(&mut groups, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
+        for number in 1..=8 {
+            populated(&folder, number, u32::from(number != 3));
+        }
+        assert_eq!(numbers(&mut groups, 1), [3]);
+        fs::remove_dir_all(folder.path("3")).expect("it is there");
+        populated(&folder, 5, 0);
+        // One that has gone is no group, and all others but one are not empty.
+        assert_eq!(numbers(&mut groups, 2), [5, 9]);
+        let limits = |name: &str| fs::read_to_string(folder.path(name)).expect("there");
+        let threads: u64 = limits("9/pids.max").parse().expect("a number");
+        assert_eq!(threads, pids_max());
+        assert_eq!(limits("9/memory.oom.group"), "1");
+        let bytes: u64 = limits("memory.max").parse().expect("a number");
+        assert!(bytes < sys::memory_bytes() && bytes > sys::memory_bytes() / 2);
+    }
+
+    #[test]
+    fn what_an_agent_before_has_left_is_killed_and_used() {
+        let folder = Folder::new("groups-left");
+        tree(&folder, "memory pids cpu\n");
+        let mut groups = Groups::at(Path::new(&folder.path("")));
+        groups.prepare().expect("room");
+        let mut groups = Groups::at(Path::new(&folder.path("")));
+        for number in 1..=8 {
+            let kill = folder.path(&format!("{number}/cgroup.kill"));
+            assert_eq!(fs::read(kill).expect("there"), b"1");
+        }
+        populated(&folder, 1, 0);
+        assert_eq!(numbers(&mut groups, 2), [1, 9]);
+    }
+}

@@ -1,0 +1,396 @@
+//! All processes of the host's.
+//!
+//! ```text
+//! exec ──► Process ◄── start        one Process, whoever asked for it
+//!             │
+//!             ├─ group: its control group, from `groups`
+//!             ├─ input: one sink, any number of streams that write to it
+//!             ├─ outputs: two, each read for any number of streams, and kept where that was asked for
+//!             └─ record: what is listed, for those of `start`
+//! ```
+//!
+//! What always holds:
+//! - A process of `exec` belongs to its stream and goes with it; it has no record. A process of `start` is listed until it is
+//!   forgotten, whoever is attached.
+//! - A process is here until it was waited for, is not listed, and no stream is attached to it. So a stream's number is in
+//!   use exactly as long as a process (or a file, in `files`) has it.
+//! - An output is read as fast as the slowest attached stream has credit, freely while none is attached.
+//! - Whatever processes write, at most 16 MiB of it are kept.
+//! - What an agent after this one must know is in [`memory`] before the host is told of it.
+
+mod descendants;
+mod groups;
+mod input;
+mod kept;
+mod memory;
+mod output;
+mod process;
+mod record;
+mod start;
+
+use std::fs::File;
+use std::time::Instant;
+
+use vmint_guest_protocol::names::{codes, ended_by};
+use vmint_guest_protocol::{ENDED_MAX, KEPT_ALL_MAX_BYTES, PROCESSES_MAX};
+
+pub(super) use self::input::Grant;
+pub(super) use self::memory::Memory;
+
+use self::groups::Groups;
+use self::process::{ENTRIES, Process};
+pub(super) use self::record::Draft;
+use self::record::{Fate, Record};
+use super::order::{Bases, Order};
+use super::out::Out;
+use super::refusal::Refusal;
+use crate::command::Environment;
+use crate::json::Object;
+use crate::sys::{self, WindowSize};
+
+pub(super) struct Processes {
+    /// In the order of their start.
+    all: Vec<Process>,
+    groups: Groups,
+    /// What every command starts from, and what a checkout has bound to this machine.
+    bases: Bases,
+    next_number: u64,
+    memory: Option<Memory>,
+    /// Opened once, at the first command.
+    nowhere: Option<File>,
+    /// Whose turn is the first.
+    first: usize,
+}
+
+impl Processes {
+    /// Goes on where an agent before this one was: what ran then is killed.
+    pub(super) fn open(mut memory: Option<Memory>) -> Self {
+        let remembered = memory.as_mut().map(Memory::recall).unwrap_or_default();
+        let groups = Groups::open();
+        let mut records = remembered.records;
+        let now_ms = now_ms();
+        let mut lost = false;
+        for record in &mut records {
+            if record.fate.is_none() {
+                record.fate = Some(Fate::unseen(ended_by::AGENT_LOST));
+                record.ended_at_ms = Some(now_ms);
+                lost = true;
+            }
+        }
+        let mut processes = Self {
+            all: records.into_iter().map(Process::of_record).collect(),
+            groups,
+            bases: Bases {
+                own: Environment::own(),
+                bound: remembered.bound,
+            },
+            next_number: remembered.next_number.max(1),
+            memory,
+            nowhere: None,
+            first: 0,
+        };
+        if lost {
+            processes.remember();
+        }
+        processes
+    }
+
+    pub(super) fn bases(&self) -> &Bases {
+        &self.bases
+    }
+
+    pub(super) fn bind(&mut self, env: &Environment) {
+        if !env.is_empty() {
+            self.bases.bound.merge(env);
+            self.remember();
+        }
+    }
+
+    /// Whether each process has a control group of its own.
+    pub(super) fn have_groups(&self) -> bool {
+        self.groups.are_there()
+    }
+
+    pub(super) fn prepare(&mut self) -> std::io::Result<()> {
+        self.groups.prepare()
+    }
+
+    /// The guest has more memory now.
+    pub(super) fn memory_has_grown(&self) {
+        self.groups.limit_memory();
+    }
+
+    /// One that belongs to a stream.
+    pub(super) fn exec(&mut self, stream: u16, order: Order, out: &mut Out) -> Result<(), Refusal> {
+        let mut process = self.begin(order, false)?;
+        process.attach(stream, true, false, true);
+        process.settle(out);
+        self.all.push(process);
+        Ok(())
+    }
+
+    /// One that is listed; what the host is told of it.
+    pub(super) fn start(&mut self, order: Order) -> Result<String, Refusal> {
+        let (draft, keep) = (order.draft(), order.keep_output);
+        let mut process = self.begin(order, keep)?;
+        process.list(draft, self.next_number, now_ms());
+        let json = process.json();
+        self.next_number += 1;
+        self.all.push(process);
+        self.remember();
+        Ok(json)
+    }
+
+    fn begin(&mut self, order: Order, keep: bool) -> Result<Process, Refusal> {
+        let running = self.all.iter().filter(|it| !it.has_ended()).count();
+        if running >= PROCESSES_MAX {
+            return Err(Refusal::too_many(PROCESSES_MAX, "processes run"));
+        }
+        let nowhere = match &mut self.nowhere {
+            Some(nowhere) => nowhere,
+            none => {
+                let opened = File::options().read(true).write(true).open("/dev/null");
+                none.insert(opened.map_err(|error| Refusal::of_file("/dev/null", &error))?)
+            }
+        };
+        Ok(Process::start(order, keep, nowhere, &mut self.groups)?)
+    }
+
+    /// One more reader and writer of a listed process.
+    pub(super) fn attach(
+        &mut self,
+        stream: u16,
+        id: &str,
+        replay: bool,
+        follow: bool,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        let process = self.listed(id)?;
+        process.attach(stream, false, replay, follow);
+        process.settle(out);
+        Ok(())
+    }
+
+    /// `{"processes": [...]}`
+    pub(super) fn list(&self) -> String {
+        let mut list = String::from("[");
+        for process in self.all.iter().filter(|process| process.is_listed) {
+            if list.len() > 1 {
+                list.push(',');
+            }
+            list.push_str(&process.json());
+        }
+        list.push(']');
+        Object::new().json("processes", &list).end()
+    }
+
+    pub(super) fn show(&mut self, id: &str) -> Result<String, Refusal> {
+        self.listed(id).map(|process| process.json())
+    }
+
+    pub(super) fn signal(&mut self, id: &str, signal: i32) -> Result<(), Refusal> {
+        let process = self.listed(id)?;
+        if process.has_ended() {
+            let message = format!("process {id} has ended");
+            return Err(Refusal::new(codes::ENDED, message));
+        }
+        process
+            .signal(signal)
+            .map_err(|error| Refusal::of_file(&format!("signal {signal} to {id}"), &error))
+    }
+
+    /// Kills one that runs, and forgets one that has ended. What it was.
+    pub(super) fn end(&mut self, id: &str) -> Result<&'static str, Refusal> {
+        let process = self.listed(id)?;
+        if !process.has_ended() {
+            process.kill(ended_by::KILLED, Instant::now());
+            return Ok("running");
+        }
+        process.is_listed = false;
+        self.forget_over();
+        self.remember();
+        Ok("exited")
+    }
+
+    fn listed(&mut self, id: &str) -> Result<&mut Process, Refusal> {
+        let number = id.strip_prefix('p').and_then(|number| number.parse().ok());
+        let found = self.all.iter_mut().find(|process| {
+            let record = process.record.as_ref();
+            process.is_listed && record.map(|record| record.number) == number
+        });
+        found.ok_or_else(|| Refusal::new(codes::NO_PROCESS, format!("there is no process {id}")))
+    }
+
+    /// Streams that are attached.
+    pub(super) fn stream_count(&self) -> usize {
+        self.all.iter().map(|it| it.readers().len()).sum()
+    }
+
+    fn of_stream(&mut self, stream: u16) -> Option<&mut Process> {
+        self.all.iter_mut().find(|it| it.has_reader(stream))
+    }
+
+    pub(super) fn has_stream(&self, stream: u16) -> bool {
+        self.all.iter().any(|it| it.has_reader(stream))
+    }
+
+    /// `DATA` for standard input.
+    pub(super) fn data(&mut self, stream: u16, bytes: &[u8], out: &mut Out) {
+        let Some(process) = self.of_stream(stream) else {
+            return;
+        };
+        if let Err(refusal) = process.take_input(stream, bytes) {
+            out.result(stream, &refusal.result());
+            if process.detach(stream, out) {
+                process.abandon(Instant::now());
+            }
+        }
+        process.settle(out);
+        self.forget_over();
+    }
+
+    /// `END` of standard input.
+    pub(super) fn end_input(&mut self, stream: u16, out: &mut Out) {
+        if let Some(process) = self.of_stream(stream) {
+            process.end_input();
+            process.settle(out);
+        }
+    }
+
+    pub(super) fn credit(&mut self, stream: u16, place: usize, bytes: u32) {
+        if let Some(process) = self.of_stream(stream) {
+            process.credit(stream, place, bytes);
+        }
+    }
+
+    pub(super) fn resize(&mut self, stream: u16, window: WindowSize) {
+        if let Some(process) = self.of_stream(stream) {
+            process.resize(window);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, stream: u16, out: &mut Out) {
+        if let Some(process) = self.of_stream(stream) {
+            process.cancel(stream, Instant::now(), out);
+            process.settle(out);
+            self.forget_over();
+        }
+    }
+
+    /// What belongs to the connection ends.
+    pub(super) fn lose_connection(&mut self, out: &mut Out) {
+        let now = Instant::now();
+        for process in &mut self.all {
+            process.lose_connection(now, out);
+        }
+        self.forget_over();
+    }
+
+    /// Adds what to poll.
+    pub(super) fn poll_entries(&self, room: bool, entries: &mut Vec<libc::pollfd>) {
+        for process in &self.all {
+            entries.extend_from_slice(&process.poll_entries(room));
+        }
+    }
+
+    pub(super) fn wants_turn(&self) -> bool {
+        self.all.iter().any(Process::wants_turn)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.all.iter().filter_map(Process::deadline).min()
+    }
+
+    /// Looks after all of them; another one is the first each time. The entries are those of [`Self::poll_entries`].
+    pub(super) fn attend(&mut self, entries: &[libc::pollfd], out: &mut Out) {
+        let count = self.all.len();
+        let (mut kept, mut ended) = (false, false);
+        for turn in 0..count {
+            let place = (self.first + turn) % count;
+            let process = &mut self.all[place];
+            let was_ended = process.has_ended();
+            let entries = entries.get(place * ENTRIES..(place + 1) * ENTRIES);
+            kept |= process.attend(entries, &mut self.groups, out);
+            ended |= process.is_listed && process.has_ended() != was_ended;
+        }
+        self.first = self.first.wrapping_add(1) % count.max(1);
+        self.look_at_clock(out);
+        if kept {
+            self.bound_kept();
+        }
+        self.forget_over();
+        if ended {
+            self.forget_oldest();
+            self.remember();
+        }
+    }
+
+    fn look_at_clock(&mut self, out: &mut Out) {
+        // Without a deadline the clock is not even read.
+        if self.deadline().is_some() {
+            let now = Instant::now();
+            for process in &mut self.all {
+                process.look_at_clock(now, out);
+            }
+        }
+    }
+
+    /// The oldest process's output is the first to go.
+    fn bound_kept(&mut self) {
+        let kept: usize = self.all.iter().map(Process::kept_bytes).sum();
+        let mut over = kept.saturating_sub(KEPT_ALL_MAX_BYTES);
+        for process in &mut self.all {
+            let before = process.kept_bytes();
+            if over > 0 && before > 0 {
+                process.forget_kept(over);
+                over = over.saturating_sub(before - process.kept_bytes());
+            }
+        }
+    }
+
+    fn forget_over(&mut self) {
+        self.all.retain(|process| !process.is_over());
+    }
+
+    /// The newest that have ended are listed.
+    fn forget_oldest(&mut self) {
+        let mut ended: Vec<(i64, u64)> = self.all.iter().filter_map(ended_listed).collect();
+        ended.sort_unstable();
+        let over = ended.len().saturating_sub(ENDED_MAX);
+        for process in &mut self.all {
+            if ended_listed(process).is_some_and(|it| ended[..over].contains(&it)) {
+                process.is_listed = false;
+            }
+        }
+        self.forget_over();
+    }
+
+    fn remember(&mut self) {
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        let listed = self.all.iter().filter(|process| process.is_listed);
+        let records = listed.filter_map(|process| process.record.as_ref());
+        let stored = memory.store(self.next_number, &self.bases.bound, records);
+        if let Err(error) = stored {
+            eprintln!("vmint-agent: what must outlive the agent is not stored: {error}");
+        }
+    }
+}
+
+/// When it has ended, and which it is.
+fn ended_listed(process: &Process) -> Option<(i64, u64)> {
+    let record: &Record = process.record.as_ref().filter(|_| process.is_listed)?;
+    record.fate.as_ref()?;
+    Some((record.ended_at_ms.unwrap_or_default(), record.number))
+}
+
+fn now_ms() -> i64 {
+    sys::clock_realtime_ns() / 1_000_000
+}
+
+/// Whether a text is a record.
+#[cfg(test)]
+pub(super) fn read_record(text: &[u8]) -> bool {
+    Record::read(&mut crate::json::Reader::new(text)).is_ok()
+}

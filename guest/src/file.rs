@@ -26,11 +26,11 @@ const NAMES_MAX: u32 = 16;
 /// As many as the kernel follows.
 const LINKS_MAX: u32 = 40;
 
-/// A user and a group, by number.
+/// A user and a group, by number. Without a group it stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub(crate) gid: Option<u32>,
 }
 
 /// What a file is to be. What is not said is as it was, or 0644 and root's.
@@ -44,7 +44,8 @@ pub(crate) struct Wanted {
 pub(crate) struct NewFile {
     file: File,
     mode: u32,
-    owner: Option<Owner>,
+    /// The user and the group.
+    owner: Option<(u32, u32)>,
     beside: PathBuf,
     /// `None` once it is in its place.
     place: Option<PathBuf>,
@@ -60,14 +61,15 @@ impl NewFile {
         let (file, beside) = open_beside(folder)?;
         let known = there.as_ref();
         let mode = wanted.mode.or(known.map(fs::Metadata::mode));
-        let owner = known.map(|there| Owner {
-            uid: there.uid(),
-            gid: there.gid(),
-        });
+        let owner = known.map(|there| (there.uid(), there.gid()));
+        let group = owner.map_or(0, |(_, gid)| gid);
+        let asked = wanted
+            .owner
+            .map(|Owner { uid, gid }| (uid, gid.unwrap_or(group)));
         Ok(Self {
             file,
             mode: mode.unwrap_or(NEW_MODE) & MODE_BITS,
-            owner: wanted.owner.or(owner),
+            owner: asked.or(owner),
             beside,
             place: Some(place),
             size_bytes: 0,
@@ -83,7 +85,7 @@ impl NewFile {
     /// Puts it into its place; returns its size.
     pub(crate) fn publish(mut self) -> io::Result<u64> {
         // In this order: a new owner takes the set-id bits away.
-        if let Some(Owner { uid, gid }) = self.owner {
+        if let Some((uid, gid)) = self.owner {
             self.give_to(uid, gid)?;
         }
         self.file
@@ -300,17 +302,16 @@ pub(crate) mod tests {
             let there = fs::metadata(path).expect("there");
             (there.uid(), there.gid())
         };
-        let to = Owner { uid: 12, gid: 34 };
-        store(
-            &Wanted {
-                owner: Some(to),
+        for (uid, gid, is) in [(12, Some(34), (12, 34)), (13, None, (13, 34))] {
+            let to = Wanted {
+                owner: Some(Owner { uid, gid }),
                 ..wanted(path.clone())
-            },
-            "his",
-        );
-        assert_eq!(owner(&path), (12, 34));
+            };
+            store(&to, "his");
+            assert_eq!(owner(&path), is);
+        }
         store(&wanted(path.clone()), "his again");
-        assert_eq!((owner(&path), mode(&path)), ((12, 34), 0o600));
+        assert_eq!((owner(&path), mode(&path)), ((13, 34), 0o600));
     }
 
     #[test]

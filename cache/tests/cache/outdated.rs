@@ -4,16 +4,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use vmint_cache::{AgentState, PoolSpec};
+use vmint_cache::{AgentState, CheckoutRequest, PoolSpec};
 
-use crate::bench::{Bench, SECOND, plan, pool_spec};
+use crate::bench::{Bench, SECOND, plan, pool_spec, request};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A service whose predecessor had a sandbox and warm clones, all with an agent of an earlier version.
 async fn upgraded(spec: PoolSpec) -> (Bench, String) {
     let bench = Bench::filled(spec.clone()).await;
-    let id = bench.lease().await.id;
+    let long = CheckoutRequest {
+        ttl: Some(Some(3600 * SECOND)),
+        ..request()
+    };
+    let id = bench.cache.checkout(long).await.unwrap().commit().id;
     bench.is_full().await;
     let factory = bench.factory.clone();
     factory.service_dies();

@@ -96,7 +96,7 @@ pub(super) fn take_file(
 }
 
 fn owner(value: &mut Reader<'_>) -> Result<Owner, Wrong> {
-    let needs_both = value.wrong("uid and gid");
+    let needs_user = value.wrong("a uid, and perhaps a gid");
     let (mut uid, mut gid) = (None, None);
     value.fields(&mut |key, value| {
         let side = match key {
@@ -109,7 +109,7 @@ fn owner(value: &mut Reader<'_>) -> Result<Owner, Wrong> {
         *side = Some(id.filter(|id| *id != u32::MAX).ok_or(wrong)?);
         Ok(())
     })?;
-    let (uid, gid) = uid.zip(gid).ok_or(needs_both)?;
+    let uid = uid.ok_or(needs_user)?;
     Ok(Owner { uid, gid })
 }
 

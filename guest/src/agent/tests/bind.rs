@@ -86,9 +86,9 @@ fn what_is_wrong_is_told_without_its_content() {
             "arguments: a mode of at most 4095 (octal 7777) expected at byte 30",
         ),
         (
-            r#"{"files":[{"path":"/x","owner":{"uid":1}}]}"#,
+            r#"{"files":[{"path":"/x","owner":{"gid":1}}]}"#,
             argument,
-            "arguments: uid and gid expected at byte 31",
+            "arguments: a uid, and perhaps a gid expected at byte 31",
         ),
         (
             r#"{"files":[{"path":"/proc/none/x","content":"SECRET++"}]}"#,

@@ -111,7 +111,7 @@ impl From<vmint_cache::Process> for Process {
             id: process.id,
             argv: process.argv,
             state: state.to_owned(),
-            pid: process.pid,
+            pid: process.pid.filter(|_| process.is_running),
             user: process.user.unwrap_or_else(|| ROOT.to_owned()),
             tty: process.tty,
             started_at: at(process.started_at_ms),

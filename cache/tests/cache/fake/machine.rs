@@ -259,6 +259,10 @@ impl LiveClone for Handle {
 
     fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
         async move {
+            if !self.is_held() {
+                // A service that is gone asks nothing.
+                return Err("it is not this service's".into());
+            }
             self.0.pings.fetch_add(1, Ordering::SeqCst);
             if self.0.is_mute() {
                 sleep(deadline).await;

@@ -95,7 +95,12 @@ async fn what_is_there_keeps_owner_and_mode(
         assert_eq!(store(place, sandbox, query).await?, "204", "{query}");
         assert_eq!(facts(name).await?, expected, "{query}");
     }
-    let is_link = said(service, sandbox, "cd /root; readlink link dangling").await?;
+    let is_link = said(
+        service,
+        sandbox,
+        "cd /root; readlink link; readlink dangling",
+    )
+    .await?;
     assert_eq!(is_link, "f\n/srv/made/by/link\n");
     assert_eq!(store(place, sandbox, "path=/root/dangling").await?, "204");
     let made = "cat /srv/made/by/link; readlink /root/dangling";

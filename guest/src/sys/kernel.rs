@@ -97,7 +97,7 @@ pub(crate) fn set_hostname(name: &str) -> io::Result<()> {
 /// The memory that the kernel has for everything but itself.
 pub(crate) fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// A file that has no name, and is there for as long as a process has it open. No program inherits it.

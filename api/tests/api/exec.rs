@@ -208,8 +208,9 @@ async fn a_guest_that_is_outdated_is_shown_and_only_released() {
         let detail = reply.problem(422, "not_possible");
         assert!(detail.contains("hint: release the sandbox"), "{detail}");
     }
-    let renewed = harness.post(&format!("{path}/renew"), json!({"ttl_s": 60}));
-    renewed.await.ok(200);
+    let renewal = json!({"ttl_s": 60});
+    let renewed = harness.post(&format!("{path}/renew"), renewal).await;
+    renewed.ok(200);
     assert_eq!(harness.call(Method::DELETE, &path).await.status, 204);
 }
 

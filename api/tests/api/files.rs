@@ -201,7 +201,10 @@ async fn a_directory_goes_both_ways_as_a_tar_stream() {
         (200, "application/x-tar")
     );
     let has_bound_env = guests.has_bound_env.load(Ordering::SeqCst);
-    assert!(!has_bound_env, "the sandbox's PATH is not that of our own helpers");
+    assert!(
+        !has_bound_env,
+        "the sandbox's PATH is not that of our own helpers"
+    );
     let reply = put(&harness, &id, "path=/made/to&archive=tar", tar.body).await;
     assert_eq!(reply.status, 204, "{}", reply.text());
     let copy = guests.path("/made/to/sub/x");

@@ -36,16 +36,25 @@ async fn signal(harness: &Harness, id: &str, process: &str, signal: Value) -> Re
 }
 
 async fn until_ended(harness: &Harness, id: &str, process: &str) -> Value {
+    until(harness, id, process, |shown| shown["state"] == "exited").await
+}
+
+async fn until(
+    harness: &Harness,
+    id: &str,
+    process: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Value {
     let wait = async {
         loop {
             let shown = show(harness, id, process).await;
-            if shown["state"] == "exited" {
+            if is_so(&shown) {
                 return shown;
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
-    timeout(SOON, wait).await.expect("it ends")
+    timeout(SOON, wait).await.expect("it is so in time")
 }
 
 async fn attach(service: &Listening, id: &str, process: &str, query: &str) -> Client {
@@ -59,8 +68,7 @@ async fn attach(service: &Listening, id: &str, process: &str, query: &str) -> Cl
 async fn a_process_is_started_and_found_again() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
-    let body =
-        json!({"argv": ["live", "a b"], "user": "nobody", "tty": true, "rows": 7, "columns": 9,
+    let body = json!({"argv": ["live", "a b"], "user": "nobody", "tty": true, "rows": 7, "columns": 9,
         "env": {"K": "v"}, "cwd": "/tmp", "stdin": true, "timeout_ms": 5000});
     let reply = start(&harness, &id, body).await;
     let process = reply.ok(201);
@@ -74,21 +82,30 @@ async fn a_process_is_started_and_found_again() {
             "started_at": "2023-11-14T22:13:20.001Z", "ended_at": null, "exit_code": null, "signal": null, "ended_by": null,
             "attached": 0})
     );
-    let second = started(&harness, &id, json!({"argv": ["hang"], "env": null, "cwd": null, "user": null, "tty": null,
-        "rows": null, "columns": null, "stdin": null, "keep_output": null, "timeout_ms": null}))
+    let second = started(
+        &harness,
+        &id,
+        json!({"argv": ["hang"], "env": null, "cwd": null, "user": null, "tty": null,
+        "rows": null, "columns": null, "stdin": null, "keep_output": null, "timeout_ms": null}),
+    )
     .await;
     let path = format!("/v1/sandboxes/{id}/processes");
     let list = harness.get(&path).await.ok(200);
     let ids: Vec<_> = list["processes"].as_array().unwrap().iter().collect();
     assert_eq!(ids.len(), 2);
     assert_eq!(ids[0], &process, "a list has no output");
-    assert_eq!((&ids[1]["id"], &ids[1]["user"]), (&json!(second), &json!("root")));
-    let shown = harness.get(reply.header("location")).await.ok(200);
+    assert_eq!(
+        (&ids[1]["id"], &ids[1]["user"]),
+        (&json!(second), &json!("root"))
+    );
+    let shown = until(&harness, &id, "p1", |shown| shown["stdout"] != "").await;
     let hello = shown["stdout"].as_str().unwrap();
-    let expected =
-        r#"["a b"] {"K": "v"} Some("/tmp") Some("nobody") Some((7, 9)) Some(5000)"#;
+    let expected = r#"["a b"] {"K": "v"} Some("/tmp") Some("nobody") Some((7, 9)) Some(5000)"#;
     assert!(hello.starts_with(expected), "{hello}");
-    assert_eq!((&shown["stderr"], &shown["truncated"]), (&json!(""), &json!(false)));
+    assert_eq!(
+        (&shown["stderr"], &shown["truncated"]),
+        (&json!(""), &json!(false))
+    );
 }
 
 #[tokio::test]
@@ -192,14 +209,14 @@ async fn what_is_not_there_is_404_on_every_route() {
     for (sandbox, code) in [(id.as_str(), "not_found"), ("nope", "unknown_sandbox")] {
         let path = format!("/v1/sandboxes/{sandbox}/processes/p9");
         harness.get(&path).await.problem(404, code);
-        harness
-            .call(Method::DELETE, &path)
-            .await
-            .problem(404, code);
+        harness.call(Method::DELETE, &path).await.problem(404, code);
         let detail = signal(&harness, sandbox, "p9", json!("TERM"))
             .await
             .problem(404, code);
-        assert!(detail.contains("p9") || code == "unknown_sandbox", "{detail}");
+        assert!(
+            detail.contains("p9") || code == "unknown_sandbox",
+            "{detail}"
+        );
     }
     start(&harness, "nope", json!({"argv": ["echo"]}))
         .await
@@ -301,7 +318,10 @@ async fn all_who_attach_get_all_output_and_leaving_ends_nothing() {
     let got = attach(&service, &id, &process, "replay=true").await;
     let got = got.rest().await;
     assert_eq!(got.stdout, missed);
-    assert_eq!((&got.status["details"]["causes"], got.close), (causes, 1000));
+    assert_eq!(
+        (&got.status["details"]["causes"], got.close),
+        (causes, 1000)
+    );
 }
 
 #[tokio::test]
@@ -309,7 +329,12 @@ async fn a_terminal_has_the_size_of_the_client_that_says_so() {
     let service = Listening::start().await;
     let harness = &service.harness;
     let id = harness.checkout().await;
-    let terminal = started(harness, &id, json!({"argv": ["live"], "tty": true, "stdin": true})).await;
+    let terminal = started(
+        harness,
+        &id,
+        json!({"argv": ["live"], "tty": true, "stdin": true}),
+    )
+    .await;
     let pipes = started(harness, &id, json!({"argv": ["live"], "stdin": true})).await;
     let size = b"\x04{\"Width\":80,\"Height\":24}";
     let mut client = attach(&service, &id, &terminal, "").await;

@@ -48,11 +48,17 @@ async fn a_detached_command_prints_its_id_and_runs_on() {
     assert_eq!(process, "p1");
     let (_, out, _) = at(&service, &["exec", "-d", "--json", &id, "--", "echo", "hi"]).await;
     let started: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&started["id"], &started["argv"]), (&json!("p2"), &json!(["echo", "hi"])));
+    assert_eq!(
+        (&started["id"], &started["argv"]),
+        (&json!("p2"), &json!(["echo", "hi"]))
+    );
     let quiet = ["exec", "-d", "--no-keep", "--timeout", "9s", &id, "live"];
     assert_eq!(at(&service, &quiet).await.1, "p3\n");
     let (code, out, _) = at(&service, &["processes", &id]).await;
-    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lines: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     assert_eq!((code, lines.len()), (0, 4), "{out}");
     assert_eq!(lines[0][..4], ["ID", "STATE", "PID", "USER"]);
     assert_eq!(lines[1][..4], ["p1", "running", "101", "root"], "{out}");
@@ -99,19 +105,40 @@ async fn what_is_attached_passes_everything_on_and_exits_as_the_process_does() {
     stdin.write_all(b"one\n").await.unwrap();
     assert_eq!(text(&mut stdout, "\n").await, "one\n");
     drop(stdin);
-    let output = timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+    let output = timeout(SOON, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stderr, b"bye\n");
-    let output = timeout(SOON, other.wait_with_output()).await.unwrap().unwrap();
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(7), &b"one\n"[..]));
+    let output = timeout(SOON, other.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(7), &b"one\n"[..])
+    );
     let (code, out, err) = at(&service, &["attach", "--replay", &id, &process]).await;
-    assert!(code == 7 && out.ends_with("one\n") && err == "bye\n", "{out}{err}");
+    assert!(
+        code == 7 && out.ends_with("one\n") && err == "bye\n",
+        "{out}{err}"
+    );
     let (_, out, _) = at(&service, &["attach", "--replay", "--json", &id, &process]).await;
-    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines[0]["stdout"].as_str().unwrap().ends_with("one\n"), "{out}");
+    let lines: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines[0]["stdout"].as_str().unwrap().ends_with("one\n"),
+        "{out}"
+    );
     assert_eq!(lines[1], json!({"stderr": "bye\n"}));
     assert_eq!(lines[2]["status"]["reason"], "NonZeroExitCode");
-    for (args, code) in [(["nope", "p1"], "unknown_sandbox"), ([&id, "p9"], "not_found")] {
+    for (args, code) in [
+        (["nope", "p1"], "unknown_sandbox"),
+        ([&id, "p9"], "not_found"),
+    ] {
         let (exit, _, err) = at(&service, &[&["attach"][..], &args].concat()).await;
         assert!(exit == 125 && err.contains(code), "{exit} {err}");
     }
@@ -129,11 +156,18 @@ async fn leaving_ends_nothing() {
             .spawn()
             .unwrap();
         text(&mut child.stdout.take().unwrap(), "ready").await;
-        kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), signal).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()),
+            signal,
+        )
+        .unwrap();
         timeout(SOON, child.wait()).await.unwrap().unwrap();
     }
     assert_eq!(state(&service, &id, &process).await["state"], "running");
-    assert_eq!(service.harness.factory.guests.killed.load(Ordering::SeqCst), 0);
+    assert_eq!(
+        service.harness.factory.guests.killed.load(Ordering::SeqCst),
+        0
+    );
 }
 
 #[tokio::test]

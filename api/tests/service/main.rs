@@ -23,8 +23,8 @@ mod prometheus;
 mod reload;
 mod rolling;
 mod service;
-mod storms;
 mod stored;
+mod storms;
 mod surroundings;
 mod survive;
 #[path = "../api/support/terminal.rs"]

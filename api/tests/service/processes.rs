@@ -57,9 +57,14 @@ fn path(sandbox: &str, after: &str) -> String {
     format!("/v1/sandboxes/{sandbox}/processes{after}")
 }
 
+/// Asks for a process.
+async fn post(service: &Service<'_>, sandbox: &str, body: Value) -> anyhow::Result<(u16, Value)> {
+    let path = path(sandbox, "");
+    service.call(Method::POST, &path, Some(body)).await
+}
+
 async fn start(service: &Service<'_>, sandbox: &str, body: Value) -> anyhow::Result<String> {
-    let call = service.call(Method::POST, &path(sandbox, ""), Some(body));
-    let (status, process) = call.await?;
+    let (status, process) = post(service, sandbox, body).await?;
     anyhow::ensure!(status == 201, "{status}: {process}");
     Ok(id(&process))
 }
@@ -106,9 +111,9 @@ async fn until_runs(
 
 async fn one_that_ends_by_itself(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
     let script = "id -un; pwd; echo $K; echo no >&2; exit 3";
-    let body = json!({"argv": ["sh", "-c", script], "user": "nobody", "cwd": "/tmp", "env": {"K": "v"}});
-    let call = service.call(Method::POST, &path(sandbox, ""), Some(body));
-    let (status, process) = call.await?;
+    let body =
+        json!({"argv": ["sh", "-c", script], "user": "nobody", "cwd": "/tmp", "env": {"K": "v"}});
+    let (status, process) = post(service, sandbox, body).await?;
     assert_eq!(status, 201, "{process}");
     assert_eq!(
         (&process["user"], &process["tty"]),
@@ -121,20 +126,31 @@ async fn one_that_ends_by_itself(service: &Service<'_>, sandbox: &str) -> anyhow
         (&ended["exit_code"], &ended["signal"], &ended["ended_by"]),
         (&json!(3), &Value::Null, &json!("exit"))
     );
-    assert_eq!((&ended["pid"], &ended["truncated"]), (&Value::Null, &json!(false)));
+    assert_eq!(
+        (&ended["pid"], &ended["truncated"]),
+        (&Value::Null, &json!(false))
+    );
     // The newest MiB is kept, and text stays text wherever it begins.
     let script = "printf a; yes \u{e4} | tr -d '\\n' | head -c 3000000";
     let much = start(service, sandbox, json!({"argv": ["sh", "-c", script]})).await?;
     let ended = until_exited(service, sandbox, &much).await?;
     let text = ended["stdout"].as_str().unwrap_or_default();
-    assert!(text.len() > (1 << 20) - 4 && text.len() <= 1 << 20, "{}", text.len());
+    assert!(
+        text.len() > (1 << 20) - 4 && text.len() <= 1 << 20,
+        "{}",
+        text.len()
+    );
     assert!(text.chars().all(|c| c == '\u{e4}') && ended["truncated"] == true);
     let listed = service.get(&path(sandbox, "")).await?;
-    let ids: Vec<String> = listed["processes"].as_array().into_iter().flatten().map(id).collect();
+    let ids: Vec<String> = listed["processes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(id)
+        .collect();
     assert_eq!(ids, [id(&process), much]);
     let nothing = json!({"argv": ["/no/such/program"]});
-    let call = service.call(Method::POST, &path(sandbox, ""), Some(nothing));
-    let (status, refused) = call.await?;
+    let (status, refused) = post(service, sandbox, nothing).await?;
     assert_eq!((status, &refused["errno"]), (422, &json!(2)), "{refused}");
     Ok(())
 }
@@ -151,7 +167,9 @@ async fn signals_and_ends(service: &Service<'_>, sandbox: &str) -> anyhow::Resul
     let says = async |text: &str| {
         eventually(text, LONG, async || {
             let shown = show(service, sandbox, &process).await?;
-            Ok(shown["stdout"].as_str().is_some_and(|out| out.ends_with(text)))
+            Ok(shown["stdout"]
+                .as_str()
+                .is_some_and(|out| out.ends_with(text)))
         })
         .await
     };
@@ -191,8 +209,7 @@ async fn no_more_than_may(service: &Service<'_>, sandbox: &str) -> anyhow::Resul
     for _ in 0..PROCESSES_MAX {
         all.push(start(service, sandbox, sleep()).await?);
     }
-    let call = service.call(Method::POST, &path(sandbox, ""), Some(sleep()));
-    let (status, refused) = call.await?;
+    let (status, refused) = post(service, sandbox, sleep()).await?;
     assert_eq!(
         (status, &refused["code"]),
         (429, &json!("too_many_processes")),
@@ -279,8 +296,7 @@ impl Attached {
 
 /// Two clients see all of one process, and both are its input. They go, and it stays.
 async fn attached_by_two(service: &Service<'_>, sandbox: &str) -> anyhow::Result<String> {
-    let script =
-        "echo begun; while read line; do echo \"got $line\"; done; echo bye >&2; exit 5";
+    let script = "echo begun; while read line; do echo \"got $line\"; done; echo bye >&2; exit 5";
     let body = json!({"argv": ["sh", "-c", script], "stdin": true});
     let process = start(service, sandbox, body).await?;
     let mut both = [
@@ -291,7 +307,10 @@ async fn attached_by_two(service: &Service<'_>, sandbox: &str) -> anyhow::Result
         client.shows("begun").await?;
     }
     for (from, word) in [(0, "one"), (1, "two")] {
-        both[from].stdin.write_all(format!("{word}\n").as_bytes()).await?;
+        both[from]
+            .stdin
+            .write_all(format!("{word}\n").as_bytes())
+            .await?;
         for client in &mut both {
             client.shows(&format!("got {word}")).await?;
         }

@@ -36,7 +36,10 @@ async fn a_disk_of_an_odd_size(service: &Service<'_>) -> anyhow::Result<()> {
         let request = json!({"wait_ms": 60_000, "disks": [{"path": disk, "format": "raw", "read_only": read_only}]});
         let (status, refused) = service.checkout(request).await?;
         let detail = refused["detail"].as_str().unwrap_or_default();
-        assert!(status == 422 && detail.contains("1000"), "{status}: {refused}");
+        assert!(
+            status == 422 && detail.contains("1000"),
+            "{status}: {refused}"
+        );
     }
     assert_eq!(std::fs::metadata(&disk)?.len(), BYTES as u64);
     Ok(std::fs::remove_file(disk)?)
@@ -83,7 +86,11 @@ async fn what_is_there_keeps_owner_and_mode(
         ("path=/root/f&owner=7", "f", "600:7:100\nnew\n"),
         ("path=/root/f&owner=8:9&mode=04755", "f", "4755:8:9\nnew\n"),
         ("path=/root/fresh", "fresh", "644:0:0\nnew\n"),
-        ("path=/root/own&owner=1000:1000", "own", "644:1000:1000\nnew\n"),
+        (
+            "path=/root/own&owner=1000:1000",
+            "own",
+            "644:1000:1000\nnew\n",
+        ),
     ] {
         assert_eq!(store(place, sandbox, query).await?, "204", "{query}");
         assert_eq!(facts(name).await?, expected, "{query}");
@@ -92,7 +99,10 @@ async fn what_is_there_keeps_owner_and_mode(
     assert_eq!(is_link, "f\n/srv/made/by/link\n");
     assert_eq!(store(place, sandbox, "path=/root/dangling").await?, "204");
     let made = "cat /srv/made/by/link; readlink /root/dangling";
-    assert_eq!(said(service, sandbox, made).await?, "new\n/srv/made/by/link\n");
+    assert_eq!(
+        said(service, sandbox, made).await?,
+        "new\n/srv/made/by/link\n"
+    );
     assert_eq!(store(place, sandbox, "path=/root").await?, "422");
     Ok(())
 }
@@ -102,7 +112,9 @@ async fn files_of_the_kernel(place: &Place, sandbox: &str) -> anyhow::Result<()>
         ("/sys/class/net/lo/mtu", "65536\n"),
         ("/proc/sys/kernel/ostype", "Linux\n"),
     ] {
-        let output = place.run(&["cp", &format!("{sandbox}:{file}"), "-"]).await?;
+        let output = place
+            .run(&["cp", &format!("{sandbox}:{file}"), "-"])
+            .await?;
         assert!(output.status.success(), "{file}: {output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{file}");
     }

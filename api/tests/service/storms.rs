@@ -39,7 +39,10 @@ async fn run(
 /// The next command after something bad works at once.
 async fn works(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
     let (status, end) = run(service, sandbox, "echo $TOKEN", 60_000).await?;
-    anyhow::ensure!(status == 200 && end["stdout"] == "hush\n", "{status}: {end}");
+    anyhow::ensure!(
+        status == 200 && end["stdout"] == "hush\n",
+        "{status}: {end}"
+    );
     Ok(())
 }
 
@@ -47,11 +50,18 @@ async fn what_linux_users_expect(service: &Service<'_>, sandbox: &str) -> anyhow
     let path = format!("/v1/sandboxes/{sandbox}/exec");
     let body = json!({"argv": ["sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr"], "user": "nobody"});
     let (_, end) = service.call(Method::POST, &path, Some(body)).await?;
-    assert_eq!((&end["stdout"], &end["stderr"]), (&json!("out\n"), &json!("err\n")), "{end}");
+    assert_eq!(
+        (&end["stdout"], &end["stderr"]),
+        (&json!("out\n"), &json!("err\n")),
+        "{end}"
+    );
     let (_, end) = service.exec(sandbox, "ulimit -Sn; ulimit -Hn").await?;
     let limits = end["stdout"].as_str().unwrap_or_default();
     let limits: Vec<u64> = limits.lines().flat_map(str::parse).collect();
-    assert!(limits.len() == 2 && limits[0] == 1024 && limits[1] >= 1 << 20, "{end}");
+    assert!(
+        limits.len() == 2 && limits[0] == 1024 && limits[1] >= 1 << 20,
+        "{end}"
+    );
     Ok(())
 }
 
@@ -61,9 +71,20 @@ async fn output_that_is_cut(service: &Service<'_>, sandbox: &str) -> anyhow::Res
     let (status, end) = run(service, sandbox, script, 10_000).await?;
     assert_eq!((status, &end["code"]), (504, &json!("timeout")));
     let text = end["stdout"].as_str().unwrap_or_default();
-    assert!(text.ends_with("y\nend\n"), "{:?}", text.get(text.len().saturating_sub(20)..));
-    assert!(text.len() <= 1 << 20 && text.len() > (1 << 20) - 4, "{}", text.len());
-    assert_eq!((&end["stderr"], &end["truncated"]), (&json!("err\n"), &json!(true)));
+    assert!(
+        text.ends_with("y\nend\n"),
+        "{:?}",
+        text.get(text.len().saturating_sub(20)..)
+    );
+    assert!(
+        text.len() <= 1 << 20 && text.len() > (1 << 20) - 4,
+        "{}",
+        text.len()
+    );
+    assert_eq!(
+        (&end["stderr"], &end["truncated"]),
+        (&json!("err\n"), &json!(true))
+    );
     // An odd number of bytes before characters of two: the limit is within one.
     let script = "printf a; yes \u{e4} | tr -d '\\n' | head -c 9000000";
     let (status, end) = run(service, sandbox, script, 60_000).await?;

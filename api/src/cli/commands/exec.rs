@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -41,14 +42,15 @@ pub(in crate::cli) async fn run(
         return process::start(client, output, &args).await;
     }
     let is_plain = !args.interactive && !args.tty;
-    let request = exec_live::request(&args).to_string();
+    let timeout = args.timeout.unwrap_or(EXEC_TIMEOUT_MAX);
+    let request = exec_live::request(&args, Some(timeout)).to_string();
     let is_long = request.len() > EXEC_MESSAGE_MAX_BYTES;
     if output.json && args.tty {
         let why = "a terminal's output is no JSON: leave --tty or --json out";
         return Err(CliError::Usage(why.to_owned()));
     }
     if output.json || (is_long && is_plain) {
-        return once(client, output, args).await;
+        return once(client, output, args, timeout).await;
     }
     if is_long {
         return Err(CliError::Usage(format!(
@@ -65,13 +67,17 @@ pub(in crate::cli) async fn run(
 }
 
 /// In one request: what the command writes comes when it has ended.
-async fn once(client: &Client, output: Output, args: ExecArgs) -> Result<u8, CliError> {
+async fn once(
+    client: &Client,
+    output: Output,
+    args: ExecArgs,
+    timeout: Duration,
+) -> Result<u8, CliError> {
     let stdin = if args.interactive {
         read_stdin()?
     } else {
         Vec::new()
     };
-    let timeout = args.timeout.unwrap_or(EXEC_TIMEOUT_MAX);
     let deadline = timeout.saturating_add(ANSWER_TIMEOUT);
     let path = path_with("/v1/sandboxes/", &args.id, "/exec");
     let body = json!({

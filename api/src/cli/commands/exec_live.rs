@@ -1,6 +1,7 @@
 //! `vmint exec` over a WebSocket: output appears as it is made.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::SinkExt as _;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::cli::terminal::{self, Raw};
 
 /// What to run, as the service takes it in a first message or a body: in a URL, variables would be in the logs of whatever
 /// stands between.
-pub(super) fn request(args: &ExecArgs) -> Value {
+pub(super) fn request(args: &ExecArgs, timeout: Option<Duration>) -> Value {
     let size = args.tty.then(terminal::size).flatten();
     json!({
         "argv": args.argv,
@@ -27,7 +28,7 @@ pub(super) fn request(args: &ExecArgs) -> Value {
         "tty": args.tty,
         "rows": size.map(|size| size.rows).filter(|rows| *rows > 0),
         "columns": size.map(|size| size.columns).filter(|columns| *columns > 0),
-        "timeout_ms": args.timeout.map(|timeout| timeout.as_secs_f64() * 1e3),
+        "timeout_ms": timeout.map(|timeout| timeout.as_secs_f64() * 1e3),
     })
 }
 

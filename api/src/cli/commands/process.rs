@@ -22,7 +22,7 @@ pub(super) async fn start(
     args: &ExecArgs,
 ) -> Result<u8, CliError> {
     let path = path_with("/v1/sandboxes/", &args.id, "/processes");
-    let mut body = exec_live::request(args);
+    let mut body = exec_live::request(args, args.timeout);
     body["keep_output"] = json!(!args.no_keep);
     let answer = client
         .call(Method::POST, &path, Some(body), ANSWER_TIMEOUT)
@@ -50,7 +50,9 @@ pub(in crate::cli) async fn list(
 }
 
 fn table(processes: &[Process]) -> String {
-    let mut table = Table::new(&["ID", "STATE", "PID", "USER", "ATTACHED", "STARTED", "COMMAND"]);
+    let mut table = Table::new(&[
+        "ID", "STATE", "PID", "USER", "ATTACHED", "STARTED", "COMMAND",
+    ]);
     for one in processes {
         table.row([
             one.id.clone(),

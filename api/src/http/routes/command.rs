@@ -160,7 +160,7 @@ mod tests {
             raw.env = BTreeMap::from([("K".to_owned(), "v".to_owned())]).into();
             raw.timeout_ms = Some(1500.0);
         };
-        let checked = || command(all).ok().expect("valid");
+        let checked = || command(all).expect("valid");
         let exec = checked().awaited(b"in".to_vec(), Duration::MAX);
         let stream = checked().streamed(true, None);
         assert_eq!((&exec.argv, &exec.env), (&stream.argv, &stream.env));
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(exec.timeout, Some(Duration::from_millis(1500)));
         assert_eq!(stream.timeout, exec.timeout);
         assert!(stream.bound_env, "the sandbox's variables are for its user");
-        let plain = || command(|_| {}).ok().expect("valid");
+        let plain = || command(|_| {}).expect("valid");
         let minute = Duration::from_secs(60);
         assert_eq!(plain().awaited(Vec::new(), minute).timeout, Some(minute));
         assert_eq!(plain().streamed(false, None).timeout, None);

@@ -31,7 +31,8 @@ use crate::http::service::Service;
 use crate::http::view::X_VMINT_MODE;
 
 /// What an owner must be, for messages.
-const OWNER_WORDS: &str = "UID or UID:GID, numbers of the guest below 4294967295, such as 1000:1000";
+const OWNER_WORDS: &str =
+    "UID or UID:GID, numbers of the guest below 4294967295, such as 1000:1000";
 
 /// Reads a file of the guest.
 ///
@@ -270,7 +271,17 @@ mod tests {
         let owner = |uid, gid| Some(FileOwner { uid, gid });
         assert_eq!(parse_owner("0"), owner(0, None));
         assert_eq!(parse_owner("1000:100"), owner(1000, Some(100)));
-        for bad in ["", ":", "1:", ":1", "root", "-1", "+1", "1:2:3", "4294967295"] {
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "root",
+            "-1",
+            "+1",
+            "1:2:3",
+            "4294967295",
+        ] {
             assert_eq!(parse_owner(bad), None, "{bad:?}");
         }
     }

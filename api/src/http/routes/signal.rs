@@ -84,7 +84,9 @@ impl<'de> Deserialize<'de> for RawSignal {
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<RawSignal, E> {
                 let too_large = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
-                i64::try_from(number).map(RawSignal::Number).map_err(too_large)
+                i64::try_from(number)
+                    .map(RawSignal::Number)
+                    .map_err(too_large)
             }
         }
         deserializer.deserialize_any(SignalVisitor)
@@ -99,7 +101,8 @@ mod tests {
     use crate::http::code::Code;
 
     fn number(signal: Value) -> Result<i32, Problem> {
-        let raw = RawSignal::deserialize(signal).map_err(|error| Problem::invalid(error.to_string()));
+        let raw =
+            RawSignal::deserialize(signal).map_err(|error| Problem::invalid(error.to_string()));
         raw?.number()
     }
 

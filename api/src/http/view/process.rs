@@ -111,7 +111,7 @@ impl From<vmint_cache::Process> for Process {
             id: process.id,
             argv: process.argv,
             state: state.to_owned(),
-            pid: process.pid,
+            pid: process.pid.filter(|_| process.is_running),
             user: process.user.unwrap_or_else(|| ROOT.to_owned()),
             tty: process.tty,
             started_at: at(process.started_at_ms),
@@ -185,7 +185,10 @@ mod tests {
         for ended_by in [None, Some(EndedBy::Killed), Some(EndedBy::Timeout)] {
             let shown = process(ended_by).with_output(kept(true));
             assert_eq!(shown.stdout.as_deref(), Some("text"), "{ended_by:?}");
-            assert_eq!((shown.stderr.as_deref(), shown.truncated), (Some(""), Some(true)));
+            assert_eq!(
+                (shown.stderr.as_deref(), shown.truncated),
+                (Some(""), Some(true))
+            );
         }
         // What it has written whole is shown whole.
         let shown = process(Some(EndedBy::Exit)).with_output(kept(false));

@@ -68,7 +68,11 @@ pub struct Generation {
     pub report: serde_json::Value,
     /// How its guest keeps processes apart: `cgroup`, or `descendants` where its kernel has no control groups of version 2;
     /// null in a generation of a version that did not record it.
-    #[schema(required = true, example = "cgroup", pattern = "^(cgroup|descendants)$")]
+    #[schema(
+        required = true,
+        example = "cgroup",
+        pattern = "^(cgroup|descendants)$"
+    )]
     pub process_control: Option<String>,
 }
 

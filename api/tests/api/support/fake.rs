@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
     ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
-    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, PartialOutput, Process, ProcessError, ProcessOrder, RecordState, Size,
-    SocketOwner, StepReport, StreamRequest, WriteOptions,
+    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, LaunchOrder,
+    LiveClone, LiveGeneration, Mint, PartialOutput, Process, ProcessError, ProcessOrder,
+    RecordState, Size, SocketOwner, StepReport, StreamRequest, WriteOptions,
 };
 use vmint_factory::{Confinement, OpenDevices, Phase, Phases, ProcessState, VmId};
 
@@ -188,11 +188,7 @@ impl Machine {
 }
 
 /// What the programs of the fake guest do, by name.
-async fn run(
-    life: &Life,
-    guests: &Guests,
-    request: ExecRequest,
-) -> Result<ExecOutcome, ExecError> {
+async fn run(life: &Life, guests: &Guests, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
     let spawn = |errno| ExecError::Spawn {
         argv0: request.argv[0].clone(),
         reason: "no".to_owned(),

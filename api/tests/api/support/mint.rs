@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use vmint_cache::{
     AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, NoWayBack, ProcessControl, Size, SizeRange, StaleField, Staleness, StepReport,
-    UnverifiedField,
+    LiveGeneration, Mint, NoWayBack, ProcessControl, Size, SizeRange, StaleField, Staleness,
+    StepReport, UnverifiedField,
 };
 use vmint_factory::{Accel, GenerationId, Phases, TemplateSpec};
 

@@ -28,7 +28,9 @@ const FRESH: usize = 8;
 /// Used ones that are looked at before another one is made.
 const LOOKS: usize = 4;
 const THREADS_MAX: &str = "/proc/sys/kernel/threads-max";
-/// Of the guest's memory, what all processes together may use: the rest is the kernel's and the agent's.
+const MEMORY: &str = "/proc/meminfo";
+/// Of the memory that is there for processes, what all of them together may use. With all of it the kernel itself would
+/// run out first, and look for pages to give up for a minute before it ends a process.
 const MEMORY_PERCENT: u64 = 90;
 /// Where `threads-max` cannot be read.
 const PIDS_MAX: u64 = 1024;
@@ -112,7 +114,9 @@ impl Groups {
     /// be written out of would stay as scarce for as long as it runs.
     pub(super) fn limit_memory(&self) {
         if let Some(parent) = &self.parent {
-            let bytes = sys::memory_bytes() / 100 * MEMORY_PERCENT;
+            let held = fs::read_to_string(parent.join("memory.current")).unwrap_or_default();
+            let held_bytes: u64 = held.trim().parse().unwrap_or(0);
+            let bytes = (available_bytes() + held_bytes) / 100 * MEMORY_PERCENT;
             let file = parent.join("memory.max");
             tell(&file, fs::write(&file, bytes.to_string()));
         }
@@ -197,6 +201,17 @@ fn pids_max() -> u64 {
     threads.map_or(PIDS_MAX, |threads| threads / 4 * 3)
 }
 
+/// What the kernel could give to processes now, of all memory where it does not say.
+fn available_bytes() -> u64 {
+    let text = fs::read_to_string(MEMORY).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kib: Option<u64> = number.and_then(|number| number.trim().parse().ok());
+    kib.map_or_else(sys::memory_bytes, |kib| kib * 1024)
+}
+
 /// Not being able to is not worth an agent that does not start.
 fn tell(file: &Path, written: io::Result<()>) {
     if let Err(failure) = written.doing(|| format!("write {}", file.display())) {
@@ -261,7 +276,13 @@ mod tests {
         assert_eq!(threads, pids_max());
         assert_eq!(limits("9/memory.oom.group"), "1");
         let bytes: u64 = limits("memory.max").parse().expect("a number");
-        assert!(bytes < sys::memory_bytes() && bytes > sys::memory_bytes() / 2);
+        assert!(bytes > 1 << 20 && bytes < sys::memory_bytes());
+        assert_ne!(available_bytes(), sys::memory_bytes());
+        // What processes hold now is theirs too.
+        fs::write(folder.path("memory.current"), format!("{}\n", 1_u64 << 50)).expect("room");
+        groups.limit_memory();
+        let bytes: u64 = limits("memory.max").parse().expect("a number");
+        assert!(bytes > (1 << 50) / 100 * 90);
     }
 
     #[test]

@@ -292,3 +292,63 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
+    use super::super::start::readable_pipe;
+    use super::*;
+
+    /// The pipe stays open on its other side, as by a program in the background.
+    #[test]
+    fn another_program_that_reads_what_is_left_holds_nothing() {
+        let (ours, theirs) = readable_pipe().expect("a pipe");
+        let mut thief = File::open(format!("/proc/self/fd/{}", ours.as_raw_fd())).expect("a pipe");
+        let mut writer = File::from(theirs);
+        writer.write_all(b"0123456789").expect("room in the pipe");
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
+        output.leave(false);
+        assert_eq!(output.left_bytes, Some(10));
+        thief.read_exact(&mut [0; 4]).expect("they are there");
+        assert!(output.read(&mut [], &mut out));
+        assert!(!output.is_at_end());
+        assert!(!output.read(&mut [], &mut out), "there is no more");
+        assert!(output.is_at_end());
+        assert_eq!(output.kept_bytes(), 6);
+    }
+
+    #[test]
+    fn nothing_is_read_before_what_was_kept_is_sent() {
+        const KEPT_BYTES: u64 = 40_000;
+        let (ours, theirs) = readable_pipe().expect("a pipe");
+        let mut writer = File::from(theirs);
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
+        writer
+            .write_all(&[1; KEPT_BYTES as usize])
+            .expect("room in the pipe");
+        while output.total_bytes < KEPT_BYTES {
+            assert!(output.read(&mut [], &mut out));
+        }
+        writer.write_all(b"abc").expect("room in the pipe");
+        let mut readers = [Reader {
+            stream: 1,
+            owns: false,
+            grant: Grant::new(),
+            readings: [output.reading(true, true), output.reading(true, true)],
+        }];
+        // A frame's worth, the rest of what was kept, and what came since.
+        for (sent_bytes, read_bytes) in [
+            (PAYLOAD_MAX_BYTES as u64, KEPT_BYTES),
+            (KEPT_BYTES + 3, KEPT_BYTES + 3),
+        ] {
+            assert!(output.wants_turn(&readers));
+            output.replay(&mut readers, &mut out);
+            output.read(&mut readers, &mut out);
+            assert_eq!(readers[0].readings[0].next, sent_bytes);
+            assert_eq!(output.total_bytes, read_bytes);
+        }
+        assert!(!output.wants_turn(&readers));
+    }
+}

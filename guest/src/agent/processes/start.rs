@@ -59,7 +59,7 @@ fn on_pipes(order: Order, nowhere: &File, group: Option<&Group>) -> Result<Start
 }
 
 /// Our end does not block: another program in the guest may read what we were told of.
-fn readable_pipe() -> io::Result<(File, OwnedFd)> {
+pub(super) fn readable_pipe() -> io::Result<(File, OwnedFd)> {
     let (ours, theirs) = sys::pipe()?;
     sys::set_nonblocking(&ours)?;
     Ok((ours.into(), theirs))

@@ -175,6 +175,42 @@ fn what_was_kept_comes_first_and_nothing_is_missed_behind_it() {
 }
 
 #[test]
+fn a_process_that_writes_on_is_not_read_before_what_was_kept_is_sent() {
+    let mut host = Host::new();
+    let text = "seq -f %07g 1 50000; read line; seq -f %07g 50001 150000";
+    host.call("start", &script(text, r#","stdin":true"#));
+    let all_kept = await_that(|| {
+        let told = host.call("process", &process("p1"));
+        told.contains("\"kept_bytes\":400000")
+    });
+    assert!(all_kept);
+    // Out of credit: what the process writes behind that waits in its pipe.
+    host.open(2, FOLLOW);
+    host.data(2, "go\n");
+    host.swallow(2, 256 * 1024);
+    host.open(1, REPLAY);
+    for stream in [1, 2] {
+        host.credit(stream, 1, 1 << 30);
+    }
+    let mut got = [const { Vec::new() }; 3];
+    let mut ended = 0;
+    while ended < 2 {
+        let frame = host.frame();
+        match (frame.kind, frame.channel) {
+            (Kind::Data, 1) => got[usize::from(frame.stream)].extend(frame.payload),
+            (Kind::Result, _) => ended += 1,
+            _ => assert_eq!(frame.kind, Kind::End),
+        }
+    }
+    assert_eq!(got[1].len(), 1_200_000);
+    for (number, line) in (1..).zip(got[1].chunks(8)) {
+        assert_eq!(line, format!("{number:07}\n").as_bytes());
+    }
+    assert_eq!(got[2].len(), 800_000 - 256 * 1024);
+    assert!(got[1].ends_with(&got[2]));
+}
+
+#[test]
 fn what_is_asked_for_once_does_not_hold_the_process() {
     let mut host = Host::new();
     let text = "seq -f %07g 1 100000; read line; seq -f %07g 1 100000; echo done >&2";

@@ -21,7 +21,8 @@ fn it_is_a_terminal_with_a_size_that_changes() {
     host.data(1, "\n");
     let brought = host.finish(1);
     let text = brought.stdout();
-    assert!(text.ends_with("50 300\r\n"), "{text:?}");
+    // The line end's echo stands in front of it or behind it.
+    assert!(text.contains("50 300\r\n"), "{text:?}");
     assert_eq!(brought.ended, [1]);
     assert_eq!(brought.result, result("5", "null", "exit"));
 }

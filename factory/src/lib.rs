@@ -46,6 +46,8 @@ mod sys;
 mod template;
 mod text;
 mod vm;
+#[cfg(test)]
+mod waiting;
 mod wire;
 
 pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};

@@ -15,6 +15,8 @@ use crate::support::{Harness, request};
 const PART: &str = "VMINT_TEST_LOGS";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The time between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Requests whose log lines fill the pipe and the queue: two lines each at least.
 const REQUESTS: usize = 5000;
 
@@ -42,7 +44,7 @@ fn ended(child: &mut Child) -> ExitStatus {
             child.kill().unwrap();
             panic!("it hangs");
         }
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 

@@ -171,6 +171,7 @@ impl Files {
 mod tests {
     use super::*;
     use crate::memory::bytes_digest;
+    use crate::waiting::wait_until;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -274,9 +275,9 @@ mod tests {
         std::thread::scope(|scope| {
             let callers: Vec<_> = (0..8).map(|_| scope.spawn(|| digests.of(&path))).collect();
             // All of them have missed: each holds the entry while it waits for its turn.
-            while Arc::strong_count(&file) < 2 + callers.len() {
-                std::thread::yield_now();
-            }
+            wait_until("all wait for their turn", || {
+                Arc::strong_count(&file) >= 2 + callers.len()
+            });
             drop(turn);
             for caller in callers {
                 let digest = caller.join().map_err(|_| io::ErrorKind::Other)??;

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::{Child, Domain, Landlock, LaunchPlan, mapped_files};
 use crate::sys::Credentials;
+use crate::waiting::until;
 
 /// A user that nothing else runs as.
 const UID: u32 = 54_321;
@@ -78,9 +79,8 @@ async fn a_process_in_a_domain_reaches_no_other_of_the_same_user() -> anyhow::Re
     }
     let path = path.to_string_lossy();
     let victim = shell("echo ready >&2; exec sleep 600", Some(domain()?))?;
-    while !victim.stderr().text().contains("ready") {
-        tokio::task::yield_now().await;
-    }
+    let is_ready = || victim.stderr().text().contains("ready");
+    until("it is ready", is_ready).await;
     let pid = victim.stamp().pid;
 
     let without = reached(pid, &path, None).await?;

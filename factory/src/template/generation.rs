@@ -343,6 +343,7 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiting::wait_until;
 
     #[test]
     fn files_that_are_taken_up_while_their_last_holder_lets_go_stay() -> io::Result<()> {
@@ -356,9 +357,7 @@ mod tests {
         let count = Arc::downgrade(&last);
         let mut held = lock(&registry.held);
         let letting_go = std::thread::spawn(move || drop(last));
-        while count.strong_count() > 0 {
-            std::thread::yield_now();
-        }
+        wait_until("its last holder lets go", || count.strong_count() == 0);
         // It is on its way to be removed, and waits for the lock.
         let taken_up = registry.hold_in(&mut held, &path);
         drop(held);

@@ -8,6 +8,7 @@ use super::super::keep::tests::{Shelf, spec};
 use super::super::stale::tests::recipe;
 use super::*;
 use crate::memory::file_digest;
+use crate::waiting::wait_until;
 
 /// How long something may take that takes a millisecond.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -44,16 +45,12 @@ impl Reading {
 
     fn digest(&self, path: &Path) -> io::Result<String> {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        while self.is_held_up.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
+        wait_until("it may go on", || !self.is_held_up.load(Ordering::SeqCst));
         file_digest(path)
     }
 
     fn has_begun(&self) {
-        while self.begun.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
+        wait_until("it has begun", || self.begun.load(Ordering::SeqCst) > 0);
     }
 }
 

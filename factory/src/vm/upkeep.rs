@@ -91,21 +91,9 @@ fn due() -> Option<Vec<Arc<Slot>>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::{Duration, Instant};
 
     use super::*;
-
-    /// Waits until every console of a folder is cut; says how many are not.
-    fn all_cut(consoles: &[Console]) -> usize {
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            let left = consoles.iter().filter(|console| !console.is_cut()).count();
-            if left == 0 || Instant::now() > end {
-                return left;
-            }
-            thread::yield_now();
-        }
-    }
+    use crate::waiting::wait_until;
 
     #[test]
     fn one_thread_trims_all_consoles_and_nothing_is_written_after_the_end() -> std::io::Result<()> {
@@ -122,7 +110,9 @@ mod tests {
                 fs::write(console.log(), [b'x'; WRITTEN])?;
             }
             let trimming: Vec<_> = consoles.iter().cloned().map(Trimming::of).collect();
-            assert_eq!(all_cut(&consoles), 0, "consoles were not cut");
+            wait_until("all consoles are cut", || {
+                consoles.iter().all(Console::is_cut)
+            });
             drop(trimming);
             for console in &consoles {
                 fs::write(console.log(), [b'y'; WRITTEN])?;

@@ -12,6 +12,8 @@ use super::{Call, Link, LinkError, LinkSettings, Strays};
 const LONG: Duration = Duration::from_secs(30);
 const MAX_LINE_BYTES: usize = 4096;
 const STRAY_MAX_BYTES: usize = 1 << 20;
+/// What a link has had enough of long before.
+const NOISE_MAX_BYTES: usize = 64 * STRAY_MAX_BYTES;
 
 /// The other end of a link.
 struct Peer {
@@ -340,7 +342,14 @@ async fn a_peer_that_only_says_what_nothing_asked_for_loses_its_link() -> anyhow
         let mut socket = peer.socket.into_inner();
         let piece = noise.repeat(1 + 4096 / noise.len());
         // It is written to until the link has had enough, and has closed.
-        while socket.write_all(piece.as_bytes()).await.is_ok() {}
+        let mut written_bytes = 0;
+        while socket.write_all(piece.as_bytes()).await.is_ok() {
+            written_bytes += piece.len();
+            assert!(
+                written_bytes < NOISE_MAX_BYTES,
+                "{noise:.20}: it is read on and on"
+            );
+        }
         let enough = LinkError::Stray {
             max_bytes: STRAY_MAX_BYTES,
         };

@@ -20,6 +20,7 @@ use vmint_cache::{
 };
 use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, ProcessState, VmId};
 
+use super::disk::Disk;
 use super::script::{Attach, Script};
 
 /// A user that no socket can be given to.
@@ -56,6 +57,11 @@ pub(crate) struct Clone {
     /// Questions to its guest, and looks at its process.
     pub pings: AtomicUsize,
     pub process_looks: AtomicUsize,
+    /// Times that its memory was measured, and that its facts were asked for.
+    pub measured: AtomicUsize,
+    pub facts_asked: AtomicUsize,
+    /// Where its record is written.
+    pub disk: Disk,
     /// The host's clock was set, and the guest's was not.
     pub clock_is_off: AtomicBool,
     is_full: AtomicBool,
@@ -89,6 +95,9 @@ impl Clone {
             heard: Mutex::new(Some(Instant::now())),
             pings: AtomicUsize::new(0),
             process_looks: AtomicUsize::new(0),
+            measured: AtomicUsize::new(0),
+            facts_asked: AtomicUsize::new(0),
+            disk: Disk::default(),
             clock_is_off: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
@@ -190,6 +199,7 @@ impl Drop for Handle {
 
 impl LiveClone for Handle {
     fn facts(&self) -> CloneFacts {
+        self.0.facts_asked.fetch_add(1, Ordering::SeqCst);
         CloneFacts {
             id: self.0.id.clone(),
             pid: 1,
@@ -411,6 +421,7 @@ impl LiveClone for Handle {
         if self.0.is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.0.disk.write();
         self.0.records.lock().unwrap().push(state);
         Ok(())
     }
@@ -439,6 +450,7 @@ impl LiveClone for Handle {
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
+        self.0.measured.fetch_add(1, Ordering::SeqCst);
         Ok(self.0.private_bytes.load(Ordering::SeqCst))
     }
 }

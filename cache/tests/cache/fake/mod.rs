@@ -1,5 +1,6 @@
 //! A factory that does what the test says, and remembers what was done to it.
 
+mod disk;
 mod factory;
 mod generation;
 mod machine;
@@ -7,6 +8,6 @@ mod mint;
 mod script;
 
 pub(crate) use factory::FakeFactory;
-pub(crate) use machine::NOBODY;
+pub(crate) use machine::{Clone, NOBODY};
 pub(crate) use mint::Shared;
 pub(crate) use script::{Attach, Build, Launch, OnDisk};

@@ -100,7 +100,7 @@ impl Factory {
     /// # Errors
     /// When it cannot be started.
     pub fn start_guardian(&self, program: PathBuf, args: Vec<OsString>) -> io::Result<Guardian> {
-        Guardian::start(&self.host.run_dir, program, args)
+        Guardian::start(&self.host.places.run, program, args)
     }
 
     /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation

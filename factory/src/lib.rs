@@ -33,6 +33,9 @@ mod host;
 mod id;
 mod memory;
 mod ms;
+#[cfg(test)]
+#[allow(unreachable_pub)]
+mod needs_root;
 mod phases;
 mod process;
 mod qemu;

@@ -91,6 +91,22 @@ async fn a_hung_guest_is_ended_and_the_next_one_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_channel_that_is_dead_costs_a_checkout_no_more_than_a_hung_guest() {
+    let bench = Bench::filled(pool_spec()).await;
+    let hung = bench.factory.alive();
+    hung.iter().for_each(|clone| clone.loses_its_channel());
+    sleep(6 * SECOND).await;
+    let begun = Instant::now();
+    let lease = bench.cache.checkout(request()).await.unwrap();
+    let took = begun.elapsed();
+    assert!(took <= 3 * SECOND, "{took:?} for two dead channels");
+    let id = &lease.view().id;
+    assert!(hung.iter().all(|clone| clone.id.as_str() != id));
+    lease.commit();
+    bench.cache.stop(30 * SECOND, Leased::End).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_guest_that_does_not_come_back_is_ended_and_the_next_one_taken() {
     let bench = Bench::filled(PoolSpec {
         standby: Standby::Paused,

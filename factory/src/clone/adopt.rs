@@ -127,7 +127,7 @@ async fn adopt_one(
         // It was not there when the generations were looked at, and nothing adds to what is there.
         None => return None,
     };
-    match orphan.adopt(&*host.driver).await {
+    match orphan.adopt(&*host.driver, &host.places.run).await {
         Ok((live, mut record)) => {
             tracing::info!(vm = %id, pid, state = ?record.state, "took up a clone of an earlier service");
             let vm = Arc::new(Vm::adopted(live, generation, &record));

@@ -186,7 +186,7 @@ impl<'a> Making<'a> {
                 source,
             }))
         })?;
-        let live = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
+        let live = match LiveVm::start(&*host.driver, &host.places.run, plan).await {
             Ok(live) => live,
             Err(error) => {
                 if matches!(&error, StartError::Launch(launch) if launch.is_monitor()) {

@@ -71,7 +71,7 @@ pub(crate) async fn open(
 ) -> Result<Host, OpenError> {
     let users = user::users(settings)?;
     let places = Arc::new(Places {
-        run: Place::run_dir(&settings.run_dir)?,
+        run: Arc::new(Place::run_dir(&settings.run_dir)?),
         templates: Place::template_path(&settings.template_path)?,
     });
     let hypervisors = Owner::Uids(user::hypervisor_uids(users.as_ref()));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::file_digest;
+use crate::shortage::is_being_written;
 use crate::sync::lock;
 
 /// Files that are remembered at most: a host has a handful of templates, with a few generations each.
@@ -128,7 +129,7 @@ impl Digests {
         let stamp = FileStamp::of(path)?;
         let digest = (self.read_file)(path)?;
         if FileStamp::of(path)? != stamp {
-            return Err(io::Error::other("it is being written to"));
+            return Err(is_being_written());
         }
         *lock(&file.known) = Some((stamp, digest.clone()));
         Ok(digest)

@@ -66,9 +66,9 @@ async fn reached(victim: u32, file: &str, domain: Option<Domain>) -> anyhow::Res
 
 #[tokio::test]
 async fn a_process_in_a_domain_reaches_no_other_of_the_same_user() -> anyhow::Result<()> {
-    let Landlock::Abi(version) = Landlock::of_this_host() else {
-        eprintln!("NOT TRIED: this kernel has no Landlock");
-        return Ok(());
+    let version = match Landlock::of_this_host() {
+        Landlock::Abi(version) => *version,
+        Landlock::Missing { reason } => anyhow::bail!("NOT TRIED: {reason}"),
     };
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
@@ -88,7 +88,7 @@ async fn a_process_in_a_domain_reaches_no_other_of_the_same_user() -> anyhow::Re
         assert!(without.iter().any(|line| line == what), "{without:?}");
     }
     let mut within = reached(pid, &path, Some(domain()?)).await?;
-    if *version < 6 {
+    if version < 6 {
         within.retain(|line| line != "signal");
     }
     assert_eq!(within, ["itself"], "it is a shell that works, and no more");

@@ -67,6 +67,21 @@ impl OwnedProcess {
         }
     }
 
+    /// Kills it; returns when it is gone.
+    ///
+    /// # Cancel safety
+    /// As [`OwnedProcess::end`].
+    pub(crate) async fn kill(&mut self) -> EndKind {
+        match self {
+            Self::Child(child) => EndKind::Told(child.kill().await),
+            Self::Adopted(adopted) => {
+                adopted.signal(Signal::KILL);
+                adopted.wait().await;
+                EndKind::Untold
+            }
+        }
+    }
+
     /// Its last words.
     pub(crate) fn stderr_text(&self) -> String {
         match self {
@@ -159,6 +174,30 @@ mod tests {
             process.wait().await == EndKind::Untold,
             "any number of times"
         );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn one_that_is_killed_is_not_asked_before() -> anyhow::Result<()> {
+        let script =
+            "trap 'echo asked >&2; exit' TERM; echo ready >&2; while :; do read line; done";
+        let plan = crate::process::LaunchPlan {
+            program: "/bin/sh".into(),
+            args: ["-c", script].map(Into::into).into(),
+            ..Default::default()
+        };
+        let child = Child::spawn(plan)?;
+        while !child.stderr().text().contains("ready") {
+            tokio::task::yield_now().await;
+        }
+        let mut process = OwnedProcess::Child(Box::new(child));
+        let killed = ExitKind::Signal(nix::sys::signal::Signal::SIGKILL as i32);
+        assert_eq!(process.kill().await, EndKind::Told(killed));
+        assert_eq!(process.stderr_text(), "ready");
+
+        let (stray, (mut parent, _stdin)) = sleeper("trap '' TERM; read line")?;
+        assert_eq!(OwnedProcess::adopt(stray).kill().await, EndKind::Untold);
+        parent.wait().await?;
         Ok(())
     }
 

@@ -12,6 +12,12 @@ use crate::rights::make_directory;
 
 /// The folder of all machines, within the run directory.
 const VMS: &str = "vm";
+/// The sockets in a machine's directory.
+pub(super) const AGENT: &str = "agent.sock";
+pub(crate) const CONSOLE: &str = "console.sock";
+pub(crate) const RUNTIME: &str = "runtime.sock";
+const STREAM: &str = "stream.sock";
+const MONITOR: &str = "qmp.sock";
 
 /// A machine's directory. It goes with its owner.
 #[derive(Debug)]
@@ -86,23 +92,23 @@ impl VmDir {
     }
 
     pub(crate) fn monitor(&self) -> PathBuf {
-        self.path.join("qmp.sock")
+        self.path.join(MONITOR)
     }
 
     pub(crate) fn agent(&self) -> PathBuf {
-        self.path.join("agent.sock")
+        self.path.join(AGENT)
     }
 
     pub(crate) fn stream(&self) -> PathBuf {
-        self.path.join("stream.sock")
+        self.path.join(STREAM)
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {
-        self.path.join("runtime.sock")
+        self.path.join(RUNTIME)
     }
 
     pub(crate) fn console(&self) -> PathBuf {
-        self.path.join("console.sock")
+        self.path.join(CONSOLE)
     }
 
     pub(crate) fn console_log(&self) -> PathBuf {

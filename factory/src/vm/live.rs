@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::console::Console;
-use super::dir::VmDir;
+use super::dir::{AGENT, VmDir};
 use super::lost::RecordKeeper;
 use super::owner::{Owner, OwnerRequest, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
-use super::upkeep::Trimming;
+use super::upkeep::Upkeep;
 use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, AgentKind, GuestError};
-use crate::host::Vsock;
+use crate::host::{Place, Vsock};
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, ProcessState, boot_id, program_of};
 use crate::supervise::supervise;
 use crate::sync::lock;
@@ -96,15 +96,17 @@ impl LiveVm {
     /// A dropped call leaves nothing: the process is killed and the directory removed.
     pub(crate) async fn start(
         driver: &dyn Driver,
-        run_dir: &Path,
+        run_dir: &Arc<Place>,
         plan: StartPlan,
     ) -> Result<Self, StartError> {
         let begun = Instant::now();
         let directory = |source| StartError::Directory {
-            run_dir: run_dir.to_owned(),
+            run_dir: run_dir.path().to_owned(),
             source,
         };
-        let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
+        let (dir, ends) = VmDir::create(run_dir.path(), &plan.id).map_err(directory)?;
+        let console = Console::open(&dir.console_log(), plan.console_max_bytes);
+        let console = console.map_err(directory)?;
         let record = draft_record(&plan);
         let order = LaunchOrder {
             id: plan.id,
@@ -149,7 +151,8 @@ impl LiveVm {
             process: OwnedProcess::Child(Box::new(child)),
             monitor: Arc::from(monitor),
             dir,
-            record,
+            console,
+            record: record.within(Arc::clone(run_dir)),
         };
         let live = Self::own(parts);
         Ok(Self {
@@ -166,6 +169,7 @@ impl LiveVm {
             watch,
             monitor,
             dir,
+            console,
             record,
         } = parts;
         let about = record.record();
@@ -175,18 +179,20 @@ impl LiveVm {
         let span =
             tracing::error_span!(parent: None, "vm", sandbox = %id, template = about.template);
         let has_disks = Arc::new(AtomicBool::new(!about.devices.disks.is_empty()));
-        let console = Console::new(dir.console_log(), about.console_max_bytes);
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
         let path = dir.path().to_owned();
         let record = Arc::new(Mutex::new(record));
+        let keeper = RecordKeeper::new(Arc::clone(&record));
+        let (upkeep, lost) = Upkeep::of(console.clone(), keeper.clone());
         let owner = Owner {
             watch: Arc::clone(&watch),
             has_disks: Arc::clone(&has_disks),
-            record: RecordKeeper::new(Arc::clone(&record)),
+            record: keeper,
             process,
             monitor: Arc::clone(&monitor),
-            trimming: Trimming::of(console.clone()),
+            upkeep,
+            lost,
             dir,
             console: console.clone(),
             requests: inbox,
@@ -242,7 +248,7 @@ impl LiveVm {
         kind: AgentKind,
         deadline: Instant,
     ) -> Result<Agent, GuestError> {
-        let socket = self.dir.join("agent.sock");
+        let socket = self.dir.join(AGENT);
         match self
             .unless_ended(Agent::connect(
                 &socket,
@@ -334,6 +340,7 @@ pub(super) struct Parts {
     pub(super) watch: Arc<ExitWatch>,
     pub(super) monitor: Arc<dyn Monitor>,
     pub(super) dir: VmDir,
+    pub(super) console: Console,
     pub(super) record: RecordFile,
 }
 

@@ -26,6 +26,9 @@ use super::script::{Attach, Script};
 /// A user that no socket can be given to.
 pub(crate) const NOBODY: u32 = 65_534;
 
+/// How long a dead channel is dialled.
+const RECONNECT: Duration = Duration::from_secs(10);
+
 /// What a machine has for itself, unless a test says otherwise.
 const PRIVATE_BYTES: u64 = 32 << 20;
 
@@ -53,6 +56,7 @@ pub(crate) struct Clone {
     attach: Attach,
     answers: AtomicBool,
     is_stopped: AtomicBool,
+    ignores_deadlines: AtomicBool,
     pub heard: Mutex<Option<Instant>>,
     /// Questions to its guest, and looks at its process.
     pub pings: AtomicUsize,
@@ -99,7 +103,8 @@ impl Clone {
             facts_asked: AtomicUsize::new(0),
             disk: Disk::default(),
             clock_is_off: AtomicBool::new(false),
-            is_full: AtomicBool::new(false),
+            ignores_deadlines: AtomicBool::new(false),
+            is_full: AtomicBool::new(script.is_run_dir_full),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
             order,
@@ -126,6 +131,12 @@ impl Clone {
 
     pub(crate) fn falls_silent(&self) {
         self.answers.store(false, Ordering::SeqCst);
+    }
+
+    /// The channel to its agent is dead: it is dialled again first, whatever the deadline of a question.
+    pub(crate) fn loses_its_channel(&self) {
+        self.ignores_deadlines.store(true, Ordering::SeqCst);
+        self.falls_silent();
     }
 
     pub(crate) fn speaks_again(&self) {
@@ -259,6 +270,9 @@ impl LiveClone for Handle {
         async move {
             self.0.pings.fetch_add(1, Ordering::SeqCst);
             if self.0.is_mute() {
+                if self.0.ignores_deadlines.load(Ordering::SeqCst) {
+                    sleep(RECONNECT).await;
+                }
                 sleep(deadline).await;
                 return Err("no answer".into());
             }

@@ -43,6 +43,8 @@ pub(crate) enum OnDisk {
     Damaged,
     Nothing,
     Unreadable,
+    /// The service has no descriptor left to look at it.
+    Unopened,
     Hangs,
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Script {
     pub attaches: VecDeque<Attach>,
     /// Machines whose random numbers are those of their template, counted down.
     pub not_reseeded: usize,
+    /// Whether the run directory is full: the records of machines that are made from now on cannot be written.
+    pub is_run_dir_full: bool,
     /// Machines that do not grow, counted down.
     pub growths_refused: usize,
     /// Whether machines end when they are told to.
@@ -100,6 +104,7 @@ impl Default for Script {
             resumes_deadly: 0,
             attaches: VecDeque::new(),
             not_reseeded: 0,
+            is_run_dir_full: false,
             growths_refused: 0,
             ends: true,
             found: None,

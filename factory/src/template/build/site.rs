@@ -164,7 +164,7 @@ impl Reserved {
             state: state.into(),
             console_max_bytes: site.spec.console_max_bytes,
         };
-        let vm = LiveVm::start(&*site.host.driver, &site.host.run_dir, plan).await?;
+        let vm = LiveVm::start(&*site.host.driver, &site.host.places.run, plan).await?;
         let waiting = Instant::now();
         let agent = vm.unknown_agent(waiting + site.spec.ready_timeout).await;
         let agent = agent.map_err(|source| BuildError::NeverReady {

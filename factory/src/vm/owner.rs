@@ -101,23 +101,21 @@ impl Owner {
 
     /// How it ended; `None` when it is to go on without us.
     async fn until_ended(&mut self) -> Option<VmEnd> {
-        loop {
-            tokio::select! {
-                exit = self.process.wait() => {
-                    let stderr = self.process.stderr_text();
-                    let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
-                    let console = self.console.clone();
-                    let console = aside(move || console.last_lines()).await;
-                    return Some(VmEnd { asked: false, how, console });
-                }
-                // None: the last handle is gone, and with it everybody who could want the machine.
-                request = self.requests.recv() => match request {
-                    Some(OwnerRequest::Leave) => return self.leave().await,
-                    Some(OwnerRequest::End) | None => return Some(self.end().await),
-                },
-                Some(how) = self.lost.recv() => {
-                    return Some(VmEnd { asked: false, how, ..self.end().await });
-                }
+        tokio::select! {
+            exit = self.process.wait() => {
+                let stderr = self.process.stderr_text();
+                let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
+                let console = self.console.clone();
+                let console = aside(move || console.last_lines()).await;
+                Some(VmEnd { asked: false, how, console })
+            }
+            // None: the last handle is gone, and with it everybody who could want the machine.
+            request = self.requests.recv() => match request {
+                Some(OwnerRequest::Leave) => self.leave().await,
+                Some(OwnerRequest::End) | None => Some(self.end().await),
+            },
+            Some(how) = self.lost.recv() => {
+                Some(VmEnd { asked: false, how, ..self.end().await })
             }
         }
     }

@@ -187,9 +187,8 @@ mod tests {
             ..Default::default()
         };
         let child = Child::spawn(plan)?;
-        while !child.stderr().text().contains("ready") {
-            tokio::task::yield_now().await;
-        }
+        let is_ready = || child.stderr().text().contains("ready");
+        crate::waiting::until("it is ready", is_ready).await;
         let mut process = OwnedProcess::Child(Box::new(child));
         let killed = ExitKind::Signal(nix::sys::signal::Signal::SIGKILL as i32);
         assert_eq!(process.kill().await, EndKind::Told(killed));

@@ -10,8 +10,14 @@ use crate::service::{LONG, Service, eventually};
 
 /// A scrape of a service that has worked passes `promtool`, and Prometheus takes it in.
 pub async fn scrapes(service: &mut Service<'_>) -> anyhow::Result<()> {
-    let text = service.get("/metrics").await?;
-    let text = text.as_str().unwrap_or_default().to_owned();
+    // New clones are measured every two seconds, and count nothing before.
+    let mut text = String::new();
+    eventually("what clones take is measured", LONG, async || {
+        let answer = service.get("/metrics").await?;
+        text = answer.as_str().unwrap_or_default().to_owned();
+        Ok(value(&text, "vmint_clone_private_bytes") > 0.0)
+    })
+    .await?;
     promtool(&text).await?;
     for wanted in [
         "vmint_checkout_seconds_bucket{template=\"default\",source=\"pool\",outcome=\"ok\",le=\"0.00005\"}",

@@ -133,6 +133,16 @@ async fn a_pool_whose_hypervisor_is_away_degrades_and_recovers_and_rebuilds_noth
     bench.stops_clean().await;
 }
 
+/// Builds a generation whose clones fail by the host's fault: a minute later it is still on trial, and current.
+async fn its_trial_goes_on(bench: &Bench) {
+    let build = bench.cache.rebuild("default").unwrap();
+    let build = bench.cache.build_ended(&build.id).await.unwrap();
+    sleep(60 * SECOND).await;
+    let view = template(bench);
+    assert_eq!(view.current, build.generation, "{:?}", view.last_error);
+    assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_generation_is_not_given_up_because_the_hypervisor_is_away() {
     let pool = PoolSpec {
@@ -142,12 +152,7 @@ async fn a_new_generation_is_not_given_up_because_the_hypervisor_is_away() {
     let bench = Bench::of(&FakeFactory::new(), vec![plan("default", pool)]);
     bench.is_full().await;
     bench.factory.script().launch = Launch::LacksHypervisor;
-    let build = bench.cache.rebuild("default").unwrap();
-    let build = bench.cache.build_ended(&build.id).await.unwrap();
-    sleep(60 * SECOND).await;
-    let view = template(&bench);
-    assert_eq!(view.current, build.generation, "{:?}", view.last_error);
-    assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
+    its_trial_goes_on(&bench).await;
     bench.factory.script().launch = Launch::Up;
     bench
         .until("it has rolled", |bench| {
@@ -168,12 +173,7 @@ async fn a_new_generation_is_not_given_up_because_the_run_directory_is_full() {
     let bench = Bench::of(&FakeFactory::new(), vec![plan("default", pool)]);
     bench.is_full().await;
     bench.factory.script().is_run_dir_full = true;
-    let build = bench.cache.rebuild("default").unwrap();
-    let build = bench.cache.build_ended(&build.id).await.unwrap();
-    sleep(60 * SECOND).await;
-    let view = template(&bench);
-    assert_eq!(view.current, build.generation, "{:?}", view.last_error);
-    assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
+    its_trial_goes_on(&bench).await;
     bench.factory.script().is_run_dir_full = false;
     bench
         .until("it has rolled", |bench| {

@@ -11,6 +11,7 @@ mod names;
 
 pub use levels::render_levels;
 pub use logs::{
-    LogError, LogFormat, dropped_log_lines, flush_logs, log_panics, log_plain, start_logs,
+    LogError, LogFormat, dropped_log_lines, flush_logs, log_last_words, log_panics, log_plain,
+    start_logs,
 };
 pub use metrics::{HttpRequest, Metrics};

@@ -142,6 +142,23 @@ fn a_handlers_panic_is_a_500_and_a_line_with_the_request() {
 }
 
 #[test]
+fn a_service_that_does_not_start_says_so_in_the_format_of_its_logs() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_vmint"));
+    program.args(["--log-format", "json", "serve", "--config", "/nonexistent"]);
+    let output = program.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}")))
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "ERROR", "{said}");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains("/nonexistent"), "{said}");
+}
+
+#[test]
 fn the_last_words_of_a_service_and_its_guardian_need_no_reader() {
     let nowhere = "/nonexistent/vmint";
     for (args, code) in [

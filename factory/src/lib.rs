@@ -75,7 +75,7 @@ pub use host::{
 pub use id::{GenerationId, VmId};
 pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
-pub use process::ProcessState;
+pub use process::{Hypervisors, ProcessState};
 pub use qemu::ProbeError;
 pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};

@@ -36,6 +36,7 @@ reads_another_template() { ( : <"${memory%/*/*/*}/another" ); }
 reads_the_hosts_files() { ( : </etc/passwd ); }
 writes_where_all_may() { ( : >>/dev/shm/vmint-test-escaped ); }
 looks_into_proc() { ( : <"/proc/$$/status" ); }
+connects_over_tcp() { ( : <>"/dev/tcp/127.0.0.1/PORT" ); }
 signals_another() {
   local pid
   for ((pid = $$ > 20000 ? $$ - 20000 : 2; pid < $$; pid++)); do
@@ -46,7 +47,7 @@ signals_another() {
 {
   reached=
   for attack in reads_its_memory writes_its_memory reads_its_manifest reads_another_template reads_the_hosts_files \
-    writes_where_all_may looks_into_proc signals_another; do
+    writes_where_all_may looks_into_proc connects_over_tcp signals_another; do
     try "$attack"
   done
   echo "escaped:$reached." >&"$log"
@@ -73,9 +74,16 @@ async fn reached(vm: &Vm) -> anyhow::Result<String> {
 async fn a_qemu_that_was_broken_out_of_reaches_its_own_generation_alone() -> anyhow::Result<()> {
     let folder = new_folder()?;
     let qemu = folder.join("qemu-escaped");
-    fs::write(&qemu, ESCAPED)?;
+    // Whoever listens on the host's loopback, the service's API included.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port().to_string();
+    fs::write(&qemu, ESCAPED.replace("PORT", &port))?;
     fs::set_permissions(&qemu, Permissions::from_mode(0o755))?;
-    let lab = Lab::open_with(folder.clone(), |settings| settings.qemu = qemu).await?;
+    let lab = Lab::open_with(folder.clone(), |settings| {
+        settings.qemu = qemu;
+        settings.user_networks = false;
+    })
+    .await?;
     let generation = lab.build(&guest_spec("default")).await?;
     let another = lab.settings.template_path.join("another");
     fs::write(&another, "another template's")?;

@@ -78,7 +78,7 @@ pub(crate) async fn open(
     let (registry, orphans) = examine(settings, hypervisors, &places).await?;
     let clones = users.as_ref().map(|users| users.clones.clone());
     let found = qemu::probe(&settings.qemu, clones).await?;
-    let qemu = Arc::new(Qemu::new(found, users.clone()));
+    let qemu = Arc::new(Qemu::new(found, users.clone(), settings.user_networks));
     let mut host = Host {
         driver: Arc::clone(&qemu) as Arc<dyn crate::driver::Driver>,
         run_dir: settings.run_dir.clone(),

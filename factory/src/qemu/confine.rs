@@ -69,8 +69,9 @@ impl Reach {
         Self { firmware, ..self }
     }
 
-    /// What the QEMU of this order may open.
-    pub(super) fn domain(&self, order: &LaunchOrder, has_user_network: bool) -> Domain {
+    /// What the QEMU of this order may open, and whether it may open TCP connections, which a network of its own needs and
+    /// nothing else.
+    pub(super) fn domain(&self, order: &LaunchOrder, may_connect: bool) -> Domain {
         let mut domain = Domain {
             programs: self.programs.clone(),
             read: self.firmware.clone(),
@@ -92,7 +93,7 @@ impl Reach {
                     .read
                     .extend([order.memory.clone(), kernel_stub.clone()]);
                 // Such an interface may be plugged in later, and a domain never grows.
-                if has_user_network {
+                if may_connect {
                     domain.read.extend(name_servers(order));
                     domain.tcp = Tcp::Connect;
                 }
@@ -173,6 +174,27 @@ pub(super) fn confinement(landlock: &Landlock, user: Option<&Credentials>) -> Ve
 mod tests {
     use super::*;
     use nix::unistd::{Gid, Uid};
+
+    #[test]
+    fn only_a_clone_that_may_have_a_user_network_opens_tcp_connections() -> io::Result<()> {
+        let reach = Reach::default();
+        let tcp = |boot, may_connect| -> io::Result<Tcp> {
+            let order = crate::qemu::argv_tests::order(boot, "/memory")?;
+            Ok(reach.domain(&order, may_connect).tcp)
+        };
+        let clone = || Boot::Clone {
+            kernel_stub: "/stub".into(),
+        };
+        let template = Boot::Template {
+            kernel: "/kernel".into(),
+            initrd: "/initrd".into(),
+            params: String::new(),
+        };
+        assert_eq!(tcp(clone(), true)?, Tcp::Connect);
+        assert_eq!(tcp(clone(), false)?, Tcp::None);
+        assert_eq!(tcp(template, true)?, Tcp::None);
+        Ok(())
+    }
 
     #[test]
     fn what_is_not_in_force_is_listed_with_the_reason() {

@@ -137,12 +137,14 @@ impl LiveVm {
             child,
             monitor,
             confinement,
+            may_connect,
             spawn,
             qmp,
         } = driver.launch(order).await?;
         let program = program_of(child.stamp().pid).map_err(directory)?;
         let record = VmRecord {
             confinement: confinement.to_vec(),
+            may_connect,
             ..record(child.stamp(), program)
         };
         let record = RecordFile::create(dir.path(), record).map_err(directory)?;
@@ -378,6 +380,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         digest: None,
         vsock_cid,
         confinement: Vec::new(),
+        may_connect: false,
         lease: None,
         on_clone: Vec::new(),
         devices: Attached::default(),

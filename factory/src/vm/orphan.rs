@@ -104,7 +104,7 @@ impl Orphan {
             return Err("it has ended meanwhile".to_owned());
         };
         // From here a failure ends the process before its directory goes.
-        let mut process = OwnedProcess::adopt(stray);
+        let mut process = OwnedProcess::adopt(stray, self.record.may_connect);
         match take_up(stamp, &dir, driver).await {
             Ok((watch, monitor, console, record)) => {
                 let about = record.record().clone();
@@ -134,7 +134,7 @@ impl Orphan {
         let dir = VmDir::adopt(self.path);
         // Where it cannot be held it is gone, or not ours to signal.
         if let Ok(Some(stray)) = Stray::hold(self.record.process) {
-            OwnedProcess::adopt(stray)
+            OwnedProcess::adopt(stray, self.record.may_connect)
                 .end(end_grace(&self.record))
                 .await;
         }

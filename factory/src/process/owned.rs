@@ -207,7 +207,10 @@ mod tests {
         assert_eq!(process.stderr_text(), "ready");
 
         let (stray, (mut parent, _stdin)) = sleeper("trap '' TERM; read line")?;
-        assert_eq!(OwnedProcess::adopt(stray, false).kill().await, EndKind::Untold);
+        assert_eq!(
+            OwnedProcess::adopt(stray, false).kill().await,
+            EndKind::Untold
+        );
         parent.wait().await?;
         Ok(())
     }

@@ -31,6 +31,7 @@ mod guard;
 mod guest;
 mod host;
 mod id;
+mod kernel;
 mod memory;
 mod ms;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub use host::{
     TmpfsError, UserError, Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
+pub use kernel::KernelVersion;
 pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
 pub use process::{Hypervisors, ProcessState};

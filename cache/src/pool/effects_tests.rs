@@ -65,6 +65,7 @@ fn generation() -> Arc<dyn LiveGeneration> {
             least: size,
             most: size,
             fixed: None,
+            refuses_vcpus: None,
         },
         boot_phases: Phases::default(),
         build_phases: Vec::new(),

@@ -24,6 +24,7 @@ fn facts() -> GenerationFacts {
             least: size,
             most: size,
             fixed: None,
+            refuses_vcpus: None,
         },
         boot_phases: Phases::default(),
         build_phases: Vec::new(),

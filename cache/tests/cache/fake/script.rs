@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use vmint_cache::IdentityDigest;
-use vmint_factory::{GenerationId, VmId};
+use vmint_factory::{GenerationId, KernelVersion, VmId};
 
 /// How the next launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub(crate) struct Script {
     pub build: Build,
     /// How the clones of generations that are built from now on come up, where `launch` does not hold for them.
     pub of_generation: Option<Launch>,
+    /// The kernel of generations that are made from now on, where it refuses virtual CPUs that are plugged in.
+    pub refuses_vcpus: Option<KernelVersion>,
     /// What a generation would be built from now.
     pub recipe: u32,
     /// Why the kernel cannot be read, where that is so.
@@ -98,6 +100,7 @@ impl Default for Script {
             builds: VecDeque::new(),
             build: Build::Succeeds,
             of_generation: None,
+            refuses_vcpus: None,
             recipe: 1,
             unreadable: None,
             hostnames_refused: 0,

@@ -37,6 +37,7 @@ impl Saved {
             files: self.files,
             memory: self.survey,
             agent: self.agent,
+            guest_kernel: self.site.guest_kernel.clone(),
             clock: self.clock,
             boot_phases: self.phases,
             first_exec: self.first_exec,

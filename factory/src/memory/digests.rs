@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::file_digest;
+use crate::aside::blocks;
 use crate::shortage::is_being_written;
 use crate::sync::lock;
 
@@ -101,6 +102,7 @@ impl Digests {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) fn of(&self, path: &Path) -> io::Result<String> {
+        blocks("looking at a file for its digest");
         let stamp = FileStamp::of(path)?;
         let file = self.entry(path);
         if let Some(digest) = file.if_still(stamp) {

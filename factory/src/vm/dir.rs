@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::VmId;
+use crate::aside::blocks;
 use crate::rights::make_directory;
 
 /// The folder of all machines, within the run directory.
@@ -45,6 +46,7 @@ impl VmDir {
     /// Makes the directory of a new machine: nobody but us can enter it, and nobody but us could use what is in it. The
     /// machine gets its sockets as open descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
+        blocks("making the directory of a machine");
         let path = Self::all(run_dir).join(id.as_str());
         make_all(&Self::all(run_dir))?;
         make_directory(&path, 0o700)?;

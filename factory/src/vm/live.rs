@@ -19,6 +19,7 @@ use super::owner::{Owner, OwnerRequest, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
 use super::upkeep::Upkeep;
+use crate::aside::aside;
 use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
@@ -104,9 +105,13 @@ impl LiveVm {
             run_dir: run_dir.path().to_owned(),
             source,
         };
-        let (dir, ends) = VmDir::create(run_dir.path(), &plan.id).map_err(directory)?;
-        let console = Console::open(&dir.console_log(), plan.console_max_bytes);
-        let console = console.map_err(directory)?;
+        let (place, id, max_bytes) = (Arc::clone(run_dir), plan.id.clone(), plan.console_max_bytes);
+        let made = aside(move || {
+            let (dir, ends) = VmDir::create(place.path(), &id)?;
+            let console = Console::open(&dir.console_log(), max_bytes)?;
+            Ok((dir, ends, console))
+        });
+        let (dir, ends, console) = made.await.map_err(directory)?;
         let record = draft_record(&plan);
         let order = LaunchOrder {
             id: plan.id,
@@ -133,30 +138,11 @@ impl LiveVm {
             },
         };
         let paper = begun.elapsed();
-        let Machine {
-            child,
-            monitor,
-            confinement,
-            may_connect,
-            spawn,
-            qmp,
-        } = driver.launch(order).await?;
-        let program = program_of(child.stamp().pid).map_err(directory)?;
-        let record = VmRecord {
-            confinement: confinement.to_vec(),
-            may_connect,
-            ..record(child.stamp(), program)
-        };
-        let record = RecordFile::create(dir.path(), record).map_err(directory)?;
-        let parts = Parts {
-            watch: child.watch(),
-            process: OwnedProcess::Child(Box::new(child)),
-            monitor: Arc::from(monitor),
-            dir,
-            console,
-            record: record.within(Arc::clone(run_dir)),
-        };
-        let live = Self::own(parts);
+        let machine = driver.launch(order).await?;
+        let (spawn, qmp) = (machine.spawn, machine.qmp);
+        let (place, files) = (Arc::clone(run_dir), (dir, console));
+        let recorded = aside(move || Parts::recorded(machine, files, record, place)).await;
+        let live = Self::own(recorded.map_err(directory)?);
         Ok(Self {
             spawn: paper + spawn,
             qmp,
@@ -346,6 +332,38 @@ pub(super) struct Parts {
     pub(super) record: RecordFile,
 }
 
+impl Parts {
+    /// Writes the first record of a machine. It blocks.
+    fn recorded(
+        machine: Machine,
+        (dir, console): (VmDir, Console),
+        record: impl FnOnce(ProcessStamp, PathBuf) -> VmRecord,
+        run_dir: Arc<Place>,
+    ) -> io::Result<Self> {
+        let Machine {
+            child,
+            monitor,
+            confinement,
+            may_connect,
+            ..
+        } = machine;
+        let record = VmRecord {
+            confinement: confinement.to_vec(),
+            may_connect,
+            ..record(child.stamp(), program_of(child.stamp().pid)?)
+        };
+        let record = RecordFile::create(dir.path(), record)?;
+        Ok(Self {
+            watch: child.watch(),
+            process: OwnedProcess::Child(Box::new(child)),
+            monitor: Arc::from(monitor),
+            dir,
+            console,
+            record: record.within(run_dir),
+        })
+    }
+}
+
 /// The record of a machine, but for its process.
 fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRecord + use<> {
     let (id, template, generation) = (
@@ -388,3 +406,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         written: Moment::now(),
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

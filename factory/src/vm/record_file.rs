@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::VmDir;
 use super::record::{RecordedState, VmRecord};
+use crate::aside::blocks;
 use crate::clock::Moment;
 use crate::host::{FileId, Place, PlaceError};
 use crate::rights::create_own;
@@ -72,6 +73,7 @@ pub(crate) struct RecordFile {
 impl RecordFile {
     /// Writes the first record of a machine.
     pub(crate) fn create(dir: &Path, record: VmRecord) -> io::Result<Self> {
+        blocks("writing the first record of a machine");
         let path = dir.join(FILE);
         let line = line_of(0, &record)?;
         let slot_bytes = line.len().next_multiple_of(PAGE_BYTES);

@@ -132,13 +132,14 @@ mod tests {
     use super::super::record::tests::record;
     use super::super::record_file::RecordFile;
     use super::*;
+    use crate::aside::in_place;
     use crate::waiting::wait_until;
 
     /// The keeper of a record in this folder.
     fn keeper(dir: &Path, state: RecordedState) -> std::io::Result<RecordKeeper> {
         let mut about = record();
         about.state = state;
-        let file = RecordFile::create(dir, about)?;
+        let file = in_place(|| RecordFile::create(dir, about))?;
         Ok(RecordKeeper::new(Arc::new(Mutex::new(file))))
     }
 

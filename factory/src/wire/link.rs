@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::call::Call;
 use super::heard::Heard;
 use super::line::{Line, LineReader};
+use super::outgoing::Outgoing;
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
 
@@ -146,9 +147,7 @@ impl Link {
             on_event,
             settings,
             stray_bytes: 0,
-            outgoing: Vec::new(),
-            written: 0,
-            passing: None,
+            outgoing: Outgoing::default(),
             pending: HashMap::new(),
             heard: heard.clone(),
         };
@@ -277,12 +276,8 @@ struct Actor {
     settings: LinkSettings,
     /// What came since the last reply, and was of no use.
     stray_bytes: usize,
-    /// The request whose turn it is. Nothing of it is kept once it is written: there are secrets in some.
-    outgoing: Vec<u8>,
-    /// How much of it is written.
-    written: usize,
-    /// What goes with the next byte of it.
-    passing: Option<OwnedFd>,
+    /// The request whose turn it is.
+    outgoing: Outgoing,
     /// Who waits for which reply.
     pending: HashMap<u64, Awaited>,
     heard: Heard,
@@ -295,21 +290,16 @@ impl Actor {
             // Reading goes on while something is being written: a guest that answers at length before it reads on
             // would wait for us, and we for it.
             let step = tokio::select! {
-                request = inbox.recv(), if self.outgoing.is_empty() => match request {
+                request = inbox.recv(), if self.outgoing.is_done() => match request {
                     Some(request) => {
                         self.accept(request);
                         Ok(())
                     }
                     None => return LinkError::Closed,
                 },
-                count = write(&self.write, &self.outgoing[self.written..], self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
+                count = write(&self.write, self.outgoing.rest(), self.outgoing.passing()), if !self.outgoing.is_done() => match count {
                     Ok(count) => {
-                        self.passing = None;
-                        self.written += count;
-                        if self.written == self.outgoing.len() {
-                            self.outgoing = Vec::new();
-                            self.written = 0;
-                        }
+                        self.outgoing.wrote(count);
                         Ok(())
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
@@ -328,9 +318,7 @@ impl Actor {
     fn accept(&mut self, request: Request) {
         self.forget_owed();
         self.pending.insert(request.id, request.awaited);
-        self.outgoing = request.line;
-        self.written = 0;
-        self.passing = request.fd;
+        self.outgoing = Outgoing::new(request.line, request.fd);
     }
 
     /// Replies whose callers gave up are still owed, and may be as long as those asked for; the oldest of too many are

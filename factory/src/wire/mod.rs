@@ -17,6 +17,7 @@ mod call;
 mod heard;
 mod line;
 mod link;
+mod outgoing;
 #[cfg(test)]
 mod panic_tests;
 #[cfg(test)]

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd::{Uid, User};
-use support::{LONG, Lab, guest_spec, new_folder};
-use tokio::time::Instant;
+use support::{Lab, eventually, guest_spec, new_folder};
 use vmint_factory::{BuildProgress, BuildStep, Found, Vm};
 
 /// A QEMU that has a process beside it, which tries what one that was broken out of would try, and says on the console
@@ -57,17 +56,18 @@ exec qemu-system-x86_64 "$@"
 
 /// What the process beside a machine has reached.
 async fn reached(vm: &Vm) -> anyhow::Result<String> {
-    let deadline = Instant::now() + LONG;
-    loop {
+    let mut reached = String::new();
+    eventually("it says what it has reached", || {
         let console = String::from_utf8_lossy(&vm.console()?).into_owned();
-        if let Some((_, said)) = console.split_once("escaped:")
-            && let Some((reached, _)) = said.split_once('.')
-        {
-            return Ok(reached.trim().to_owned());
-        }
-        anyhow::ensure!(Instant::now() < deadline, "it says nothing: {console}");
-        tokio::task::yield_now().await;
-    }
+        let said = console.split_once("escaped:");
+        let whole = said.and_then(|(_, said)| said.split_once('.'));
+        whole.map_or(Ok(false), |(said, _)| {
+            said.trim().clone_into(&mut reached);
+            Ok(true)
+        })
+    })
+    .await?;
+    Ok(reached)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
     Binding, BuildState, BuildStep, BuildView, Cache, CacheSettings, CheckoutRequest,
-    DroppedGeneration, ExecRequest, Leased, MemoryBudget, OnStale, PoolSpec, Source, Standby,
-    StartPath, Telemetry, TemplatePlan, TemplateState,
+    DroppedGeneration, ExecRequest, Leased, MemoryBudget, OnStale, PoolSpec, RollOutcome, Source,
+    Standby, StartPath, Telemetry, TemplatePlan, TemplateState,
 };
 use vmint_factory::{Factory, Phase, Phases, TemplateSpec};
 
@@ -257,8 +257,12 @@ async fn a_generation_that_is_only_kept_gives_way_to_a_build() {
     assert_eq!(second.state, BuildState::Succeeded, "{:?}", second.error);
     assert!(second.dropped.is_empty(), "there is room for two");
     until(&cache, "the pool has gone over", |cache| {
-        let pool = cache.pool("default").unwrap();
-        pool.roll.is_none() && pool.ready == 1 && pool.releasing == 0
+        let (pool, template) = (cache.pool("default"), cache.template("default"));
+        let has_rolled = template.unwrap().last_roll.is_some_and(|roll| {
+            Some(roll.to) == second.generation && roll.outcome == RollOutcome::Rolled
+        });
+        let pool = pool.unwrap();
+        has_rolled && pool.ready == 1 && pool.releasing == 0
     })
     .await;
     let generations = folder.join("template/default");

@@ -47,7 +47,7 @@ pub(super) async fn observe(
     response.headers_mut().insert(request_id::X_REQUEST_ID, id);
     service.metrics().http(HttpRequest {
         method,
-        route,
+        route: &route,
         status,
         took,
     });

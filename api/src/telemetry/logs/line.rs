@@ -83,6 +83,10 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != "message" && value.len() <= VALUE_MAX_BYTES {
+            // As it is: every request has some of these.
+            return self.set(field.name(), value.into());
+        }
         self.record_debug(field, &format_args!("{value}"));
     }
 

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod plain;
 pub mod reload;
 mod remote;
 pub mod serve;

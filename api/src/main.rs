@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
-use vmint_api::cli::{Cli, CliError, plain, run};
+use vmint_api::cli::{Cli, CliError, run};
+use vmint_api::plain::plain;
 use vmint_api::serve::settle_process;
-use vmint_api::telemetry::{flush_logs, log_plain, start_logs};
+use vmint_api::telemetry::{flush_logs, log_last_words, log_plain, start_logs};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -45,9 +46,11 @@ fn main() -> ExitCode {
         }
         // The reader of a service may be away: its last words have a deadline, as its logs have.
         Err(error) if serves => {
+            // With `--json` they are JSON already.
+            let log = if is_json { log_plain } else { log_last_words };
             last_words(&error, is_json)
                 .iter()
-                .for_each(|text| log_plain(text));
+                .for_each(|text| log(text));
             flush_logs();
             ExitCode::from(error.exit_code())
         }

@@ -34,6 +34,7 @@ impl Lab {
             qemu_user: Some("vmint".to_owned()),
             build_user: Some("vmint-build".to_owned()),
             accel: AccelChoice::Auto,
+            user_networks: true,
         };
         let factory = Factory::open(settings, &spec()?).await?;
         let host = factory.host();

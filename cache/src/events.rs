@@ -57,6 +57,13 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
+    /// A generation that was only kept to go back to is gone.
+    GenerationDropped {
+        /// The generation.
+        generation: String,
+        /// What needs its memory.
+        reason: String,
+    },
     /// The generation that clones are made from is not what would be built now.
     TemplateStale {
         /// The generation.
@@ -169,6 +176,7 @@ impl Happening {
             Self::BuildStarted { .. }
             | Self::BuildSucceeded { .. }
             | Self::BuildFailed { .. }
+            | Self::GenerationDropped { .. }
             | Self::TemplateStale { .. }
             | Self::RollBegun { .. }
             | Self::Rolled { .. }

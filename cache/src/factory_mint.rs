@@ -473,7 +473,7 @@ impl LiveClone for Machine {
     }
 
     fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
-        Ok(Box::new(self.0.follow_console()?))
+        Ok(Box::new(self.0.follow_console()))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {

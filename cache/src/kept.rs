@@ -7,6 +7,7 @@
 use tracing::{info, warn};
 
 use crate::admission::NoRoom;
+use crate::events::Happening;
 use crate::node::Node;
 use crate::view::DroppedGeneration;
 
@@ -63,6 +64,11 @@ impl Node {
                         needed_by,
                         "dropped a generation that was only kept to go back to: {for_what} needs its memory"
                     );
+                    let what = Happening::GenerationDropped {
+                        generation: generation.to_string(),
+                        reason: format!("{for_what} of template {needed_by} needs its memory"),
+                    };
+                    self.events.tell(&template, what);
                     self.memory.no_longer_kept(&template, &generation);
                     if let Some(status) = self.statuses.of(&template) {
                         status.no_longer_on_disk(&generation);

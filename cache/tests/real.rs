@@ -18,10 +18,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 use vmint_cache::{
-    Binding, Cache, CacheSettings, CheckoutRequest, ExecRequest, Leased, OnStale, PoolSpec, Source,
+    Binding, BuildState, BuildStep, BuildView, Cache, CacheSettings, CheckoutRequest,
+    DroppedGeneration, ExecRequest, Leased, MemoryBudget, OnStale, PoolSpec, RollOutcome, Source,
     Standby, StartPath, Telemetry, TemplatePlan, TemplateState,
 };
-use vmint_factory::{Factory, Phase, Phases};
+use vmint_factory::{Factory, Phase, Phases, TemplateSpec};
 
 /// Telemetry that nobody reads.
 struct Silent;
@@ -36,6 +37,15 @@ impl Telemetry for Silent {
 }
 
 fn start(factory: &Factory, standby: Standby) -> Cache {
+    start_with(factory, standby, guest_spec("default"), None)
+}
+
+fn start_with(
+    factory: &Factory,
+    standby: Standby,
+    spec: TemplateSpec,
+    memory: Option<MemoryBudget>,
+) -> Cache {
     let pool = PoolSpec {
         target: 1,
         max: 4,
@@ -50,12 +60,12 @@ fn start(factory: &Factory, standby: Standby) -> Cache {
     let settings = CacheSettings {
         max_ttl: None,
         refill_at_once: 2,
-        memory: None,
+        memory,
     };
     Cache::start(
         Arc::new(factory.clone()),
         vec![TemplatePlan {
-            spec: guest_spec("default"),
+            spec,
             pool,
             on_stale: OnStale::Rebuild,
         }],
@@ -210,6 +220,66 @@ async fn a_killed_machine_is_replaced_and_a_flipped_bit_in_the_state_has_the_tem
     .await;
     is_full(&cache).await;
     assert!(cache.readiness().ready && cache.pool("default").unwrap().degraded.is_none());
+    stop(cache, &folder).await;
+    drop(factory);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The build, once it boots or has ended.
+async fn boots(cache: &Cache, id: &str) -> BuildView {
+    until(cache, "the build boots", |cache| {
+        let build = cache.build(id).unwrap();
+        build.step == Some(BuildStep::Booting) || build.state != BuildState::Running
+    })
+    .await;
+    cache.build(id).unwrap()
+}
+
+/// With memory for two generations and a build there are two, whatever is to be kept: the older one gives way, and what
+/// it had on its tmpfs is free before the next one boots.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_is_only_kept_gives_way_to_a_build() {
+    const MIB: u64 = 1 << 20;
+    // Two files of 129 MiB and what a build takes, 321 MiB, are too much, whatever the one clone has; one less is not.
+    let memory = Some(MemoryBudget::of(570 * MIB, 1.0));
+    let folder = new_folder().unwrap();
+    let spec = TemplateSpec {
+        memory_mib: 128,
+        keep_generations: 3,
+        ..guest_spec("default")
+    };
+    let factory = Factory::open(settings(&folder), &spec).await.unwrap();
+    let cache = start_with(&factory, Standby::Running, spec, memory);
+    is_full(&cache).await;
+    let first = cache.template("default").unwrap().current.unwrap();
+    let second = cache.rebuild("default").unwrap();
+    let second = cache.build_ended(&second.id).await.unwrap();
+    assert_eq!(second.state, BuildState::Succeeded, "{:?}", second.error);
+    assert!(second.dropped.is_empty(), "there is room for two");
+    until(&cache, "the pool has gone over", |cache| {
+        let (pool, template) = (cache.pool("default"), cache.template("default"));
+        let has_rolled = template.unwrap().last_roll.is_some_and(|roll| {
+            Some(roll.to) == second.generation && roll.outcome == RollOutcome::Rolled
+        });
+        let pool = pool.unwrap();
+        has_rolled && pool.ready == 1 && pool.releasing == 0
+    })
+    .await;
+    let generations = folder.join("template/default");
+    assert!(generations.join(&first).exists(), "it is kept");
+
+    let third = cache.rebuild("default").unwrap();
+    let third = boots(&cache, &third.id).await;
+    assert_eq!(third.state, BuildState::Running, "{:?}", third.error);
+    let dropped = DroppedGeneration {
+        template: "default".to_owned(),
+        generation: first.clone(),
+    };
+    assert_eq!(third.dropped, [dropped]);
+    assert!(!generations.join(&first).exists(), "its memory is free");
+    let kept = generations.join(second.generation.unwrap());
+    assert!(kept.exists(), "the current one stays");
+    // The build is cut off.
     stop(cache, &folder).await;
     drop(factory);
     fs::remove_dir_all(&folder).unwrap();

@@ -108,6 +108,8 @@ pub(crate) struct Machine {
     pub(crate) monitor: Box<dyn Monitor>,
     /// What keeps the process from the rest of the host.
     pub(crate) confinement: Arc<[Confinement]>,
+    /// Whether the process may open TCP connections.
+    pub(crate) may_connect: bool,
     /// From the order to the process.
     pub(crate) spawn: Duration,
     /// From the process to the monitor's first answers.

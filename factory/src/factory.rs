@@ -100,11 +100,11 @@ impl Factory {
     /// # Errors
     /// When it cannot be started.
     pub fn start_guardian(&self, program: PathBuf, args: Vec<OsString>) -> io::Result<Guardian> {
-        Guardian::start(&self.host.run_dir, program, args)
+        Guardian::start(&self.host.places.run, program, args)
     }
 
     /// Takes up the clones that an earlier service has left: those whose template is among `specs`, whose generation
-    /// is whole and whose monitor answers; a leased one whatever has become of its template, or of its generation's files
+    /// is whole, whose monitor answers, and whose right to TCP is that of a new one; a leased one whatever has become of its template, or of its generation's files
     /// as long as the manifest says what they were. What else there was is ended, and what other templates have on disk is removed,
     /// each with a line in the log. Until this is called all stays as it is, and a factory that is dropped leaves it to
     /// the next one. Called again it finds nothing.
@@ -264,8 +264,14 @@ impl Factory {
         specs: DeviceSpecs,
         caller: Caller,
     ) -> Result<OpenDevices, DeviceError> {
-        if specs.nics.contains(&NicSpec::User) && !self.host.qemu.found().has_user_network {
-            return Err(DeviceError::NoUserNetwork);
+        if specs.nics.contains(&NicSpec::User) {
+            let qemu = &self.host.qemu;
+            if !qemu.found().has_user_network {
+                return Err(DeviceError::NoUserNetwork);
+            }
+            if !qemu.clones_may_connect() {
+                return Err(DeviceError::UserNetworksOff);
+            }
         }
         open_devices(specs, caller).await
     }

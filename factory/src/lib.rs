@@ -31,8 +31,12 @@ mod guard;
 mod guest;
 mod host;
 mod id;
+mod kernel;
 mod memory;
 mod ms;
+#[cfg(test)]
+#[allow(unreachable_pub)]
+mod needs_root;
 mod phases;
 mod process;
 mod qemu;
@@ -46,6 +50,8 @@ mod sys;
 mod template;
 mod text;
 mod vm;
+#[cfg(test)]
+mod waiting;
 mod wire;
 
 pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};
@@ -69,9 +75,10 @@ pub use host::{
     TmpfsError, UserError, Verdict, clean, doctor, vsock_refusal,
 };
 pub use id::{GenerationId, VmId};
+pub use kernel::KernelVersion;
 pub use memory::MemorySurvey;
 pub use phases::{Phase, Phases};
-pub use process::ProcessState;
+pub use process::{Hypervisors, ProcessState};
 pub use qemu::ProbeError;
 pub use size::{MEMORY_STEP_MIB, Size, SizeError, SizeRange};
 pub use spec::{Accel, AccelChoice, Argv, HostSettings, MachineType, TemplateSpec};

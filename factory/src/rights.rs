@@ -24,26 +24,6 @@ pub(crate) fn write_own(path: &Path, bytes: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut create_own(path)?, bytes)
 }
 
-/// Makes a directory with this mode, and the missing ones above it with the same. One that is there stays as it is.
-pub(crate) fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    match make_directory(path, mode) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let above = path.parent().ok_or(error)?;
-            make_directories(above, mode)?;
-            match make_directory(path, mode) {
-                Err(error) if is_there(path, &error) => Ok(()),
-                made => made,
-            }
-        }
-        // Another one has made it a moment ago.
-        Err(error) if is_there(path, &error) => Ok(()),
-        made => made,
-    }
-}
-
 /// Makes a directory with this mode.
 ///
 /// # Errors
@@ -51,10 +31,6 @@ pub(crate) fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
 pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().mode(mode).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode))
-}
-
-fn is_there(path: &Path, error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AlreadyExists && path.is_dir()
 }
 
 #[cfg(test)]
@@ -73,13 +49,9 @@ mod tests {
 
     fn look() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
-        let below = folder.path().join("a/b");
-        make_directories(&below, 0o755)?;
-        make_directories(&below, 0o700)?;
-        assert_eq!(
-            (mode(&below)?, mode(&folder.path().join("a"))?),
-            (0o755, 0o755)
-        );
+        let below = folder.path().join("b");
+        make_directory(&below, 0o755)?;
+        assert_eq!(mode(&below)?, 0o755);
         make_directory(&below.join("c"), 0o711)?;
         assert_eq!(mode(&below.join("c"))?, 0o711);
         assert!(make_directory(&below, 0o711).is_err());

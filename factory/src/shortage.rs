@@ -1,4 +1,4 @@
-//! Telling what is wrong with a file from what the service itself lacks to read it with.
+//! Telling what is wrong with a file from why it cannot be read just now.
 
 use std::io;
 
@@ -18,14 +18,23 @@ pub(crate) fn in_words(text: String, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), InWords { text, source })
 }
 
-/// Whether the service has no descriptor or no memory left to read a file with: that says nothing about the file.
+/// A file that is written to while it is read: what was read says nothing.
+pub(crate) fn is_being_written() -> io::Error {
+    let busy = io::Error::from_raw_os_error(Errno::EBUSY as i32);
+    in_words("it is being written to".to_owned(), busy)
+}
+
+/// Whether the service has no descriptor or no memory left to read a file with, or the file is being written to: that says
+/// nothing about the file, and may be otherwise in a moment.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<InWords>());
-    let number = inner.map_or(error, |words| &words.source).raw_os_error();
-    let of_the_service = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
-    of_the_service
-        .iter()
-        .any(|errno| number == Some(*errno as i32))
+    let mut error = error;
+    // It may have been told in other words more than once.
+    while let Some(words) = error.get_ref().and_then(|e| e.downcast_ref::<InWords>()) {
+        error = &words.source;
+    }
+    let number = error.raw_os_error();
+    let passing = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EBUSY];
+    passing.iter().any(|errno| number == Some(*errno as i32))
 }
 
 #[cfg(test)]
@@ -47,6 +56,8 @@ mod tests {
             assert_eq!(is_shortage(&told), wanted);
             assert_eq!(told.to_string(), format!("state: {errno}"));
         }
+        let told = in_words("memory: busy".to_owned(), is_being_written());
+        assert!(is_shortage(&is_being_written()) && is_shortage(&told));
         assert!(!is_shortage(&io::Error::other("nothing of the system's")));
     }
 }

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::KernelVersion;
+
 /// Memory is added in these steps, MiB: a guest's kernel takes whole blocks of it online, and a module of any other
 /// size would be plugged without an error, stay unused and misalign the next one.
 pub const MEMORY_STEP_MIB: u64 = 128;
@@ -35,6 +37,8 @@ pub struct SizeRange {
     pub most: Size,
     /// Why nothing can be added at all.
     pub fixed: Option<&'static str>,
+    /// The guest's kernel, where it refuses virtual CPUs that are plugged in.
+    pub refuses_vcpus: Option<KernelVersion>,
 }
 
 /// A size that no clone of the template can have.
@@ -64,15 +68,36 @@ pub enum SizeError {
         /// Why.
         why: &'static str,
     },
+    /// The guest's kernel refuses virtual CPUs that are plugged in.
+    #[error(
+        "vcpus {asked} is not possible: the template's {own} is the limit, because its guest's kernel is {kernel}, and \
+         under emulation (accel \"tcg\") a kernel of {} or newer refuses virtual CPUs that are plugged in; hint: use an \
+         older kernel, KVM, or a template with more vcpus",
+        KernelVersion::REFUSES_EMULATED_VCPUS
+    )]
+    Kernel {
+        /// What was asked for.
+        asked: u32,
+        /// What the template has.
+        own: u32,
+        /// The guest's kernel.
+        kernel: KernelVersion,
+    },
 }
 
 impl SizeRange {
     /// The size that a clone gets: at least what is asked for, in whole steps, and at least the template's.
     ///
     /// # Errors
-    /// When it is more than hotplug can reach.
+    /// When it is more than hotplug can reach, or than the guest's kernel takes.
     pub fn fit(&self, vcpus: Option<u32>, memory_mib: Option<u64>) -> Result<Size, SizeError> {
         let (least, most) = (self.least, self.most);
+        if let (None, Some(kernel), Some(asked)) = (self.fixed, self.refuses_vcpus, vcpus)
+            && asked > least.vcpus
+        {
+            let own = least.vcpus;
+            return Err(SizeError::Kernel { asked, own, kernel });
+        }
         let vcpus = self.check(
             "vcpus",
             vcpus.map(u64::from),
@@ -138,6 +163,7 @@ mod tests {
         least: size(1, 256),
         most: size(4, 2048),
         fixed: None,
+        refuses_vcpus: None,
     };
 
     const fn size(vcpus: u32, memory_mib: u64) -> Size {
@@ -178,6 +204,25 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_that_refuses_virtual_cpus_is_named_with_its_limit_and_a_hint() {
+        let range = SizeRange {
+            refuses_vcpus: KernelVersion::parse("6.12.38+deb13-amd64"),
+            ..RANGE
+        };
+        assert_eq!(range.fit(None, Some(512)), Ok(size(1, 512)), "memory grows");
+        assert_eq!(range.fit(Some(1), None), Ok(size(1, 256)));
+        for asked in [2, 5] {
+            let refused = range.fit(Some(asked), None);
+            assert!(
+                matches!(refused, Err(SizeError::Kernel { .. })),
+                "{refused:?}"
+            );
+        }
+        let text = range.fit(Some(2), None).expect_err("refused").to_string();
+        insta::assert_snapshot!(text, @r#"vcpus 2 is not possible: the template's 1 is the limit, because its guest's kernel is 6.12, and under emulation (accel "tcg") a kernel of 6.9 or newer refuses virtual CPUs that are plugged in; hint: use an older kernel, KVM, or a template with more vcpus"#);
+    }
+
+    #[test]
     fn whatever_is_within_the_reach_rounds_up_to_something_within_the_reach() {
         assert_eq!(reachable_memory_mib(256, 2048), 2048);
         assert_eq!(reachable_memory_mib(300, 2048), 1964);
@@ -187,6 +232,7 @@ mod tests {
             least: size(1, 300),
             most: size(1, reachable_memory_mib(300, 2048)),
             fixed: None,
+            refuses_vcpus: None,
         };
         for asked in 300..=1964 {
             let given = range.fit(None, Some(asked)).expect("within the reach");

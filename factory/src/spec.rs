@@ -80,6 +80,8 @@ pub struct HostSettings {
     pub build_user: Option<String>,
     /// Which accelerator.
     pub accel: AccelChoice,
+    /// Whether clones may have a network of QEMU's own, which lets QEMU open TCP connections with its user's rights.
+    pub user_networks: bool,
 }
 
 /// The description of one template.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{LONG, Lab, guest_spec, output};
+use support::{LONG, Lab, eventually, guest_spec, output};
 use tokio::time::{Instant, interval, timeout};
 use vmint_factory::{ProcessState, Vm};
 
@@ -36,12 +36,8 @@ async fn a_question_is_cheap_and_a_stopped_process_is_seen_without_one() -> anyh
     let pid = Pid::from_raw(i32::try_from(vm.pid())?);
     assert_eq!(vm.process(), ProcessState::Runs);
     kill(pid, Signal::SIGSTOP)?;
-    let stopped = async {
-        while vm.process() != ProcessState::Stopped {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LONG, stopped).await?;
+    let is_stopped = || Ok(vm.process() == ProcessState::Stopped);
+    eventually("its process is stopped", is_stopped).await?;
     // Nothing that it could be told would be heard: it is killed at once.
     let begun = Instant::now();
     vm.end().await;

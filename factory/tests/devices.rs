@@ -41,8 +41,7 @@ struct Tap(String);
 
 impl Tap {
     fn make() -> anyhow::Result<Option<Self>> {
-        if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("no tap: only root can make one");
+        if !support::needs_root::is_root("only root can make a tap")? {
             return Ok(None);
         }
         let name = format!("vmt{}", std::process::id());

@@ -57,8 +57,7 @@ async fn a_full_template_path_is_refused_with_its_mend() -> anyhow::Result<()> {
 /// reason and leaves nothing, and with room again the next one succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_path_that_gets_full_fails_the_build_alone() -> anyhow::Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("not root: a plain user cannot mount a small file system");
+    if !support::needs_root::is_root("a plain user cannot mount a small file system")? {
         return Ok(());
     }
     let folder = new_folder()?;
@@ -224,8 +223,7 @@ async fn cleaning_unmounts_our_tmpfs_and_no_other() -> anyhow::Result<()> {
 /// A tmpfs that an administrator unmounts under the service is mounted again, and is empty and locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tmpfs_that_is_unmounted_is_mounted_again() -> anyhow::Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("not root: a plain user mounts nothing");
+    if !support::needs_root::is_root("a plain user mounts nothing")? {
         return Ok(());
     }
     // Cargo's folder is on a disk, so that a tmpfs has to be mounted.

@@ -25,21 +25,39 @@ async fn a_clone_grows_and_its_guest_says_so() -> anyhow::Result<()> {
     let lab = Lab::open().await?;
     let generation = lab.build(&growing()).await?;
     let vm = lab.mint(&generation, "small").await?;
+    let kernel = output(&vm, "uname -r").await?;
+    assert_eq!(generation.manifest().guest_kernel, Some(kernel));
     let before = mem_total_mib(&vm).await?;
     // No more than the kernel itself takes is missing: nothing was set aside for memory that may come.
     assert!(before > 190, "{before} MiB of 256");
 
+    let vcpus = 2;
+    let grows = vm.grow(Size {
+        vcpus,
+        memory_mib: 256,
+    });
+    let vcpus = match generation.sizes().refuses_vcpus {
+        None => vcpus,
+        Some(kernel) => {
+            let refused = grows.await;
+            assert!(
+                matches!(refused, Err(GrowError::Size(SizeError::Kernel { .. }))),
+                "{kernel}: {refused:?}"
+            );
+            1
+        }
+    };
     let wanted = Size {
-        vcpus: 2,
+        vcpus,
         memory_mib: 500,
     };
     let size = vm.grow(wanted).await?;
     let given = Size {
-        vcpus: 2,
+        vcpus,
         memory_mib: 512,
     };
     assert_eq!(size, given, "memory comes in whole steps");
-    assert_eq!(output(&vm, "nproc").await?, "2");
+    assert_eq!(output(&vm, "nproc").await?, vcpus.to_string());
     let after = mem_total_mib(&vm).await?;
     assert!((240..=256).contains(&(after - before)), "{before} {after}");
     // Both are really there: one busy loop on each CPU, and more memory in use than the template has.

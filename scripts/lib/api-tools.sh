@@ -9,13 +9,14 @@ api_tools_dir() {
 }
 
 install_api_tools() {
-  local folder
+  local folder wanted
   folder=$(api_tools_dir)
-  # The list is written last: half an installation is none.
-  [[ $(cat -- "$folder/tools" 2>/dev/null) == "${API_TOOLS[*]}" ]] && return
+  wanted="$(python3 --version): ${API_TOOLS[*]}"
+  # Written last: an installation that broke off has none, and other tools or another python have another one.
+  [[ $(cat -- "$folder/installed" 2>/dev/null) == "$wanted" && -x $folder/bin/st ]] && return
   say "installing ${API_TOOLS[*]}"
   rm -rf -- "$folder"
   python3 -m venv "$folder"
   "$folder/bin/pip" install --quiet --disable-pip-version-check "${API_TOOLS[@]}"
-  printf '%s\n' "${API_TOOLS[*]}" >"$folder/tools"
+  printf '%s\n' "$wanted" >"$folder/installed"
 }

@@ -18,23 +18,23 @@ lab_host() {
   say "packing the emulated host"
   work=$dir/work
   rm -rf -- "$dir"
-  mkdir -p -- "$work/packages" "$work/root"
+  mkdir -p -- "$work/packages" "$work/rootfs"
   packages_find_kernel
   local package
   for package in "${KERNEL_PACKAGES[@]}" busybox-static; do
     packages_unpack "$package" "$work/packages"
   done
   modules_find_release "$work/packages"
-  rootfs_skeleton "$work/root"
-  rootfs_busybox "$work/packages" "$work/root"
+  rootfs_skeleton "$work/rootfs"
+  rootfs_busybox "$work/packages" "$work/rootfs"
   # What modules_install reads.
   # shellcheck disable=SC2034
   BOOT_MODULES=(kvm_amd vhost_vsock) DEVICE_MODULES=()
-  modules_install "$work/root"
-  lab_users "$work/root"
-  lab_qemu "$work/root"
-  install -m 0755 -- "$REPO/scripts/lib/lab-init.sh" "$work/root/init"
-  lab_pack "$work/root" "$dir/host.cpio"
+  modules_install "$work/rootfs"
+  lab_users "$work/rootfs"
+  lab_qemu "$work/rootfs"
+  install -m 0755 -- "$REPO/scripts/lib/lab-init.sh" "$work/rootfs/init"
+  lab_pack "$work/rootfs" "$dir/host.cpio"
   kernel_install "$work/packages" "$work"
   mv -- "$work/vmlinuz" "$dir/vmlinuz"
   rm -rf -- "$work"

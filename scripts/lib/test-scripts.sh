@@ -19,6 +19,9 @@ main() {
   old_rust_is_said_in_one_line
   rust_of_the_user_behind_sudo_is_used
   an_agent_that_is_too_big_is_refused
+  rust_without_its_parts_for_tests_is_said_in_one_line
+  the_hint_is_for_the_user_who_has_the_service
+  an_interrupt_stops_the_service_with_one_signal
   say "what the scripts say is as it should be"
 }
 
@@ -105,10 +108,11 @@ sys.stdin.read()'; }
   kill "$OTHERS_PID"
 }
 
-# fails_in_one_line WORDS SCRIPT: with the PATH of $WORK/bin alone; apt-get there would leave a trace.
+# fails_in_one_line WORDS SCRIPT ARGUMENT...: with the PATH of $WORK/bin alone; apt-get there would leave a trace.
 fails_in_one_line() {
   local words=$1 script=$2
-  if PATH=$WORK/bin env -u SUDO_USER "$BASH" "$REPO/scripts/$script" >"$WORK/said" 2>&1; then
+  shift 2
+  if PATH=$WORK/bin env -u SUDO_USER "$BASH" "$REPO/scripts/$script" "$@" >"$WORK/said" 2>&1; then
     die "$script: it succeeds without Rust"
   fi
   [[ $(wc -l <"$WORK/said") == 1 ]] || die "$script: more than one line: $(cat "$WORK/said")"
@@ -157,6 +161,69 @@ rust_of_the_user_behind_sudo_is_used() {
     need_rust
     [[ $(command -v cargo) == "$WORK/home/.cargo/bin/cargo" && $RUSTUP_HOME == "$WORK/home/.rustup" ]]
   ) 2>"$WORK/said" || die "the Rust of the user behind sudo is not used: $(cat "$WORK/said")"
+}
+
+# rustup's proxies are there for parts that are not installed.
+rust_without_its_parts_for_tests_is_said_in_one_line() {
+  tools
+  cat >"$WORK/bin/cargo" <<'SH'
+#!/bin/sh
+case $1 in fmt | clippy) echo "error: 'cargo-$1' is not installed" >&2; exit 1 ;; esac
+echo "rustc 1.999.0 (x)"
+SH
+  # What the guest needs is asked for on the way.
+  ln -s -- "$BASH" "$WORK/bin/bash"
+  cp -- "$WORK/bin/cargo" "$WORK/bin/rustc" && chmod +x "$WORK/bin/cargo" "$WORK/bin/rustc"
+  fails_in_one_line 'rustup component add' install --tests
+}
+
+# The lines of a shell that has the quickstart's functions, without its main.
+# shellcheck disable=SC2016
+QUICKSTART='source "$REPO/scripts/lib/common.sh"; eval "$(sed "/^main \"\$@\"\$/d; /^source /d; /^set -/d" "$REPO/scripts/quickstart")"'
+
+the_hint_is_for_the_user_who_has_the_service() {
+  local hint
+  hint=$(SUDO_USER=someone REPO=$REPO "$BASH" -c "$QUICKSTART; as_the_same_user")
+  [[ $hint == "$( ((EUID != 0)) || echo 'sudo ')" ]] || die "after sudo the hint begins with '$hint'"
+  hint=$(env -u SUDO_USER REPO="$REPO" "$BASH" -c "$QUICKSTART; as_the_same_user")
+  [[ -z $hint ]] || die "without sudo the hint begins with '$hint'"
+}
+
+# Ctrl-C goes to every process of the terminal's group. The service, for which a second signal means "at once", gets one.
+an_interrupt_stops_the_service_with_one_signal() {
+  cat >"$WORK/service" <<PY
+#!/usr/bin/env python3
+import signal, sys
+def told(number, _):
+    with open("$WORK/signals", "a") as signals:
+        print(signal.Signals(number).name, file=signals)
+    if number == signal.SIGTERM:
+        sys.exit(0)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, told)
+print("up", flush=True)
+while True:
+    signal.pause()
+PY
+  chmod +x "$WORK/service"
+  # No shell between: one that ignores interrupts could not be made to take one.
+  REPO=$REPO VMINT=$WORK/service python3 - "$BASH" "$QUICKSTART" <<'PY' || die "an interrupt does not end the quickstart as it should"
+import os, signal, subprocess, sys
+bash, functions = sys.argv[1:]
+script = functions + """
+free_port() { echo 1; }
+wait_ready() { until grep -q up "$LOG"; do sleep 0.05; done; }
+start_service; echo started; wait "$SERVICE"
+"""
+shell = subprocess.Popen(
+    [bash, "-euo", "pipefail", "-c", script], stdout=subprocess.PIPE, start_new_session=True,
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+assert shell.stdout.readline() == b"started\n"
+os.killpg(shell.pid, signal.SIGINT)
+code = shell.wait(timeout=60)
+sys.exit(0 if code == 130 else f"it ended with {code}")
+PY
+  [[ $(<"$WORK/signals") == SIGTERM ]] || die "the service was sent: $(xargs <"$WORK/signals")"
 }
 
 main "$@"

@@ -12,14 +12,12 @@ mod error;
 mod open;
 mod output;
 mod peer;
-mod plain;
 mod progress;
 mod table;
 mod terminal;
 
 pub use args::{Cli, LogArgs};
 pub use error::CliError;
-pub use plain::plain;
 
 use args::{Command, ConfigCommand};
 use client::Client;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use super::client::Answer;
 use super::error::CliError;
-use super::plain::plain;
+use crate::plain::plain;
 
 /// How a command shows its result.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::plain::plain_cell;
+use crate::plain::plain_line;
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -28,7 +28,7 @@ impl Table {
 
     /// Adds a row.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells = cells.into_iter().map(|cell| plain_cell(&cell));
+        let cells = cells.into_iter().map(|cell| plain_line(&cell));
         self.rows.push(cells.collect());
     }
 

@@ -10,8 +10,9 @@ use http::Method;
 use http::request::Parts;
 
 use super::code::Code;
-use super::origin::{Origin, Peer};
+use super::origin::{Origin, Peer, Refused};
 use super::problem::Problem;
+use super::router::lacks;
 use super::routes::unknown_sandbox;
 use super::service::Service;
 use super::users::{Role, User};
@@ -24,6 +25,9 @@ const DOCUMENT: &str = "/openapi.json";
 const SANDBOXES: &str = "/v1/sandboxes";
 /// What belongs to one sandbox.
 const SANDBOX: &str = "/v1/sandboxes/{id}";
+
+/// The route of a request that no route took.
+pub(super) const NO_ROUTE: &str = "none";
 
 /// Who may send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,10 @@ pub(super) enum Access {
 impl Access {
     /// By the route's path, with names in place of what varies.
     pub(super) fn of(method: &Method, route: &str) -> Self {
+        // Nothing comes of it: the router says that there is no such path, or what may be done with it.
+        if route == NO_ROUTE || lacks(route, method) {
+            return Self::Member;
+        }
         let reads = matches!(*method, Method::GET | Method::HEAD);
         let is_sandbox = route
             .strip_prefix(SANDBOX)
@@ -73,18 +81,16 @@ pub(super) async fn admit(
 ) -> Result<(), Problem> {
     let access = Access::of(request.method(), route);
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
-        return Err(Problem::new(
-            Code::Forbidden,
-            "the kernel does not say which user this connection comes from; hint: over TCP that needs its module tcp_diag \
-             (modprobe tcp_diag, then start the service again); the Unix socket works without",
-        ));
+        let refused = request.extensions().get::<Refused>();
+        let why = refused.map_or("it is not known who asks", |refused| refused.0);
+        return Err(Problem::new(Code::Forbidden, why));
     };
     if access == Access::Everyone {
         return Ok(());
     }
     let origin = request.extensions().get::<Origin>().copied();
     let users = service.users();
-    let user = users.user(peer, origin.unwrap_or(Origin::Tcp)).await;
+    let user = users.user(peer, origin.unwrap_or(Origin::Tcp)).await?;
     if user.role == Role::Stranger {
         return Err(users.refusal(user.uid));
     }
@@ -154,16 +160,20 @@ mod tests {
             ("HEAD", "/readyz", Access::Everyone),
             ("GET", "/metrics", Access::Everyone),
             ("GET", "/openapi.json", Access::Everyone),
-            ("POST", "/healthz", Access::Operator),
             ("GET", "/v1/pools", Access::Member),
             ("POST", "/v1/sandboxes", Access::Member),
-            ("DELETE", "/v1/sandboxes", Access::Operator),
             ("GET", "/v1/sandboxes/{id}", Access::Owner),
             ("POST", "/v1/sandboxes/{id}/new/{thing}", Access::Owner),
             ("GET", "/v1/sandboxes/{id}x", Access::Member),
             ("PATCH", "/v1/pools/{template}", Access::Operator),
             ("POST", "/v1/something/new", Access::Operator),
             ("GET", "none", Access::Member),
+            ("POST", "none", Access::Member),
+            ("POST", "/healthz", Access::Member),
+            ("DELETE", "/v1/sandboxes", Access::Member),
+            ("PATCH", "/v1/sandboxes/{id}", Access::Member),
+            ("HEAD", "/v1/sandboxes/{id}", Access::Owner),
+            ("BREW", "/v1/pools/{template}/drain", Access::Member),
         ] {
             assert_eq!(access(method, route), expected, "{method} {route}");
         }

@@ -1,7 +1,7 @@
 //! JSON bodies: of a known maximum, within a deadline, with known fields only.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -16,6 +16,7 @@ use super::limits::{
 };
 use super::problem::Problem;
 use super::service::Service;
+use super::users::User;
 
 /// What can come as a body.
 pub(super) trait Payload: DeserializeOwned {
@@ -32,8 +33,9 @@ impl<T: Payload> FromRequest<Service> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
-        let (head, body) = request.into_parts();
-        let mut share = service.bodies().share();
+        let (mut head, body) = request.into_parts();
+        let user = User::from_request_parts(&mut head, service).await?;
+        let mut share = service.bodies().share(user);
         let bytes = read(&head.headers, body, T::MAX_BYTES, &mut share).await?;
         let value = match T::EMPTY {
             Some(empty) if bytes.is_empty() => empty(),
@@ -185,6 +187,12 @@ mod tests {
     use super::*;
     use crate::http::budget::BodyBudget;
     use crate::http::limits::BODY_FREE_BYTES;
+    use crate::http::users::Role;
+
+    const ROOT: User = User {
+        uid: 0,
+        role: Role::Root,
+    };
 
     /// A body in pieces of 64 KiB.
     fn body(pieces: usize) -> Body {
@@ -199,20 +207,21 @@ mod tests {
         let read = async |body: Body, share: &mut BodyShare| {
             read(&HeaderMap::new(), body, 1 << 20, share).await
         };
-        let (mut first, mut second, mut small) = (budget.share(), budget.share(), budget.share());
+        let (mut first, mut second, mut small) =
+            (budget.share(ROOT), budget.share(ROOT), budget.share(ROOT));
         assert!(read(body(4), &mut first).await.is_ok());
         let refused = read(body(1), &mut second).await.expect_err("no room");
         assert_eq!(refused.code(), Code::Overloaded);
         let few = Body::from(vec![b' '; BODY_FREE_BYTES]);
         assert!(read(few, &mut small).await.is_ok());
         drop(first);
-        assert!(read(body(1), &mut budget.share()).await.is_ok());
+        assert!(read(body(1), &mut budget.share(ROOT)).await.is_ok());
     }
 
     #[tokio::test]
     async fn what_a_client_only_promises_reserves_nothing() {
         let budget = BodyBudget::new(1 << 20);
-        let mut share = budget.share();
+        let mut share = budget.share(ROOT);
         let collected = collect(&mut Body::from("{}"), 8 << 20, Some(8 << 20), &mut share).await;
         let Ok(Collected::Whole(bytes)) = collected else {
             panic!("it is whole");

@@ -8,14 +8,16 @@ pub const JSON_BODY_MAX_BYTES: usize = 1 << 20;
 pub const CHECKOUT_BODY_MAX_BYTES: usize = 8 << 20;
 /// The body of an exec, which carries the command's input in base64.
 pub const EXEC_BODY_MAX_BYTES: usize = 8 << 20;
-/// The bodies of all requests together, for as long as the requests are worked on: 32 of the largest at a time.
+/// The bodies of all requests together, for as long as what was parsed from them is held: 32 of the largest at a time. Members
+/// of the service's group have three quarters of it together, and each of them half.
 pub(crate) const BODIES_MAX_BYTES: usize = 256 << 20;
 /// What of each body does not count: whatever else is sent, a lease can be renewed and a sandbox released. With every
 /// connection of two listeners this is 64 MiB.
 pub(crate) const BODY_FREE_BYTES: usize = 8 << 10;
 /// What is reserved for a body before it has arrived, whatever its `Content-Length` promises.
 pub(crate) const BODY_RESERVE_BYTES: usize = 64 << 10;
-/// When another try makes sense after a body found no room: those before it are read, or given up, within seconds.
+/// When another try makes sense after a body found no room: most of those before it are worked on for milliseconds. One that
+/// waits for a sandbox has its room for as long as it waits ([`WAIT_MAX`]).
 pub(crate) const OVERLOAD_WAIT: Duration = Duration::from_secs(1);
 /// The detail of an error. What a client sent is in some; it gets no megabytes of it back.
 pub(crate) const DETAIL_MAX_BYTES: usize = 16 << 10;

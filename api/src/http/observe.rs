@@ -13,15 +13,13 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span, debug, error_span};
 use vmint_factory::VmId;
 
+use super::access::NO_ROUTE;
 use super::body::drain;
 use super::code::Code;
 use super::problem::{Problem, finish};
 use super::service::Service;
 use super::{access, host, request_id};
 use crate::telemetry::HttpRequest;
-
-/// The route of a request that no route took.
-const NO_ROUTE: &str = "none";
 
 /// Runs one request. Nothing of it outlives it: dropped, it drops the handler.
 pub(super) async fn observe(
@@ -49,7 +47,7 @@ pub(super) async fn observe(
     response.headers_mut().insert(request_id::X_REQUEST_ID, id);
     service.metrics().http(HttpRequest {
         method,
-        route,
+        route: &route,
         status,
         took,
     });
@@ -65,9 +63,13 @@ fn request_span(
     let request_id = id.to_str().unwrap_or_default();
     let (sandbox, template) = (Empty, Empty);
     let span = error_span!("request", request_id, method, route, sandbox, template);
+    // Builds have ids, too.
+    let is_of_sandboxes = route.starts_with("/v1/sandboxes/");
     for (pattern, part) in route.split('/').zip(request.uri().path().split('/')) {
         match pattern {
-            "{id}" if VmId::parse(part).is_some() => drop(span.record("sandbox", part)),
+            "{id}" if is_of_sandboxes && VmId::parse(part).is_some() => {
+                span.record("sandbox", part);
+            }
             "{template}" | "{name}" if service.has_template(part) => {
                 span.record("template", part);
             }

@@ -10,6 +10,10 @@ pub struct Peer {
     pub gid: Option<u32>,
 }
 
+/// Why no request of a connection is served, though the connection is. Requests carry it in place of a [`Peer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(pub &'static str);
+
 /// The listener. Requests carry it as an extension; one that has none counts as [`Origin::Tcp`], the stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -46,23 +46,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let Query(pairs) = Query::from_request_parts(head, state)
             .await
             .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-        Self::bounded(pairs)
+        Ok(Self(pairs))
     }
 }
 
-/// Parameters of one request, at most: each is compared with all others, and a list of 16 filters is long.
+/// Parameters of one request that may come once, at most: each is compared with all others, and a list of 16 filters is long.
+/// Those that may be repeated, such as the words of a command, are bounded by the head of the request alone.
 const PARAMS_MAX: usize = 128;
 
 impl Params {
-    fn bounded(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
-        match pairs.len() {
-            0..=PARAMS_MAX => Ok(Self(pairs)),
-            given => Err(Problem::invalid(format!(
-                "the query has {given} parameters, and {PARAMS_MAX} is the limit"
-            ))),
-        }
-    }
-
     /// Refuses every parameter that is not one of these, and each that comes twice.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         self.check(known, &[], None)
@@ -92,6 +84,13 @@ impl Params {
                 let all = known.iter().chain(lists).copied();
                 let all: Vec<&str> = all.chain(prefix.as_deref()).collect();
                 return Err(unknown(name, &all));
+            }
+            if seen.len() == PARAMS_MAX {
+                let lists = |(name, _): &&(String, String)| lists.contains(&name.as_str());
+                let given = self.0.len() - self.0.iter().filter(lists).count();
+                return Err(Problem::invalid(format!(
+                    "the query has {given} parameters, and {PARAMS_MAX} is the limit"
+                )));
             }
             if seen.contains(&name) {
                 return Err(Problem::invalid(format!(
@@ -163,5 +162,25 @@ impl<S: Send + Sync> FromRequestParts<S> for NoParams {
             Params::from_request_parts(head, state).await?.only(&[])?;
         }
         Ok(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_repeated_has_no_limit_of_its_own_and_the_rest_has() {
+        let param = |name: String| (name, "x".to_owned());
+        let words = (0..3000).map(|_| param("command".to_owned()));
+        let words = Params(words.chain([param("tty".to_owned())]).collect());
+        assert!(words.only_with_lists(&["tty"], &["command", "env"]).is_ok());
+        let filters = |count: usize| {
+            let all = (0..count).map(|nth| param(format!("metadata.{nth}")));
+            Params(all.collect()).only_or(&[], "metadata.")
+        };
+        assert!(filters(PARAMS_MAX).is_ok());
+        let refused = filters(PARAMS_MAX + 1).expect_err("one too many");
+        assert!(refused.detail().contains("129 parameters"), "{refused:?}");
     }
 }

@@ -1,7 +1,12 @@
 //! The routes, and the document that lists them: both come from the same annotations.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use http::Method;
+use utoipa::openapi::PathItem;
 use utoipa::{Modify as _, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +35,24 @@ pub fn openapi_document() -> utoipa::openapi::OpenApi {
     let (_, mut document) = documented().split_for_parts();
     Complete.modify(&mut document);
     document
+}
+
+/// Whether there is this route, and it does not take this method.
+pub(super) fn lacks(route: &str, method: &Method) -> bool {
+    static ROUTES: LazyLock<BTreeMap<String, PathItem>> =
+        LazyLock::new(|| documented().split_for_parts().1.paths.paths);
+    let Some(item) = ROUTES.get(route) else {
+        return false;
+    };
+    let operation = match *method {
+        Method::GET | Method::HEAD => &item.get,
+        Method::POST => &item.post,
+        Method::PUT => &item.put,
+        Method::PATCH => &item.patch,
+        Method::DELETE => &item.delete,
+        _ => return true,
+    };
+    operation.is_none()
 }
 
 /// Handlers of one path and different methods stand in one `routes!`.

@@ -3,10 +3,9 @@
 //! A connection that became a WebSocket outlives the task that served it: it takes its seat along, so that the bound
 //! holds for it too.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Cheap to clone; the room is free again when the last clone is gone. Requests carry it as an extension.
 #[derive(Clone, Debug)]
@@ -15,16 +14,16 @@ pub struct Seat(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     waits: AtomicBool,
-    _room: OwnedSemaphorePermit,
+    _room: Box<dyn Any + Send + Sync>,
 }
 
 impl Seat {
-    /// A seat in a room.
+    /// A seat in a room: whatever stands for it is dropped with the last clone.
     #[must_use]
-    pub fn new(room: OwnedSemaphorePermit) -> Self {
+    pub fn new(room: impl Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             waits: AtomicBool::new(false),
-            _room: room,
+            _room: Box::new(room),
         }))
     }
 

@@ -6,10 +6,29 @@ use nix::unistd::Gid;
 use vmint_cache::Cache;
 
 use super::budget::BodyBudget;
+use super::scrapes::Scrapes;
 use super::stopping::Stopping;
 use super::users::Users;
 use crate::reload::Reloader;
 use crate::telemetry::Metrics;
+
+/// What is decided of a service when it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// A group of the host whose members may use the service over TCP, too.
+    pub group: Option<Gid>,
+    /// Whether sandboxes may have a network of QEMU's own: not where it would let their guests in as a user of the service.
+    pub user_networks: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            group: None,
+            user_networks: true,
+        }
+    }
+}
 
 /// The service behind the API. Cheap to clone.
 #[derive(Clone)]
@@ -22,8 +41,8 @@ struct Inner {
     reloader: Arc<Reloader>,
     bodies: BodyBudget,
     users: Users,
-    /// Whether a machine of ours could be told apart from other clients if it came to the TCP listener.
-    knows_machines: bool,
+    user_networks: bool,
+    scrapes: Scrapes,
 }
 
 impl Service {
@@ -34,6 +53,7 @@ impl Service {
         metrics: Arc<Metrics>,
         stopping: Stopping,
         reloader: Arc<Reloader>,
+        terms: Terms,
     ) -> Self {
         Self(Arc::new(Inner {
             cache,
@@ -41,31 +61,18 @@ impl Service {
             stopping,
             reloader,
             bodies: BodyBudget::default(),
-            users: Users::new(None),
-            knows_machines: true,
+            users: Users::new(terms.group),
+            user_networks: terms.user_networks,
+            scrapes: Scrapes::default(),
         }))
     }
 
-    /// The same, which members of a group of the host may use over TCP, too.
-    #[must_use]
-    pub fn for_group(mut self, group: Option<Gid>) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.users = Users::new(group);
-        }
-        self
+    pub(super) fn has_user_networks(&self) -> bool {
+        self.0.user_networks
     }
 
-    /// The same, where QEMU runs as the very user that may use the service over TCP: its `user` networks would let guests in.
-    #[must_use]
-    pub fn without_user_networks(mut self) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.knows_machines = false;
-        }
-        self
-    }
-
-    pub(super) fn knows_machines(&self) -> bool {
-        self.0.knows_machines
+    pub(super) fn scrapes(&self) -> &Scrapes {
+        &self.0.scrapes
     }
 
     pub(super) fn users(&self) -> &Users {

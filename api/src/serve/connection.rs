@@ -35,8 +35,9 @@ pub(super) async fn serve_connection<S>(
         let extensions = request.extensions_mut();
         extensions.insert(client.origin);
         extensions.insert(seat.clone());
-        if let Some(peer) = client.peer {
-            extensions.insert(peer);
+        match client.peer {
+            Ok(peer) => drop(extensions.insert(peer)),
+            Err(refused) => drop(extensions.insert(refused)),
         }
         if let Some(caller) = client.caller.clone() {
             extensions.insert(caller);

@@ -5,6 +5,10 @@
 //! knows it by its user: users that hypervisors run as are not served. Which other user it is decides what it may do
 //! ([`crate::http::Peer`]).
 //!
+//! A plain user's hypervisors run as that very user. On the Unix socket they are known by their process, and not served.
+//! Over TCP no process is known: their domains let them open no connection, and while one from before, which may, still
+//! lives, none of that user's connections is served.
+//!
 //! What always holds: one question for each connection, in that connection's own task; a TCP client whose user cannot be
 //! found is gone, and is not served; where the kernel answers no such questions at all, a client gets 403 and the reason.
 
@@ -15,13 +19,25 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 use vmint_cache::Caller;
+use vmint_factory::Hypervisors;
 
 use super::diag::{DiagError, SockDiag};
-use crate::http::{Origin, Peer};
+use crate::http::{Origin, Peer, Refused};
 
 /// What a host without such a kernel can do.
 pub(crate) const NO_DIAG_HINT: &str = "load the kernel's module tcp_diag (modprobe tcp_diag; CONFIG_INET_TCP_DIAG), and start the \
      service again; or use the Unix socket, and set server.listen = \"\"";
+
+/// Why nothing over TCP is served on a kernel without `tcp_diag`.
+const NO_DIAG: Refused = Refused(
+    "the kernel does not say which user this connection comes from; hint: over TCP that needs its module tcp_diag (modprobe \
+     tcp_diag, then start the service again); the Unix socket works without",
+);
+/// Why nothing over TCP is served while a hypervisor of the client's user may be the client.
+const MAYBE_A_GUEST: Refused = Refused(
+    "a sandbox of an earlier service, whose hypervisor has this user, may open TCP connections: this one could be its guest's; \
+     hint: release it (the service's log names it), or use the Unix socket",
+);
 
 /// Who is served.
 pub(super) struct Door {
@@ -35,8 +51,8 @@ pub(super) struct Door {
 /// A client that is served.
 pub(super) struct Client {
     pub(super) origin: Origin,
-    /// `None` where the kernel does not say.
-    pub(super) peer: Option<Peer>,
+    /// Who asks, or why that is not known.
+    pub(super) peer: Result<Peer, Refused>,
     /// Whose rights open devices.
     pub(super) caller: Option<Caller>,
 }
@@ -58,17 +74,18 @@ impl Door {
             caller: None,
         };
         let Some(diag) = &self.diag else {
-            return Some(client(None));
+            return Some(client(Err(NO_DIAG)));
         };
-        match user_at(diag, stream) {
-            Ok(uid) => uid
-                .filter(|uid| self.lets_in(*uid))
-                .map(|uid| client(Some(Peer { uid, gid: None }))),
-            Err(error) => {
-                debug!(%error, "the kernel does not say whose connection this is");
-                Some(client(None))
-            }
+        let uid = user_at(diag, stream).unwrap_or_else(|error| {
+            debug!(%error, "the kernel does not say whose connection this is: it is closed");
+            None
+        })?;
+        if !self.lets_in(uid) {
+            return None;
         }
+        let is_known = !Hypervisors.connect_as(uid);
+        let peer = is_known.then_some(Peer { uid, gid: None });
+        Some(client(peer.ok_or(MAYBE_A_GUEST)))
     }
 
     /// The client of a connection to the Unix socket, whose mode and group have let it in; `None` when it is not served.
@@ -84,22 +101,39 @@ impl Door {
             uid: caller.uid(),
             gid: Some(caller.gid()),
         };
-        self.lets_in(peer.uid).then_some(Client {
+        let is_served = self.lets_in(peer.uid) && !self.is_hypervisor(&caller);
+        is_served.then_some(Client {
             origin: Origin::Unix,
-            peer: Some(peer),
+            peer: Ok(peer),
             caller: Some(caller),
         })
     }
 
+    /// Whether a client whose user has hypervisors is one of them, or began in one. A client that is gone already is not
+    /// known to be none.
+    fn is_hypervisor(&self, caller: &Caller) -> bool {
+        let is_one = Hypervisors.run_as(caller.uid()) && Hypervisors.include(caller.pid());
+        if is_one {
+            self.warn_once(caller.uid());
+        }
+        is_one
+    }
+
     fn lets_in(&self, uid: u32) -> bool {
         let is_hypervisor = self.hypervisors.contains(&uid);
-        if is_hypervisor && !self.has_warned.swap(true, Ordering::Relaxed) {
+        if is_hypervisor {
+            self.warn_once(uid);
+        }
+        !is_hypervisor
+    }
+
+    fn warn_once(&self, uid: u32) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 uid,
                 "a guest, or another process of a hypervisor's user, has tried to reach the API: it is not served"
             );
         }
-        !is_hypervisor
     }
 }
 
@@ -154,7 +188,7 @@ mod tests {
     }
 
     fn uid(client: Option<Client>) -> Option<u32> {
-        client?.peer.map(|peer| peer.uid)
+        client?.peer.ok().map(|peer| peer.uid)
     }
 
     #[tokio::test]
@@ -223,7 +257,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr()?).await?;
         let (served, _) = listener.accept().await?;
         let entered = Door::new(None, &[]).over_tcp(&served);
-        assert!(entered.is_some_and(|client| client.peer.is_none()));
+        assert!(entered.is_some_and(|client| client.peer.is_err()));
         drop(client);
         Ok(())
     }

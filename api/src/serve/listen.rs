@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::diag::SockDiag;
 use super::door::diag_for;
-use super::socket::SocketFile;
+use super::socket::{OwnsPlaces, SocketFile};
 use crate::config::Server;
 
 /// Why the service cannot listen.
@@ -80,6 +80,14 @@ impl Listeners {
             unix,
             socket,
         })
+    }
+
+    /// The same, whose socket is bound again only while the service's directories are its own.
+    pub(super) fn asking(self, owns_places: OwnsPlaces) -> Self {
+        Self {
+            socket: self.socket.asking(owns_places),
+            ..self
+        }
     }
 
     /// The same on a kernel that does not say who connects over TCP.

@@ -20,6 +20,7 @@ mod listen;
 mod memory;
 mod patience;
 mod process;
+mod room;
 mod server;
 mod signals;
 mod socket;

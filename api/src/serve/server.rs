@@ -6,17 +6,18 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 use vmint_factory::supervise;
 
 use super::connection::serve_connection;
 use super::door::{Client, Door};
 use super::files::connections_max;
 use super::listen::Listeners;
+use super::room::OthersRoom;
 use super::socket::SocketFile;
 use crate::http::Seat;
 use crate::http::limits::CONNECTIONS_MAX;
@@ -35,7 +36,7 @@ pub struct Server {
 
 impl Server {
     /// Serves the router on every listener. `files` is the limit of open files; `hypervisors` are the users that
-    /// hypervisors run as, who are not served.
+    /// hypervisors run as, who are not served: without the service's own.
     #[must_use]
     pub fn start(listeners: Listeners, router: &Router, files: u64, hypervisors: &[u32]) -> Self {
         let Listeners {
@@ -52,7 +53,10 @@ impl Server {
         let connections = connections_max(files, CONNECTIONS_MAX);
         if let Some(tcp) = tcp {
             let door = Door::new(diag, hypervisors);
-            let acceptor = server.acceptor(router, connections, door);
+            let acceptor = Acceptor {
+                others: Some(Arc::new(OthersRoom::among(connections))),
+                ..server.acceptor(router, connections, door)
+            };
             server
                 .tasks
                 .spawn(supervise("TCP acceptor", acceptor.run(tcp)));
@@ -71,6 +75,7 @@ impl Server {
             door: Arc::new(door),
             router: router.clone(),
             room: Arc::new(Semaphore::new(connections)),
+            others: None,
             close: self.close.clone(),
             tasks: self.tasks.clone(),
         }
@@ -99,10 +104,13 @@ impl Drop for Server {
 }
 
 /// Accepts the connections of one listener.
+#[derive(Clone)]
 struct Acceptor {
     door: Arc<Door>,
     router: Router,
     room: Arc<Semaphore>,
+    /// What of it is for users other than root and the service's own, where not everyone was let in by a file's rights.
+    others: Option<Arc<OthersRoom>>,
     close: CancellationToken,
     tasks: TaskTracker,
 }
@@ -135,14 +143,7 @@ impl Acceptor {
             };
             match listener.accept().await {
                 Ok(stream) => {
-                    let served = enter::<L>(
-                        stream,
-                        Arc::clone(&self.door),
-                        self.router.clone(),
-                        Seat::new(room),
-                        self.close.clone(),
-                    );
-                    self.tasks.spawn(served);
+                    self.tasks.spawn(self.clone().enter::<L>(stream, room));
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -151,18 +152,21 @@ impl Acceptor {
             }
         }
     }
-}
 
-/// Serves a connection, if its client is one to be served.
-async fn enter<L: Listener>(
-    stream: L::Stream,
-    door: Arc<Door>,
-    router: Router,
-    seat: Seat,
-    close: CancellationToken,
-) {
-    if let Some(client) = L::client(&stream, &door) {
-        serve_connection(stream, router, client, seat, close).await;
+    /// Serves a connection, if its client is one to be served.
+    async fn enter<L: Listener>(self, stream: L::Stream, room: OwnedSemaphorePermit) {
+        let Some(client) = L::client(&stream, &self.door) else {
+            return;
+        };
+        let place = match (&self.others, &client.peer) {
+            (Some(others), Ok(peer)) => others.enter(peer.uid),
+            _ => Some(None),
+        };
+        let Some(place) = place else {
+            return debug!("a user has as many connections as it may have: this one is closed");
+        };
+        let seat = Seat::new((room, place));
+        serve_connection(stream, self.router, client, seat, self.close).await;
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! What always holds: a file is ours by its number, and not by its name. While it is ours it is held open, so that no
 //! other file gets the number. A service whose socket was removed, and whose successor has bound the name, leaves the
-//! successor's socket where it is.
+//! successor's socket where it is; and it binds the name no more once a successor has the service's directories.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -23,6 +23,7 @@ use std::os::unix::fs::{
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
 use nix::fcntl::OFlag;
 use nix::unistd::chown;
 use tokio::net::{UnixListener, UnixStream};
@@ -37,6 +38,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked whether the file is there: clients that found none try again after about as long.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Whether the service's directories are still its own; asked before the name is bound again.
+pub(super) type OwnsPlaces = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
@@ -46,9 +50,9 @@ enum Found {
 }
 
 /// The file of a Unix socket. It goes with this value.
-#[derive(Debug)]
 pub(super) struct SocketFile {
     server: Server,
+    owns_places: Option<OwnsPlaces>,
     /// The file, open only to be held; none once it was removed.
     bound: Mutex<Option<File>>,
 }
@@ -63,17 +67,24 @@ impl SocketFile {
         let (listener, file) = bind(server)?;
         let socket = Self {
             server: server.clone(),
+            owns_places: None,
             bound: Mutex::new(Some(file)),
         };
         Ok((listener, socket))
+    }
+
+    /// The same, which asks this before it is bound again.
+    pub(super) fn asking(mut self, owns_places: OwnsPlaces) -> Self {
+        self.owns_places = Some(owns_places);
+        self
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.server.socket
     }
 
-    /// Resolves with another listener once the file was removed by others and is bound again. What is wrong meanwhile is
-    /// told in the log, once.
+    /// Resolves with another listener once the file was removed by others and is bound again; never, once another service
+    /// has the directories of this one. What is wrong meanwhile is told in the log, once.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -87,6 +98,9 @@ impl SocketFile {
             let problem = match self.found() {
                 Found::Ours => continue,
                 Found::Anothers => "another file has taken its place".to_owned(),
+                Found::Nothing if !self.owns_places().await => {
+                    "another service has this one's directory, and binds it".to_owned()
+                }
                 Found::Nothing => match self.bind_again() {
                     // The service is closing.
                     Ok(None) => continue,
@@ -104,6 +118,13 @@ impl SocketFile {
                 );
                 told = problem;
             }
+        }
+    }
+
+    async fn owns_places(&self) -> bool {
+        match &self.owns_places {
+            Some(owns_places) => owns_places().await,
+            None => true,
         }
     }
 
@@ -153,43 +174,59 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds a name that is free, and sets the rights of the file.
+/// Binds a name that is free, and sets the rights of the file. Where that fails no file is left.
 fn bind(server: &Server) -> Result<(UnixListener, File), ListenError> {
+    bind_and(server, settle)
+}
+
+type Settle = fn(&Server) -> Result<File, ListenError>;
+
+fn bind_and(server: &Server, settle: Settle) -> Result<(UnixListener, File), ListenError> {
     let path = &server.socket;
-    let failed = |action| {
-        move |source| ListenError::Unix {
-            action,
-            path: path.clone(),
-            source,
+    let listener = UnixListener::bind(path).map_err(failed("bind", path))?;
+    match settle(server) {
+        Ok(file) => Ok((listener, file)),
+        Err(error) => {
+            // Nobody else has bound it since: the name was taken by it. Left there, it would be taken for another's.
+            if let Err(error) = fs::remove_file(path) {
+                warn!(path = %path.display(), %error, "a socket that cannot be used is left");
+            }
+            Err(error)
         }
-    };
-    let listener = UnixListener::bind(path).map_err(failed("bind"))?;
+    }
+}
+
+/// Holds the file of a socket that was just bound, and sets its rights.
+fn settle(server: &Server) -> Result<File, ListenError> {
+    let path = &server.socket;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
         .open(path)
-        .map_err(failed("look at"))?;
+        .map_err(failed("look at", path))?;
     if let Some(group) = server.socket_group {
         chown(path, None, Some(group))
-            .map_err(|errno| failed("give its group to")(io::Error::from(errno)))?;
+            .map_err(|errno| failed("give its group to", path)(io::Error::from(errno)))?;
     }
     fs::set_permissions(path, Permissions::from_mode(server.socket_mode))
-        .map_err(failed("set the rights of"))?;
-    Ok((listener, file))
+        .map_err(failed("set the rights of", path))?;
+    Ok(file)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError + use<> {
+    let path = path.to_owned();
+    move |source| ListenError::Unix {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Removes a socket on which nobody answers; anything else stays and is an error.
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let failed = |action| {
-        move |source| ListenError::Unix {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(failed("look at")(source)),
+        Err(source) => return Err(failed("look at", path)(source)),
         Ok(file) if !file.file_type().is_socket() => {
             return Err(ListenError::NoSocket {
                 path: path.to_owned(),
@@ -199,9 +236,9 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     }
     match timeout(PROBE_TIMEOUT, UnixStream::connect(path)).await {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed("remove the old"))
+            fs::remove_file(path).map_err(failed("remove the old", path))
         }
-        Ok(Err(source)) => Err(failed("look at")(source)),
+        Ok(Err(source)) => Err(failed("look at", path)(source)),
         Ok(Ok(_)) | Err(_) => Err(ListenError::Taken {
             path: path.to_owned(),
         }),

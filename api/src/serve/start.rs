@@ -4,11 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use nix::unistd::Uid;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use vmint_cache::{AdoptedClone, Cache, CacheSettings, Leased, MemoryBudget};
-use vmint_factory::supervise;
+use vmint_factory::{Factory, Hypervisors, supervise};
 
 use super::backend::{Backend, BackendError};
 use super::files;
@@ -17,9 +19,9 @@ use super::memory;
 use super::server::Server;
 use super::signals::{Hangup, Signals};
 use super::stop::{stop_gently, stop_quickly};
-use super::upkeep::keep_places;
+use super::upkeep::{keep_places, owns_places};
 use crate::config::{Config, Examined};
-use crate::http::{Service, Stopping, router};
+use crate::http::{Service, Stopping, Terms, router};
 use crate::reload::Reloader;
 use crate::telemetry::Metrics;
 
@@ -87,18 +89,19 @@ async fn serve_with(
     let urls = listeners.urls().join(" and ");
     let guardian = Arc::clone(&backend.guardian);
     let factory = backend.factory.clone();
+    let asked = factory.clone();
+    let listeners = listeners.asking(Box::new(move || {
+        let factory = asked.clone();
+        async move { owns_places(&factory).await }.boxed()
+    }));
     // What is taken up has no other owner: from here on nothing fails, and a stop waits until it can be left again.
     let adopted = adopt(&config, &backend).await;
+    let hypervisors = hypervisor_uids(&factory, &config);
     let (cache, metrics) = start_cache(&config, backend, adopted, memory);
     let reloader = Reloader::new(file, examined, cache.clone(), Arc::clone(&metrics));
     let stopping = Stopping::new();
     let service = assemble(&config, &cache, &metrics, &stopping, &reloader);
-    let server = Server::start(
-        listeners,
-        &router(service),
-        files,
-        &hypervisor_uids(&config),
-    );
+    let server = Server::start(listeners, &router(service), files, &hypervisors);
     let upkeep = AbortOnDropHandle::new(tokio::spawn(supervise("metrics upkeep", sum_up(metrics))));
     let places = supervise("directories", keep_places(factory, cache.clone()));
     let places = AbortOnDropHandle::new(tokio::spawn(places));
@@ -169,19 +172,17 @@ fn assemble(
     stopping: &Stopping,
     reloader: &Arc<Reloader>,
 ) -> Service {
-    let service = Service::new(
+    let terms = Terms {
+        group: config.server.socket_group,
+        user_networks: config.host.user_networks,
+    };
+    Service::new(
         cache.clone(),
         Arc::clone(metrics),
         stopping.clone(),
         Arc::clone(reloader),
-    );
-    let service = service.for_group(config.server.socket_group);
-    let has_own_users = !hypervisor_uids(config).is_empty();
-    if config.server.listen.is_some() && !has_own_users {
-        service.without_user_networks()
-    } else {
-        service
-    }
+        terms,
+    )
 }
 
 /// What came of it is in the log, and in `GET /v1/config`.
@@ -193,20 +194,20 @@ async fn reload_on(mut hangup: Hangup, reloader: Arc<Reloader>) {
     }
 }
 
-/// The users that hypervisors run as, where they are others than ours. The factory has opened, so there are users of these
-/// names.
-fn hypervisor_uids(config: &Config) -> Vec<u32> {
-    let names = [
-        config.host.qemu_user.as_deref(),
-        config.host.build_user.as_deref(),
-    ];
-    let user = |name| nix::unistd::User::from_name(name).ok().flatten();
-    names
-        .into_iter()
-        .flatten()
-        .filter_map(user)
-        .map(|user| user.uid.as_raw())
-        .collect()
+/// The users that hypervisors run as, where they are others than ours: those that are started now, and those that an earlier
+/// service, which may have had other users for them, has left. Those of our own user are told apart in other ways.
+fn hypervisor_uids(factory: &Factory, config: &Config) -> Vec<u32> {
+    let own = Uid::effective().as_raw();
+    if config.server.listen.is_some() && Hypervisors.connect_as(own) {
+        error!(
+            "a sandbox of an earlier service may open TCP connections as this service's own user: until it has ended, every \
+             request over TCP is refused (403)"
+        );
+    }
+    let mut uids = Hypervisors.uids();
+    uids.extend(factory.host().hypervisor_uids);
+    uids.retain(|uid| *uid != own);
+    uids
 }
 
 async fn sum_up(metrics: Arc<Metrics>) {

@@ -11,6 +11,12 @@ use vmint_factory::Factory;
 /// How often they are looked at; before something is made in one of them it is looked at in any case.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Whether they are still this service's: not once another one has one of them.
+pub(super) async fn owns_places(factory: &Factory) -> bool {
+    let kept = factory.keep_places().await;
+    !kept.is_err_and(|problem| problem.is_anothers())
+}
+
 /// Looks after them for as long as it is polled. What is wrong is told in the log, once.
 pub(super) async fn keep_places(factory: Factory, cache: Cache) {
     let mut looks = interval(LOOK_EVERY);

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use vmint_cache::{Source, StartPath, Telemetry};
 use vmint_factory::{Phase, Phases};
 
+use super::http_seconds::{HttpRequest, HttpSeconds};
 use super::names;
 
 /// The phase that the first command of a sandbox adds to those of its start.
@@ -20,18 +21,7 @@ const NO_SOURCE: &str = "none";
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-}
-
-/// One answered request, for its histogram.
-pub struct HttpRequest {
-    /// The method.
-    pub method: &'static str,
-    /// The pattern of the route, never the path: ids are no labels.
-    pub route: String,
-    /// The status of the answer.
-    pub status: u16,
-    /// How long it took.
-    pub took: Duration,
+    http: HttpSeconds,
 }
 
 impl Metrics {
@@ -43,7 +33,11 @@ impl Metrics {
             .expect("the list of buckets is not empty")
             .build_recorder();
         let handle = recorder.handle();
-        let metrics = Self { recorder, handle };
+        let metrics = Self {
+            recorder,
+            handle,
+            http: HttpSeconds::default(),
+        };
         metrics.record(|| {
             names::HISTOGRAMS
                 .into_iter()
@@ -77,17 +71,8 @@ impl Metrics {
     }
 
     /// An HTTP request was answered.
-    pub fn http(&self, request: HttpRequest) {
-        let HttpRequest {
-            method,
-            route,
-            status,
-            took,
-        } = request;
-        self.record(|| {
-            histogram!(names::HTTP_REQUEST_SECONDS, "method" => method, "route" => route, "status" => status.to_string())
-                .record(took);
-        });
+    pub fn http(&self, request: HttpRequest<'_>) {
+        self.record(|| self.http.record(request));
     }
 
     /// Everything recorded so far, as Prometheus reads it.

@@ -15,6 +15,8 @@ use crate::support::{Harness, request};
 const PART: &str = "VMINT_TEST_LOGS";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The time between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Requests whose log lines fill the pipe and the queue: two lines each at least.
 const REQUESTS: usize = 5000;
 
@@ -42,7 +44,7 @@ fn ended(child: &mut Child) -> ExitStatus {
             child.kill().unwrap();
             panic!("it hangs");
         }
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -137,6 +139,23 @@ fn a_handlers_panic_is_a_500_and_a_line_with_the_request() {
     // What a pool and a keeper say has their template.
     let of_template = |line: &&Value| line["template"] == "default";
     assert!(lines.iter().any(|line| of_template(&line)), "{said}");
+}
+
+#[test]
+fn a_service_that_does_not_start_says_so_in_the_format_of_its_logs() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_vmint"));
+    program.args(["--log-format", "json", "serve", "--config", "/nonexistent"]);
+    let output = program.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}")))
+        .collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "ERROR", "{said}");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains("/nonexistent"), "{said}");
 }
 
 #[test]

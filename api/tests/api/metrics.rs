@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use serde_json::json;
@@ -100,4 +101,20 @@ async fn a_scrape_has_every_metric_of_the_contract_and_passes_promtool() {
         .filter(|line| line.starts_with("vmint_template_info{"))
         .count();
     assert_eq!(infos, 1, "the generation before the rebuild is still shown");
+}
+
+/// Measuring one takes a millisecond, and is done beside every two seconds.
+#[tokio::test]
+async fn scrapes_do_not_measure_the_memory_of_clones() {
+    const SCRAPES: usize = 100;
+    let harness = Harness::start().await;
+    let measured = || harness.factory.measured.load(Ordering::SeqCst);
+    let is_measured = || measured() >= 2;
+    harness.until("both clones are measured", is_measured).await;
+    let before = measured();
+    for _ in 0..SCRAPES {
+        assert_eq!(harness.get("/metrics").await.status, 200);
+    }
+    let times = measured() - before;
+    assert!(times < SCRAPES, "{times} times for {SCRAPES} scrapes");
 }

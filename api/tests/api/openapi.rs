@@ -81,6 +81,31 @@ async fn every_route_is_in_the_document_with_its_errors() {
     assert_eq!(documented, ROUTES.len() - 1, "the last route stands twice");
 }
 
+/// What `docs/api.md` says of events and what the document says are the same names.
+#[tokio::test]
+async fn every_event_is_in_the_document() {
+    let harness = Harness::start().await;
+    let document = harness.get("/openapi.json").await.ok(200);
+    let operation = &document["paths"]["/v1/events"]["get"];
+    let described = operation["responses"]["200"]["description"]
+        .as_str()
+        .unwrap();
+    let docs = include_str!("../../../docs/api.md");
+    let (_, table) = docs.split_once("| event | data |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let names: Vec<&str> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2))
+        .collect();
+    assert!(names.len() > 16, "{names:?}");
+    for name in names {
+        let quoted = format!("`{name}`");
+        assert!(described.contains(&quoted), "{name}: {described}");
+    }
+}
+
 #[tokio::test]
 async fn every_operation_has_a_name_of_its_own_and_every_answer_a_description() {
     let harness = Harness::start().await;

@@ -127,6 +127,18 @@ async fn a_file_goes_both_ways_with_its_mode() {
     assert_eq!(names_in(setting.dir.path()), ["a.bin", "b.bin"]);
 }
 
+#[tokio::test]
+async fn a_name_of_the_longest_kind_comes_out() {
+    let setting = Setting::new().await;
+    let name = "n".repeat(255);
+    fs::write(setting.guest(&format!("/{name}")), "long").unwrap();
+    setting
+        .copies(&setting.there(&format!("/{name}")), &setting.here(""))
+        .await;
+    assert_eq!(fs::read_to_string(setting.here(&name)).unwrap(), "long");
+    assert_eq!(names_in(setting.dir.path()), [name.as_str()]);
+}
+
 fn tree(at: &Path) {
     fs::create_dir_all(at.join("sub/deep")).unwrap();
     with_mode(&at.join("sub/run.sh"), b"#!/bin/sh\n", 0o755);

@@ -13,6 +13,8 @@ const SOMEBODY: u32 = 54_321;
 /// A user who runs the client.
 const CLIENT: u32 = 54_322;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The time between two looks at what is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The process of another user, who writes down what is said to them, a file a connection.
 const LISTENER: &str = r#"
@@ -39,7 +41,7 @@ async fn there(path: &Path) {
     let deadline = Instant::now() + PATIENCE;
     while !path.exists() {
         assert!(Instant::now() < deadline, "{} is not there", path.display());
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 

@@ -153,6 +153,24 @@ async fn who_may_open_the_socket_uses_sandboxes_and_does_not_operate_the_service
 }
 
 #[tokio::test]
+async fn what_does_not_exist_is_not_forbidden() {
+    let harness = Harness::start().await;
+    let bobs = sandbox_of(&harness, BOB).await;
+    let of_bob = format!("/v1/sandboxes/{}", bobs["id"].as_str().unwrap());
+    for (method, path, status, code) in [
+        ("post", "/nope", 404, "not_found"),
+        ("get", "/nope", 404, "not_found"),
+        ("put", "/v1/sandboxes", 405, "method_not_allowed"),
+        ("delete", "/healthz", 405, "method_not_allowed"),
+        ("patch", of_bob.as_str(), 405, "method_not_allowed"),
+        ("get", of_bob.as_str(), 404, "unknown_sandbox"),
+    ] {
+        let reply = ask(&harness, ALICE, Origin::Unix, method, path).await;
+        reply.problem(status, code);
+    }
+}
+
+#[tokio::test]
 async fn a_sandbox_of_another_user_does_not_exist() {
     let harness = Harness::start().await;
     let sandbox = sandbox_of(&harness, ALICE).await;

@@ -49,6 +49,24 @@ const EXEC: &str = "/v1/sandboxes/ID/exec";
 const INVALID: &str = "invalid_request";
 const NOT_POSSIBLE: &str = "not_possible";
 
+/// A checkout with as much as one may have, and an exec likewise.
+fn largest() -> [(&'static str, String, u16); 2] {
+    // 64 files, 4 MiB in all, in base64.
+    let content = "QUJD".repeat((4 << 20) / 64 / 3);
+    let file = |nth| format!("{{\"path\":\"/f{nth}\",\"content_b64\":\"{content}\"}}");
+    let files: Vec<String> = (0..64).map(file).collect();
+    let env: Vec<String> = (0..255)
+        .map(|nth| format!("\"N{nth}\":\"{}\"", "v".repeat(500)))
+        .collect();
+    let checkout = format!(
+        "{{\"files\":[{}],\"env\":{{{}}}}}",
+        files.join(","),
+        env.join(",")
+    );
+    let exec = bomb("{\"argv\":[\"cat\"],\"stdin_b64\":\"", "QUJD", "\"}");
+    [(CHECKOUT, checkout, 201), (EXEC, exec, 200)]
+}
+
 fn bombs() -> [Bomb; 13] {
     [
         Bomb(CHECKOUT, bomb("{\"files\":[", "{\"\":0},", "]}"), INVALID),
@@ -87,6 +105,23 @@ fn bombs() -> [Bomb; 13] {
 async fn a_request_of_eight_mebibytes_costs_no_more_than_a_few_times_as_much() {
     let harness = Harness::start().await;
     let sandbox = harness.checkout().await;
+    for (path, body, status) in largest() {
+        let path = path.replace("ID", &sandbox);
+        let what = format!("{path}, {} bytes that are wanted", body.len());
+        assert!(body.len() > CHECKOUT_BODY_MAX_BYTES / 3 * 2, "{what}");
+        let builder = request(Method::POST, &path).header("content-type", "application/json");
+        let builder = builder.header("idempotency-key", "the largest");
+        let request = builder.body(Body::from(body)).unwrap();
+        let peak = count::Peak::begin();
+        let answer = harness.router.clone().oneshot(request).await.unwrap();
+        let grown = peak.grown_bytes();
+        assert!(
+            grown < PEAK_MAX_BYTES,
+            "{what}: {} MiB at the peak",
+            grown >> 20
+        );
+        Reply::read(answer).await.ok(status);
+    }
     for (nth, Bomb(path, body, code)) in bombs().into_iter().enumerate() {
         let path = path.replace("ID", &sandbox);
         let what = format!("{path} {nth}: {:.60}", body);

@@ -54,7 +54,8 @@ async fn build_in_rust(programs: &Path) -> anyhow::Result<()> {
         ])
         .arg("--target-dir")
         .arg(target);
-    let built = command.kill_on_drop(true).status().await?;
-    anyhow::ensure!(built.success(), "the example does not build: {built}");
+    let built = command.kill_on_drop(true).output().await?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    anyhow::ensure!(built.status.success(), "the example does not build: {said}");
     Ok(())
 }

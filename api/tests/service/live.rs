@@ -158,10 +158,10 @@ async fn a_large_file(place: &Place, sandbox: &str) -> anyhow::Result<()> {
         .collect();
     std::fs::write(&here, &bytes)?;
     std::fs::set_permissions(&here, std::fs::Permissions::from_mode(0o640))?;
-    let (here, there) = (here.display().to_string(), format!("{sandbox}:/root/large"));
+    let (here, there) = (here.display().to_string(), format!("{sandbox}:/large"));
     copied(place, &here, &there).await?;
     let digest = place
-        .run(&["exec", sandbox, "--", "sha256sum", "/root/large"])
+        .run(&["exec", sandbox, "--", "sha256sum", "/large"])
         .await?;
     let own = std::process::Command::new("sha256sum")
         .arg(&here)

@@ -6,6 +6,7 @@ use vmint_factory::VmId;
 
 use super::budget::MemoryBudget;
 use super::sum::{MIB, NoRoom, Part};
+use super::tally::{Addend, CloneSums, Tally};
 
 /// What a clone is taken for until one of its template was measured: an unused one has 20 MiB, and 27 MiB after its
 /// first command (`benches`: `memory`). A little more, so that a burst at the start does not overshoot.
@@ -33,6 +34,10 @@ pub(super) struct Count {
     files: BTreeMap<Key, SharedFile>,
     builds: BTreeMap<Key, u64>,
     clones: BTreeMap<VmId, Held>,
+    /// The sums of these three, kept up to date: an event of a pool and a scrape cost the same however many clones there are.
+    file_sum: Tally,
+    build_sum: Tally,
+    clone_sums: CloneSums,
     /// By template: the most that unused clones came to when they were last measured.
     estimates: HashMap<String, u64>,
     next_key: u64,
@@ -62,6 +67,14 @@ struct Held {
 impl Held {
     fn bytes(&self) -> u64 {
         self.measured.unwrap_or(self.assumed).max(self.at_least)
+    }
+
+    fn addend(&self) -> Addend<'_> {
+        Addend {
+            template: &self.template,
+            held: self.bytes(),
+            measured: self.measured.unwrap_or_default(),
+        }
     }
 }
 
@@ -93,11 +106,9 @@ impl Count {
 
     /// All that is held, bytes.
     pub(super) fn total(&self) -> u64 {
-        let files = self.files.values().map(|file| file.bytes);
-        let clones = self.clones.values().map(Held::bytes);
-        files
-            .chain(self.builds.values().copied())
-            .chain(clones)
+        let sums = [self.file_sum, self.build_sum, self.clone_sums.all()];
+        sums.into_iter()
+            .map(Tally::bytes)
             .fold(0, u64::saturating_add)
     }
 
@@ -105,6 +116,7 @@ impl Count {
     pub(super) fn hold_file(&mut self, template: &str, bytes: u64) -> Key {
         let (key, template) = (self.next_key(), template.to_owned());
         self.files.insert(key, SharedFile { template, bytes });
+        self.file_sum.enter(bytes);
         key
     }
 
@@ -119,6 +131,7 @@ impl Count {
         let file = self.hold_file(template, file_bytes);
         let build = self.next_key();
         self.builds.insert(build, BUILD_BYTES);
+        self.build_sum.enter(BUILD_BYTES);
         Ok((file, build))
     }
 
@@ -149,7 +162,10 @@ impl Count {
                 0
             },
         };
-        self.clones.insert(id.clone(), held);
+        self.clone_sums.enter(held.addend());
+        if let Some(before) = self.clones.insert(id.clone(), held) {
+            self.clone_sums.leave(before.addend());
+        }
     }
 
     /// More memory for a clone. One that is gone holds nothing, and gets nothing.
@@ -160,9 +176,7 @@ impl Count {
         let has = held.bytes();
         let at_least = has.saturating_add(extra_bytes);
         self.check(self.parts().chain([growth(extra_bytes)]))?;
-        if let Some(held) = self.clones.get_mut(id) {
-            held.at_least = at_least;
-        }
+        self.change(id, |held| held.at_least = at_least);
         Ok(())
     }
 
@@ -174,10 +188,7 @@ impl Count {
             .values()
             .map(|file| (file.template.as_str(), file.bytes))
             .collect();
-        let files = newest
-            .values()
-            .fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
-        let files = Part::many(newest.len(), FILES, files);
+        let files = part(newest.values().copied().collect(), FILES);
         let one = Part::one("this clone", self.estimate(template));
         self.check(files.into_iter().chain([one, growth(extra_bytes)]))
     }
@@ -190,16 +201,8 @@ impl Count {
         target: u32,
         give_way: &HashSet<Key>,
     ) -> Result<(), NoRoom> {
-        let others = self
-            .clones
-            .values()
-            .filter(|held| held.template != template);
-        let (count, bytes) = tally(others.map(Held::bytes));
-        let others = Part::many(
-            count,
-            ("clone of another pool", "clones of other pools"),
-            bytes,
-        );
+        let others = self.clone_sums.all().without(self.clone_sums.of(template));
+        let others = part(others, ("clone of another pool", "clones of other pools"));
         let kept = self.estimate(template).saturating_mul(target.into());
         let kept = Part::many(target as usize, ("clone to keep", "clones to keep"), kept);
         let shared = self.shared_parts(give_way);
@@ -211,14 +214,15 @@ impl Count {
         &self,
         plans: impl Iterator<Item = (u64, u32)> + Clone,
     ) -> Result<(), NoRoom> {
-        let (count, files) = tally(plans.clone().map(|(memory_mib, _)| file_bytes(memory_mib)));
+        let files = plans.clone().map(|(memory_mib, _)| file_bytes(memory_mib));
+        let files = part(files.collect(), FILES);
         let clones = plans.map(|(_, target)| u64::from(target)).sum::<u64>();
         let kept = Part::many(
             usize::try_from(clones).unwrap_or(usize::MAX),
             ("clone to keep", "clones to keep"),
             clones.saturating_mul(FIRST_ESTIMATE_BYTES),
         );
-        self.check(Part::many(count, FILES, files).into_iter().chain(kept))
+        self.check(files.into_iter().chain(kept))
     }
 
     /// Somebody has this clone now.
@@ -231,9 +235,7 @@ impl Count {
     /// What clones were found to have. Those that are gone meanwhile hold nothing.
     pub(super) fn measured(&mut self, found: impl IntoIterator<Item = (VmId, u64)>) {
         for (id, bytes) in found {
-            if let Some(held) = self.clones.get_mut(&id) {
-                held.measured = Some(bytes);
-            }
+            self.change(&id, |held| held.measured = Some(bytes));
         }
         let mut most: HashMap<&str, u64> = HashMap::new();
         for held in self.clones.values().filter(|held| !held.was_lent) {
@@ -251,27 +253,25 @@ impl Count {
 
     /// What the clones of each template were found to have, all together.
     pub(super) fn measured_sums(&self) -> HashMap<String, u64> {
-        let mut sums: HashMap<String, u64> = HashMap::new();
-        for held in self.clones.values() {
-            let bytes = held.measured.unwrap_or_default();
-            match sums.get_mut(&held.template) {
-                Some(sum) => *sum = sum.saturating_add(bytes),
-                None => drop(sums.insert(held.template.clone(), bytes)),
-            }
-        }
-        sums
+        self.clone_sums.measured()
     }
 
     pub(super) fn forget_file(&mut self, key: Key) {
-        self.files.remove(&key);
+        if let Some(file) = self.files.remove(&key) {
+            self.file_sum.leave(file.bytes);
+        }
     }
 
     pub(super) fn forget_build(&mut self, key: Key) {
-        self.builds.remove(&key);
+        if let Some(bytes) = self.builds.remove(&key) {
+            self.build_sum.leave(bytes);
+        }
     }
 
     pub(super) fn forget_clone(&mut self, id: &VmId) {
-        self.clones.remove(id);
+        if let Some(held) = self.clones.remove(id) {
+            self.clone_sums.leave(held.addend());
+        }
     }
 
     /// Whether the sum has crossed the budget since this was asked last.
@@ -286,6 +286,15 @@ impl Count {
                 Some(Crossing::Within)
             }
             (Err(_), true) | (Ok(()), false) => None,
+        }
+    }
+
+    /// Changes what a clone holds, if it is there.
+    fn change(&mut self, id: &VmId, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.clones.get_mut(id) {
+            self.clone_sums.leave(held.addend());
+            change(held);
+            self.clone_sums.enter(held.addend());
         }
     }
 
@@ -305,20 +314,18 @@ impl Count {
 
     /// All that is held.
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let (count, bytes) = tally(self.clones.values().map(Held::bytes));
         let all = HashSet::new();
         self.shared_parts(&all)
-            .chain(Part::many(count, CLONES, bytes))
+            .chain(part(self.clone_sums.all(), CLONES))
     }
 
     /// The files, but those that give way, and the builds.
     fn shared_parts(&self, give_way: &HashSet<Key>) -> impl Iterator<Item = Part> + use<> {
-        let stay = self.files.iter().filter(|(key, _)| !give_way.contains(key));
-        let (files, file_bytes) = tally(stay.map(|(_, file)| file.bytes));
-        let (builds, build_bytes) = tally(self.builds.values().copied());
-        Part::many(files, FILES, file_bytes)
+        let go = give_way.iter().filter_map(|key| self.files.get(key));
+        let stay = self.file_sum.without(go.map(|file| file.bytes).collect());
+        part(stay, FILES)
             .into_iter()
-            .chain(Part::many(builds, BUILDS, build_bytes))
+            .chain(part(self.build_sum, BUILDS))
     }
 
     fn next_key(&mut self) -> Key {
@@ -331,11 +338,9 @@ fn growth(extra_bytes: u64) -> Part {
     Part::one("what is plugged into it", extra_bytes)
 }
 
-/// How many, and their sum.
-fn tally(bytes: impl Iterator<Item = u64>) -> (usize, u64) {
-    bytes.fold((0, 0), |(count, sum): (usize, u64), bytes| {
-        (count + 1, sum.saturating_add(bytes))
-    })
+/// So many things, together; none where there are none.
+fn part(tally: Tally, names: (&str, &str)) -> Option<Part> {
+    Part::many(tally.count, names, tally.bytes())
 }
 
 #[cfg(test)]

@@ -191,6 +191,10 @@ enum Step {
     Build {
         memory_mib: u64,
     },
+    Measure {
+        which: prop::sample::Index,
+        mib: u64,
+    },
     Grow {
         which: prop::sample::Index,
         mib: u64,
@@ -207,6 +211,15 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (1_u64..600).prop_map(|memory_mib| Step::Build { memory_mib }),
         2 => (which(), 1_u64..600).prop_map(|(which, mib)| Step::Grow { which, mib }),
         2 => which().prop_map(|which| Step::Free { which }),
+    ]
+}
+
+/// The same, and clones that are measured: they may have more than was admitted.
+fn steps_and_measures() -> impl Strategy<Value = Step> {
+    let measured = (any::<prop::sample::Index>(), 1_u64..600);
+    prop_oneof![
+        4 => steps(),
+        1 => measured.prop_map(|(which, mib)| Step::Measure { which, mib }),
     ]
 }
 
@@ -242,6 +255,13 @@ fn take(count: &mut Count, held: &mut Vec<Holding>, step: &Step) -> Result<(), N
                 count.admit_growth(id, mib * MIB)?;
             }
         }
+        Step::Measure { which, mib } => {
+            if !held.is_empty()
+                && let Holding::Clone(id) = which.get(held)
+            {
+                count.measured([(id.clone(), mib * MIB)]);
+            }
+        }
         Step::Free { which } => {
             if !held.is_empty() {
                 let gone = held.swap_remove(which.index(held.len()));
@@ -250,6 +270,33 @@ fn take(count: &mut Count, held: &mut Vec<Holding>, step: &Step) -> Result<(), N
         }
     }
     Ok(())
+}
+
+/// The sums of all clones, made from all of them at once.
+fn summed(count: &Count) -> CloneSums {
+    let mut sums = CloneSums::default();
+    for held in count.clones.values() {
+        sums.enter(held.addend());
+    }
+    sums
+}
+
+#[test]
+fn a_sum_costs_the_same_with_many_clones() {
+    const CLONES: usize = 50_000;
+    let mut count = Count::new(None);
+    let ids = clones(&mut count, "a", CLONES);
+    let begun = std::time::Instant::now();
+    for id in ids.iter().take(CLONES / 2) {
+        // A launch, an end and a scrape.
+        assert_eq!(count.may_clone("a"), Ok(()));
+        count.forget_clone(id);
+        assert_eq!(count.crossing(), None);
+        assert!(count.total() > 0 && count.measured_sums().len() == 1);
+    }
+    // Looks at all of them would be more than a billion.
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }
 
 proptest! {
@@ -268,5 +315,20 @@ proptest! {
         }
         held.iter().for_each(|held| free(&mut count, held));
         prop_assert_eq!(count.total(), 0);
+    }
+
+    #[test]
+    fn the_sums_are_those_of_all_clones_files_and_builds(
+        steps in prop::collection::vec(steps_and_measures(), 0..100),
+    ) {
+        let (mut count, mut held) = (count(3000), Vec::new());
+        for step in &steps {
+            // Refused or not.
+            let _ = take(&mut count, &mut held, step);
+            prop_assert_eq!(&count.clone_sums, &summed(&count));
+            let files: Tally = count.files.values().map(|file| file.bytes).collect();
+            let builds: Tally = count.builds.values().copied().collect();
+            prop_assert_eq!((count.file_sum, count.build_sum), (files, builds));
+        }
     }
 }

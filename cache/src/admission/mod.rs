@@ -30,6 +30,7 @@ mod generation;
 mod ledger;
 mod measure;
 mod sum;
+mod tally;
 
 pub use budget::MemoryBudget;
 pub(crate) use ledger::{Admission, ClonePermit};

@@ -1,6 +1,6 @@
 //! Who has what, and who may have it too. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use thiserror::Error;
 use vmint_factory::{DiskKey, Mac};
@@ -49,9 +49,62 @@ pub enum Conflict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Owner(pub u64);
 
+/// What can be claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Thing {
+    Disk(DiskKey),
+    Tap(String),
+    Mac(Mac),
+}
+
+/// Who has a thing.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Users {
+    /// It has it for itself.
+    alone: Option<Owner>,
+    /// They have it together, each so many times.
+    together: BTreeMap<Owner, usize>,
+}
+
+impl Users {
+    fn is_empty(&self) -> bool {
+        self.alone.is_none() && self.together.is_empty()
+    }
+
+    /// The users that a claim contradicts.
+    fn in_the_way(&self, claim: &Claim) -> impl Iterator<Item = Owner> {
+        let together = claim.is_for_itself().then_some(&self.together);
+        let together = together.into_iter().flat_map(BTreeMap::keys);
+        self.alone.iter().chain(together).copied()
+    }
+
+    fn enter(&mut self, owner: Owner, claim: &Claim) {
+        if claim.is_for_itself() {
+            self.alone = Some(owner);
+        } else {
+            *self.together.entry(owner).or_default() += 1;
+        }
+    }
+
+    fn leave(&mut self, owner: Owner, claim: &Claim) {
+        if claim.is_for_itself() {
+            self.alone = None;
+        } else if let Some(times) = self.together.get_mut(&owner) {
+            *times -= 1;
+            if *times == 0 {
+                self.together.remove(&owner);
+            }
+        }
+    }
+}
+
 /// All that is claimed.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(BTreeMap<Owner, Vec<Claim>>);
+pub(super) struct Ledger {
+    claims: BTreeMap<Owner, Vec<Claim>>,
+    /// The same by what is claimed: a claim looks at the users of its own things, and at no others.
+    users: HashMap<Thing, Users>,
+}
 
 impl Ledger {
     /// Enters all of these claims, or none.
@@ -60,46 +113,65 @@ impl Ledger {
     /// The first of them that contradicts another owner's, or another of its own.
     pub(super) fn claim(&mut self, owner: Owner, claims: Vec<Claim>) -> Result<(), Conflict> {
         for (at, claim) in claims.iter().enumerate() {
-            let others = self.0.values().flatten();
-            if others
-                .chain(&claims[..at])
-                .any(|other| claim.excludes(other))
-            {
+            let users = self.users.get(&claim.thing());
+            let is_taken = users.is_some_and(|users| users.in_the_way(claim).next().is_some());
+            if is_taken || claims[..at].iter().any(|other| claim.excludes(other)) {
                 return Err(claim.conflict());
             }
         }
-        self.0.entry(owner).or_default().extend(claims);
+        for claim in &claims {
+            let users = self.users.entry(claim.thing()).or_default();
+            users.enter(owner, claim);
+        }
+        self.claims.entry(owner).or_default().extend(claims);
         Ok(())
     }
 
     /// The owners of what these claims contradict.
     pub(super) fn in_the_way(&self, claims: &[Claim]) -> Vec<Owner> {
-        let excluded = |has: &Claim| claims.iter().any(|claim| claim.excludes(has));
-        let owners = self.0.iter().filter(|(_, has)| has.iter().any(excluded));
-        owners.map(|(owner, _)| *owner).collect()
+        let mut owners = BTreeSet::new();
+        for claim in claims {
+            if let Some(users) = self.users.get(&claim.thing()) {
+                owners.extend(users.in_the_way(claim));
+            }
+        }
+        owners.into_iter().collect()
     }
 
     /// Gives up whatever an owner has.
     pub(super) fn release(&mut self, owner: Owner) {
-        self.0.remove(&owner);
+        for claim in self.claims.remove(&owner).into_iter().flatten() {
+            let thing = claim.thing();
+            let Some(users) = self.users.get_mut(&thing) else {
+                continue;
+            };
+            users.leave(owner, &claim);
+            if users.is_empty() {
+                self.users.remove(&thing);
+            }
+        }
     }
 }
 
 impl Claim {
-    fn excludes(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Disk { key, writable, .. },
-                Self::Disk {
-                    key: other_key,
-                    writable: other_writes,
-                    ..
-                },
-            ) => key == other_key && (*writable || *other_writes),
-            (Self::Tap(name), Self::Tap(other)) => name == other,
-            (Self::Mac(mac), Self::Mac(other)) => mac == other,
-            _ => false,
+    fn thing(&self) -> Thing {
+        match self {
+            Self::Disk { key, .. } => Thing::Disk(*key),
+            Self::Tap(name) => Thing::Tap(name.clone()),
+            Self::Mac(mac) => Thing::Mac(*mac),
         }
+    }
+
+    /// Whether nobody else may have it at the same time.
+    fn is_for_itself(&self) -> bool {
+        match self {
+            Self::Disk { writable, .. } => *writable,
+            Self::Tap(_) | Self::Mac(_) => true,
+        }
+    }
+
+    fn excludes(&self, other: &Self) -> bool {
+        self.thing() == other.thing() && (self.is_for_itself() || other.is_for_itself())
     }
 
     fn conflict(&self) -> Conflict {
@@ -217,7 +289,7 @@ mod tests {
     /// How many use a disk, tap or address, and how many of them write to it.
     fn users(ledger: &Ledger, wanted: &Claim) -> (usize, usize) {
         let mut count = (0, 0);
-        for claim in ledger.0.values().flatten() {
+        for claim in ledger.claims.values().flatten() {
             match (claim, wanted) {
                 (Claim::Disk { key, writable, .. }, Claim::Disk { key: other, .. })
                     if key == other =>
@@ -237,6 +309,31 @@ mod tests {
         count
     }
 
+    /// The owners of what claims contradict, found among all claims.
+    fn excluded_by(ledger: &Ledger, claims: &[Claim]) -> Vec<Owner> {
+        let excluded = |has: &Claim| claims.iter().any(|claim| claim.excludes(has));
+        let all = ledger.claims.iter();
+        let owners = all.filter(|(_, has)| has.iter().any(excluded));
+        owners.map(|(owner, _)| *owner).collect()
+    }
+
+    #[test]
+    fn a_claim_costs_the_same_beside_many_others() {
+        const OTHERS: u64 = 20_000;
+        let mut ledger = Ledger::default();
+        let begun = std::time::Instant::now();
+        for other in 0..OTHERS {
+            let claims = vec![disk(0, false), Claim::Tap(format!("tap{other}"))];
+            assert!(ledger.in_the_way(&claims).is_empty());
+            assert_eq!(ledger.claim(Owner(other), claims), Ok(()));
+        }
+        // Looks at all of them would be hundreds of millions.
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+        let all = ledger.in_the_way(&[disk(0, true)]).len();
+        assert_eq!(all as u64, OTHERS, "each of them reads it");
+    }
+
     proptest! {
         #[test]
         fn a_writer_is_alone_whatever_happens(steps in prop::collection::vec(step(), 0..60)) {
@@ -244,15 +341,17 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Claim(owner, claims) => {
-                        let before: usize = ledger.0.values().map(Vec::len).sum();
+                        let before: usize = ledger.claims.values().map(Vec::len).sum();
                         let count = claims.len();
+                        let in_the_way = excluded_by(&ledger, &claims);
+                        prop_assert_eq!(ledger.in_the_way(&claims), in_the_way);
                         let done = ledger.claim(Owner(owner), claims).is_ok();
-                        let after: usize = ledger.0.values().map(Vec::len).sum();
+                        let after: usize = ledger.claims.values().map(Vec::len).sum();
                         prop_assert_eq!(after, if done { before + count } else { before });
                     }
                     Step::Release(owner) => ledger.release(Owner(owner)),
                 }
-                for claim in ledger.0.values().flatten() {
+                for claim in ledger.claims.values().flatten() {
                     let (all, writers) = users(&ledger, claim);
                     prop_assert!(writers == 0 || all == 1, "{:?}: {} users, {} write", claim, all, writers);
                 }
@@ -260,6 +359,7 @@ mod tests {
             for owner in 0..8 {
                 ledger.release(Owner(owner));
             }
+            prop_assert!(ledger.users.is_empty(), "{:?}", ledger.users);
             let all = (0..4).map(|number| disk(number, true)).collect();
             prop_assert_eq!(ledger.claim(Owner(99), all), Ok(()));
         }

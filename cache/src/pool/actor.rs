@@ -143,7 +143,11 @@ impl Actor {
             Message::Launched { clone, vm, unique } => self.launched(clone, vm, unique),
             Message::LaunchFailed { clone, failure } => self.launch_failed(clone, &failure),
             Message::Happened(event) => self.happened(event),
-            Message::Renew { clone, ttl, reply } => drop(reply.send(self.renew(clone, ttl))),
+            Message::Renew { clone, ttl, reply } => {
+                if let Err(unheard) = reply.send(self.renew(clone, ttl)) {
+                    self.node.spawn(async move { drop(unheard) });
+                }
+            }
             Message::Release { clone, reply } => self.release(clone, reply),
             Message::Resize { target, max, reply } => drop(reply.send(self.resize(target, max))),
             Message::Reconfigured { done } => {

@@ -247,6 +247,8 @@ impl Pool {
         let plugged_mib = size.memory_mib - sizes.least.memory_mib;
         if plugged_mib > 0 {
             self.has_memory_for(vm.id(), plugged_mib).await?;
+            // What was admitted is this clone's until it ends. So it must end, also where the caller hangs up from here on.
+            touch(grant)?;
         }
         answers(grant).await?;
         if size.exceeds(sizes.least) {
@@ -347,7 +349,9 @@ async fn answers(grant: &mut Grant) -> Result<(), Unfit> {
     if vm.last_heard().is_some_and(is_fresh) {
         return Ok(());
     }
-    vm.ping(ANSWER_DEADLINE).await.map_err(|source| {
+    // The whole question, its way to the guest included: a channel that is dead is made again first.
+    let answered = within(ANSWER_DEADLINE, vm.ping(ANSWER_DEADLINE)).await;
+    answered.map_err(|source| {
         grant.spoil();
         Unfit::hung("the guest does not answer", source)
     })

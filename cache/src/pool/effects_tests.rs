@@ -65,6 +65,7 @@ fn generation() -> Arc<dyn LiveGeneration> {
             least: size,
             most: size,
             fixed: None,
+            refuses_vcpus: None,
         },
         boot_phases: Phases::default(),
         build_phases: Vec::new(),
@@ -200,7 +201,7 @@ async fn a_clone_without_a_machine_is_not_leased_for_good_and_its_caller_is_answ
             if view.launching == 1 && view.leased + view.releasing == 0 {
                 break;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     let deadline = timeout(Duration::from_secs(60), until).await;

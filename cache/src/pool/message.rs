@@ -91,8 +91,8 @@ pub(super) struct Sizes {
     pub max: u32,
 }
 
-/// A lease that began anew. Dropped, by the caller or on the way to one that has gone, it is recorded: the actor does
-/// not wait for the file.
+/// A lease that began anew. Dropped it is recorded: by the caller, or where that one has gone by a task beside the actor,
+/// which does not wait for the file.
 pub(super) struct Renewed {
     pub sandbox: Arc<Sandbox>,
     pub view: SandboxView,

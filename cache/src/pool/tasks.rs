@@ -146,17 +146,21 @@ async fn make(node: &Node, launch: &Launch) -> Launched {
         }
         Ok(vm) => match unique(node, &*vm) {
             Ok(unique) => recorded(vm, unique).await,
-            Err(duplicate) => unmade(vm, Phase::Identity, duplicate.into()).await,
+            Err(duplicate) => {
+                let why = (Phase::Identity, Fault::Clone, duplicate.into());
+                unmade(vm, why).await
+            }
         },
         Err(failure) => Launched::Failed(failure),
     }
 }
 
-/// A clone counts as made when its record says that it is ready.
+/// A clone counts as made when its record says that it is ready. Where that cannot be written, the run directory is full
+/// or broken: a clone of any other generation would have failed in the same way.
 async fn recorded(vm: Arc<dyn LiveClone>, unique: Unique) -> Launched {
     match vm.record(RecordState::Ready) {
         Ok(()) => Launched::Up(vm, unique),
-        Err(error) => unmade(vm, Phase::Total, error.into()).await,
+        Err(error) => unmade(vm, (Phase::Total, Fault::Host, error.into())).await,
     }
 }
 
@@ -168,11 +172,14 @@ fn unique(node: &Node, vm: &dyn LiveClone) -> Result<Unique, Duplicate> {
 }
 
 /// Ends a clone that was made, and is none.
-async fn unmade(vm: Arc<dyn LiveClone>, phase: Phase, source: BoxError) -> Launched {
+async fn unmade(
+    vm: Arc<dyn LiveClone>,
+    (phase, fault, source): (Phase, Fault, BoxError),
+) -> Launched {
     vm.end().await;
     Launched::Failed(CloneFailure {
         phase,
-        fault: Fault::Clone,
+        fault,
         source,
     })
 }

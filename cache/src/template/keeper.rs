@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vmint_factory::{BuildError, StaleField, Staleness, TemplateSpec, UnverifiedField};
+use vmint_factory::{BuildError, FindError, StaleField, Staleness, TemplateSpec, UnverifiedField};
 
 use super::builds::Build;
 use super::looks::Looks;
@@ -30,6 +30,13 @@ use crate::telemetry::StartPath;
 pub(super) const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(2),
     cap: Duration::from_secs(300),
+};
+
+/// The pause before it is looked again at what is on disk, where the service lacks the descriptors or the memory to look:
+/// both come back as soon as what takes them ends.
+const LOOK_AGAIN: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    cap: Duration::from_secs(10),
 };
 
 /// What a failed build is called in the metrics: what a checkout then answers.
@@ -110,7 +117,7 @@ impl Keeper {
     /// Takes what is on disk, or says why not.
     async fn find(&mut self) {
         let spec = self.status.spec();
-        match self.node.mint.find(&spec).await {
+        match self.on_disk(&spec).await {
             Ok(FoundGeneration::Current(generation)) => {
                 info!(generation = %generation.facts().id, "the generation on disk is valid and matches: it is used");
                 let generation = self.counted(generation);
@@ -148,6 +155,26 @@ impl Keeper {
             }
             Ok(FoundGeneration::None) => info!("there is no generation on disk: building"),
             Err(error) => warn!(%error, "what is on disk cannot be used: building"),
+        }
+    }
+
+    /// What is on disk. A host that lacks what it takes to look says nothing about that: it is looked again, and nothing is
+    /// built or given up meanwhile.
+    async fn on_disk(&self, spec: &TemplateSpec) -> Result<FoundGeneration, BoxError> {
+        let is_shortage = |error: &BoxError| {
+            let error = error.downcast_ref::<FindError>();
+            error.is_some_and(FindError::is_shortage)
+        };
+        let mut failures = 0_u32;
+        loop {
+            let error = match self.node.mint.find(spec).await {
+                Err(error) if is_shortage(&error) => error,
+                found => return found,
+            };
+            failures = failures.saturating_add(1);
+            let pause = LOOK_AGAIN.pause(failures, rand::random());
+            warn!(%error, pause_ms = pause.as_millis(), "it cannot be told at present what is on disk: it is looked at again");
+            sleep(pause).await;
         }
     }
 

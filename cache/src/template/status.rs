@@ -440,3 +440,7 @@ impl Status {
         lock(&self.inner).current = None;
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

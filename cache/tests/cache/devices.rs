@@ -195,7 +195,9 @@ async fn a_client_that_hangs_up_leaves_its_disk_to_the_clone_until_that_is_gone(
     let bench = Bench::of(&factory, vec![plan("default", pool)]);
     bench.is_full().await;
     let mut checkout = Box::pin(bench.cache.checkout(with_disk(&path, false)));
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while bench.pool().hits == 0 {
+        assert!(std::time::Instant::now() < deadline, "it is not granted");
         assert!(poll_immediate(&mut checkout).await.is_none());
         yield_now().await;
     }

@@ -1,6 +1,10 @@
 //! Generations that are only kept to go back to give way to what needs their memory.
 
-use vmint_cache::{BuildState, BuildView, DroppedGeneration, MemoryBudget, PoolSpec, Resize};
+use futures::FutureExt;
+use vmint_cache::{
+    BuildState, BuildView, DroppedGeneration, Followed, Follower, Happening, MemoryBudget,
+    PoolSpec, Resize,
+};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request};
 use crate::fake::{Build, FakeFactory, Launch};
@@ -45,11 +49,24 @@ fn dropped(generation: &str) -> Vec<DroppedGeneration> {
     }]
 }
 
+/// Generations that were dropped, by the events so far, and what for.
+fn told(follower: &mut Follower) -> Vec<(String, String)> {
+    let mut told = Vec::new();
+    while let Some(Followed::Event(event)) = follower.next().now_or_never() {
+        if let Happening::GenerationDropped { generation, reason } = &event.what {
+            assert_eq!(event.template, "default");
+            told.push((generation.clone(), reason.clone()));
+        }
+    }
+    told
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_build_takes_the_place_of_the_oldest_and_says_so() {
     let bench = bench(THREE_FILES_MIB, pool_spec());
     has_rolled(&bench).await;
     let mut generations = bench.factory.on_disk();
+    let mut follower = bench.cache.follow(None);
     for rebuild in 0..4 {
         let build = built(&bench).await;
         assert_eq!(build.state, BuildState::Succeeded, "{:?}", build.error);
@@ -60,6 +77,11 @@ async fn a_build_takes_the_place_of_the_oldest_and_says_so() {
             dropped(&generations.remove(0))
         };
         assert_eq!(build.dropped, expected);
+        let (names, reasons): (Vec<_>, Vec<_>) = told(&mut follower).into_iter().unzip();
+        let expected: Vec<_> = expected.into_iter().map(|one| one.generation).collect();
+        assert_eq!(names, expected);
+        let reason = format!("build {} of template default needs its memory", build.id);
+        assert!(reasons.iter().all(|told| *told == reason), "{reasons:?}");
         generations.push(build.generation.unwrap());
         assert_eq!(bench.factory.on_disk(), generations, "two are kept");
         let mut by_name = generations.clone();

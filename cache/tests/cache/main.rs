@@ -12,6 +12,7 @@ mod cancel;
 mod checkout;
 mod clock;
 mod command;
+mod cost;
 mod crowd;
 mod devices;
 mod drain;

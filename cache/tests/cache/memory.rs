@@ -1,12 +1,13 @@
 //! A host with little memory: what does not fit waits or is refused, with the sum.
 
+use tokio::time::{sleep, timeout};
 use vmint_cache::{
     BuildState, CheckoutError, CheckoutRequest, MemoryBudget, OnEmpty, PoolSpec, Resize,
     ResizeError,
 };
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
-use crate::fake::{FakeFactory, OnDisk};
+use crate::fake::{FakeFactory, Launch, OnDisk};
 
 const MIB: u64 = 1024 * 1024;
 /// What a generation of the fake factory counts for, with what is beside its memory.
@@ -179,6 +180,34 @@ async fn what_is_plugged_in_must_fit_and_a_clone_that_gets_nothing_goes_back() {
     bench.cache.release(&first.id).await.unwrap();
     let again = bench.cache.checkout(larger(384)).await.unwrap().commit();
     assert_eq!(again.memory_mib, 384);
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_admitted_for_a_client_that_hangs_up_is_free_again() {
+    let bench = with_room_for(8, pool_spec());
+    bench.is_full().await;
+    let admitted = |bench: &Bench| bench.cache.memory_level().admitted_bytes;
+    let before = admitted(&bench);
+    // What takes its place comes later: nothing is surplus meanwhile.
+    bench.factory.script().launch = Launch::UpAfter(5 * SECOND);
+    // Its guest was not heard from: it is asked before it is handed over, and the client does not wait for the answer.
+    for clone in bench.factory.alive() {
+        *clone.heard.lock().unwrap() = None;
+        clone.falls_silent();
+    }
+    let impatient = timeout(SECOND / 2, bench.cache.checkout(larger(384))).await;
+    assert!(impatient.is_err(), "it was not asked");
+    for clone in bench.factory.alive() {
+        clone.speaks_again();
+        clone.is_heard();
+    }
+    sleep(SECOND).await;
+    assert_eq!(bench.pool().leased, 0);
+    let more = admitted(&bench).saturating_sub(before);
+    assert!(more <= CLONE_MIB * MIB, "{more} bytes for one that is made");
+    bench.is_full().await;
+    assert_eq!(admitted(&bench), before);
     bench.stops_clean().await;
 }
 

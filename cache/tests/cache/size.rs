@@ -1,8 +1,13 @@
 //! Checkouts that ask for a size.
 
+use std::sync::atomic::Ordering;
+
 use vmint_cache::{CheckoutError, CheckoutRequest, RecordState, Size, SizeError, Standby};
 
-use crate::bench::{Bench, pool_spec, request};
+use vmint_factory::KernelVersion;
+
+use crate::bench::{Bench, plan, pool_spec, request};
+use crate::fake::FakeFactory;
 
 fn sized(vcpus: Option<u32>, memory_mib: Option<u64>) -> CheckoutRequest {
     CheckoutRequest {
@@ -56,6 +61,33 @@ async fn more_than_the_limit_is_refused_and_takes_no_clone() {
         assert_eq!(error.code(), "not_possible");
     }
     assert_eq!((bench.pool().ready, bench.pool().hits), (2, 0));
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_guests_kernel_refuses_is_refused_before_a_clone_is_taken() {
+    let factory = FakeFactory::new();
+    factory.script().refuses_vcpus = KernelVersion::parse("6.12.38+deb13-amd64");
+    let bench = Bench::of(&factory, vec![plan("default", pool_spec())]);
+    bench.is_full().await;
+    for _ in 0..3 {
+        let refused = bench.cache.checkout(sized(Some(2), Some(512))).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.code(), "not_possible", "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("kernel is 6.12") && text.contains("hint"),
+            "{text}"
+        );
+    }
+    assert_eq!((bench.pool().ready, bench.pool().hits), (2, 0));
+    assert_eq!(
+        factory.launches_begun.load(Ordering::SeqCst),
+        2,
+        "none was ended"
+    );
+    let lease = bench.cache.checkout(sized(Some(1), Some(512))).await;
+    assert_eq!(lease.unwrap().commit().memory_mib, 512, "memory grows");
     bench.stops_clean().await;
 }
 

@@ -1,6 +1,8 @@
 //! Generations that cannot be compared at present with what would be built now: a program is being replaced.
 
-use tokio::time::sleep;
+use std::sync::atomic::Ordering;
+
+use tokio::time::{Instant, sleep};
 use vmint_cache::{OnEmpty, OnStale, PoolSpec, TemplatePlan, TemplateState, TemplateView};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
@@ -131,6 +133,16 @@ async fn a_pool_whose_hypervisor_is_away_degrades_and_recovers_and_rebuilds_noth
     bench.stops_clean().await;
 }
 
+/// Builds a generation whose clones fail by the host's fault: a minute later it is still on trial, and current.
+async fn its_trial_goes_on(bench: &Bench) {
+    let build = bench.cache.rebuild("default").unwrap();
+    let build = bench.cache.build_ended(&build.id).await.unwrap();
+    sleep(60 * SECOND).await;
+    let view = template(bench);
+    assert_eq!(view.current, build.generation, "{:?}", view.last_error);
+    assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_generation_is_not_given_up_because_the_hypervisor_is_away() {
     let pool = PoolSpec {
@@ -140,12 +152,7 @@ async fn a_new_generation_is_not_given_up_because_the_hypervisor_is_away() {
     let bench = Bench::of(&FakeFactory::new(), vec![plan("default", pool)]);
     bench.is_full().await;
     bench.factory.script().launch = Launch::LacksHypervisor;
-    let build = bench.cache.rebuild("default").unwrap();
-    let build = bench.cache.build_ended(&build.id).await.unwrap();
-    sleep(60 * SECOND).await;
-    let view = template(&bench);
-    assert_eq!(view.current, build.generation, "{:?}", view.last_error);
-    assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
+    its_trial_goes_on(&bench).await;
     bench.factory.script().launch = Launch::Up;
     bench
         .until("it has rolled", |bench| {
@@ -154,5 +161,47 @@ async fn a_new_generation_is_not_given_up_because_the_hypervisor_is_away() {
         })
         .await;
     assert_eq!(bench.cache.builds().len(), 1);
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_is_not_given_up_because_the_run_directory_is_full() {
+    let pool = PoolSpec {
+        target: 1,
+        ..pool_spec()
+    };
+    let bench = Bench::of(&FakeFactory::new(), vec![plan("default", pool)]);
+    bench.is_full().await;
+    bench.factory.script().is_run_dir_full = true;
+    its_trial_goes_on(&bench).await;
+    bench.factory.script().is_run_dir_full = false;
+    bench
+        .until("it has rolled", |bench| {
+            let roll = template(bench).last_roll;
+            roll.is_some_and(|roll| roll.outcome.as_str() == "rolled")
+        })
+        .await;
+    bench.stops_clean().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_has_no_descriptor_left_at_its_start_builds_nothing() {
+    let bench = bench(OnStale::Rebuild, OnDisk::Unopened);
+    let looks = |bench: &Bench| bench.factory.finds.load(Ordering::SeqCst);
+    bench
+        .until("it was looked at again", |bench| looks(bench) > 2)
+        .await;
+    let begun = Instant::now();
+    sleep(600 * SECOND).await;
+    assert!(
+        looks(&bench) < 200,
+        "{} in {:?}",
+        looks(&bench),
+        begun.elapsed()
+    );
+    assert!(bench.cache.builds().is_empty());
+    bench.factory.script().on_disk = OnDisk::Valid;
+    bench.is_full().await;
+    assert!(bench.cache.builds().is_empty());
     bench.stops_clean().await;
 }

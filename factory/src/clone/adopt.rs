@@ -55,9 +55,9 @@ fn generation_of(record: &VmRecord) -> Origin {
     (record.template.clone(), record.generation.clone())
 }
 
-/// Takes up every clone that the factory found when it opened, if its template is among `specs` and its generation is
-/// whole. Sandboxes live on where neither is so: they were made when it was, and have its files open and a copy of its
-/// manifest. All others are ended, each with a line in the log.
+/// Takes up every clone that the factory found when it opened, if its template is among `specs`, its generation is whole,
+/// and its right to TCP is that of a new one. Sandboxes live on where none of that is so: they were made when it was, and
+/// have the generation's files open and a copy of its manifest. All others are ended, each with a line in the log.
 ///
 /// # Cancel safety
 /// A dropped call ends those that it has begun with. The others stay as they are.
@@ -107,11 +107,19 @@ async fn adopt_one(
     let is_unwanted =
         record.lease.is_none() && specs.iter().all(|spec| spec.name != record.template);
     let (id, pid) = (record.id.clone(), record.process.pid);
+    // A domain stays as it is for the life of its process.
+    let may_connect = host.qemu.clones_may_connect();
     let generation = match generations.get(&generation_of(record)) {
         Some(_) if is_unwanted => {
             orphan.end().await;
             let why = "its template is not configured any more";
             tracing::warn!(vm = %id, pid, why, "ended a clone of an earlier service");
+            return None;
+        }
+        Some(Ok(_)) if record.lease.is_none() && record.may_connect != may_connect => {
+            orphan.end().await;
+            let why = "whether it may open TCP connections, and so have a user network, is not as it is for new ones";
+            tracing::info!(vm = %id, pid, why, "ended a clone of an earlier service");
             return None;
         }
         Some(Ok(TakenUp::Whole(generation))) => Arc::clone(generation),
@@ -127,9 +135,13 @@ async fn adopt_one(
         // It was not there when the generations were looked at, and nothing adds to what is there.
         None => return None,
     };
-    match orphan.adopt(&*host.driver).await {
+    match orphan.adopt(&*host.driver, &host.places.run).await {
         Ok((live, mut record)) => {
             tracing::info!(vm = %id, pid, state = ?record.state, "took up a clone of an earlier service");
+            if record.may_connect && !may_connect {
+                let nics = record.devices.nics.len();
+                tracing::warn!(vm = %id, pid, nics, "a sandbox of an earlier service may open TCP connections, which new ones may not");
+            }
             let vm = Arc::new(Vm::adopted(live, generation, &record));
             let now = Moment::now();
             record.told_at(now);

@@ -14,7 +14,9 @@ use crate::device::{AttachError, Attached, OpenDevices, attach};
 use crate::guest::{Agent, GuestError, Identity, IdentityDigest, IdentityOrder};
 pub(super) use crate::sync::lock;
 use crate::template::Generation;
-use crate::vm::{ConsoleFollower, LeaseRecord, LiveVm, RecordedState, VmEnd, VmRecord};
+use crate::vm::{
+    CONSOLE, ConsoleFollower, LeaseRecord, LiveVm, RUNTIME, RecordedState, VmEnd, VmRecord,
+};
 use crate::{Confinement, Phases, ProcessState, Size, VmId};
 
 /// A live clone. It ends with its last handle.
@@ -126,13 +128,13 @@ impl Vm {
     /// The Unix socket of its serial console.
     #[must_use]
     pub fn console_socket(&self) -> PathBuf {
-        self.live.dir().join("console.sock")
+        self.live.dir().join(CONSOLE)
     }
 
     /// The Unix socket of the port that belongs to the sandbox's user, `vmint.runtime.0` in the guest.
     #[must_use]
     pub fn runtime_socket(&self) -> PathBuf {
-        self.live.dir().join("runtime.sock")
+        self.live.dir().join(RUNTIME)
     }
 
     /// Its address on AF_VSOCK, where its template gives it one.
@@ -150,16 +152,14 @@ impl Vm {
     /// The newest part of what its console said.
     ///
     /// # Errors
-    /// When the machine has ended and its files are gone.
+    /// When it cannot be read.
     pub fn console(&self) -> io::Result<Vec<u8>> {
         self.live.console.read()
     }
 
     /// Follows its console, from the oldest byte that is kept.
-    ///
-    /// # Errors
-    /// When the machine has ended and its files are gone.
-    pub fn follow_console(&self) -> io::Result<ConsoleFollower> {
+    #[must_use]
+    pub fn follow_console(&self) -> ConsoleFollower {
         self.live.console.follow()
     }
 

@@ -14,7 +14,7 @@ use crate::aside::aside;
 use crate::clock::Moment;
 use crate::driver::{Boot, MonitorError};
 use crate::guest::{Agent, ExecRequest, GuestError, Identity, IdentityOrder, IdentityProof};
-use crate::host::Host;
+use crate::host::{Host, Vsock};
 use crate::template::Generation;
 use crate::vm::{LiveVm, RecordedState, Role, StartError, StartPlan};
 use crate::{Argv, Phase, Phases, VmId};
@@ -147,7 +147,7 @@ impl<'a> Making<'a> {
     /// Starts the process and its monitor.
     async fn start(
         &mut self,
-        host: &Host,
+        host: &Arc<Host>,
         order: &CloneOrder,
         role: Role,
         state: File,
@@ -155,7 +155,7 @@ impl<'a> Making<'a> {
         self.enter(Phase::Spawn);
         let spec = self.generation.spec();
         let recipe = &self.generation.manifest().recipe;
-        let vsock = recipe.vsock.then(|| host.cids.open());
+        let vsock = self.place(host, recipe.vsock).await?;
         let plan = StartPlan {
             id: order.id.clone(),
             role,
@@ -169,9 +169,7 @@ impl<'a> Making<'a> {
             memory_mib: recipe.memory_mib,
             max_memory_mib: recipe.max_memory_mib,
             memory: self.generation.memory(),
-            vsock: vsock
-                .transpose()
-                .map_err(|source| self.failed(CloneFailure::Vsock { source }))?,
+            vsock,
             boot: Boot::Clone {
                 kernel_stub: self.generation.kernel_stub(),
             },
@@ -179,14 +177,7 @@ impl<'a> Making<'a> {
             state: state.into(),
             console_max_bytes: spec.console_max_bytes,
         };
-        host.places.run.renew().map_err(|error| {
-            let (run_dir, source) = (host.run_dir.clone(), error.into_io());
-            self.failed(CloneFailure::Start(StartError::Directory {
-                run_dir,
-                source,
-            }))
-        })?;
-        let live = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
+        let live = match LiveVm::start(&*host.driver, &host.places.run, plan).await {
             Ok(live) => live,
             Err(error) => {
                 if matches!(&error, StartError::Launch(launch) if launch.is_monitor()) {
@@ -197,6 +188,20 @@ impl<'a> Making<'a> {
         };
         (self.phases.spawn, self.phases.qmp) = (live.spawn, live.qmp);
         Ok(live)
+    }
+
+    /// Makes sure of the run directory, and opens the device of AF_VSOCK where the machine has one.
+    async fn place(&self, host: &Arc<Host>, vsock: bool) -> Result<Option<Vsock>, CloneError> {
+        let host = Arc::clone(host);
+        let placed = aside(move || {
+            host.places.run.renew().map_err(|error| {
+                let (run_dir, source) = (host.run_dir.clone(), error.into_io());
+                CloneFailure::Start(StartError::Directory { run_dir, source })
+            })?;
+            let opened = vsock.then(|| host.cids.open()).transpose();
+            opened.map_err(|source| CloneFailure::Vsock { source })
+        });
+        placed.await.map_err(|failure| self.failed(failure))
     }
 
     async fn load(&mut self, live: &LiveVm) -> Result<(), CloneError> {
@@ -314,7 +319,7 @@ async fn monitor_failure(live: &LiveVm, source: MonitorError) -> CloneFailure {
 
 async fn run_on_clone(live: &LiveVm, agent: &Agent, argv: &Argv) -> Result<(), CloneFailure> {
     let request = ExecRequest::new(argv.clone(), ON_CLONE_DEADLINE);
-    let outcome = live.unless_ended(agent.exec(&request)).await;
+    let outcome = live.unless_ended(agent.exec(request)).await;
     match crate::template::command_failure(outcome) {
         Some(reason) => Err(CloneFailure::OnClone {
             argv: argv.clone(),

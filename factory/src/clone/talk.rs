@@ -67,7 +67,7 @@ impl Vm {
             .unless_ended(async { Ok::<_, GuestError>(turns.acquire_owned().await) })
             .await?;
         let agent = self.agent("running a command").await?;
-        let running = agent.exec_in_turn(&request, turn.ok());
+        let running = agent.exec_in_turn(request, turn.ok());
         self.asked(running).await
     }
 

@@ -14,7 +14,10 @@ use crate::sys::{self, Credentials};
 
 /// Whoever is at the other end of a Unix socket.
 #[derive(Clone, Debug)]
-pub struct Caller(Credentials);
+pub struct Caller {
+    rights: Credentials,
+    pid: i32,
+}
 
 /// Why work could not be done with a caller's rights.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +50,13 @@ impl Caller {
     /// When the kernel does not tell: it is no connected Unix socket.
     pub fn of_peer(socket: &impl AsFd) -> io::Result<Self> {
         let peer = getsockopt(&socket.as_fd(), PeerCredentials)?;
-        Ok(Self(Credentials {
+        let rights = Credentials {
             uid: Uid::from_raw(peer.uid()),
             gid: Gid::from_raw(peer.gid()),
             groups: sys::peer_groups(socket.as_fd())?,
-        }))
+        };
+        let pid = peer.pid();
+        Ok(Self { rights, pid })
     }
 
     /// This process itself.
@@ -59,32 +64,40 @@ impl Caller {
     /// # Errors
     /// When the kernel does not tell its groups.
     pub fn this_process() -> io::Result<Self> {
-        Ok(Self(Credentials {
+        let rights = Credentials {
             uid: Uid::effective(),
             gid: Gid::effective(),
             groups: nix::unistd::getgroups()?,
-        }))
+        };
+        let pid = nix::unistd::getpid().as_raw();
+        Ok(Self { rights, pid })
     }
 
     /// Their number.
     #[must_use]
     pub fn uid(&self) -> u32 {
-        self.0.uid.as_raw()
+        self.rights.uid.as_raw()
     }
 
     /// The number of their group.
     #[must_use]
     pub fn gid(&self) -> u32 {
-        self.0.gid.as_raw()
+        self.rights.gid.as_raw()
+    }
+
+    /// The number of the process that connected; 0 where it is of another process namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     pub(super) fn is_root(&self) -> bool {
-        self.0.uid.is_root()
+        self.rights.uid.is_root()
     }
 
     /// Does something with the caller's rights on the file system. It blocks until that is done.
     pub(super) fn does<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, RightsError> {
-        let (own, caller) = (Uid::effective(), self.0.uid);
+        let (own, caller) = (Uid::effective(), self.rights.uid);
         if caller.is_root() || caller == own {
             // Root at both ends, or the same plain user. (A plain service that root asks has rights of its own only.)
             if !own.is_root() || caller.is_root() {
@@ -95,7 +108,7 @@ impl Caller {
         }
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let taken = sys::take_on_file_rights(&self.0);
+                let taken = sys::take_on_file_rights(&self.rights);
                 taken.map_err(|source| RightsError::Refused { caller, source })?;
                 Ok(work())
             });
@@ -107,11 +120,12 @@ impl Caller {
 
     #[cfg(test)]
     pub(super) fn test(uid: u32, groups: &[u32]) -> Self {
-        Self(Credentials {
+        let rights = Credentials {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(uid),
             groups: groups.iter().copied().map(Gid::from_raw).collect(),
-        })
+        };
+        Self { rights, pid: 0 }
     }
 }
 
@@ -127,7 +141,8 @@ mod tests {
         let (ours, theirs) = UnixStream::pair()?;
         let (peer, own) = (Caller::of_peer(&ours)?, Caller::this_process()?);
         assert_eq!((peer.uid(), peer.gid()), (own.uid(), own.gid()));
-        assert_eq!(peer.0.groups, own.0.groups);
+        assert_eq!(peer.rights.groups, own.rights.groups);
+        assert_eq!(peer.pid(), own.pid());
         drop(theirs);
         Ok(())
     }

@@ -35,6 +35,9 @@ pub enum DeviceError {
     /// The hypervisor lacks something.
     #[error("a user network: this QEMU was built without it (libslirp)")]
     NoUserNetwork,
+    /// Machines of this factory may open no TCP connection, which such a network needs.
+    #[error("a user network: hypervisors of this service may open no TCP connection")]
+    UserNetworksOff,
     /// There are more than fit.
     #[error("nics and disks are {count} together, and the limit is {MAX_DEVICES}")]
     TooMany {

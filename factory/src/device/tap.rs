@@ -157,8 +157,7 @@ mod tests {
 
     #[test]
     fn a_tap_is_opened_by_one_at_a_time_and_by_its_owner() -> io::Result<()> {
-        if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("only root can make a tap");
+        if !crate::needs_root::is_root("only root can make a tap")? {
             return Ok(());
         }
         let name = format!("vmu{}", std::process::id());

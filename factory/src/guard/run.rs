@@ -159,8 +159,8 @@ fn end_unreadable(
 
 /// What a guest writes may not fill the host while there is no service to cut it.
 fn keep_console_short(path: &Path, record: &VmRecord) {
-    match trim_console(path, record.console_max_bytes) {
-        // Somebody has removed it, and it will not come back.
+    match trim_console(path, record.process.pid, record.console_max_bytes) {
+        // Its process has ended meanwhile.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(vm = %record.id, %error, "a console's log cannot be cut");
         }

@@ -10,6 +10,7 @@ use super::*;
 use crate::VmId;
 use crate::process::{boot_id, program_of};
 use crate::vm::record_tests::{lease, record};
+use crate::waiting::wait_until;
 
 /// A process that does nothing until it is ended. (Waiting for a child closes its standard input, which would end it:
 /// so that is held apart.)
@@ -24,9 +25,9 @@ impl Player {
         let stdin = child.stdin.take();
         let player = Self(child, stdin);
         let cmdline = format!("/proc/{}/cmdline", player.0.id());
-        while !fs::read_to_string(&cmdline)?.contains(name) {
-            std::hint::spin_loop();
-        }
+        wait_until("it has its name", || {
+            fs::read_to_string(&cmdline).is_ok_and(|line| line.contains(name))
+        });
         Ok(player)
     }
 
@@ -105,9 +106,8 @@ fn leases_end_on_time_when_the_service_is_gone() -> anyhow::Result<()> {
     let mut ready = machine(folder.path(), RecordedState::Ready, None)?;
     let mut releasing = machine(folder.path(), RecordedState::Releasing, None)?;
     let guard = guard(folder.path());
-    while announced(folder.path()).is_none() {
-        std::thread::yield_now();
-    }
+    let is_announced = || announced(folder.path()).is_some();
+    wait_until("the guardian is there", is_announced);
     assert!(
         overdue.is_alive()? && releasing.is_alive()?,
         "the service lives"
@@ -125,11 +125,9 @@ fn leases_end_on_time_when_the_service_is_gone() -> anyhow::Result<()> {
     );
     // One that has no end is not ended, but its console does not grow.
     let log = console_of(folder.path(), &endless)?;
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    while fs::metadata(&log)?.blocks() * 512 > 1 << 20 {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "its console stays");
-        std::thread::yield_now();
-    }
+    wait_until("its console is cut", || {
+        fs::metadata(&log).is_ok_and(|log| log.blocks() * 512 <= 1 << 20)
+    });
     assert!(endless.is_alive()? && ready.is_alive()? && !guard.is_finished());
     endless.0.kill()?;
     endless.0.wait()?;
@@ -144,9 +142,8 @@ fn it_leaves_to_another_guardian_and_not_before() -> anyhow::Result<()> {
     let folder = run_dir(&service)?;
     let mut leased = machine(folder.path(), RecordedState::Leased, Some(600_000))?;
     let guard = guard(folder.path());
-    while announced(folder.path()).is_none() {
-        std::thread::yield_now();
-    }
+    let is_announced = || announced(folder.path()).is_some();
+    wait_until("the guardian is there", is_announced);
     // Another service takes the lock as the first one goes; its guardian comes later.
     let successor = Player::start("successor")?;
     fs::write(folder.path().join("lock"), successor.stamp()?.to_string())?;

@@ -26,7 +26,7 @@ pub struct ExecRequest {
     /// The guest's user it runs as: a name or a number; the agent's own (root) when it is none.
     pub user: Option<String>,
     /// What the command reads.
-    pub stdin: Vec<u8>,
+    pub stdin: Bytes,
     /// When it is killed, with its process group; `None` leaves it to [`ExecRequest::LONGEST`].
     pub timeout: Option<Duration>,
     /// How much of each of stdout and stderr is kept, bytes.
@@ -167,28 +167,30 @@ impl Agent {
     ///
     /// # Cancel safety
     /// A dropped call kills the command, with its descendants, a moment later.
-    pub(crate) async fn exec(&self, request: &ExecRequest) -> Result<ExecOutcome, ExecError> {
+    pub(crate) async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
         self.exec_in_turn(request, None).await
     }
 
-    /// The same; `turn` is kept until the guest has nothing to do with the command any more.
+    /// The same; `turn` is kept until the guest has nothing to do with the command any more. The request is given up once
+    /// it is on its way: a command may run for a day.
     pub(crate) async fn exec_in_turn(
         &self,
-        request: &ExecRequest,
+        request: ExecRequest,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<ExecOutcome, ExecError> {
         let timeout = bounded(request.timeout);
         let begun = Instant::now();
         // All of it in one write: the command, what it reads, and the end of that.
         let opening = Opening {
-            object: Command::buffered(request)?.object()?,
-            input: Bytes::copy_from_slice(&request.stdin),
+            object: Command::buffered(&request)?.object()?,
             is_whole: !request.stdin.is_empty(),
+            input: request.stdin,
             turn,
         };
+        drop(request.env);
         let stream = self.link.open(opening)?;
         let facts = Facts {
-            argv0: request.argv.first().cloned().unwrap_or_default(),
+            argv0: request.argv.into_iter().next().unwrap_or_default(),
             timeout: Some(timeout),
             is_attached: false,
         };

@@ -29,7 +29,7 @@ impl Agent {
             return Err(error);
         }
         let nothing = ExecRequest::new(vec!["true".to_owned()], DEADLINE);
-        match self.exec(&nothing).await {
+        match self.exec(nothing).await {
             Err(ExecError::Guest(error)) => Err(error),
             _ => Ok(()),
         }

@@ -17,6 +17,7 @@ use super::{Host, HypervisorUsers, cpu_of, kernel_params};
 use crate::aside::aside;
 use crate::driver::Boot;
 use crate::memory::file_digest;
+use crate::process::boot_id;
 use crate::rights::write_own;
 use crate::sys::Credentials;
 use crate::template::{GenerationDir, Store};
@@ -157,9 +158,8 @@ async fn proved(host: &Host, guest: &TemplateSpec) -> Result<Choice, AccelError>
     let kept = file.clone();
     // Two files are read.
     let known = aside(move || -> io::Result<_> {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let key = Key {
-            host_boot_id: boot_id.trim().to_owned(),
+            host_boot_id: boot_id().to_owned(),
             qemu,
             kernel: file_digest(&kernel)?,
             initrd: file_digest(&initrd)?,
@@ -228,7 +228,7 @@ async fn try_kvm(host: &Host, guest: &TemplateSpec) -> Result<Result<(), String>
         "trying KVM with a guest, for {} at most",
         text::duration(PROOF_DEADLINE)
     );
-    let vm = match LiveVm::start(&*host.driver, &host.run_dir, plan).await {
+    let vm = match LiveVm::start(&*host.driver, &host.places.run, plan).await {
         Ok(vm) => vm,
         Err(error) => return Ok(Err(error.to_string())),
     };

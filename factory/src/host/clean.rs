@@ -158,6 +158,7 @@ mod tests {
             qemu_user: is_root.then(|| "nobody".to_owned()),
             build_user: is_root.then(|| "daemon".to_owned()),
             accel: AccelChoice::Tcg,
+            user_networks: true,
         };
         assert!(clean(&settings).await?.is_empty(), "there is nothing");
         for planted in [&settings.run_dir, &settings.template_path] {

@@ -78,12 +78,23 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
     Walk::new(path, None)?.into_end()
 }
 
-/// Opens a directory, and makes it with its parents where they are missing, with this mode whatever the umask is.
+/// Opens a directory, and makes it and those above it where they are missing, each with its mode whatever the umask is.
 ///
 /// # Errors
 /// As [`open_own`], and when it cannot be made.
-pub(super) fn make_own(path: &Path, mode: u32) -> io::Result<File> {
-    Walk::new(path, Some(Mode::from_bits_truncate(mode)))?.into_end()
+pub(super) fn make_own(path: &Path, mode: u32, above: u32) -> io::Result<File> {
+    let modes = Modes {
+        own: Mode::from_bits_truncate(mode),
+        above: Mode::from_bits_truncate(above),
+    };
+    Walk::new(path, Some(modes))?.into_end()
+}
+
+/// What directories are made with.
+#[derive(Clone, Copy)]
+struct Modes {
+    own: Mode,
+    above: Mode,
 }
 
 /// The way from `/` to a directory.
@@ -92,12 +103,12 @@ struct Walk {
     seen: PathBuf,
     at: OwnedFd,
     todo: VecDeque<OsString>,
-    make: Option<Mode>,
+    make: Option<Modes>,
     links: usize,
 }
 
 impl Walk {
-    fn new(path: &Path, make: Option<Mode>) -> io::Result<Self> {
+    fn new(path: &Path, make: Option<Modes>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let root = open("/", LOOK | OFlag::O_DIRECTORY, Mode::empty())?;
         refuse_foreign(Path::new("/"), &fstat(&root)?, false)?;
@@ -125,7 +136,8 @@ impl Walk {
         let path = self.seen.join(name);
         let entry = match openat(&self.at, name, LOOK, Mode::empty()) {
             Err(Errno::ENOENT) => match self.make {
-                Some(mode) => self.make(name, mode),
+                Some(modes) if is_last => self.make(name, modes.own),
+                Some(modes) => self.make(name, modes.above),
                 None => Err(Errno::ENOENT),
             },
             opened => opened,

@@ -36,6 +36,7 @@ pub struct Check {
     /// What was seen.
     pub detail: String,
     /// How to get it right.
+    #[serde(rename = "hint")]
     pub mend: Option<String>,
 }
 

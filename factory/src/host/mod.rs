@@ -31,11 +31,13 @@ use std::sync::{Arc, Mutex};
 pub use accel::AccelError;
 pub use clean::{CleanError, CleanReport, clean};
 pub use cpu::HostCpu;
+pub(crate) use directory::FileId;
 pub use doctor::{Check, Verdict, doctor};
 pub use lock::LockError;
 pub(crate) use lock::holder_of;
 pub use open::OpenError;
 pub(crate) use open::open;
+pub(crate) use place::Place;
 pub use place::PlaceError;
 pub use tmpfs::TmpfsError;
 pub(crate) use tmpfs::passable_mode;
@@ -90,8 +92,9 @@ pub(crate) struct Host {
 /// The directories of this service.
 #[derive(Debug)]
 pub(crate) struct Places {
-    pub(crate) run: place::Place,
-    pub(crate) templates: place::Place,
+    /// Shared with the machines, which write their records again where they are lost.
+    pub(crate) run: Arc<Place>,
+    pub(crate) templates: Place,
 }
 
 impl Places {

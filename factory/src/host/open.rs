@@ -71,14 +71,14 @@ pub(crate) async fn open(
 ) -> Result<Host, OpenError> {
     let users = user::users(settings)?;
     let places = Arc::new(Places {
-        run: Place::run_dir(&settings.run_dir)?,
+        run: Arc::new(Place::run_dir(&settings.run_dir)?),
         templates: Place::template_path(&settings.template_path)?,
     });
     let hypervisors = Owner::Uids(user::hypervisor_uids(users.as_ref()));
     let (registry, orphans) = examine(settings, hypervisors, &places).await?;
     let clones = users.as_ref().map(|users| users.clones.clone());
     let found = qemu::probe(&settings.qemu, clones).await?;
-    let qemu = Arc::new(Qemu::new(found, users.clone()));
+    let qemu = Arc::new(Qemu::new(found, users.clone(), settings.user_networks));
     let mut host = Host {
         driver: Arc::clone(&qemu) as Arc<dyn crate::driver::Driver>,
         run_dir: settings.run_dir.clone(),

@@ -10,26 +10,27 @@
 //! ```
 //!
 //! What always holds:
-//! - Both can go at any time: logind's RemoveIPC and tmpfiles remove them, and an administrator unmounts a tmpfs. Before
-//!   anything is made in one of them, and every few seconds besides, [`Place::renew`] compares what the name leads to with
+//! - Both can go at any time: logind's RemoveIPC and tmpfiles remove them, and an administrator moves one or unmounts a
+//!   tmpfs. Before anything is made in one of them, and every few seconds besides, [`Place::renew`] compares what the name leads to with
 //!   what is locked: one `lstat`. A directory that is gone is made again, as at the start, tmpfs included.
 //! - A name that leads to a directory which another service has locked is that service's. This one makes, publishes and
 //!   removes nothing by that name from then on; who asks is told [`LockError::Held`]. What it still removes are
 //!   directories of single machines and generations, whose names are drawn at random and never used twice.
 //! - What was in a removed directory is not made again here: clones have their generation's files open, generations are
-//!   built anew by whoever needs them, and records are written again by the machines' owners (`vm/owner.rs`).
+//!   built anew by whoever needs them, and the records of sandboxes are written again (`vm/lost.rs`).
 
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::unistd::Uid;
 
 use super::directory;
 use super::lock::{Lock, LockError};
 use super::tmpfs::{self, TmpfsError};
+use crate::sync;
 
 /// How often a directory is opened that is removed at the same time.
 const TRIES: usize = 3;
@@ -85,7 +86,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Makes and locks the directory of the machines.
-    pub(super) fn run_dir(path: &Path) -> Result<Self, PlaceError> {
+    pub(crate) fn run_dir(path: &Path) -> Result<Self, PlaceError> {
         Self::new(path, Purpose::Run)
     }
 
@@ -102,6 +103,10 @@ impl Place {
             purpose,
             lock,
         })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the directory again if it is gone, and locks it. Answers whether it was.
@@ -139,9 +144,8 @@ impl Place {
         Ok(())
     }
 
-    /// Each change of the lock is one assignment.
     fn lock(&self) -> MutexGuard<'_, Lock> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.lock)
     }
 }
 
@@ -174,14 +178,19 @@ fn take(path: &Path, purpose: &Purpose) -> Result<Lock, PlaceError> {
     }
 }
 
-/// As root others may pass through it, to a socket whose rights are set; a plain user's is theirs alone.
-fn make_run_dir(path: &Path) -> Result<File, PlaceError> {
-    let mode = if Uid::effective().is_root() {
+/// The mode of the run directory, and of whatever is missing above it or above the template path, which lies in the run
+/// directory by default: as root others may pass through it, to a socket whose rights are set; a plain user's is theirs
+/// alone.
+pub(super) fn open_mode() -> u32 {
+    if Uid::effective().is_root() {
         0o755
     } else {
         0o700
-    };
-    directory::make_own(path, mode).map_err(|source| PlaceError::RunDir {
+    }
+}
+
+fn make_run_dir(path: &Path) -> Result<File, PlaceError> {
+    directory::make_own(path, open_mode(), open_mode()).map_err(|source| PlaceError::RunDir {
         path: path.to_owned(),
         source,
     })
@@ -220,6 +229,39 @@ mod tests {
             place.keep()?;
             assert!(path.join("lock").exists());
         }
+        Ok(())
+    }
+
+    fn mode_of(path: &Path) -> anyhow::Result<u32> {
+        Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
+    }
+
+    #[test]
+    fn a_run_directory_that_is_made_on_the_way_to_the_template_path_has_its_own_mode()
+    -> anyhow::Result<()> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let run = folder.path().join("run");
+        let place = Place::template_path(&run.join("template"))?;
+        assert_eq!(mode_of(&run)?, open_mode());
+        assert_eq!(mode_of(place.path())?, tmpfs::passable_mode());
+        fs::remove_dir_all(&run)?;
+        assert_eq!(kinds(place.renew()), "made again");
+        assert_eq!(mode_of(&run)?, open_mode());
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_made_above_a_directory_of_others() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let planted = folder.path().join("planted");
+        fs::create_dir(&planted)?;
+        fs::set_permissions(&planted, Permissions::from_mode(0o777))?;
+        let refused = Place::template_path(&planted.join("b/t")).map(|_| true);
+        assert_eq!(kinds(refused), "unusable");
+        assert!(
+            !planted.join("b").exists(),
+            "it was made before it was looked at"
+        );
         Ok(())
     }
 

@@ -9,8 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs, statfs};
 use nix::unistd::Uid;
 
-use super::directory;
-use crate::rights::make_directories;
+use super::{directory, place};
 
 /// The source of our own mounts, by which they are known.
 pub(super) const SOURCE: &str = "vmint";
@@ -48,10 +47,7 @@ pub(super) fn prepare(path: &Path) -> Result<File, TmpfsError> {
         source,
     };
     // The hypervisor's user passes through what is above.
-    if let Some(above) = path.parent() {
-        make_directories(above, 0o711).map_err(unusable)?;
-    }
-    let found = directory::make_own(path, passable_mode()).map_err(unusable)?;
+    let found = directory::make_own(path, passable_mode(), place::open_mode()).map_err(unusable)?;
     let magic = fstatfs(&found).map_err(|errno| unusable(errno.into()))?;
     if magic.filesystem_type() == TMPFS_MAGIC {
         return Ok(found);

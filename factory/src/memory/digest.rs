@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::aside::blocks;
+
 fn named(hash: blake3::Hash) -> String {
     format!("blake3:{}", hash.to_hex())
 }
@@ -12,6 +14,7 @@ fn named(hash: blake3::Hash) -> String {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn file_digest(path: &Path) -> io::Result<String> {
+    blocks("reading a file for its digest");
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap(path)?;
     Ok(named(hasher.finalize()))
@@ -22,6 +25,7 @@ pub(crate) fn file_digest(path: &Path) -> io::Result<String> {
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn reader_digest(reader: impl Read) -> io::Result<String> {
+    blocks("reading a file for its digest");
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(reader)?;
     Ok(named(hasher.finalize()))

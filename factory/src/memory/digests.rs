@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::file_digest;
+use crate::aside::blocks;
+use crate::shortage::is_being_written;
 use crate::sync::lock;
 
 /// Files that are remembered at most: a host has a handful of templates, with a few generations each.
@@ -100,6 +102,7 @@ impl Digests {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) fn of(&self, path: &Path) -> io::Result<String> {
+        blocks("looking at a file for its digest");
         let stamp = FileStamp::of(path)?;
         let file = self.entry(path);
         if let Some(digest) = file.if_still(stamp) {
@@ -128,7 +131,7 @@ impl Digests {
         let stamp = FileStamp::of(path)?;
         let digest = (self.read_file)(path)?;
         if FileStamp::of(path)? != stamp {
-            return Err(io::Error::other("it is being written to"));
+            return Err(is_being_written());
         }
         *lock(&file.known) = Some((stamp, digest.clone()));
         Ok(digest)
@@ -171,6 +174,7 @@ impl Files {
 mod tests {
     use super::*;
     use crate::memory::bytes_digest;
+    use crate::waiting::wait_until;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -274,9 +278,9 @@ mod tests {
         std::thread::scope(|scope| {
             let callers: Vec<_> = (0..8).map(|_| scope.spawn(|| digests.of(&path))).collect();
             // All of them have missed: each holds the entry while it waits for its turn.
-            while Arc::strong_count(&file) < 2 + callers.len() {
-                std::thread::yield_now();
-            }
+            wait_until("all wait for their turn", || {
+                Arc::strong_count(&file) >= 2 + callers.len()
+            });
             drop(turn);
             for caller in callers {
                 let digest = caller.join().map_err(|_| io::ErrorKind::Other)??;

@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use super::domain::Domain;
+use super::domain::{Domain, Tcp};
 use super::environment;
+use super::hypervisors::Listed;
 use super::oom;
 use super::priority::{NICENESS, lower_session};
 use super::stderr::StderrTail;
@@ -54,6 +55,8 @@ pub(crate) struct Child {
     watch: Arc<ExitWatch>,
     stderr: StderrTail,
     stderr_reader: Option<JoinHandle<()>>,
+    /// Of a process with a domain. It goes after the process was told to end.
+    listed: Option<Listed>,
 }
 
 impl Child {
@@ -101,6 +104,8 @@ impl Child {
         }
         oom::report_refusal(pid);
         let stamp = ProcessStamp::of(pid)?;
+        let domain = plan.domain.as_ref();
+        let listed = domain.map(|domain| Listed::enter(stamp, domain.tcp == Tcp::Connect));
         let watch = Arc::new(ExitWatch::of(pid)?);
         let (stderr, reader) = match process.stderr.take() {
             Some(stream) => StderrTail::follow(stream),
@@ -112,6 +117,7 @@ impl Child {
             watch,
             stderr,
             stderr_reader: Some(reader),
+            listed,
         })
     }
 
@@ -172,6 +178,9 @@ impl Child {
         // What would kill and reap it is what must not happen. What is forgotten are a few descriptors, for the
         // moment until the service ends.
         std::mem::forget(self.process);
+        if let Some(listed) = self.listed {
+            listed.stay();
+        }
     }
 
     /// Signals its group: it leads one of its own.

@@ -10,20 +10,23 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    make_bitflags, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, PathFdError, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
+use nix::sys::stat::{SFlag, fstat};
 
+use crate::shortage::in_words;
 use crate::sys;
 
 /// The rights that are asked for: those of the newest interface that was tried with QEMU. What a kernel does not have of
 /// them is left out.
 const RIGHTS: ABI = ABI::V6;
-/// The interface that brought TCP, and the one that brought signals and abstract sockets.
+/// The interfaces that brought the truncation of files, TCP, and signals and abstract sockets.
+const TRUNCATION_SINCE: u32 = 3;
 const TCP_SINCE: u32 = 4;
 const SCOPES_SINCE: u32 = 6;
 
@@ -53,7 +56,8 @@ impl Domain {
     /// Makes the ruleset, on the files that the paths lead to now. None where the kernel has no Landlock.
     ///
     /// # Errors
-    /// When a kernel that has it refuses.
+    /// When a path that exists cannot be opened, because the service has no descriptor left for instance: a process
+    /// without that rule would fail for no fault of its own. And when a kernel that has Landlock refuses.
     pub(super) fn ruleset(&self) -> io::Result<Option<OwnedFd>> {
         let write = make_bitflags!(AccessFs::{ReadFile | WriteFile | IoctlDev});
         let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
@@ -61,23 +65,50 @@ impl Domain {
             Tcp::None => AccessNet::BindTcp | AccessNet::ConnectTcp,
             Tcp::Connect => AccessNet::BindTcp.into(),
         };
+        let failed = |error: &dyn std::fmt::Display| {
+            io::Error::other(format!("its Landlock domain cannot be made: {error}"))
+        };
+        let mut rules = Vec::new();
+        for (paths, access) in [
+            (&self.programs, AccessFs::from_read(RIGHTS)),
+            (&self.read, read),
+            (&self.write, write),
+        ] {
+            for path in paths {
+                rules.extend(rule(path, access).map_err(|error| failed(&error))?);
+            }
+        }
         let made = || {
             Ruleset::default()
                 .handle_access(AccessFs::from_all(RIGHTS))?
                 .handle_access(no_tcp)?
                 .scope(Scope::from_all(RIGHTS))?
                 .create()?
-                .add_rules(path_beneath_rules(
-                    &self.programs,
-                    AccessFs::from_read(RIGHTS),
-                ))?
-                .add_rules(path_beneath_rules(&self.read, read))?
-                .add_rules(path_beneath_rules(&self.write, write))
+                .add_rules(rules.into_iter().map(Ok::<_, RulesetError>))
         };
-        made().map(Into::into).map_err(|error| {
-            io::Error::other(format!("its Landlock domain cannot be made: {error}"))
-        })
+        made().map(Into::into).map_err(|error| failed(&error))
     }
+}
+
+/// What may be done with what a path leads to; none where that does not exist.
+fn rule(path: &Path, access: BitFlags<AccessFs>) -> io::Result<Option<PathBeneath<PathFd>>> {
+    let opened = match PathFd::new(path) {
+        Ok(opened) => opened,
+        Err(PathFdError::OpenCall { source, .. }) => {
+            return match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+                _ => Err(in_words(format!("{}: {source}", path.display()), source)),
+            };
+        }
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    // Some rights are those of folders alone.
+    let kind = SFlag::from_bits_truncate(fstat(&opened)?.st_mode) & SFlag::S_IFMT;
+    let access = match kind == SFlag::S_IFDIR {
+        true => access,
+        false => access & AccessFs::from_file(RIGHTS),
+    };
+    Ok(Some(PathBeneath::new(opened, access)))
 }
 
 /// What this host's kernel has of Landlock.
@@ -113,6 +144,7 @@ impl Landlock {
         let mut forbids = vec!["files", "other processes' memory"];
         let mut lacks = Vec::new();
         for (name, since, linux) in [
+            ("truncation of files", TRUNCATION_SINCE, "6.2"),
             ("TCP ports", TCP_SINCE, "6.7"),
             ("signals and abstract sockets", SCOPES_SINCE, "6.12"),
         ] {
@@ -146,17 +178,48 @@ fn reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_opened_is_no_path_that_is_missing() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (file, missing) = (folder.path().join("file"), folder.path().join("missing"));
+        fs::write(&file, "")?;
+        let with = |path: &Path| Domain {
+            read: vec![folder.path().to_owned(), file.clone(), path.to_owned()],
+            ..Domain::default()
+        };
+        with(&missing).ruleset()?;
+        with(&file.join("below")).ruleset()?;
+        let unopened = folder.path().join("loop");
+        std::os::unix::fs::symlink("loop", &unopened)?;
+        let refused = with(&unopened).ruleset().err().map(|e| e.to_string());
+        let refused = refused.unwrap_or_default();
+        let says = format!(
+            "its Landlock domain cannot be made: {}: ",
+            unopened.display()
+        );
+        assert!(refused.starts_with(&says), "{refused}");
+        Ok(())
+    }
 
     #[test]
     fn an_older_kernel_is_described_by_what_it_lacks() {
         assert_eq!(
             Landlock::Abi(7).describe(),
-            "ABI 7: files, other processes' memory, TCP ports, signals and abstract sockets"
+            "ABI 7: files, other processes' memory, truncation of files, TCP ports, signals and abstract sockets"
         );
         assert_eq!(
             Landlock::Abi(4).describe(),
-            "ABI 4: files, other processes' memory, TCP ports; signals and abstract sockets from Linux 6.12 on"
+            "ABI 4: files, other processes' memory, truncation of files, TCP ports; \
+             signals and abstract sockets from Linux 6.12 on"
+        );
+        assert_eq!(
+            Landlock::Abi(1).describe(),
+            "ABI 1: files, other processes' memory; truncation of files from Linux 6.2 on; \
+             TCP ports from Linux 6.7 on; signals and abstract sockets from Linux 6.12 on"
         );
         let off = reason(&io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP));
         assert!(off.contains("lsm="), "{off}");

@@ -7,6 +7,7 @@
 //!   Anything else is signalled through a pidfd, after its start time was compared (`stray.rs`).
 //! - It has nothing of the service's environment but `PATH`, and goes before the service when the host's memory is short
 //!   (`oom.rs`). A hypervisor has a Landlock domain of its own (`domain.rs`).
+//! - A hypervisor is listed for as long as it lives: what it asks of the service is not its user's (`hypervisors.rs`).
 //! - Its error stream is read to the end, and the last lines are kept for the message when it fails.
 
 mod child;
@@ -14,6 +15,7 @@ mod detached;
 mod domain;
 #[cfg(test)]
 mod escape_tests;
+mod hypervisors;
 mod memory;
 mod oom;
 mod owned;
@@ -27,6 +29,7 @@ mod watch;
 pub(crate) use child::{Child, ExitKind, LaunchPlan};
 pub(crate) use detached::Detached;
 pub(crate) use domain::{Domain, Landlock, Tcp};
+pub use hypervisors::Hypervisors;
 pub(crate) use memory::{anonymous_bytes, mapped_files};
 pub(crate) use owned::OwnedProcess;
 pub(crate) use stray::{ProcessStamp, Stray, boot_id, end_stray, program_of};

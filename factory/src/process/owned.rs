@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::hypervisors::Listed;
 use super::{Child, ExitKind, Stray};
 
 /// A process. Dropped before it has ended, it is killed.
@@ -30,9 +31,12 @@ pub(crate) enum EndKind {
 }
 
 impl OwnedProcess {
-    /// Takes over a process that an earlier service has started.
-    pub(crate) fn adopt(stray: Stray) -> Self {
-        Self::Adopted(Adopted(Some(stray)))
+    /// Takes over a hypervisor that an earlier service has started. `may_connect`: whether its domain lets it open TCP
+    /// connections.
+    pub(crate) fn adopt(stray: Stray, may_connect: bool) -> Self {
+        let listed = Some(Listed::enter(stray.stamp(), may_connect));
+        let stray = Some(stray);
+        Self::Adopted(Adopted { stray, listed })
     }
 
     /// Waits for its end.
@@ -67,6 +71,21 @@ impl OwnedProcess {
         }
     }
 
+    /// Kills it; returns when it is gone.
+    ///
+    /// # Cancel safety
+    /// As [`OwnedProcess::end`].
+    pub(crate) async fn kill(&mut self) -> EndKind {
+        match self {
+            Self::Child(child) => EndKind::Told(child.kill().await),
+            Self::Adopted(adopted) => {
+                adopted.signal(Signal::KILL);
+                adopted.wait().await;
+                EndKind::Untold
+            }
+        }
+    }
+
     /// Its last words.
     pub(crate) fn stderr_text(&self) -> String {
         match self {
@@ -79,7 +98,12 @@ impl OwnedProcess {
     pub(crate) fn leave(self) {
         match self {
             Self::Child(child) => child.leave(),
-            Self::Adopted(mut adopted) => adopted.0 = None,
+            Self::Adopted(mut adopted) => {
+                adopted.stray = None;
+                if let Some(listed) = adopted.listed.take() {
+                    listed.stay();
+                }
+            }
         }
     }
 }
@@ -97,17 +121,20 @@ impl fmt::Display for EndKind {
 
 /// The process of an earlier service. Dropped before it has ended or was let go of, it is killed.
 #[derive(Debug)]
-pub(crate) struct Adopted(Option<Stray>);
+pub(crate) struct Adopted {
+    stray: Option<Stray>,
+    listed: Option<Listed>,
+}
 
 impl Adopted {
     async fn wait(&self) {
-        if let Some(stray) = &self.0 {
+        if let Some(stray) = &self.stray {
             stray.wait().await;
         }
     }
 
     fn signal(&self, signal: Signal) {
-        let Some(stray) = &self.0 else { return };
+        let Some(stray) = &self.stray else { return };
         if let Err(error) = stray.signal(signal) {
             let pid = stray.stamp().pid;
             tracing::warn!(pid, ?signal, %error, "an adopted process cannot be signalled");
@@ -147,12 +174,12 @@ mod tests {
     #[tokio::test]
     async fn an_adopted_process_is_watched_asked_and_killed() -> anyhow::Result<()> {
         let (stray, (mut parent, _stdin)) = sleeper("read line")?;
-        let mut process = OwnedProcess::adopt(stray);
+        let mut process = OwnedProcess::adopt(stray, false);
         assert_eq!(process.end(Duration::from_secs(60)).await, EndKind::Untold);
         parent.wait().await?;
 
         let (stray, (mut parent, _stdin)) = sleeper("trap '' TERM; read line")?;
-        let mut process = OwnedProcess::adopt(stray);
+        let mut process = OwnedProcess::adopt(stray, false);
         process.end(Duration::from_millis(50)).await;
         parent.wait().await?;
         assert!(
@@ -163,14 +190,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_is_killed_is_not_asked_before() -> anyhow::Result<()> {
+        let script =
+            "trap 'echo asked >&2; exit' TERM; echo ready >&2; while :; do read line; done";
+        let plan = crate::process::LaunchPlan {
+            program: "/bin/sh".into(),
+            args: ["-c", script].map(Into::into).into(),
+            ..Default::default()
+        };
+        let child = Child::spawn(plan)?;
+        let is_ready = || child.stderr().text().contains("ready");
+        crate::waiting::until("it is ready", is_ready).await;
+        let mut process = OwnedProcess::Child(Box::new(child));
+        let killed = ExitKind::Signal(nix::sys::signal::Signal::SIGKILL as i32);
+        assert_eq!(process.kill().await, EndKind::Told(killed));
+        assert_eq!(process.stderr_text(), "ready");
+
+        let (stray, (mut parent, _stdin)) = sleeper("trap '' TERM; read line")?;
+        assert_eq!(
+            OwnedProcess::adopt(stray, false).kill().await,
+            EndKind::Untold
+        );
+        parent.wait().await?;
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_dropped_one_is_killed_and_one_that_was_left_goes_on() -> anyhow::Result<()> {
         let (stray, (mut parent, _stdin)) = sleeper("read line")?;
-        drop(OwnedProcess::adopt(stray));
+        drop(OwnedProcess::adopt(stray, false));
         parent.wait().await?;
 
         let (stray, (mut parent, _stdin)) = sleeper("read line")?;
         let stamp = stray.stamp();
-        OwnedProcess::adopt(stray).leave();
+        OwnedProcess::adopt(stray, false).leave();
         assert!(stamp.is_alive() && parent.try_wait()?.is_none());
         parent.kill().await?;
         Ok(())

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Child, ExitKind, LaunchPlan};
+use super::{Child, Detached, ExitKind, LaunchPlan};
+use crate::waiting::until;
 
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -22,9 +23,7 @@ fn shell_that_gives_way(gives_way: bool, script: &str) -> std::io::Result<Child>
 
 /// Waits until the process has written a line to its error stream.
 async fn said(child: &Child, word: &str) {
-    while !child.stderr().text().contains(word) {
-        tokio::task::yield_now().await;
-    }
+    until(word, || child.stderr().text().contains(word)).await;
 }
 
 #[tokio::test]
@@ -77,9 +76,8 @@ async fn a_dropped_child_is_killed() -> anyhow::Result<()> {
     said(&child, "ready").await;
     let stamp = child.stamp();
     drop(child);
-    while stamp.is_alive() && !is_zombie(stamp.pid) {
-        tokio::task::yield_now().await;
-    }
+    let is_gone = || !stamp.is_alive() || is_zombie(stamp.pid);
+    until("it was killed", is_gone).await;
     Ok(())
 }
 
@@ -140,5 +138,35 @@ async fn what_our_own_parent_left_open_is_not_passed_on() -> anyhow::Result<()> 
     let passed_on = format!("/proc/self/fd/{number}");
     let lines = child.stderr().text();
     assert!(lines.lines().all(|line| line != passed_on), "{lines}");
+    Ok(())
+}
+
+/// Prints the environment that a shell was given; what it makes itself is not among it.
+const ENVIRONMENT: &str = "tr '\\0' '\\n' < /proc/$$/environ >&2";
+
+/// Nothing but the path is in it, and there was more to give.
+fn is_bare(environment: &str) {
+    let ours = std::env::vars_os().filter(|(name, _)| name != "PATH");
+    assert!(ours.count() > 0, "a test has more than a path");
+    let path = std::env::var("PATH").unwrap_or_default();
+    assert_eq!(environment.trim_end(), format!("PATH={path}"));
+}
+
+#[tokio::test]
+async fn a_child_has_nothing_of_our_environment_but_the_path() -> anyhow::Result<()> {
+    let mut child = shell(ENVIRONMENT)?;
+    assert_eq!(child.wait().await, ExitKind::Code(0));
+    is_bare(&child.stderr().text());
+    Ok(())
+}
+
+/// Such is the guardian of leases, which outlives the service.
+#[tokio::test]
+async fn a_detached_process_has_nothing_of_our_environment_but_the_path() -> anyhow::Result<()> {
+    let log = tempfile::NamedTempFile::new()?;
+    let args = ["-c".into(), ENVIRONMENT.into()];
+    let mut process = Detached::spawn("/bin/sh".as_ref(), &args, log.reopen()?)?;
+    process.ended().await;
+    is_bare(&std::fs::read_to_string(log.path())?);
     Ok(())
 }

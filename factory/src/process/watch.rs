@@ -69,6 +69,7 @@ fn state_of(stat: &[u8]) -> ProcessState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiting::wait_until;
 
     #[test]
     fn the_flags_are_found_behind_any_name() {
@@ -116,13 +117,10 @@ mod tests {
         assert_eq!(watch.state(), ProcessState::Runs);
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
-        while watch.state() != ProcessState::Stopped {
-            std::hint::spin_loop();
-        }
+        let is_stopped = || watch.state() == ProcessState::Stopped;
+        wait_until("it is stopped", is_stopped);
         child.kill()?;
-        while !watch.has_exited() {
-            std::hint::spin_loop();
-        }
+        wait_until("it has ended", || watch.has_exited());
         child.wait()?;
         assert!(watch.has_exited(), "and when it was waited for");
         Ok(())

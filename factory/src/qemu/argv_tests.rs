@@ -8,7 +8,7 @@ use crate::driver::{Boot, LaunchOrder, MachineEnds};
 use crate::host::Vsock;
 use crate::{Accel, MachineType, VmId};
 
-fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
+pub(super) fn order(boot: Boot, memory: &str) -> std::io::Result<LaunchOrder> {
     let null = || std::fs::File::open("/dev/null").map(OwnedFd::from);
     Ok(LaunchOrder {
         id: VmId::parse("bcdfghjkmnpq").ok_or_else(|| std::io::Error::other("no id"))?,

@@ -25,6 +25,9 @@ const NULL: &str = "/dev/null";
 const KVM: &str = "/dev/kvm";
 /// Where QEMU's own network looks for the host's name servers.
 const NAME_SERVERS: &str = "/etc/resolv.conf";
+/// Where services have folders of their own, and the one there that has those of users.
+const SERVICES: &str = "/run";
+const USERS: &str = "user";
 
 /// What a QEMU reads whatever machine it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,8 +69,9 @@ impl Reach {
         Self { firmware, ..self }
     }
 
-    /// What the QEMU of this order may open.
-    pub(super) fn domain(&self, order: &LaunchOrder, has_user_network: bool) -> Domain {
+    /// What the QEMU of this order may open, and whether it may open TCP connections, which a network of its own needs and
+    /// nothing else.
+    pub(super) fn domain(&self, order: &LaunchOrder, may_connect: bool) -> Domain {
         let mut domain = Domain {
             programs: self.programs.clone(),
             read: self.firmware.clone(),
@@ -89,8 +93,8 @@ impl Reach {
                     .read
                     .extend([order.memory.clone(), kernel_stub.clone()]);
                 // Such an interface may be plugged in later, and a domain never grows.
-                if has_user_network {
-                    domain.read.extend(name_servers());
+                if may_connect {
+                    domain.read.extend(name_servers(order));
                     domain.tcp = Tcp::Connect;
                 }
             }
@@ -100,14 +104,29 @@ impl Reach {
 }
 
 /// The file that names the host's name servers. Where it is a link to a service's file, which that replaces now and then,
-/// the folder of that one: what a rule names is a file, not a name.
-fn name_servers() -> Vec<PathBuf> {
+/// the folder of that service too: what a rule names is a file, not a name.
+fn name_servers(order: &LaunchOrder) -> Vec<PathBuf> {
     let file = PathBuf::from(NAME_SERVERS);
     let target = fs::canonicalize(&file).ok();
-    let folder = target.as_deref().and_then(Path::parent);
-    let folder = folder.filter(|folder| Some(*folder) != file.parent());
-    let folder = folder.map(Path::to_owned);
+    let ours = [&order.memory, &order.monitor_path].map(fs::canonicalize);
+    let folder = match (target, ours) {
+        (Some(target), [Ok(memory), Ok(monitor)]) => {
+            resolver_folder(&target, [&memory, &monitor]).map(Path::to_owned)
+        }
+        // What is not known to be apart from other machines' files is left out.
+        _ => None,
+    };
     std::iter::once(file).chain(folder).collect()
+}
+
+/// The folder that a resolver has for its file: one of its own below `/run`, in which none of our files is. A link can lead
+/// anywhere, to `/run` itself, to `/tmp` or to a home: what else is there is nothing for a QEMU to read.
+fn resolver_folder<'a>(target: &'a Path, ours: [&Path; 2]) -> Option<&'a Path> {
+    let folder = target.parent()?;
+    let below = folder.strip_prefix(SERVICES).ok()?;
+    let has_own = below.file_name().is_some() && !below.starts_with(USERS);
+    let has_ours = ours.iter().any(|path| path.starts_with(folder));
+    (has_own && !has_ours).then_some(folder)
 }
 
 /// The interpreter of a script, and what that looks up where it is `env`.
@@ -157,6 +176,27 @@ mod tests {
     use nix::unistd::{Gid, Uid};
 
     #[test]
+    fn only_a_clone_that_may_have_a_user_network_opens_tcp_connections() -> io::Result<()> {
+        let reach = Reach::default();
+        let tcp = |boot, may_connect| -> io::Result<Tcp> {
+            let order = crate::qemu::argv_tests::order(boot, "/memory")?;
+            Ok(reach.domain(&order, may_connect).tcp)
+        };
+        let clone = || Boot::Clone {
+            kernel_stub: "/stub".into(),
+        };
+        let template = Boot::Template {
+            kernel: "/kernel".into(),
+            initrd: "/initrd".into(),
+            params: String::new(),
+        };
+        assert_eq!(tcp(clone(), true)?, Tcp::Connect);
+        assert_eq!(tcp(clone(), false)?, Tcp::None);
+        assert_eq!(tcp(template, true)?, Tcp::None);
+        Ok(())
+    }
+
+    #[test]
     fn what_is_not_in_force_is_listed_with_the_reason() {
         let user = Credentials {
             uid: Uid::from_raw(990),
@@ -176,6 +216,35 @@ mod tests {
         assert_eq!(off[1].name, "user");
         let list = confinement(&Landlock::Abi(7), Some(&user));
         assert!(list.iter().all(|one| one.on), "{list:?}");
+    }
+
+    #[test]
+    fn a_resolvers_folder_is_its_own_and_holds_nothing_of_ours() {
+        let ours = [
+            "/run/vmint/template/default/g1/memory",
+            "/run/vmint/vm/one/qmp.sock",
+        ];
+        let folder = |target: &'static str| {
+            let folder = resolver_folder(Path::new(target), ours.map(Path::new));
+            folder.and_then(Path::to_str).unwrap_or_default()
+        };
+        for (target, wanted) in [
+            (
+                "/run/systemd/resolve/stub-resolv.conf",
+                "/run/systemd/resolve",
+            ),
+            ("/run/NetworkManager/resolv.conf", "/run/NetworkManager"),
+            ("/run/resolv.conf", ""),
+            ("/run/user/1000/resolv.conf", ""),
+            ("/run/vmint/resolv.conf", ""),
+            ("/run/vmint/template/resolv.conf", ""),
+            ("/tmp/resolv.conf", ""),
+            ("/mnt/wsl/resolv.conf", ""),
+            ("/home/somebody/resolv.conf", ""),
+            ("/resolv.conf", ""),
+        ] {
+            assert_eq!(folder(target), wanted, "{target}");
+        }
     }
 
     #[test]

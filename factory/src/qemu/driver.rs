@@ -15,7 +15,7 @@ use crate::driver::{
     Boot, Capabilities, Driver, LaunchError, LaunchOrder, Machine, Monitor, MonitorError,
 };
 use crate::host::HypervisorUsers;
-use crate::process::{Child, Landlock, LaunchPlan};
+use crate::process::{Child, Landlock, LaunchPlan, Tcp};
 use crate::sync::lock;
 use crate::sys::Credentials;
 use crate::{Accel, MachineType};
@@ -28,12 +28,22 @@ pub(crate) struct Qemu {
     /// What it is by now: an upgrade puts another program in its place while the service runs.
     found: Mutex<Found>,
     users: Option<HypervisorUsers>,
+    /// Whether clones may have a network of QEMU's own.
+    user_networks: bool,
 }
 
 impl Qemu {
-    pub(crate) fn new(found: Found, users: Option<HypervisorUsers>) -> Self {
-        let found = Mutex::new(found);
-        Self { found, users }
+    pub(crate) fn new(found: Found, users: Option<HypervisorUsers>, user_networks: bool) -> Self {
+        Self {
+            found: Mutex::new(found),
+            users,
+            user_networks,
+        }
+    }
+
+    /// Whether clones that are started now may open TCP connections: for a network of QEMU's own, and nothing else.
+    pub(crate) fn clones_may_connect(&self) -> bool {
+        self.user_networks && self.found().has_user_network
     }
 
     /// The user of a machine: what boots writes what clones are made of, and is no clones' business.
@@ -70,7 +80,9 @@ impl Qemu {
         let begun = Instant::now();
         let args = argv(&order);
         let found = self.found();
-        let domain = found.reach.domain(&order, found.has_user_network);
+        let may_connect = self.user_networks && found.has_user_network;
+        let domain = found.reach.domain(&order, may_connect);
+        let may_connect = domain.tcp == Tcp::Connect;
         // The translation buffer is in huge pages where it can be: 2 MiB at a time are too much for a clone, which
         // translates little and is one of many. It takes 4 MiB off each (`benches`: `memory`).
         let user = self.user(&order.boot);
@@ -118,6 +130,7 @@ impl Qemu {
                 child,
                 monitor: Box::new(qmp),
                 confinement: confinement.into(),
+                may_connect,
                 spawn,
                 qmp: begun.elapsed(),
             }),

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::manifest::{FileSeal, Manifest};
 use super::store;
 use crate::memory::Digests;
-use crate::shortage::in_words;
+use crate::shortage::{in_words, is_shortage};
 
 /// How closely a file is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,22 @@ pub(super) fn check(path: &Path, digests: &Digests, look: Look) -> io::Result<Ma
     )?;
     check_file(&store::memory_path(path), &files.memory, digests, look)?;
     Ok(manifest)
+}
+
+/// The same, apart from what cannot be looked at just now: the manifest, or in words what is wrong with the files.
+///
+/// # Errors
+/// When the service lacks what it takes to look: that is no damage.
+pub(super) fn judge(
+    path: &Path,
+    digests: &Digests,
+    look: Look,
+) -> io::Result<Result<Manifest, String>> {
+    match check(path, digests, look) {
+        Ok(manifest) => Ok(Ok(manifest)),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(damage) => Ok(Err(damage.to_string())),
+    }
 }
 
 /// Reads what a generation says of itself.

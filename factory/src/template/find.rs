@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{Look, check, read_manifest, read_manifest_of};
+use super::check::{Look, check, judge, read_manifest, read_manifest_of};
 use super::generation::Generation;
 use super::keep;
 use super::rollback::{Misfit, refuse_foreign};
@@ -68,6 +68,16 @@ pub enum FindError {
     },
 }
 
+impl FindError {
+    /// Whether the service lacks the descriptors or the memory to look at it: that says nothing about what is there.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Remove { source, .. } => is_shortage(source),
+        }
+    }
+}
+
 /// Looks for a generation of a template, checks every byte of it, and lets go of those that are more than are kept. It
 /// blocks, for as long as the digest of the memory takes.
 pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError> {
@@ -87,13 +97,12 @@ pub(crate) fn find(host: &Host, spec: &TemplateSpec) -> Result<Found, FindError>
         return Ok(Found::None);
     };
     let path = store.generation_path(&id);
-    let manifest = match check(&path, &host.digests, Look::EveryByte) {
+    let judged = judge(&path, &host.digests, Look::EveryByte).map_err(unreadable(&path))?;
+    let manifest = match judged {
         Ok(manifest) => manifest,
-        Err(error) => {
-            return Ok(Found::Damaged {
-                generation: id,
-                reason: error.to_string(),
-            });
+        Err(reason) => {
+            let generation = id;
+            return Ok(Found::Damaged { generation, reason });
         }
     };
     let Staleness {

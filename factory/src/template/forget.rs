@@ -93,6 +93,7 @@ fn remove(store: &Store, registry: &Registry) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::GenerationId;
+    use crate::waiting::wait_until;
 
     #[test]
     fn what_is_in_use_stays_and_is_current_no_more() -> Result<(), Box<dyn std::error::Error>> {
@@ -114,9 +115,7 @@ mod tests {
         assert!(store.generation_path(&used).join("manifest.json").exists());
         assert!(!store.generation_path(&old).join("manifest.json").exists());
         drop(held);
-        while store.path().exists() {
-            std::thread::yield_now();
-        }
+        wait_until("it is removed", || !store.path().exists());
         Ok(())
     }
 

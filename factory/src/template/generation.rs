@@ -19,6 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 
 use super::check::{Look, check};
 use super::keep;
@@ -177,18 +178,41 @@ impl Drop for GenerationFiles {
 /// Removes a generation. Giving a few hundred MiB back takes tens of milliseconds: not on a thread that answers
 /// requests.
 pub(super) fn remove_aside(path: PathBuf) {
-    std::thread::spawn(move || remove(&path));
+    remove_by(path, |removal| {
+        let thread = thread::Builder::new().name("removal".to_owned());
+        thread.spawn(removal).map(drop)
+    });
+}
+
+/// Removes a generation on a thread, and here where there can be none: then it takes its time, and does not stay.
+fn remove_by(path: PathBuf, start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>) {
+    let remove_and_tell = |path: &Path| {
+        if let Err(error) = remove(path) {
+            tracing::warn!(path = %path.display(), %error, "an old generation cannot be removed");
+        }
+    };
+    let its = path.clone();
+    if let Err(error) = start(Box::new(move || remove_and_tell(&its))) {
+        tracing::warn!(%error, "no thread can be started to remove an old generation");
+        remove_and_tell(&path);
+    }
 }
 
 /// Removes a generation that is none any more. It blocks.
-pub(super) fn remove(path: &Path) {
-    let generation = path.file_name().unwrap_or_default().to_string_lossy();
+///
+/// # Errors
+/// When it is not gone.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
-        Ok(()) => tracing::info!(%generation, "a generation that nobody needs any more is removed"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(%generation, %error, "an old generation cannot be removed"),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+        Ok(()) => {
+            let generation = path.file_name().unwrap_or_default().to_string_lossy();
+            tracing::info!(%generation, "a generation that nobody needs any more is removed");
+        }
     }
     store::remove_folder_of(path);
+    Ok(())
 }
 
 /// One immutable build of a template. Every clone holds it, so its files stay until the last one has ended.
@@ -343,6 +367,7 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiting::wait_until;
 
     #[test]
     fn files_that_are_taken_up_while_their_last_holder_lets_go_stay() -> io::Result<()> {
@@ -356,9 +381,7 @@ mod tests {
         let count = Arc::downgrade(&last);
         let mut held = lock(&registry.held);
         let letting_go = std::thread::spawn(move || drop(last));
-        while count.strong_count() > 0 {
-            std::thread::yield_now();
-        }
+        wait_until("its last holder lets go", || count.strong_count() == 0);
         // It is on its way to be removed, and waits for the lock.
         let taken_up = registry.hold_in(&mut held, &path);
         drop(held);
@@ -368,6 +391,21 @@ mod tests {
         taken_up.set_surplus(true);
         drop(taken_up);
         assert!(!path.join("manifest.json").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_removal_without_a_thread_is_done_all_the_same() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("default/g1");
+        fs::create_dir_all(&path)?;
+        remove_by(path.clone(), |_| Err(io::ErrorKind::WouldBlock.into()));
+        assert!(!path.exists());
+        remove(&path)?;
+        // It is not gone where it cannot be removed.
+        fs::create_dir_all(folder.path().join("default"))?;
+        fs::write(&path, "no directory")?;
+        assert!(remove(&path).is_err() && path.exists());
         Ok(())
     }
 

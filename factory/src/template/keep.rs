@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::{Look, check};
+use super::check::{Look, judge};
 use super::generation::{Registry, remove, remove_aside};
 use super::manifest;
 use super::store::{Store, current_of};
@@ -48,7 +48,7 @@ fn candidates(store: &Path, registry: &Registry) -> io::Result<Vec<Candidate>> {
             continue;
         }
         let is_damaged = registry.held(&path).is_some_and(|files| files.is_damaged());
-        let looks_whole = check(&path, &Digests::default(), Look::Length).is_ok();
+        let looks_whole = judge(&path, &Digests::default(), Look::Length)?.is_ok();
         let is_whole = looks_whole && !is_damaged;
         found.push(Candidate { path, id, is_whole });
     }
@@ -111,13 +111,16 @@ pub(super) fn let_go(surplus: Vec<PathBuf>, registry: &Registry) -> io::Result<V
 
 /// Removes a generation that is only kept to go back to. Returns whether it is gone: not where it is the current one, or where
 /// somebody holds it, because clones of it live or a pool would roll back to it. It blocks until its memory is free.
+///
+/// # Errors
+/// When it cannot be removed: part of it may be there, and has its memory. The same call tries it again.
 pub(crate) fn drop_kept(store: &Store, id: &GenerationId, registry: &Registry) -> io::Result<bool> {
     let path = store.generation_path(id);
     registry.publishing(store.path(), || {
         if store.current()?.as_ref() == Some(id) || registry.end_unheld(&path)?.is_some() {
             return Ok(false);
         }
-        remove(&path);
+        remove(&path)?;
         Ok(true)
     })
 }

@@ -10,6 +10,7 @@ use super::super::store::Store;
 use super::*;
 use crate::memory::bytes_digest;
 use crate::template::FileSeal;
+use crate::waiting::wait_until;
 use crate::{TemplateSpec, VmId};
 
 const FILES: [&str; 3] = ["memory", "state", "kernel-stub"];
@@ -252,11 +253,7 @@ fn half_built_generations_are_swept_and_whole_ones_are_not() -> anyhow::Result<(
     let path = shelf.store.path().join("g3");
     assert!(lost.damage(&Digests::default()).is_some());
     drop(lost);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while path.exists() {
-        anyhow::ensure!(std::time::Instant::now() < deadline, "it stays");
-        std::thread::yield_now();
-    }
+    wait_until("it is removed", || !path.exists());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::check::{Look, check};
+use super::check::{Look, judge};
 use super::keep;
 use super::manifest::Manifest;
 use super::rollback::{Misfit, refuse_foreign};
@@ -42,6 +42,9 @@ pub enum Validity {
 
 /// Looks at all of them, the newest first. A file is read only when it has changed since it was read last; the first
 /// time blocks for as long as the digests of all memories take.
+///
+/// # Errors
+/// When one cannot be looked at: then nothing is known of any of them.
 pub(crate) fn list(host: &Host, spec: &TemplateSpec) -> io::Result<Vec<ListedGeneration>> {
     let store = host.store(&spec.name);
     let current = store.current()?;
@@ -55,8 +58,8 @@ pub(crate) fn list(host: &Host, spec: &TemplateSpec) -> io::Result<Vec<ListedGen
         };
         let held = host.registry.held(&path);
         let is_damaged = held.as_ref().is_some_and(|files| files.is_damaged());
-        let (validity, manifest) = match check(&path, &host.digests, Look::Changes) {
-            Err(error) => (Validity::Damaged(error.to_string()), None),
+        let (validity, manifest) = match judge(&path, &host.digests, Look::Changes)? {
+            Err(damage) => (Validity::Damaged(damage), None),
             Ok(_) if is_damaged => {
                 let why = "it was found damaged before".to_owned();
                 (Validity::Damaged(why), None)

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::clock::WallNs;
 use crate::guest::ProcessControl;
+use crate::kernel::KernelVersion;
 use crate::memory::{self, MemorySurvey};
 use crate::rights::{create_own, write_own};
 use crate::shortage::in_words;
@@ -44,6 +45,9 @@ pub struct Manifest {
     /// How the guest keeps processes apart. Generations from before this was recorded have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_control: Option<ProcessControl>,
+    /// The release of the guest's kernel, where its image tells: generations from before this was said have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_kernel: Option<String>,
     /// How the guest's clock stood when it was paused.
     pub(crate) clock: SavedClock,
     /// The template's cold boot.
@@ -183,7 +187,16 @@ impl Manifest {
                 memory_mib: recipe.max_memory_mib,
             },
             fixed,
+            refuses_vcpus: self.refuses_vcpus(),
         }
+    }
+
+    /// The guest's kernel, where it is known to refuse virtual CPUs that are plugged in. KVM tells it that it is in a
+    /// virtual machine; under emulation nothing does.
+    fn refuses_vcpus(&self) -> Option<KernelVersion> {
+        let kernel = KernelVersion::parse(self.guest_kernel.as_deref()?)?;
+        let refuses = kernel >= KernelVersion::REFUSES_EMULATED_VCPUS;
+        (refuses && self.recipe.accel == Accel::Tcg).then_some(kernel)
     }
 
     /// Writes the manifest: the last act of a build. It is there whole or not at all.
@@ -284,6 +297,7 @@ pub(super) mod tests {
             memory: MemorySurvey::default(),
             protocol: None,
             process_control: None,
+            guest_kernel: None,
             clock: SavedClock {
                 paused_at: WallNs(0),
                 ahead_ns: 0,
@@ -296,5 +310,41 @@ pub(super) mod tests {
                 memory_unchanged: true,
             },
         }
+    }
+
+    fn refused(accel: Accel, guest_kernel: Option<&str>) -> Option<String> {
+        let recipe = Recipe { accel, ..recipe() };
+        let manifest = Manifest {
+            guest_kernel: guest_kernel.map(str::to_owned),
+            recipe,
+            ..manifest()
+        };
+        Some(manifest.sizes().refuses_vcpus?.to_string())
+    }
+
+    #[test]
+    fn a_new_kernel_under_emulation_takes_no_more_virtual_cpus() {
+        let debian_13 = Some("6.12.38+deb13-amd64");
+        assert_eq!(refused(Accel::Tcg, debian_13).as_deref(), Some("6.12"));
+        assert_eq!(refused(Accel::Kvm, debian_13), None);
+        assert_eq!(refused(Accel::Tcg, Some("6.8.0-60-generic")), None);
+        assert_eq!(refused(Accel::Tcg, Some("not a release")), None);
+        assert_eq!(refused(Accel::Tcg, None), None, "it is not known");
+    }
+
+    #[test]
+    fn a_manifest_from_before_kernels_were_named_is_read_as_it_was_written() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        for guest_kernel in [None, Some("6.1.0-56-amd64".to_owned())] {
+            let manifest = Manifest {
+                guest_kernel: guest_kernel.clone(),
+                ..manifest()
+            };
+            manifest.write(folder.path())?;
+            let text = fs::read_to_string(folder.path().join(FILE))?;
+            assert_eq!(text.contains("guest_kernel"), guest_kernel.is_some());
+            assert_eq!(Manifest::read(folder.path())?.guest_kernel, guest_kernel);
+        }
+        Ok(())
     }
 }

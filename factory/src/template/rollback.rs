@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::check::{Look, check};
+use super::check::{Look, judge};
 use super::generation::{Generation, GenerationFiles, Registry};
 use super::keep;
 use super::manifest::{Manifest, Recipe};
@@ -138,8 +138,9 @@ impl WayBack<'_> {
             // Held before it is looked at: nobody removes it meanwhile, and no other template waits for its bytes.
             let files = self.registry.hold(path);
             match self.usable(path, &files) {
-                Ok(manifest) => return self.switch(path, manifest, current.as_ref()),
-                Err(why) => refused.push(format!("{}: {why}", name_of(path))),
+                Ok(Ok(manifest)) => return self.switch(path, manifest, current.as_ref()),
+                Ok(Err(why)) => refused.push(format!("{}: {why}", name_of(path))),
+                Err(source) => return Err(self.failed(source)),
             }
         }
         let template = template();
@@ -171,13 +172,18 @@ impl WayBack<'_> {
     }
 
     /// The manifest of a generation that is whole, byte for byte, and that this host can restore; else why not.
-    fn usable(&self, path: &Path, files: &GenerationFiles) -> Result<Manifest, String> {
+    ///
+    /// # Errors
+    /// When that cannot be told at present.
+    fn usable(&self, path: &Path, files: &GenerationFiles) -> io::Result<Result<Manifest, String>> {
         if files.is_damaged() {
-            return Err("it was found damaged before".to_owned());
+            return Ok(Err("it was found damaged before".to_owned()));
         }
-        let manifest = check(path, self.digests, Look::EveryByte).map_err(|e| e.to_string())?;
-        refuse_foreign(&manifest.recipe, &self.platform).map_err(|e| e.to_string())?;
-        Ok(manifest)
+        let judged = judge(path, self.digests, Look::EveryByte)?;
+        Ok(judged.and_then(|manifest| {
+            let fits = refuse_foreign(&manifest.recipe, &self.platform);
+            fits.map(|()| manifest).map_err(|e| e.to_string())
+        }))
     }
 
     fn failed(&self, source: io::Error) -> RollbackError {

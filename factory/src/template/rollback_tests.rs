@@ -8,6 +8,7 @@ use super::super::keep::tests::{Shelf, spec};
 use super::super::stale::tests::recipe;
 use super::*;
 use crate::memory::file_digest;
+use crate::waiting::wait_until;
 
 /// How long something may take that takes a millisecond.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -44,16 +45,12 @@ impl Reading {
 
     fn digest(&self, path: &Path) -> io::Result<String> {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        while self.is_held_up.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
+        wait_until("it may go on", || !self.is_held_up.load(Ordering::SeqCst));
         file_digest(path)
     }
 
     fn has_begun(&self) {
-        while self.begun.load(Ordering::SeqCst) == 0 {
-            std::thread::yield_now();
-        }
+        wait_until("it has begun", || self.begun.load(Ordering::SeqCst) > 0);
     }
 }
 
@@ -114,6 +111,34 @@ fn nobody_waits_for_the_bytes_of_a_rollback_and_a_later_publication_wins() -> an
         "{refused}"
     );
     assert!(refused.is_impossible());
+    let current = shelf.store.current()?.map(|id| id.to_string());
+    assert_eq!(current.as_deref(), Some("g3"));
+    Ok(())
+}
+
+/// Reads nothing, because a limit of the host stands in the way.
+fn cannot_open(_: &Path) -> io::Result<String> {
+    Err(io::Error::from_raw_os_error(
+        nix::errno::Errno::ENFILE as i32,
+    ))
+}
+
+#[test]
+fn what_cannot_be_opened_just_now_is_no_damage() -> anyhow::Result<()> {
+    let shelf = Shelf::new()?;
+    drop((shelf.publish("g1", 3)?, shelf.publish("g2", 3)?));
+    let (digests, spec) = (Digests::reading_by(cannot_open), spec(3));
+    let one = shelf.store.path().join("g1");
+    assert!(judge(&one, &digests, Look::EveryByte).is_err());
+    std::fs::write(one.join("state"), "cut")?;
+    assert!(judge(&one, &Digests::default(), Look::EveryByte)?.is_err());
+    let refused = way(&shelf, &digests, &spec).take();
+    let refused = refused.expect_err("its state was cut short");
+    assert!(refused.is_impossible(), "{refused}");
+    drop(shelf.publish("g3", 3)?);
+    let refused = way(&shelf, &digests, &spec).take();
+    let refused = refused.expect_err("g2 cannot be opened");
+    assert!(!refused.is_impossible(), "{refused}");
     let current = shelf.store.current()?.map(|id| id.to_string());
     assert_eq!(current.as_deref(), Some("g3"));
     Ok(())

@@ -8,13 +8,17 @@
 //!
 //! A file system without holes has the log emptied instead: the offsets go on from there, and what was kept is lost.
 //!
-//! A reader and a cut exclude each other by the lock of [`Marks`]. The log is opened once by a follower, so its last bytes
-//! can be read when the machine and its directory are gone.
+//! A reader and a cut exclude each other by the lock of [`Marks`]. The log is opened once, when its machine gets an owner:
+//! its last bytes can be read when the machine and its directory are gone, and what a machine appends to a log whose name
+//! is gone is cut as before, since no limit of the file system would be seen to be reached by it.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,7 +45,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The console's file.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
-    log: PathBuf,
+    log: Arc<File>,
     max_bytes: u64,
     marks: Arc<Mutex<Marks>>,
 }
@@ -70,9 +74,28 @@ impl Marks {
 }
 
 impl Console {
-    pub(super) fn new(log: PathBuf, max_bytes: u64) -> Self {
+    /// That of a machine that is about to be started.
+    pub(super) fn open(log: &Path, max_bytes: u64) -> io::Result<Self> {
+        open(log).map(|log| Self::of(log, max_bytes))
+    }
+
+    /// That of a machine that runs already. Where the name of its log is gone, the process still has the file.
+    ///
+    /// # Errors
+    /// When neither leads to it.
+    pub(super) fn of_process(log: &Path, pid: u32, max_bytes: u64) -> io::Result<Self> {
+        let log = match open(log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                open_by_process(log, pid)?.ok_or(error)?
+            }
+            opened => opened?,
+        };
+        Ok(Self::of(log, max_bytes))
+    }
+
+    fn of(log: File, max_bytes: u64) -> Self {
         Self {
-            log,
+            log: Arc::new(log),
             max_bytes,
             marks: Arc::default(),
         }
@@ -83,11 +106,6 @@ impl Console {
     }
 
     #[cfg(test)]
-    pub(super) fn log(&self) -> &Path {
-        &self.log
-    }
-
-    #[cfg(test)]
     pub(super) fn is_cut(&self) -> bool {
         self.marks().kept_from > 0
     }
@@ -95,16 +113,21 @@ impl Console {
     /// Cuts the older part off when there is too much.
     pub(super) fn trim(&self) -> io::Result<()> {
         let mut marks = self.marks();
-        let log = OpenOptions::new().read(true).write(true).open(&self.log)?;
+        let log = &*self.log;
         let length = log.metadata()?.len();
-        if length <= self.max_bytes || length - marks.oldest(&log)? <= self.max_bytes {
+        if length <= self.max_bytes {
+            return Ok(());
+        }
+        // A machine that was broken out of can have cut its log shorter than where we had.
+        let kept = length.saturating_sub(marks.oldest(log)?);
+        if kept <= self.max_bytes {
             return Ok(());
         }
         // A quarter of the limit is free afterwards, so that not every look cuts.
         let cut = length - self.max_bytes / 4 * 3;
         let cut = cut - cut % PAGE_BYTES.min(self.max_bytes.div_ceil(4));
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match fallocate(&log, hole, 0, i64::try_from(cut).unwrap_or(i64::MAX)) {
+        match fallocate(log, hole, 0, i64::try_from(cut).unwrap_or(i64::MAX)) {
             Ok(()) => marks.kept_from = cut,
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
                 // The machine appends, so its next byte comes at the new end.
@@ -118,12 +141,11 @@ impl Console {
     }
 
     /// Follows it, from the oldest byte that is kept.
-    pub(crate) fn follow(&self) -> io::Result<ConsoleFollower> {
-        Ok(ConsoleFollower {
-            log: File::open(&self.log)?,
+    pub(crate) fn follow(&self) -> ConsoleFollower {
+        ConsoleFollower {
             console: self.clone(),
             position: 0,
-        })
+        }
     }
 
     /// What is kept, the newest bytes last.
@@ -133,10 +155,10 @@ impl Console {
 
     fn newest(&self, max_bytes: u64) -> io::Result<Vec<u8>> {
         let marks = self.marks();
-        let log = File::open(&self.log)?;
+        let log = &*self.log;
         let length = log.metadata()?.len();
-        let from = marks.oldest(&log)?.max(length.saturating_sub(max_bytes));
-        read_at_most(&log, from, length.saturating_sub(from))
+        let from = marks.oldest(log)?.max(length.saturating_sub(max_bytes));
+        read_at_most(log, from, length.saturating_sub(from))
     }
 
     /// The last lines, for a message.
@@ -153,16 +175,43 @@ impl Console {
     }
 }
 
-/// Keeps the console of a machine that has no owner within its limit.
+fn open(log: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(log)
+}
+
+/// The log that a process has open under this name, or had until that was removed or moved.
+fn open_by_process(log: &Path, pid: u32) -> io::Result<Option<File>> {
+    /// What the kernel puts behind a name that is gone.
+    const GONE: &[u8] = b" (deleted)";
+    let machine = log.parent().and_then(Path::file_name);
+    let wanted = Path::new(machine.unwrap_or_default()).join(LOG);
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let descriptor = entry?.path();
+        // Some are closed meanwhile.
+        let Ok(target) = fs::read_link(&descriptor) else {
+            continue;
+        };
+        let bytes = target.as_os_str().as_bytes();
+        let name = bytes.strip_suffix(GONE).unwrap_or(bytes);
+        if Path::new(OsStr::from_bytes(name)).ends_with(&wanted) {
+            let file = open(&descriptor)?;
+            if file.metadata()?.is_file() {
+                return Ok(Some(file));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Keeps the console of a machine that has no owner within its limit; `pid` is its process.
 ///
 /// # Errors
 /// When its file cannot be read or cut.
-pub(crate) fn trim_console(machine: &Path, max_bytes: u64) -> io::Result<()> {
-    Console::new(machine.join(LOG), max_bytes).trim()
+pub(crate) fn trim_console(machine: &Path, pid: u32, max_bytes: u64) -> io::Result<()> {
+    Console::of_process(&machine.join(LOG), pid, max_bytes)?.trim()
 }
 
-/// Keeps a console within its limit, and complains of one that is lost only once: a file that was removed does not come
-/// back.
+/// Keeps a console within its limit, and complains only once where it cannot.
 #[derive(Debug)]
 pub(super) struct Trimmer {
     console: Console,
@@ -187,7 +236,6 @@ impl Trimmer {
 /// Reads a console on and on.
 #[derive(Debug)]
 pub struct ConsoleFollower {
-    log: File,
     console: Console,
     /// How much of what was ever written has been read, or missed.
     position: u64,
@@ -200,10 +248,10 @@ impl ConsoleFollower {
     /// # Errors
     /// When the file cannot be read. That the machine is gone is no such reason.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
-        let marks = self.console.marks();
-        let oldest = marks.oldest(&self.log)?;
+        let (marks, log) = (self.console.marks(), &*self.console.log);
+        let oldest = marks.oldest(log)?;
         let from = self.position.saturating_sub(marks.emptied).max(oldest);
-        let bytes = read_at_most(&self.log, from, FOLLOW_MAX_BYTES as u64)?;
+        let bytes = read_at_most(log, from, FOLLOW_MAX_BYTES as u64)?;
         self.position = marks.emptied + from + bytes.len() as u64;
         Ok(bytes)
     }
@@ -211,9 +259,11 @@ impl ConsoleFollower {
     /// Notices that more is written from now on. It costs nothing while nothing is written.
     ///
     /// # Errors
-    /// When the file is gone, or the kernel watches no more files for this user.
+    /// When the kernel watches no more files for this user.
     pub fn growth(&self) -> io::Result<Growth> {
-        watch(&self.console.log)
+        // The file itself, whatever its name leads to by now.
+        let log = format!("/proc/self/fd/{}", self.console.log.as_raw_fd());
+        watch(Path::new(&log))
     }
 }
 
@@ -241,17 +291,60 @@ mod tests {
 
     use super::*;
 
+    /// A console, and what its machine appends to.
+    fn console(path: &Path, max_bytes: u64) -> io::Result<(Console, File)> {
+        let machine = OpenOptions::new().append(true).create(true).open(path)?;
+        Ok((Console::open(path, max_bytes)?, machine))
+    }
+
+    fn used_bytes(console: &Console) -> io::Result<u64> {
+        Ok(console.log.metadata()?.blocks() * 512)
+    }
+
     #[test]
-    fn a_lost_console_is_complained_of_once() -> io::Result<()> {
+    fn a_console_whose_name_is_gone_is_cut_and_read_as_before() -> io::Result<()> {
+        const MAX: u64 = 64 << 10;
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), 1000);
+        let dir = folder.path().join("vm/m1");
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(LOG);
+        let (console, mut machine) = console(&path, MAX)?;
         let mut trimmer = Trimmer::new(console.clone());
-        fs::write(&console.log, "here")?;
-        assert!(trimmer.trim().is_none());
-        fs::remove_file(&console.log)?;
-        let error = trimmer.trim().expect("it is gone");
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(trimmer.trim().is_none());
+        machine.write_all(b"before")?;
+        fs::remove_dir_all(folder.path().join("vm"))?;
+        for _ in 0..20 {
+            machine.write_all(&[b'x'; MAX as usize])?;
+            assert!(trimmer.trim().is_none());
+            let used = used_bytes(&console)?;
+            assert!(used <= MAX + PAGE_BYTES, "{used} bytes are used");
+        }
+        assert!(console.follow().read()?.ends_with(b"x"));
+        // A service and a guardian that come later find it by the process that has it open: here that is this one.
+        let me = std::process::id();
+        let later = Console::of_process(&path, me, MAX)?;
+        assert!(later.read()?.ends_with(b"x"));
+        machine.write_all(&[b'y'; 2 * MAX as usize])?;
+        trim_console(&dir, me, MAX)?;
+        assert!(used_bytes(&console)? <= MAX + PAGE_BYTES);
+        let another = folder.path().join("vm/m2").join(LOG);
+        let missing = Console::of_process(&another, me, MAX).map_err(|error| error.kind());
+        assert_eq!(missing.err(), Some(io::ErrorKind::NotFound));
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_that_its_machine_cuts_short_is_read_and_cut_all_the_same() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (console, mut machine) = console(&folder.path().join(LOG), 1000)?;
+        machine.write_all(&[b'x'; 20_000])?;
+        console.trim()?;
+        assert!(console.is_cut());
+        machine.set_len(17_000)?;
+        console.trim()?;
+        console.read()?;
+        machine.write_all(&[b'y'; 50_000])?;
+        console.trim()?;
+        assert!(console.read()?.ends_with(b"y"));
         Ok(())
     }
 
@@ -259,11 +352,7 @@ mod tests {
     fn the_newest_part_is_kept_and_no_more() -> io::Result<()> {
         const MAX: u64 = 1000;
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), MAX);
-        let mut machine = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&console.log)?;
+        let (console, mut machine) = console(&folder.path().join("console.log"), MAX)?;
         let mut written = Vec::new();
         for line in 0..500 {
             let line = format!("line {line}\r\n");
@@ -286,14 +375,10 @@ mod tests {
     fn a_follower_reads_every_byte_and_the_last_ones_after_the_end() -> io::Result<()> {
         const MAX: u64 = 1000;
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), MAX);
-        let mut machine = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&console.log)?;
+        let (console, mut machine) = console(&folder.path().join("console.log"), MAX)?;
         let mut written = b"before\r\n".to_vec();
         machine.write_all(&written)?;
-        let mut follower = console.follow()?;
+        let mut follower = console.follow();
         let mut read = follower.read()?;
         for line in 0..500 {
             let line = format!("line {line}\r\n");
@@ -318,10 +403,8 @@ mod tests {
     #[test]
     fn a_follower_that_is_too_slow_misses_the_oldest() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), 100);
-        fs::write(&console.log, b"")?;
-        let mut follower = console.follow()?;
-        let mut machine = OpenOptions::new().append(true).open(&console.log)?;
+        let (console, mut machine) = console(&folder.path().join("console.log"), 100)?;
+        let mut follower = console.follow();
         for byte in b'a'..=b'z' {
             machine.write_all(&[byte; 60])?;
             console.trim()?;
@@ -338,15 +421,11 @@ mod tests {
     fn a_cut_needs_no_room_and_gives_memory_back() -> io::Result<()> {
         const MAX: u64 = 64 << 10;
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), MAX);
-        let mut machine = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&console.log)?;
+        let (console, mut machine) = console(&folder.path().join("console.log"), MAX)?;
         for piece in b'a'..=b'z' {
             machine.write_all(&[piece; MAX as usize / 2])?;
             console.trim()?;
-            let used = fs::metadata(&console.log)?.blocks() * 512;
+            let used = used_bytes(&console)?;
             assert!(used <= MAX + PAGE_BYTES, "{used} bytes are used");
         }
         assert_eq!(
@@ -355,8 +434,8 @@ mod tests {
             "nothing is copied, so a full file system does not stop it"
         );
         // A service that comes later knows no more than the file.
-        let later = Console::new(console.log.clone(), MAX);
-        for kept in [console.read()?, later.read()?, later.follow()?.read()?] {
+        let later = Console::open(&folder.path().join("console.log"), MAX)?;
+        for kept in [console.read()?, later.read()?, later.follow().read()?] {
             assert!(kept.len() as u64 >= MAX / 2 && kept.len() as u64 <= MAX);
             assert!(kept.ends_with(b"z") && !kept.contains(&0));
         }
@@ -367,10 +446,9 @@ mod tests {
     fn no_byte_is_lost_or_read_twice_while_it_is_cut() -> io::Result<()> {
         const LINES: usize = 20_000;
         let folder = tempfile::tempdir()?;
-        let console = Console::new(folder.path().join("console.log"), 256 << 10);
-        fs::write(&console.log, "")?;
-        let mut machine = OpenOptions::new().append(true).open(&console.log)?;
-        let mut follower = console.follow()?;
+        let path = folder.path().join("console.log");
+        let (console, mut machine) = console(&path, 256 << 10)?;
+        let mut follower = console.follow();
         let (begin, begun) = std::sync::mpsc::sync_channel::<usize>(64);
         std::thread::scope(|scope| {
             scope.spawn(move || {

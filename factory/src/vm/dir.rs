@@ -8,10 +8,16 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::VmId;
+use crate::aside::blocks;
 use crate::rights::make_directory;
 
 /// The folder of all machines, within the run directory.
 const VMS: &str = "vm";
+/// The sockets in a machine's directory.
+pub(super) const AGENT: &str = "agent.sock";
+pub(crate) const CONSOLE: &str = "console.sock";
+pub(crate) const RUNTIME: &str = "runtime.sock";
+const MONITOR: &str = "qmp.sock";
 
 /// A machine's directory. It goes with its owner.
 #[derive(Debug)]
@@ -38,6 +44,7 @@ impl VmDir {
     /// Makes the directory of a new machine: nobody but us can enter it, and nobody but us could use what is in it. The
     /// machine gets its sockets as open descriptors, so it needs no right to the directory.
     pub(crate) fn create(run_dir: &Path, id: &VmId) -> io::Result<(Self, DirEnds)> {
+        blocks("making the directory of a machine");
         let path = Self::all(run_dir).join(id.as_str());
         make_all(&Self::all(run_dir))?;
         make_directory(&path, 0o700)?;
@@ -84,19 +91,19 @@ impl VmDir {
     }
 
     pub(crate) fn monitor(&self) -> PathBuf {
-        self.path.join("qmp.sock")
+        self.path.join(MONITOR)
     }
 
     pub(crate) fn agent(&self) -> PathBuf {
-        self.path.join("agent.sock")
+        self.path.join(AGENT)
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {
-        self.path.join("runtime.sock")
+        self.path.join(RUNTIME)
     }
 
     pub(crate) fn console(&self) -> PathBuf {
-        self.path.join("console.sock")
+        self.path.join(CONSOLE)
     }
 
     pub(crate) fn console_log(&self) -> PathBuf {

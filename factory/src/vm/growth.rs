@@ -6,17 +6,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// The watcher, or why there is none: the kernel grants each user a number of them.
-static WATCHER: OnceLock<Result<Arc<Watcher>, Errno>> = OnceLock::new();
+/// The watcher, once one could be started: the kernel grants each user a number of them, and the service may be out of
+/// descriptors just then.
+static WATCHER: Mutex<Option<Arc<Watcher>>> = Mutex::new(None);
 
 struct Watcher {
     inotify: Inotify,
@@ -45,30 +46,58 @@ impl Watcher {
         Ok(watcher)
     }
 
+    /// The one that works, or a new one.
+    fn of(
+        slot: &Mutex<Option<Arc<Self>>>,
+        start: impl FnOnce() -> Result<Arc<Self>, Errno>,
+    ) -> Result<Arc<Self>, Errno> {
+        let mut slot = lock(slot);
+        match slot
+            .as_ref()
+            .filter(|watcher| watcher.waiting().over.is_none())
+        {
+            Some(watcher) => Ok(Arc::clone(watcher)),
+            None => Ok(Arc::clone(slot.insert(start()?))),
+        }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         lock(&self.waiting)
+    }
+
+    fn happened(&self, events: &[InotifyEvent]) {
+        let mut waiting = self.waiting();
+        for event in events {
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                // Events were dropped, and it is not told of which files: each that is waited for is looked at.
+                waiting.wake_all();
+            } else {
+                wake(waiting.by_watch.remove(&event.wd));
+            }
+        }
     }
 
     fn run(&self) {
         loop {
             match self.inotify.read_events() {
-                Ok(events) => {
-                    let mut waiting = self.waiting();
-                    for event in events {
-                        wake(waiting.by_watch.remove(&event.wd));
-                    }
-                }
+                Ok(events) => self.happened(&events),
                 Err(Errno::EINTR) => {}
                 Err(error) => {
                     tracing::warn!(%error, "consoles are not watched any longer, but looked at now and then");
                     let mut waiting = self.waiting();
                     waiting.over = Some(error);
-                    for (_, all) in waiting.by_watch.drain() {
-                        wake(Some(all));
-                    }
+                    waiting.wake_all();
                     return;
                 }
             }
+        }
+    }
+}
+
+impl Waiting {
+    fn wake_all(&mut self) {
+        for (_, all) in self.by_watch.drain() {
+            wake(Some(all));
         }
     }
 }
@@ -88,8 +117,10 @@ pub struct Growth {
 
 /// Begins to wait for a file to grow.
 pub(super) fn watch(path: &Path) -> io::Result<Growth> {
-    let watcher = WATCHER.get_or_init(Watcher::start);
-    let watcher = Arc::clone(watcher.as_ref().map_err(|error| io::Error::from(*error))?);
+    watch_by(Watcher::of(&WATCHER, Watcher::start)?, path)
+}
+
+fn watch_by(watcher: Arc<Watcher>, path: &Path) -> io::Result<Growth> {
     let notify = Arc::new(Notify::new());
     let watch = {
         let mut waiting = watcher.waiting();
@@ -170,6 +201,44 @@ mod tests {
         files[0].0.write_all(b"y")?;
         timeout(LONG, again.happened()).await?;
         assert!(watch(&folder.path().join("none")).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_watcher_that_could_not_be_started_is_started_the_next_time() -> anyhow::Result<()> {
+        let slot = Mutex::new(None);
+        let refused = Watcher::of(&slot, || Err(Errno::EMFILE)).err();
+        assert_eq!(refused, Some(Errno::EMFILE));
+        let first = Watcher::of(&slot, Watcher::start)?;
+        let again = Watcher::of(&slot, || Err(Errno::EMFILE))?;
+        assert!(Arc::ptr_eq(&first, &again), "there is one");
+        first.waiting().over = Some(Errno::EBADF);
+        let next = Watcher::of(&slot, Watcher::start)?;
+        assert!(
+            !Arc::ptr_eq(&first, &next),
+            "that one hears nothing any more"
+        );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_where_events_were_dropped() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log");
+        std::fs::write(&path, "")?;
+        let watcher = Watcher::start()?;
+        let waits = watch_by(Arc::clone(&watcher), &path)?;
+        let dropped = InotifyEvent {
+            wd: waits.watch,
+            mask: AddWatchFlags::IN_Q_OVERFLOW,
+            cookie: 0,
+            name: None,
+        };
+        watcher.happened(&[dropped]);
+        timeout(LONG, waits.happened()).await?;
+        let again = watch_by(watcher, &path)?;
+        std::fs::write(&path, "more")?;
+        timeout(LONG, again.happened()).await?;
         Ok(())
     }
 

@@ -13,17 +13,18 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::console::Console;
-use super::dir::VmDir;
+use super::dir::{AGENT, VmDir};
 use super::lost::RecordKeeper;
 use super::owner::{Owner, OwnerRequest, VmEnd};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
-use super::upkeep::Trimming;
+use super::upkeep::Upkeep;
+use crate::aside::aside;
 use crate::clock::Moment;
 use crate::device::Attached;
 use crate::driver::{Boot, Driver, LaunchError, LaunchOrder, Machine, MachineEnds, Monitor};
 use crate::guest::{Agent, GuestError};
-use crate::host::Vsock;
+use crate::host::{Place, Vsock};
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, ProcessState, boot_id, program_of};
 use crate::supervise::supervise;
 use crate::sync::lock;
@@ -96,15 +97,21 @@ impl LiveVm {
     /// A dropped call leaves nothing: the process is killed and the directory removed.
     pub(crate) async fn start(
         driver: &dyn Driver,
-        run_dir: &Path,
+        run_dir: &Arc<Place>,
         plan: StartPlan,
     ) -> Result<Self, StartError> {
         let begun = Instant::now();
         let directory = |source| StartError::Directory {
-            run_dir: run_dir.to_owned(),
+            run_dir: run_dir.path().to_owned(),
             source,
         };
-        let (dir, ends) = VmDir::create(run_dir, &plan.id).map_err(directory)?;
+        let (place, id, max_bytes) = (Arc::clone(run_dir), plan.id.clone(), plan.console_max_bytes);
+        let made = aside(move || {
+            let (dir, ends) = VmDir::create(place.path(), &id)?;
+            let console = Console::open(&dir.console_log(), max_bytes)?;
+            Ok((dir, ends, console))
+        });
+        let (dir, ends, console) = made.await.map_err(directory)?;
         let record = draft_record(&plan);
         let order = LaunchOrder {
             id: plan.id,
@@ -130,27 +137,11 @@ impl LiveVm {
             },
         };
         let paper = begun.elapsed();
-        let Machine {
-            child,
-            monitor,
-            confinement,
-            spawn,
-            qmp,
-        } = driver.launch(order).await?;
-        let program = program_of(child.stamp().pid).map_err(directory)?;
-        let record = VmRecord {
-            confinement: confinement.to_vec(),
-            ..record(child.stamp(), program)
-        };
-        let record = RecordFile::create(dir.path(), record).map_err(directory)?;
-        let parts = Parts {
-            watch: child.watch(),
-            process: OwnedProcess::Child(Box::new(child)),
-            monitor: Arc::from(monitor),
-            dir,
-            record,
-        };
-        let live = Self::own(parts);
+        let machine = driver.launch(order).await?;
+        let (spawn, qmp) = (machine.spawn, machine.qmp);
+        let (place, files) = (Arc::clone(run_dir), (dir, console));
+        let recorded = aside(move || Parts::recorded(machine, files, record, place)).await;
+        let live = Self::own(recorded.map_err(directory)?);
         Ok(Self {
             spawn: paper + spawn,
             qmp,
@@ -165,6 +156,7 @@ impl LiveVm {
             watch,
             monitor,
             dir,
+            console,
             record,
         } = parts;
         let about = record.record();
@@ -174,18 +166,20 @@ impl LiveVm {
         let span =
             tracing::error_span!(parent: None, "vm", sandbox = %id, template = about.template);
         let has_disks = Arc::new(AtomicBool::new(!about.devices.disks.is_empty()));
-        let console = Console::new(dir.console_log(), about.console_max_bytes);
         let (requests, inbox) = mpsc::channel(1);
         let (ended_sender, ended) = watch::channel(None);
         let path = dir.path().to_owned();
         let record = Arc::new(Mutex::new(record));
+        let keeper = RecordKeeper::new(Arc::clone(&record));
+        let (upkeep, lost) = Upkeep::of(console.clone(), keeper.clone());
         let owner = Owner {
             watch: Arc::clone(&watch),
             has_disks: Arc::clone(&has_disks),
-            record: RecordKeeper::new(Arc::clone(&record)),
+            record: keeper,
             process,
             monitor: Arc::clone(&monitor),
-            trimming: Trimming::of(console.clone()),
+            upkeep,
+            lost,
             dir,
             console: console.clone(),
             requests: inbox,
@@ -237,7 +231,7 @@ impl LiveVm {
 
     /// Waits for the guest's agent. A machine that ends meanwhile is noticed at once.
     pub(crate) async fn agent(&self, deadline: Instant) -> Result<Agent, GuestError> {
-        let socket = self.dir.join("agent.sock");
+        let socket = self.dir.join(AGENT);
         let losses = self.monitor.agent_losses();
         let connecting = Agent::connect(&socket, &losses, deadline);
         match self.unless_ended(connecting).await {
@@ -317,7 +311,40 @@ pub(super) struct Parts {
     pub(super) watch: Arc<ExitWatch>,
     pub(super) monitor: Arc<dyn Monitor>,
     pub(super) dir: VmDir,
+    pub(super) console: Console,
     pub(super) record: RecordFile,
+}
+
+impl Parts {
+    /// Writes the first record of a machine. It blocks.
+    fn recorded(
+        machine: Machine,
+        (dir, console): (VmDir, Console),
+        record: impl FnOnce(ProcessStamp, PathBuf) -> VmRecord,
+        run_dir: Arc<Place>,
+    ) -> io::Result<Self> {
+        let Machine {
+            child,
+            monitor,
+            confinement,
+            may_connect,
+            ..
+        } = machine;
+        let record = VmRecord {
+            confinement: confinement.to_vec(),
+            may_connect,
+            ..record(child.stamp(), program_of(child.stamp().pid)?)
+        };
+        let record = RecordFile::create(dir.path(), record)?;
+        Ok(Self {
+            watch: child.watch(),
+            process: OwnedProcess::Child(Box::new(child)),
+            monitor: Arc::from(monitor),
+            dir,
+            console,
+            record: record.within(run_dir),
+        })
+    }
 }
 
 /// The record of a machine, but for its process.
@@ -354,6 +381,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         digest: None,
         vsock_cid,
         confinement: Vec::new(),
+        may_connect: false,
         lease: None,
         on_clone: Vec::new(),
         devices: Attached::default(),
@@ -361,3 +389,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         written: Moment::now(),
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,17 +1,21 @@
-//! What becomes of a machine whose directory is removed while it runs.
+//! What becomes of a machine whose directory is removed, moved or unmounted while it runs.
 //!
-//! Its sockets are gone for good: it listens on them, and no name leads there. What the service has opened goes on working.
+//! Its sockets are gone for good: it listens on them, and no name leads there. What the service has opened goes on working,
+//! its console among it.
 //! A clone that nobody has yet is ended, and the pool makes another. A sandbox lives on, and its record is written again,
 //! so that the guardian and the next service know when its lease ends; that service ends it, as it cannot reach its
-//! monitor.
+//! monitor. Where the record cannot be written again, because another service has the run directory by now, the sandbox
+//! is not left to any service: it ends with this one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use super::record::RecordedState;
 use super::record_file::RecordFile;
+use crate::sync::lock;
 
 /// Looks after the record of one machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RecordKeeper {
     record: Arc<Mutex<RecordFile>>,
     has_complained: bool,
@@ -27,13 +31,24 @@ impl RecordKeeper {
 
     /// Nobody looks after it from now on: its directory goes, or is left to the next service.
     pub(super) fn close(&self) {
-        let mut file = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        file.close();
+        lock(&self.record).close();
     }
 
-    /// Looks whether the record is there: one system call. Answers why the machine is to be ended, where it is.
+    /// Whether a service that comes later finds the machine: its record is there, or could be written again.
+    ///
+    /// # Errors
+    /// When it cannot be written again.
+    pub(super) fn is_kept(&self) -> io::Result<()> {
+        let mut file = lock(&self.record);
+        match file.is_lost() {
+            true => file.update(|_| {}),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks whether the record is there: two system calls. Answers why the machine is to be ended, where it is.
     pub(super) fn look(&mut self) -> Option<String> {
-        let mut file = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.record);
         if !file.is_lost() {
             return None;
         }
@@ -68,6 +83,7 @@ mod tests {
 
     use super::super::record::tests::{lease, record};
     use super::*;
+    use crate::host::Place;
 
     #[test]
     fn a_removed_record_ends_a_clone_that_nobody_has_and_comes_back_for_a_sandbox()
@@ -77,8 +93,7 @@ mod tests {
         fs::create_dir_all(&dir)?;
         let file = Arc::new(Mutex::new(RecordFile::create(&dir, record())?));
         let update = |state, metadata: &str| {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.update(|record| {
+            lock(&file).update(|record| {
                 record.state = state;
                 record.lease = Some(lease(metadata.to_owned()));
             })
@@ -98,7 +113,7 @@ mod tests {
 
         fs::create_dir_all(&dir)?;
         let fresh = RecordFile::create(&dir, record())?;
-        *file.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *lock(&file) = fresh;
         update(RecordedState::Leased, "one")?;
         fs::remove_dir_all(folder.path().join("vm"))?;
         assert_eq!(keeper.look(), None);
@@ -121,6 +136,102 @@ mod tests {
         let late = update(RecordedState::Leased, "late").map_err(|error| error.kind());
         assert_eq!(late, Err(std::io::ErrorKind::NotFound));
         assert!(!folder.path().join("vm").exists());
+        Ok(())
+    }
+
+    /// A machine in a run directory of its own, and the keeper of its record.
+    struct Kept {
+        folder: tempfile::TempDir,
+        dir: std::path::PathBuf,
+        file: Arc<Mutex<RecordFile>>,
+        keeper: RecordKeeper,
+    }
+
+    fn kept(state: RecordedState) -> anyhow::Result<Kept> {
+        let folder = tempfile::tempdir()?;
+        let run_dir = folder.path().join("run");
+        let place = Arc::new(Place::run_dir(&run_dir)?);
+        let about = record();
+        let dir = run_dir.join("vm").join(about.id.as_str());
+        fs::create_dir_all(&dir)?;
+        let file = RecordFile::create(&dir, about)?.within(place);
+        let file = Arc::new(Mutex::new(file));
+        lock(&file).update(|record| {
+            record.state = state;
+            record.lease = Some(lease("mine".to_owned()));
+        })?;
+        let keeper = RecordKeeper::new(Arc::clone(&file));
+        Ok(Kept {
+            folder,
+            dir,
+            file,
+            keeper,
+        })
+    }
+
+    #[test]
+    fn a_record_that_was_moved_away_is_as_good_as_removed() -> anyhow::Result<()> {
+        for state in [RecordedState::Ready, RecordedState::Leased] {
+            let mut kept = kept(state)?;
+            let (run, old) = (
+                kept.folder.path().join("run"),
+                kept.folder.path().join("old"),
+            );
+            fs::rename(&run, &old)?;
+            if state == RecordedState::Ready {
+                assert!(kept.keeper.look().is_some(), "it is handed out");
+                continue;
+            }
+            assert_eq!(kept.keeper.look(), None);
+            let read = RecordFile::read(&kept.dir)?;
+            assert_eq!(
+                &read,
+                lock(&kept.file).record(),
+                "where the next service looks"
+            );
+            lock(&kept.file).update(|record| record.state = RecordedState::Releasing)?;
+            assert_eq!(RecordFile::read(&kept.dir)?.state, RecordedState::Releasing);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_written_into_a_run_directory_that_another_service_has() -> anyhow::Result<()> {
+        let mut kept = kept(RecordedState::Leased)?;
+        let run = kept.folder.path().join("run");
+        assert!(kept.keeper.is_kept().is_ok());
+        fs::remove_dir_all(&run)?;
+        let another = Place::run_dir(&run)?;
+        assert_eq!(kept.keeper.look(), None, "it lives on");
+        assert!(lock(&kept.file).update(|_| {}).is_err());
+        assert!(kept.keeper.is_kept().is_err(), "it can be left to nobody");
+        assert!(!run.join("vm").exists());
+        drop(another);
+        assert!(kept.keeper.is_kept().is_ok());
+        assert!(RecordFile::read(&kept.dir)?.lease.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_record_that_a_panic_left_half_changed_ends_the_service() -> anyhow::Result<()> {
+        const PLAYED: &str = "VMINT_TEST_POISONED_RECORD";
+        /// The signal of `abort`.
+        const SIGABRT: i32 = 6;
+        if std::env::var_os(PLAYED).is_some() {
+            let mut kept = kept(RecordedState::Leased)?;
+            let file = Arc::clone(&kept.file);
+            let update = move || lock(&file).update(|_| panic!("a mistake"));
+            assert!(std::thread::spawn(update).join().is_err());
+            kept.keeper.look();
+            return Ok(());
+        }
+        let this = "vm::lost::tests::a_record_that_a_panic_left_half_changed_ends_the_service";
+        let output = std::process::Command::new(std::env::current_exe()?)
+            .args(["--exact", this, "--nocapture"])
+            .env(PLAYED, "1")
+            .output()?;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(SIGABRT), "{output:?}");
         Ok(())
     }
 }

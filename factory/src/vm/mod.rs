@@ -14,8 +14,8 @@
 //! - One task (`owner.rs`) owns the process. Everybody else has a handle, asks it to end, and reads how it ended.
 //! - A service that dies ends no machine: each is in a session of its own. `orphan.rs` says which of them can be taken
 //!   up again, `sweep.rs` ends the others, and `crate::guard` ends those whose lease runs out meanwhile.
-//! - A directory that is removed under a running machine takes its sockets and its record with it. A clone that nobody
-//!   has is ended then; a sandbox lives on, and its record is written again (`lost.rs`).
+//! - A directory that is removed or moved under a running machine takes its sockets and its record with it. A clone that nobody
+//!   has is ended then; a sandbox lives on, its record is written again (`lost.rs`), and its console is cut as before.
 //! - A machine ends with its last handle. A half-made one ends when its future is dropped: the process is a guard,
 //!   and so is the directory.
 
@@ -34,6 +34,7 @@ mod upkeep;
 
 pub use console::ConsoleFollower;
 pub(crate) use console::trim_console;
+pub(crate) use dir::{CONSOLE, RUNTIME};
 pub use growth::Growth;
 pub use live::StartError;
 pub(crate) use live::{LiveVm, StartPlan};

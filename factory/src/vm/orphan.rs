@@ -24,11 +24,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::console::Console;
 use super::dir::VmDir;
 use super::live::{LiveVm, Parts};
 use super::record::{RecordedState, Role, VmRecord};
 use super::record_file::RecordFile;
 use crate::driver::{Driver, Monitor, MonitorError};
+use crate::host::Place;
 use crate::process::{ExitWatch, OwnedProcess, ProcessStamp, Stray, boot_id, program_of};
 
 /// How long a process that nobody takes up may take to end before it is killed.
@@ -90,7 +92,11 @@ impl Orphan {
     ///
     /// # Cancel safety
     /// A dropped call ends it.
-    pub(crate) async fn adopt(self, driver: &dyn Driver) -> Result<(LiveVm, VmRecord), String> {
+    pub(crate) async fn adopt(
+        self,
+        driver: &dyn Driver,
+        run_dir: &Arc<Place>,
+    ) -> Result<(LiveVm, VmRecord), String> {
         let (stamp, grace) = (self.record.process, end_grace(&self.record));
         let held = Stray::hold(stamp).map_err(|e| e.to_string())?;
         let dir = VmDir::adopt(self.path);
@@ -98,16 +104,17 @@ impl Orphan {
             return Err("it has ended meanwhile".to_owned());
         };
         // From here a failure ends the process before its directory goes.
-        let mut process = OwnedProcess::adopt(stray);
+        let mut process = OwnedProcess::adopt(stray, self.record.may_connect);
         match take_up(stamp, &dir, driver).await {
-            Ok((watch, monitor, record)) => {
+            Ok((watch, monitor, console, record)) => {
                 let about = record.record().clone();
                 let parts = Parts {
                     process,
                     watch,
                     monitor,
                     dir,
-                    record,
+                    console,
+                    record: record.within(Arc::clone(run_dir)),
                 };
                 Ok((LiveVm::own(parts), about))
             }
@@ -127,7 +134,7 @@ impl Orphan {
         let dir = VmDir::adopt(self.path);
         // Where it cannot be held it is gone, or not ours to signal.
         if let Ok(Some(stray)) = Stray::hold(self.record.process) {
-            OwnedProcess::adopt(stray)
+            OwnedProcess::adopt(stray, self.record.may_connect)
                 .end(end_grace(&self.record))
                 .await;
         }
@@ -143,7 +150,7 @@ fn end_grace(record: &VmRecord) -> Duration {
     }
 }
 
-type TakenUp = (Arc<ExitWatch>, Arc<dyn Monitor>, RecordFile);
+type TakenUp = (Arc<ExitWatch>, Arc<dyn Monitor>, Console, RecordFile);
 
 /// What a machine needs beside its process. The error is in words.
 async fn take_up(stamp: ProcessStamp, dir: &VmDir, driver: &dyn Driver) -> Result<TakenUp, String> {
@@ -162,7 +169,10 @@ async fn take_up(stamp: ProcessStamp, dir: &VmDir, driver: &dyn Driver) -> Resul
             "it {state}, against what its record says: it was being paused or resumed"
         ));
     }
-    Ok((Arc::new(watch), Arc::from(monitor), record))
+    let max_bytes = record.record().console_max_bytes;
+    let console = Console::of_process(&dir.console_log(), stamp.pid, max_bytes);
+    let console = console.map_err(|e| format!("its console is lost: {e}"))?;
+    Ok((Arc::new(watch), Arc::from(monitor), console, record))
 }
 
 /// The process of a record, if it still exists and is what the record says; one of another boot, another program or

@@ -7,6 +7,7 @@ use super::super::record::tests::{lease, record};
 use super::super::sweep::{Owner, examine, sweep};
 use super::*;
 use crate::VmId;
+use crate::aside::in_place;
 use crate::guest::{Identity, IdentityDigest};
 
 /// A run directory with machines whose processes are real and do nothing.
@@ -52,7 +53,7 @@ impl Ward {
         fs::create_dir_all(&path)?;
         let id = about.id.clone();
         change(&mut about);
-        RecordFile::create(&path, about)?;
+        in_place(|| RecordFile::create(&path, about))?;
         Ok(id)
     }
 

@@ -6,18 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
 
 use super::console::Console;
 use super::dir::VmDir;
 use super::lost::RecordKeeper;
-use super::upkeep::Trimming;
+use super::upkeep::Upkeep;
 use crate::aside::aside;
 use crate::driver::Monitor;
 use crate::process::{ExitWatch, OwnedProcess, ProcessState};
 
-/// How often a machine looks whether its record is there: one system call.
-const RECORD_CHECK: Duration = Duration::from_secs(2);
 /// How long a machine may take to end once its monitor was told.
 const QUIT_GRACE: Duration = Duration::from_secs(3);
 /// The same for a machine with disks, which writes what it holds of them before it ends: a slow disk must not cost data.
@@ -57,7 +54,9 @@ pub(super) struct Owner {
     pub(super) watch: Arc<ExitWatch>,
     pub(super) monitor: Arc<dyn Monitor>,
     // It ends before the directory goes.
-    pub(super) trimming: Trimming,
+    pub(super) upkeep: Upkeep,
+    /// Why the machine is to end though nobody asked for it.
+    pub(super) lost: mpsc::Receiver<String>,
     pub(super) dir: VmDir,
     pub(super) console: Console,
     pub(super) record: RecordKeeper,
@@ -74,13 +73,13 @@ impl Owner {
         self.record.close();
         let Self {
             process,
-            trimming,
+            upkeep,
             dir,
             ended,
             ..
         } = self;
         let Some(end) = end else {
-            drop(trimming);
+            drop(upkeep);
             process.leave();
             dir.leave();
             ended.send_replace(Some(VmEnd {
@@ -93,7 +92,7 @@ impl Owner {
         drop(process);
         // The directory goes before the end is told: who sees the end finds nothing left.
         aside(move || {
-            drop(trimming);
+            drop(upkeep);
             drop(dir);
         })
         .await;
@@ -102,29 +101,31 @@ impl Owner {
 
     /// How it ended; `None` when it is to go on without us.
     async fn until_ended(&mut self) -> Option<VmEnd> {
-        let mut check = tokio::time::interval(RECORD_CHECK);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                exit = self.process.wait() => {
-                    let stderr = self.process.stderr_text();
-                    let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
-                    let console = self.console.clone();
-                    let console = aside(move || console.last_lines()).await;
-                    return Some(VmEnd { asked: false, how, console });
-                }
-                // None: the last handle is gone, and with it everybody who could want the machine.
-                request = self.requests.recv() => match request {
-                    Some(OwnerRequest::Leave) => return None,
-                    Some(OwnerRequest::End) | None => return Some(self.end().await),
-                },
-                _ = check.tick() => {
-                    if let Some(how) = self.record.look() {
-                        return Some(VmEnd { asked: false, how, ..self.end().await });
-                    }
-                }
+        tokio::select! {
+            exit = self.process.wait() => {
+                let stderr = self.process.stderr_text();
+                let how = format!("the hypervisor {exit}{}", crate::driver::said(&stderr));
+                let console = self.console.clone();
+                let console = aside(move || console.last_lines()).await;
+                Some(VmEnd { asked: false, how, console })
+            }
+            // None: the last handle is gone, and with it everybody who could want the machine.
+            request = self.requests.recv() => match request {
+                Some(OwnerRequest::Leave) => self.leave().await,
+                Some(OwnerRequest::End) | None => Some(self.end().await),
+            },
+            Some(how) = self.lost.recv() => {
+                Some(VmEnd { asked: false, how, ..self.end().await })
             }
         }
+    }
+
+    /// Lets it go on, for a service that comes later. One that no service would find is ended: nobody would end its lease.
+    async fn leave(&mut self) -> Option<VmEnd> {
+        let record = self.record.clone();
+        let error = aside(move || record.is_kept()).await.err()?;
+        tracing::warn!(%error, "a machine is not left running: its record is lost, and no service would know of it");
+        Some(self.end().await)
     }
 
     /// quit, TERM, KILL: each only when the one before did not help. A stopped process is killed at once.
@@ -143,7 +144,7 @@ impl Owner {
         let exit = if self.watch.state() == ProcessState::Stopped {
             // It hears nothing, and nothing would come of waiting.
             drop(polite);
-            self.process.end(Duration::ZERO).await
+            self.process.kill().await
         } else {
             match tokio::time::timeout(grace, polite).await {
                 Ok(exit) => exit,

@@ -131,6 +131,9 @@ pub(crate) struct VmRecord {
     /// What keeps its process from the rest of the host. Machines from before this was recorded have an empty list.
     #[serde(default)]
     pub(crate) confinement: Vec<Confinement>,
+    /// Whether its process may open TCP connections. Machines from before this was recorded may.
+    #[serde(default = "unless_told")]
+    pub(crate) may_connect: bool,
     pub(crate) lease: Option<LeaseRecord>,
     /// Commands that were run in it before it was ready.
     pub(crate) on_clone: Vec<Argv>,
@@ -142,6 +145,11 @@ pub(crate) struct VmRecord {
     pub(crate) disk_keys: Vec<DiskKey>,
     /// When this was written.
     pub(crate) written: Moment,
+}
+
+/// Whether a process may open TCP connections of which nothing says so.
+fn unless_told() -> bool {
+    true
 }
 
 impl VmRecord {
@@ -219,6 +227,7 @@ pub(crate) mod tests {
             digest: None,
             vsock_cid: None,
             confinement: Vec::new(),
+            may_connect: false,
             lease: None,
             on_clone: Vec::new(),
             devices: Attached::default(),

@@ -12,19 +12,24 @@
 //!   happens in the middle of a write, the other slot still has the record before it.
 //! - The newest whole record counts. A service that died in a write had not answered yet to whoever it wrote it for.
 //! - A record that is too long for its slot gets a file with longer ones, by rename.
+//! - A record whose name leads nowhere, or to another file, is lost: nobody would find what is written to it. That of a
+//!   sandbox is written again by its name, unless another service has the run directory by now.
 //!
 //! Every slot is one line of JSON: `jq . vm.json` shows both.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::dir::VmDir;
 use super::record::{RecordedState, VmRecord};
+use crate::aside::blocks;
 use crate::clock::Moment;
+use crate::host::{FileId, Place, PlaceError};
 use crate::rights::create_own;
 
 /// The file's name.
@@ -59,6 +64,8 @@ pub(crate) struct RecordFile {
     file: File,
     slot_bytes: usize,
     sequence: u64,
+    /// Where the machines of this service have theirs. A record without one is made again whoever has it.
+    run_dir: Option<Arc<Place>>,
     /// Its machine has no owner any more: the directory goes, or is the next service's.
     is_closed: bool,
 }
@@ -66,6 +73,7 @@ pub(crate) struct RecordFile {
 impl RecordFile {
     /// Writes the first record of a machine.
     pub(crate) fn create(dir: &Path, record: VmRecord) -> io::Result<Self> {
+        blocks("writing the first record of a machine");
         let path = dir.join(FILE);
         let line = line_of(0, &record)?;
         let slot_bytes = line.len().next_multiple_of(PAGE_BYTES);
@@ -76,6 +84,7 @@ impl RecordFile {
             file,
             slot_bytes,
             sequence: 0,
+            run_dir: None,
             is_closed: false,
         })
     }
@@ -96,6 +105,7 @@ impl RecordFile {
             file,
             slot_bytes,
             sequence,
+            run_dir: None,
             is_closed: false,
         })
     }
@@ -108,6 +118,12 @@ impl RecordFile {
         newest(&read_all(&File::open(dir.join(FILE))?)?).map(|(_, record)| record)
     }
 
+    /// The run directory that it is in: only as long as that is this service's it is made again.
+    pub(super) fn within(self, run_dir: Arc<Place>) -> Self {
+        let run_dir = Some(run_dir);
+        Self { run_dir, ..self }
+    }
+
     pub(crate) fn record(&self) -> &VmRecord {
         &self.record
     }
@@ -117,9 +133,19 @@ impl RecordFile {
         self.is_closed = true;
     }
 
-    /// Whether somebody has removed it.
+    /// Whether somebody has removed it, moved it or the way to it, or unmounted it.
     pub(super) fn is_lost(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+        let Ok(ours) = FileId::of_file(&self.file) else {
+            return false;
+        };
+        match FileId::of_path(&self.path) {
+            Ok(there) => there != ours,
+            // Anything else says nothing about the file.
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
     }
 
     /// Changes the record. That of a sandbox is written again, into a new directory, where somebody has removed it.
@@ -151,13 +177,15 @@ impl RecordFile {
 
     fn make_directory_again(&self) -> io::Result<()> {
         let is_sandbox = self.record.state == RecordedState::Leased;
-        match self.path.parent() {
-            Some(dir) if is_sandbox && !self.is_closed => VmDir::make_again(dir),
-            _ => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the directory of the virtual machine was removed",
-            )),
+        let dir = self.path.parent().filter(|_| is_sandbox && !self.is_closed);
+        let Some(dir) = dir else {
+            let why = "the directory of the virtual machine was removed";
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        };
+        if let Some(run_dir) = &self.run_dir {
+            run_dir.renew().map_err(PlaceError::into_io)?;
         }
+        VmDir::make_again(dir)
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use nix::unistd::Uid;
 
 use super::*;
+use crate::waiting::wait_until;
 
 /// A user who is neither us nor the hypervisors' one.
 const SOMEBODY: u32 = 54_321;
@@ -17,9 +18,7 @@ fn named(id: &str, uid: u32) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .uid(uid)
         .spawn()?;
-    while !is_named(child.id(), id) {
-        std::thread::yield_now();
-    }
+    wait_until("it has its name", || is_named(child.id(), id));
     Ok(child)
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::call::Call;
 use super::line::LineReader;
+use super::outgoing::Outgoing;
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
 
@@ -91,9 +92,7 @@ impl Link {
             lines: LineReader::new(read, max_line_bytes),
             write,
             on_event: Box::new(on_event),
-            outgoing: Vec::new(),
-            written: 0,
-            passing: None,
+            outgoing: Outgoing::default(),
             pending: HashMap::new(),
         };
         tokio::spawn(async move {
@@ -174,12 +173,8 @@ struct Actor {
     lines: LineReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
-    /// The request whose turn it is. Nothing of it is kept once it is written: there are secrets in some.
-    outgoing: Vec<u8>,
-    /// How much of it is written.
-    written: usize,
-    /// What goes with the next byte of it.
-    passing: Option<OwnedFd>,
+    /// The request whose turn it is.
+    outgoing: Outgoing,
     /// Who waits for which reply.
     pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
 }
@@ -190,21 +185,16 @@ impl Actor {
             // Reading goes on while something is being written: a peer that answers at length before it reads on
             // would wait for us, and we for it.
             let step = tokio::select! {
-                request = inbox.recv(), if self.outgoing.is_empty() => match request {
+                request = inbox.recv(), if self.outgoing.is_done() => match request {
                     Some(request) => {
                         self.accept(request);
                         Ok(())
                     }
                     None => return LinkError::Closed,
                 },
-                count = write(&self.write, &self.outgoing[self.written..], self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
+                count = write(&self.write, self.outgoing.rest(), self.outgoing.passing()), if !self.outgoing.is_done() => match count {
                     Ok(count) => {
-                        self.passing = None;
-                        self.written += count;
-                        if self.written == self.outgoing.len() {
-                            self.outgoing = Vec::new();
-                            self.written = 0;
-                        }
+                        self.outgoing.wrote(count);
                         Ok(())
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
@@ -221,9 +211,7 @@ impl Actor {
         // A reply whose caller gave up is passed over when it comes.
         self.pending.retain(|_, reply| !reply.is_closed());
         self.pending.insert(request.id, request.reply);
-        self.outgoing = request.line;
-        self.written = 0;
-        self.passing = request.fd;
+        self.outgoing = Outgoing::new(request.line, request.fd);
     }
 
     fn take(&mut self, line: Vec<u8>) -> Result<(), LinkError> {

@@ -16,6 +16,7 @@
 mod call;
 mod line;
 mod link;
+mod outgoing;
 #[cfg(test)]
 mod panic_tests;
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub fn settings(folder: &Path) -> HostSettings {
         qemu_user: Some("vmint".to_owned()),
         build_user: Some("vmint-build".to_owned()),
         accel: accel(),
+        user_networks: true,
     }
 }
 

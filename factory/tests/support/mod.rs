@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
 mod host;
+#[path = "../../src/needs_root.rs"]
+pub mod needs_root;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -15,6 +15,9 @@ use vmint_guest_protocol::frame::{self, CONTROL, Found, Kind, Mark, Parsed};
 
 use crate::support::{LONG, guest_spec};
 
+/// The time between two attempts to dial a monitor.
+const DIAL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The same before and after: the guest's kernel sees no change, and goes on with the random numbers it had.
 const GENERATION_ID: &str = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87";
 
@@ -135,7 +138,7 @@ impl Template {
                 Err(error) => {
                     anyhow::ensure!(qemu.try_wait()?.is_none(), "QEMU has ended");
                     anyhow::ensure!(Instant::now() < deadline, "no monitor: {error}");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(DIAL_INTERVAL).await;
                 }
             }
         };

@@ -15,10 +15,10 @@ use crate::cli::args::ExecArgs;
 use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print_bytes};
-use crate::cli::plain;
 use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_MESSAGE_MAX_BYTES, EXEC_TIMEOUT_MAX};
 use crate::http::problem::ProblemBody;
 use crate::http::view::ExecResult;
+use crate::plain::plain;
 
 /// The service said no.
 pub(super) const REFUSED: u8 = 125;

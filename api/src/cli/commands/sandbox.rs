@@ -9,9 +9,9 @@ use super::path_with;
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
-use crate::cli::plain;
 use crate::cli::table::or_dash;
 use crate::http::view::Sandbox;
+use crate::plain::plain;
 
 pub(in crate::cli) async fn renew(
     client: &Client,

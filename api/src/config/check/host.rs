@@ -21,6 +21,7 @@ const FALLBACK_MEMORY_SHARE: f64 = 0.8;
 
 pub(super) fn check(
     host: &Host,
+    has_tcp: bool,
     places: &Places,
     problems: &mut Problems,
 ) -> (HostSettings, Option<Duration>) {
@@ -52,6 +53,8 @@ pub(super) fn check(
         qemu_user: user("qemu_user", &host.qemu_user, places, &mut section),
         build_user: user("build_user", &host.build_user, places, &mut section),
         accel: section.choice("accel", &host.accel, &choices, AccelChoice::Auto),
+        // A plain user's QEMU has the service's user: over TCP it could not be told from that user.
+        user_networks: !has_tcp || places.is_root(),
         run_dir,
     };
     if settings.qemu_user.is_some() && settings.qemu_user == settings.build_user {

@@ -21,7 +21,8 @@ use super::validated::Config;
 
 /// Checks the whole configuration.
 pub(crate) fn check(requested: &Requested, places: &Places, problems: &mut Problems) -> Config {
-    let (host, max_ttl) = host::check(&requested.host, places, problems);
+    let has_tcp = !requested.server.listen.is_empty();
+    let (host, max_ttl) = host::check(&requested.host, has_tcp, places, problems);
     let memory_share = host::memory_share(requested.host.memory_share, problems);
     let server = server::check(&requested.server, &host.run_dir, problems);
     if requested.templates.is_empty() {

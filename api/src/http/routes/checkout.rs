@@ -130,7 +130,7 @@ impl CheckoutBody {
                 files: check_files(self.files)?,
             },
             metadata,
-            devices: device_order(self.nics, self.disks, caller, service.knows_machines())?,
+            devices: device_order(self.nics, self.disks, caller, service.has_user_networks())?,
             ..CheckoutRequest::default()
         })
     }

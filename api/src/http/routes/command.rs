@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use bytes::Bytes;
 use vmint_cache::{ExecRequest, StreamRequest, WindowSize};
 
 use super::checkout::parse_seconds;
@@ -61,7 +62,7 @@ impl RawCommand {
 
 impl Command {
     /// The request for a command whose end is awaited.
-    pub(super) fn awaited(self, stdin: Vec<u8>, timeout_default: Duration) -> ExecRequest {
+    pub(super) fn awaited(self, stdin: Bytes, timeout_default: Duration) -> ExecRequest {
         ExecRequest {
             argv: self.argv,
             env: self.env,
@@ -161,7 +162,7 @@ mod tests {
             raw.timeout_ms = Some(1500.0);
         };
         let checked = || command(all).expect("valid");
-        let exec = checked().awaited(b"in".to_vec(), Duration::MAX);
+        let exec = checked().awaited(Bytes::from_static(b"in"), Duration::MAX);
         let stream = checked().streamed(true, None);
         assert_eq!((&exec.argv, &exec.env), (&stream.argv, &stream.env));
         assert_eq!((&exec.cwd, &exec.user), (&stream.cwd, &stream.user));
@@ -170,7 +171,7 @@ mod tests {
         assert!(stream.bound_env, "the sandbox's variables are for its user");
         let plain = || command(|_| {}).expect("valid");
         let minute = Duration::from_secs(60);
-        assert_eq!(plain().awaited(Vec::new(), minute).timeout, Some(minute));
+        assert_eq!(plain().awaited(Bytes::new(), minute).timeout, Some(minute));
         assert_eq!(plain().streamed(false, None).timeout, None);
     }
 

@@ -38,8 +38,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         (
             status = 200, body = String, content_type = "text/event-stream",
             description = "One event after the other, until the service stops. `event` is one of `build_started`, \
-                `build_succeeded`, `build_failed`, `template_stale`, `roll_begun`, `rolled`, `rolled_back`, `clone_ready`, \
-                `clone_failed`, `clone_ended`, `checkout`, `checkout_failed`, `release`, `template_added`, \
+                `build_succeeded`, `build_failed`, `generation_dropped`, `template_stale`, `roll_begun`, `rolled`, \
+                `rolled_back`, `clone_ready`, `clone_failed`, `clone_ended`, `checkout`, `checkout_failed`, \
+                `sandbox_unresponsive`, `release`, `template_added`, \
                 `template_changed`, `template_removed` and `lagged`; `data` is a JSON object"
         ),
         openapi::Invalid

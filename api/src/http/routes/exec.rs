@@ -3,6 +3,7 @@
 use axum::extract::State;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -12,6 +13,7 @@ use super::checkout::null_is_absent;
 use super::command::{Argv, RawCommand};
 use super::variables::ExecEnv;
 use crate::http::body::{Json, Payload};
+use crate::http::budget::BodyShare;
 use crate::http::failure::Failure;
 use crate::http::idempotency;
 use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX};
@@ -73,10 +75,10 @@ pub(in crate::http) async fn exec(
     Name(id): Name,
     _: NoParams,
     headers: HeaderMap,
-    Json(body, _share): Json<ExecBody>,
+    Json(body, share): Json<ExecBody>,
 ) -> Result<axum::Json<ExecResult>, Problem> {
     idempotency::refuse(&headers)?;
-    let request = body.into_request()?;
+    let request = body.into_request(share)?;
     let outcome = service
         .cache()
         .exec(&id, request)
@@ -85,11 +87,28 @@ pub(in crate::http) async fn exec(
     Ok(axum::Json(ExecResult::from(outcome)))
 }
 
+/// What a command reads, with the share of the body that it came in: both are held until the guest has them, and not for
+/// as long as the command runs.
+struct HeldInput {
+    bytes: Vec<u8>,
+    _share: BodyShare,
+}
+
+impl AsRef<[u8]> for HeldInput {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl ExecBody {
-    fn into_request(self) -> Result<ExecRequest, Problem> {
-        let stdin = BASE64_STANDARD
+    fn into_request(self, share: BodyShare) -> Result<ExecRequest, Problem> {
+        let bytes = BASE64_STANDARD
             .decode(&self.stdin_b64)
             .map_err(|error| Problem::invalid(format!("stdin_b64 is not base64: {error}")))?;
+        let stdin = Bytes::from_owner(HeldInput {
+            bytes,
+            _share: share,
+        });
         let command = RawCommand {
             argv: self.argv,
             env: self.env,
@@ -99,5 +118,31 @@ impl ExecBody {
         };
         let command = command.checked(EXEC_TIMEOUT_MAX)?;
         Ok(command.awaited(stdin, EXEC_TIMEOUT_DEFAULT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::budget::BodyBudget;
+    use crate::http::users::{Role, User};
+
+    #[test]
+    fn the_share_of_a_body_is_held_by_what_the_command_reads() {
+        const BODY_BYTES: usize = 1 << 20;
+        let user = User {
+            uid: 0,
+            role: Role::Root,
+        };
+        let budget = BodyBudget::new(BODY_BYTES);
+        let mut share = budget.share(user);
+        share.grow(BODY_BYTES).expect("the budget is free");
+        let body: ExecBody =
+            serde_json::from_value(serde_json::json!({"argv": ["cat"]})).expect("valid");
+        let request = body.into_request(share).expect("valid");
+        let next = || budget.share(user).grow(BODY_BYTES);
+        assert!(next().is_err(), "the request is not written yet");
+        drop(request.stdin);
+        assert!(next().is_ok());
     }
 }

@@ -17,14 +17,16 @@ use super::command::{Argv, RawCommand, window};
 use super::unknown_sandbox;
 use super::variables::ExecEnv;
 use super::websocket::checked;
+use crate::http::budget::BodyShare;
 use crate::http::failure::Failure;
-use crate::http::limits::EXEC_TIMEOUT_MAX;
+use crate::http::limits::{EXEC_MESSAGE_MAX_BYTES, EXEC_TIMEOUT_MAX};
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
 use crate::http::seat::Seat;
 use crate::http::service::Service;
 use crate::http::session::{Session, Wants, first_message, refuse};
+use crate::http::users::User;
 
 /// Runs a command with its streams open: a WebSocket with Kubernetes' subprotocol `v5.channel.k8s.io`.
 ///
@@ -60,6 +62,7 @@ pub(in crate::http) async fn exec_stream(
     State(service): State<Service>,
     Name(id): Name,
     params: Params,
+    user: User,
     seat: Option<Extension<Seat>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -69,7 +72,10 @@ pub(in crate::http) async fn exec_stream(
     let seat = seat.map(|Extension(seat)| seat);
     if is_in_message(&params)? {
         let upgrade = checked(upgrade)?;
-        return Ok(upgrade.on_upgrade(|socket| run_first_message(service, id, seat, socket)));
+        // The message is not there yet: as much as it may be is taken for it.
+        let mut share = service.bodies().share(user);
+        share.grow(EXEC_MESSAGE_MAX_BYTES)?;
+        return Ok(upgrade.on_upgrade(|socket| run_first_message(service, id, seat, share, socket)));
     }
     let (request, wants) = read(&params)?.into_request()?;
     let upgrade = checked(upgrade)?;
@@ -105,6 +111,7 @@ async fn run_first_message(
     service: Service,
     id: String,
     seat: Option<Seat>,
+    share: BodyShare,
     mut socket: WebSocket,
 ) {
     let running = service.stopping().enter();
@@ -115,6 +122,7 @@ async fn run_first_message(
         },
         () = service.stopping().begun() => Err(Problem::shutting_down()),
     };
+    drop(share);
     match begun {
         Ok((command, wants)) => {
             let session = Session {

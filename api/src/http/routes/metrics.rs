@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
-use tokio::task::spawn_blocking;
 
 use crate::http::code::Code;
 use crate::http::problem::Problem;
@@ -20,13 +19,17 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub(in crate::http) async fn metrics(State(service): State<Service>) -> Result<Response, Problem> {
     // The process's own figures are read from /proc, and the generations' files are looked at.
-    let text = spawn_blocking(move || {
+    let asked = service.clone();
+    let render = move || {
         let cache = service.cache();
         let (pools, templates) = (cache.pool_levels(), cache.templates());
         let levels = render_levels(&pools, &templates, &cache.memory(), cache.memory_level());
         service.metrics().render() + &levels
-    })
-    .await
-    .map_err(|_| Problem::new(Code::Internal, "the metrics could not be read"))?;
+    };
+    let text = asked
+        .scrapes()
+        .text(render)
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "the metrics could not be read"))?;
     Ok(([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response())
 }

@@ -28,6 +28,10 @@ pub(in crate::http) fn told(event: &Event) -> (&'static str, Value) {
         Happening::BuildFailed { build, reason } => {
             ("build_failed", json!({"build": build, "reason": reason}))
         }
+        Happening::GenerationDropped { generation, reason } => (
+            "generation_dropped",
+            json!({"generation": generation, "reason": reason}),
+        ),
         Happening::TemplateStale { generation, fields } => (
             "template_stale",
             json!({"generation": generation, "fields": fields}),

@@ -94,7 +94,7 @@ pub struct SandboxConfinement {
     pub on: bool,
     /// What it forbids; where it is off, why.
     #[schema(
-        example = "ABI 7: files, other processes' memory, TCP ports, signals and abstract sockets"
+        example = "ABI 7: files, other processes' memory, truncation of files, TCP ports, signals and abstract sockets"
     )]
     pub reason: String,
 }

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use tracing::Level;
 use tracing::field::{Field, Visit};
 
+use crate::plain::{controls, plain_line};
+
 /// The longest value or message, bytes: a guest's console may be quoted in one, and one line is not to fill the queue.
 const VALUE_MAX_BYTES: usize = 16 * 1024;
 
@@ -81,6 +83,10 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != "message" && value.len() <= VALUE_MAX_BYTES {
+            // As it is: every request has some of these.
+            return self.set(field.name(), value.into());
+        }
         self.record_debug(field, &format_args!("{value}"));
     }
 
@@ -135,7 +141,8 @@ impl Line<'_> {
     /// The whole line, with its end.
     pub(super) fn render(&self, style: Style, fields: &Fields) -> String {
         let mut line = match style {
-            Style::Json => without_controls(&self.json(fields).to_string()),
+            // In JSON such characters are in strings only.
+            Style::Json => plain_line(&self.json(fields).to_string()),
             Style::Text => self.text(fields, self.level.as_str()),
             Style::Colored => self.text(fields, &colored(self.level)),
         };
@@ -186,22 +193,23 @@ impl Line<'_> {
     }
 }
 
-/// A line that is no event. It may have several, which is for people to read.
-pub(super) fn plain(text: &str) -> String {
-    let mut line = String::with_capacity(text.len() + 1);
-    for (at, part) in text.split('\n').enumerate() {
-        if at > 0 {
-            line.push('\n');
-        }
-        escape(part, &mut line);
-    }
-    line.push('\n');
-    line
+/// The error that a service ends with, as an event in JSON.
+pub(super) fn last_words(text: &str) -> String {
+    let line = Line {
+        timestamp: Timestamp::now(),
+        level: Level::ERROR,
+        target: env!("CARGO_PKG_NAME"),
+    };
+    let fields = Fields {
+        message: text.to_owned(),
+        ..Fields::default()
+    };
+    line.render(Style::Json, &fields)
 }
 
 /// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
-    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !"\"\\=".contains(c);
+    let is_plain = |c: char| !c.is_whitespace() && !controls(c) && !"\"\\=".contains(c);
     !text.is_empty() && text.chars().all(is_plain)
 }
 
@@ -216,26 +224,6 @@ fn escape(text: &str, into: &mut String) {
             c => into.push(c),
         }
     }
-}
-
-/// Whether a terminal may do something else than to show it: control characters, separators of lines and of paragraphs, and
-/// marks that turn the direction of what follows.
-fn controls(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// JSON with those characters escaped that JSON itself leaves as they are. They are in strings only.
-fn without_controls(json: &str) -> String {
-    let mut line = String::with_capacity(json.len() + 1);
-    for c in json.chars() {
-        if controls(c) {
-            line.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            line.push(c);
-        }
-    }
-    line
 }
 
 fn colored(level: Level) -> String {

@@ -112,6 +112,13 @@ fn a_value_has_a_longest() {
 }
 
 #[test]
-fn a_plain_line_may_have_several_and_nothing_else() {
-    assert_eq!(plain("a\nb\x1b"), "a\nb\\u{1b}\n");
+fn the_last_words_are_an_event_of_one_line() {
+    let text = last_words("vmint: it cannot start:\n  a \x1b[2J");
+    assert_eq!(text.matches('\n').count(), 1);
+    let event: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(event["message"], "vmint: it cannot start:\n  a \x1b[2J");
+    assert_eq!(
+        (&event["level"], &event["target"]),
+        (&json!("ERROR"), &json!("vmint"))
+    );
 }

@@ -29,11 +29,13 @@ use line::Style;
 pub use panics::log_panics;
 use queue::Queue;
 
+use crate::plain::plain;
+
 /// How long the lines that are still queued may take at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The queue of this process.
-static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+/// The queue of this process, and how its lines look.
+static QUEUE: OnceLock<(Arc<Queue>, Style)> = OnceLock::new();
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -77,21 +79,30 @@ pub fn start_logs(format: LogFormat, level: &str) -> Result<(), LogError> {
         .is_ok()
     {
         writer::start(Arc::clone(&queue), style).map_err(LogError::Thread)?;
-        let _ = QUEUE.set(queue);
+        let _ = QUEUE.set((queue, style));
     }
     Ok(())
 }
 
-/// Queues a line that is no event, such as the error that a service ends with.
+/// Queues the error that a service ends with: text, of any number of lines; where logs are JSON, one event. No level leaves it
+/// out.
+pub fn log_last_words(text: &str) {
+    match QUEUE.get() {
+        Some((queue, Style::Json)) => queue.push(line::last_words(text)),
+        _ => log_plain(text),
+    }
+}
+
+/// Queues a line that is no event, as it is.
 pub fn log_plain(line: &str) {
-    if let Some(queue) = QUEUE.get() {
-        queue.push(line::plain(line));
+    if let Some((queue, _)) = QUEUE.get() {
+        queue.push(plain(line) + "\n");
     }
 }
 
 /// Waits until what was logged is written, for one second at most: the reader may be away.
 pub fn flush_logs() {
-    if let Some(queue) = QUEUE.get() {
+    if let Some((queue, _)) = QUEUE.get() {
         queue.flush(FLUSH_TIMEOUT);
     }
 }
@@ -99,5 +110,5 @@ pub fn flush_logs() {
 /// How many lines were lost since the process began.
 #[must_use]
 pub fn dropped_log_lines() -> u64 {
-    QUEUE.get().map_or(0, |queue| queue.dropped())
+    QUEUE.get().map_or(0, |(queue, _)| queue.dropped())
 }

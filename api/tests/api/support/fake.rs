@@ -51,6 +51,8 @@ pub(crate) struct FakeFactory {
     pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
     pub(crate) alive: Arc<AtomicUsize>,
+    /// Times that the memory of any machine was measured.
+    pub(crate) measured: AtomicUsize,
     /// What the guests do with streams and files.
     pub(crate) guests: Arc<Guests>,
 }
@@ -71,6 +73,7 @@ impl FakeFactory {
             owner: Mutex::default(),
             records: Mutex::default(),
             alive: Arc::default(),
+            measured: AtomicUsize::new(0),
             guests: Guests::new(),
         })
     }
@@ -453,6 +456,7 @@ impl LiveClone for Machine {
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
+        self.factory.measured.fetch_add(1, Ordering::SeqCst);
         Ok(20 << 20)
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 use vmint_api::config::{Examined, Places, examine_text, load_whole};
-use vmint_api::http::{Origin, Peer, Service, Stopping, router};
+use vmint_api::http::{Origin, Peer, Service, Stopping, Terms, router};
 use vmint_api::reload::Reloader;
 use vmint_api::telemetry::Metrics;
 use vmint_cache::{Cache, CacheSettings, Caller, MemoryBudget, TemplatePlan};
@@ -108,8 +108,11 @@ impl Harness {
         let cache = Cache::start(factory.mint(), plans, settings, metrics.clone());
         let stopping = Stopping::new();
         let reloader = Reloader::new(file, examined, cache.clone(), metrics.clone());
-        let service = Service::new(cache.clone(), metrics, stopping.clone(), reloader);
-        let service = service.for_group(group);
+        let terms = Terms {
+            group,
+            ..Terms::default()
+        };
+        let service = Service::new(cache.clone(), metrics, stopping.clone(), reloader, terms);
         Self {
             router: router(service),
             cache,

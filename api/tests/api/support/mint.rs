@@ -143,6 +143,7 @@ impl Generation {
                 least: size(1, 256),
                 most: size(4, 2048),
                 fixed: None,
+                refuses_vcpus: None,
             },
             boot_phases: Phases {
                 total: Duration::from_secs(5),

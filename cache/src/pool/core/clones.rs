@@ -47,11 +47,14 @@ impl Core {
     }
 
     /// The pool has other settings: they hold for what is made from now on, and ages for what is there.
-    pub(super) fn reconfigure(&mut self, limits: Limits, renew: bool) {
+    pub(super) fn reconfigure(&mut self, limits: Limits, renew: bool, effects: &mut Vec<Effect>) {
         let max_age_is_new = limits.max_age != self.limits.max_age;
         self.limits = limits;
         self.queue.set_limit(limits.queue);
         self.set_rules();
+        if limits.guest_timeout.is_none() {
+            self.nobody_owes_an_answer(effects);
+        }
         if renew {
             for clone in self.roster.those(|slot| !slot.is_outdated) {
                 self.roster.update(clone, |slot| slot.is_outdated = true);

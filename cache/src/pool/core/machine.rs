@@ -150,7 +150,9 @@ impl Core {
                 self.limits.target = target;
                 self.limits.max = max;
             }
-            Event::Reconfigured { limits, renew } => self.reconfigure(limits, renew),
+            Event::Reconfigured { limits, renew } => {
+                self.reconfigure(limits, renew, effects);
+            }
             Event::Discarded => self.discard(effects),
             Event::Tick => {}
             Event::Drain { whose } => self.drain(whose, effects),

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::event::{Effect, EndReason};
 use super::ids::{CloneKey, Moment};
 use super::machine::Core;
-use super::roster::State;
+use super::roster::{Slot, State};
 
 /// The shortest time between two questions to the same guest: short enough that in a small pool every ready clone was
 /// heard from within the freshness that a checkout wants.
@@ -126,6 +126,22 @@ impl Core {
         let is_leased = matches!(self.clone_state(clone), Some(State::Leased { .. }));
         if returns == Some(true) && is_leased {
             effects.push(Effect::Responsive { clone });
+        }
+    }
+
+    /// Leased guests are asked no longer: none of them is unresponsive, since no answer would ever say that it is back.
+    pub(super) fn nobody_owes_an_answer(&mut self, effects: &mut Vec<Effect>) {
+        let owes = |slot: &Slot| {
+            matches!(slot.state, State::Leased { .. }) && slot.pulse.silent_since.is_some()
+        };
+        for clone in self.roster.those(owes) {
+            let was_told = self.roster.update(clone, |slot| {
+                slot.pulse.silent_since = None;
+                slot.pulse.unresponsive_at.take().is_some()
+            });
+            if was_told == Some(true) {
+                effects.push(Effect::Responsive { clone });
+            }
         }
     }
 

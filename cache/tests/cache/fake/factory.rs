@@ -158,8 +158,13 @@ impl FakeFactory {
         recipe: u32,
         made_of: Option<TemplateSpec>,
     ) -> Arc<dyn LiveGeneration> {
-        let launch = self.script().of_generation;
-        let state = GenerationState::new(GenerationId::new(), (recipe, made_of), launch);
+        let (launch, refuses_vcpus) = {
+            let script = self.script();
+            (script.of_generation, script.refuses_vcpus)
+        };
+        let mut state = GenerationState::new(GenerationId::new(), (recipe, made_of), launch);
+        state.facts.sizes.refuses_vcpus = refuses_vcpus;
+        let state = Arc::new(state);
         let mut generations = self.generations.lock().unwrap();
         generations.push(Arc::clone(&state));
         let mut disk = self.disk.lock().unwrap();

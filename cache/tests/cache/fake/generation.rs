@@ -28,12 +28,13 @@ impl GenerationState {
         id: GenerationId,
         (recipe, made_of): (u32, Option<TemplateSpec>),
         launch: Option<Launch>,
-    ) -> Arc<Self> {
+    ) -> Self {
         let size = |vcpus, memory_mib| Size { vcpus, memory_mib };
         let sizes = SizeRange {
             least: size(1, 256),
             most: size(4, 2048),
             fixed: None,
+            refuses_vcpus: None,
         };
         let facts = GenerationFacts {
             id,
@@ -48,13 +49,13 @@ impl GenerationState {
             process_control: Some(ProcessControl::Cgroup),
         };
         let dropped = AtomicUsize::new(0);
-        Arc::new(Self {
+        Self {
             facts,
             recipe,
             made_of,
             launch,
             dropped,
-        })
+        }
     }
 }
 

@@ -21,11 +21,15 @@ use vmint_cache::{
 use vmint_factory::{DiskKey, GenerationId, OpenDevices, Phases, ProcessState, VmId};
 
 use super::console::Written;
+use super::disk::Disk;
 use super::processes::Processes;
 use super::script::{Attach, Script};
 
 /// A user that no socket can be given to.
 pub(crate) const NOBODY: u32 = 65_534;
+
+/// How long a dead channel is dialled.
+const RECONNECT: Duration = Duration::from_secs(10);
 
 /// What a machine has for itself, unless a test says otherwise.
 const PRIVATE_BYTES: u64 = 32 << 20;
@@ -54,10 +58,16 @@ pub(crate) struct Clone {
     attach: Attach,
     answers: AtomicBool,
     is_stopped: AtomicBool,
+    ignores_deadlines: AtomicBool,
     pub heard: Mutex<Option<Instant>>,
     /// Questions to its guest, and looks at its process.
     pub pings: AtomicUsize,
     pub process_looks: AtomicUsize,
+    /// Times that its memory was measured, and that its facts were asked for.
+    pub measured: AtomicUsize,
+    pub facts_asked: AtomicUsize,
+    /// Where its record is written.
+    pub disk: Disk,
     /// The host's clock was set, and the guest's was not.
     pub clock_is_off: AtomicBool,
     /// Its agent is of a version that cannot be talked to.
@@ -94,10 +104,14 @@ impl Clone {
             heard: Mutex::new(Some(Instant::now())),
             pings: AtomicUsize::new(0),
             process_looks: AtomicUsize::new(0),
+            measured: AtomicUsize::new(0),
+            facts_asked: AtomicUsize::new(0),
+            disk: Disk::default(),
             clock_is_off: AtomicBool::new(false),
             is_outdated: AtomicBool::new(false),
             processes: Processes::default(),
-            is_full: AtomicBool::new(false),
+            ignores_deadlines: AtomicBool::new(false),
+            is_full: AtomicBool::new(script.is_run_dir_full),
             private_bytes: AtomicU64::new(PRIVATE_BYTES),
             end: watch::Sender::new(None),
             order,
@@ -124,6 +138,12 @@ impl Clone {
 
     pub(crate) fn falls_silent(&self) {
         self.answers.store(false, Ordering::SeqCst);
+    }
+
+    /// The channel to its agent is dead: it is dialled again first, whatever the deadline of a question.
+    pub(crate) fn loses_its_channel(&self) {
+        self.ignores_deadlines.store(true, Ordering::SeqCst);
+        self.falls_silent();
     }
 
     pub(crate) fn speaks_again(&self) {
@@ -197,6 +217,7 @@ impl Drop for Handle {
 
 impl LiveClone for Handle {
     fn facts(&self) -> CloneFacts {
+        self.0.facts_asked.fetch_add(1, Ordering::SeqCst);
         CloneFacts {
             id: self.0.id.clone(),
             pid: 1,
@@ -265,6 +286,9 @@ impl LiveClone for Handle {
             }
             self.0.pings.fetch_add(1, Ordering::SeqCst);
             if self.0.is_mute() {
+                if self.0.ignores_deadlines.load(Ordering::SeqCst) {
+                    sleep(RECONNECT).await;
+                }
                 sleep(deadline).await;
                 return Err("no answer".into());
             }
@@ -463,6 +487,7 @@ impl LiveClone for Handle {
         if self.0.is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.0.disk.write();
         self.0.records.lock().unwrap().push(state);
         Ok(())
     }
@@ -491,6 +516,7 @@ impl LiveClone for Handle {
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
+        self.0.measured.fetch_add(1, Ordering::SeqCst);
         Ok(self.0.private_bytes.load(Ordering::SeqCst))
     }
 }

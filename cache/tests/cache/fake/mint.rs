@@ -9,11 +9,14 @@ use vmint_cache::{
     AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
     LiveGeneration, Mint, NoWayBack, StaleField, Staleness, StepReport, UnverifiedField,
 };
-use vmint_factory::{GenerationId, TemplateSpec};
+use vmint_factory::{FindError, GenerationId, TemplateSpec};
 
 use super::factory::FakeFactory;
 use super::generation::state_of;
 use super::script::OnDisk;
+
+/// Too many files are open on this host.
+const ENFILE: i32 = 23;
 
 /// The factory as the cache gets it.
 pub(crate) struct Shared(Arc<FakeFactory>, usize);
@@ -64,6 +67,10 @@ impl Mint for Shared {
                 }),
                 OnDisk::Nothing => Ok(FoundGeneration::None),
                 OnDisk::Unreadable => Err("permission denied".into()),
+                OnDisk::Unopened => Err(Box::new(FindError::Read {
+                    path: "/run/vmint/template/default/memory".into(),
+                    source: std::io::Error::from_raw_os_error(ENFILE),
+                }) as BoxError),
                 OnDisk::Hangs => std::future::pending().await,
             }
         }

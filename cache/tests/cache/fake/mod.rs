@@ -1,6 +1,7 @@
 //! A factory that does what the test says, and remembers what was done to it.
 
 mod console;
+mod disk;
 mod factory;
 mod generation;
 mod machine;

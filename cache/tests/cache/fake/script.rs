@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use vmint_cache::IdentityDigest;
-use vmint_factory::{GenerationId, VmId};
+use vmint_factory::{GenerationId, KernelVersion, VmId};
 
 /// How the next launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) enum OnDisk {
     Damaged,
     Nothing,
     Unreadable,
+    /// The service has no descriptor left to look at it.
+    Unopened,
     Hangs,
 }
 
@@ -64,6 +66,8 @@ pub(crate) struct Script {
     pub build: Build,
     /// How the clones of generations that are built from now on come up, where `launch` does not hold for them.
     pub of_generation: Option<Launch>,
+    /// The kernel of generations that are made from now on, where it refuses virtual CPUs that are plugged in.
+    pub refuses_vcpus: Option<KernelVersion>,
     /// What a generation would be built from now.
     pub recipe: u32,
     /// Why the kernel cannot be read, where that is so.
@@ -75,6 +79,8 @@ pub(crate) struct Script {
     pub attaches: VecDeque<Attach>,
     /// Machines whose random numbers are those of their template, counted down.
     pub not_reseeded: usize,
+    /// Whether the run directory is full: the records of machines that are made from now on cannot be written.
+    pub is_run_dir_full: bool,
     /// Machines that do not grow, counted down.
     pub growths_refused: usize,
     /// Whether machines end when they are told to.
@@ -94,12 +100,14 @@ impl Default for Script {
             builds: VecDeque::new(),
             build: Build::Succeeds,
             of_generation: None,
+            refuses_vcpus: None,
             recipe: 1,
             unreadable: None,
             hostnames_refused: 0,
             resumes_deadly: 0,
             attaches: VecDeque::new(),
             not_reseeded: 0,
+            is_run_dir_full: false,
             growths_refused: 0,
             ends: true,
             found: None,

@@ -149,7 +149,7 @@ async fn running(
     Value,
 )> {
     let agent = agent.clone();
-    let running = tokio::spawn(async move { agent.exec(&request).await });
+    let running = tokio::spawn(async move { agent.exec(request).await });
     let (id, open) = guest.opened().await?;
     Ok((running, id, open))
 }
@@ -165,7 +165,7 @@ fn collected(max_output_bytes: u64) -> ExecRequest {
 async fn a_collected_command_is_one_write_and_its_output_is_bounded() -> anyhow::Result<()> {
     let (agent, mut guest) = connected().await?;
     let mut request = collected(5);
-    request.stdin = b"in".to_vec();
+    request.stdin = Bytes::from_static(b"in");
     let (running, id, open) = running(&agent, &mut guest, request).await?;
     let want = json!({"exec": {"argv": ["cat"], "timeout_ms": 30000, "stdin": true}});
     assert_eq!(open, want);
@@ -183,6 +183,49 @@ async fn a_collected_command_is_one_write_and_its_output_is_bounded() -> anyhow:
     assert_eq!(outcome.stderr, b"stder");
     assert!(outcome.truncated);
     Ok(())
+}
+
+#[tokio::test]
+async fn what_a_command_reads_is_held_until_the_guest_has_it_and_no_longer() -> anyhow::Result<()> {
+    let (agent, mut guest) = connected().await?;
+    let held = Arc::new(());
+    let mut request = collected(5);
+    request.stdin = Bytes::from_owner(HeldBy {
+        bytes: vec![b'x'; 1 << 20],
+        _held: Arc::clone(&held),
+    });
+    let (running, id, _) = running(&agent, &mut guest, request).await?;
+    assert_eq!(Arc::strong_count(&held), 2);
+    let mut read = 0;
+    loop {
+        let frame = guest.frame().await?;
+        match frame.kind {
+            Kind::Data => {
+                read += frame.payload.len();
+                let credit = u32::try_from(frame.payload.len())?.to_le_bytes();
+                guest.say(id, Kind::Credit, 0, &credit).await?;
+            }
+            Kind::End => break,
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    assert_eq!(read, 1 << 20);
+    // The command runs on.
+    assert_eq!(Arc::strong_count(&held), 1);
+    guest.exited(id).await?;
+    assert_eq!(running.await??.exit_code, Some(0));
+    Ok(())
+}
+
+struct HeldBy {
+    bytes: Vec<u8>,
+    _held: Arc<()>,
+}
+
+impl AsRef<[u8]> for HeldBy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 #[tokio::test]
@@ -230,7 +273,7 @@ async fn a_command_that_is_not_waited_for_is_cancelled_and_keeps_its_turn_until_
     let request = collected(1);
     let running = tokio::spawn({
         let agent = agent.clone();
-        async move { agent.exec_in_turn(&request, Some(turn)).await }
+        async move { agent.exec_in_turn(request, Some(turn)).await }
     });
     let (id, _) = guest.opened().await?;
     running.abort();

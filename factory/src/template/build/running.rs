@@ -60,7 +60,7 @@ impl Running {
 
     async fn command(&self, argv: &Argv) -> Result<(), BuildError> {
         let request = ExecRequest::new(argv.clone(), COMMAND_DEADLINE);
-        let outcome = self.vm.unless_ended(self.agent.exec(&request)).await;
+        let outcome = self.vm.unless_ended(self.agent.exec(request)).await;
         match failure(outcome) {
             Some(reason) => Err(BuildError::Warmup {
                 argv: argv.clone(),

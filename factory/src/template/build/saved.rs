@@ -39,6 +39,7 @@ impl Saved {
             memory: self.survey,
             protocol: Some(self.protocol),
             process_control: Some(self.process_control),
+            guest_kernel: self.site.guest_kernel.clone(),
             clock: self.clock,
             boot_phases: self.phases,
             first_exec: self.first_exec,

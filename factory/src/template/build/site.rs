@@ -29,6 +29,8 @@ pub(super) struct Site {
     pub(super) store: Store,
     pub(super) dir: GenerationDir,
     pub(super) recipe: Recipe,
+    /// The release of the guest's kernel, where its image tells.
+    pub(super) guest_kernel: Option<String>,
     /// Whether the machine that boots lets all others go first. Canaries do not: they are as short as clones, and have to
     /// show that their clocks are right, which a guest that is kept waiting cannot.
     gives_way: bool,
@@ -92,6 +94,8 @@ impl Reserved {
         }
         let stub = File::open(&kernel).and_then(crate::qemu::kernel_stub);
         let stub = stub.map_err(Site::file_error("use", &spec.kernel))?;
+        let guest_kernel = File::open(&kernel).and_then(crate::kernel::release_of);
+        let guest_kernel = guest_kernel.map_err(Site::file_error("read", &kernel))?;
         let path = dir.kernel_stub();
         dir.write_read_only(&path, &stub)
             .map_err(Site::file_error("write", &path))?;
@@ -113,6 +117,7 @@ impl Reserved {
                 store,
                 dir,
                 recipe,
+                guest_kernel,
                 gives_way,
             },
             kernel,
@@ -163,7 +168,7 @@ impl Reserved {
             state: state.into(),
             console_max_bytes: site.spec.console_max_bytes,
         };
-        let vm = LiveVm::start(&*site.host.driver, &site.host.run_dir, plan).await?;
+        let vm = LiveVm::start(&*site.host.driver, &site.host.places.run, plan).await?;
         let waiting = Instant::now();
         let agent = vm.agent(waiting + site.spec.ready_timeout).await;
         let agent = agent.map_err(|source| BuildError::NeverReady {

@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -83,6 +83,11 @@ impl Directory {
 
     /// A second name for a file, in place of any other thing but a directory.
     pub(super) fn hard_link(&self, name: &OsStr, of: (&Directory, &OsStr)) -> io::Result<()> {
+        if name == of.1 && self.is(of.0)? {
+            // To make room for it would remove what it leads to.
+            let why = format!("{} is a link to itself in the archive", name.display());
+            return Err(io::Error::other(why));
+        }
         self.replacing(name, || {
             Ok(rustix::fs::linkat(
                 &of.0.0,
@@ -92,6 +97,12 @@ impl Directory {
                 AtFlags::empty(),
             )?)
         })
+    }
+
+    /// Whether it is the same directory, by whatever way it was reached.
+    fn is(&self, other: &Self) -> io::Result<bool> {
+        let (ours, theirs) = (self.facts()?, other.facts()?);
+        Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
     }
 
     fn replacing<T>(&self, name: &OsStr, make: impl Fn() -> io::Result<T>) -> io::Result<T> {

@@ -1,6 +1,6 @@
 //! Out of a sandbox.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,6 +24,10 @@ use crate::cli::commands::query::Query;
 use crate::cli::error::CliError;
 use crate::cli::open::Opened;
 use crate::http::view::X_VMINT_MODE;
+
+/// What the name of a file begins with that is not whole yet. It has nothing of the file's own name, which may be as long as a
+/// name can be.
+const PART_PREFIX: &str = ".vmint-cp-";
 
 /// What a path of a guest is.
 pub(super) enum Found {
@@ -156,11 +160,9 @@ async fn file(
     meter: &Meter,
     failed: impl Fn(io::Error) -> CliError,
 ) -> Result<(), CliError> {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
     // The umask takes its part of the mode.
     let part = tempfile::Builder::new()
-        .prefix(&prefix)
+        .prefix(PART_PREFIX)
         .permissions(Permissions::from_mode(mode(&content)))
         .tempfile_in(directory.path())
         .map_err(&failed)?;

@@ -2,19 +2,19 @@
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 
 use crate::cli::output::Output;
-use crate::cli::plain;
+use crate::plain::plain;
 
 /// How often the line on a terminal changes by itself.
 const TICK: Duration = Duration::from_millis(200);
 /// How often a long copy says a line elsewhere.
 const LINE_INTERVAL_S: u64 = 10;
-/// What is left out and told in a report: a guest decides how much that is.
+/// What is left out and told, a line each: a guest decides how much that is.
 const LEFT_OUT_MAX: usize = 1000;
 const KNOWN: &str = "{msg} {bytes}/{total_bytes} {binary_bytes_per_sec} [{elapsed}, {eta} left]";
 const UNKNOWN: &str = "{spinner} {msg} {bytes} {binary_bytes_per_sec} [{elapsed}]";
@@ -31,7 +31,31 @@ struct Inner {
     lines: AtomicU64,
     /// With `--json`, what is left out is part of the report.
     is_json: bool,
-    left_out: Mutex<Vec<String>>,
+    left_out: Mutex<LeftOut>,
+}
+
+/// What a copy leaves out.
+#[derive(Default)]
+struct LeftOut {
+    count: usize,
+    /// With `--json`, the first of it.
+    lines: Vec<String>,
+}
+
+impl LeftOut {
+    /// What is said of one more thing, where something is said.
+    fn add(&mut self, text: String, is_json: bool) -> Option<String> {
+        self.count += 1;
+        if self.count > LEFT_OUT_MAX {
+            let is_first = self.count == LEFT_OUT_MAX + 1;
+            return (is_first && !is_json).then(|| "more is left out, and only counted".to_owned());
+        }
+        if is_json {
+            self.lines.push(text);
+            return None;
+        }
+        Some(text)
+    }
 }
 
 impl Meter {
@@ -84,21 +108,17 @@ impl Meter {
     /// Says something that the copy leaves out.
     pub(super) fn note(&self, text: &str) {
         // A guest has chosen the names.
-        let text = plain(text);
-        match &self.0.bar {
-            _ if self.0.is_json => {
-                let mut left_out = self
-                    .0
-                    .left_out
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if left_out.len() < LEFT_OUT_MAX {
-                    left_out.push(text.to_owned());
-                }
-            }
-            Some(bar) => bar.suspend(|| eprintln!("vmint: {text}")),
-            None => eprintln!("vmint: {text}"),
+        let said = self.left_out().add(plain(text), self.0.is_json);
+        match (said, &self.0.bar) {
+            (None, _) => {}
+            (Some(text), Some(bar)) => bar.suspend(|| eprintln!("vmint: {text}")),
+            (Some(text), None) => eprintln!("vmint: {text}"),
         }
+    }
+
+    fn left_out(&self) -> MutexGuard<'_, LeftOut> {
+        let left_out = self.0.left_out.lock();
+        left_out.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is done.
@@ -106,16 +126,12 @@ impl Meter {
         if let Some(bar) = &self.0.bar {
             bar.finish_and_clear();
         }
+        let left_out = std::mem::take(&mut *self.left_out());
         Done {
             bytes: self.bytes(),
             took: self.0.begun.elapsed(),
-            left_out: std::mem::take(
-                &mut self
-                    .0
-                    .left_out
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            ),
+            left_out: left_out.lines,
+            left_out_count: left_out.count,
         }
     }
 
@@ -129,6 +145,9 @@ impl Meter {
             done.took.as_secs_f64(),
             BinaryBytes(rate as u64)
         );
+        if done.left_out_count > LEFT_OUT_MAX {
+            eprintln!("{}: {} left out", self.0.what, done.left_out_count);
+        }
     }
 }
 
@@ -138,6 +157,8 @@ pub(super) struct Done {
     pub(super) took: Duration,
     /// With `--json`: the first of what was left out, a line each.
     pub(super) left_out: Vec<String>,
+    /// How much of the source was left out.
+    pub(super) left_out_count: usize,
 }
 
 impl Drop for Inner {
@@ -155,6 +176,23 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guest_makes_us_leave_out_is_told_up_to_a_limit() {
+        for is_json in [false, true] {
+            let mut left_out = LeftOut::default();
+            let said = (0..3 * LEFT_OUT_MAX)
+                .filter_map(|nth| left_out.add(nth.to_string(), is_json))
+                .count();
+            let (told, kept) = if is_json {
+                (0, LEFT_OUT_MAX)
+            } else {
+                (LEFT_OUT_MAX + 1, 0)
+            };
+            assert_eq!((said, left_out.lines.len()), (told, kept));
+            assert_eq!(left_out.count, 3 * LEFT_OUT_MAX);
+        }
+    }
 
     #[test]
     fn the_styles_are_valid() {

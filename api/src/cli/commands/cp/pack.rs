@@ -181,3 +181,7 @@ impl Write for Sender {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;

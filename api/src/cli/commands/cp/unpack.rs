@@ -23,6 +23,9 @@ use super::beneath::{Directory, names_of};
 const HEADERS_BYTES_MAX: u64 = 1 << 20;
 /// The names of directories that wait for their mode.
 const DIRECTORIES_BYTES_MAX: usize = 16 << 20;
+/// What files with holes may be long in all. A hole costs no bytes of the stream, and time here: a guest with a stream of some
+/// hundred bytes is not to keep a processor busy for longer than a minute.
+const SPARSE_BYTES_MAX: u64 = 256 << 30;
 /// What is copied of a file at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -39,6 +42,7 @@ pub(super) fn unpack(stream: impl Read, to: &Target, note: impl Fn(&str)) -> io:
         is_new,
         later: Vec::new(),
         later_bytes: 0,
+        sparse_bytes: 0,
         piece: vec![0; PIECE_BYTES],
     };
     let mut archive = Archive::new(stream);
@@ -48,6 +52,7 @@ pub(super) fn unpack(stream: impl Read, to: &Target, note: impl Fn(&str)) -> io:
         let Some(entry) = entries.next() else { break };
         let mut entry = entry?;
         limit.set(None);
+        unpacking.count_holes(&entry)?;
         unpacking.entry(&mut entry, &note)?;
         // What of it was not wanted is not part of the next one's headers.
         io::copy(&mut entry, &mut io::sink())?;
@@ -83,6 +88,7 @@ struct Unpacking {
     /// Directories that get their mode when everything is in them: one that may not be written to, too.
     later: Vec<(Vec<OsString>, u32)>,
     later_bytes: usize,
+    sparse_bytes: u64,
     piece: Vec<u8>,
 }
 
@@ -141,21 +147,41 @@ impl Unpacking {
         Ok(())
     }
 
+    /// Refuses more holes than can be passed over in a short time.
+    fn count_holes(&mut self, entry: &Entry<impl Read>) -> io::Result<()> {
+        if !entry.header().entry_type().is_gnu_sparse() {
+            return Ok(());
+        }
+        self.sparse_bytes = self.sparse_bytes.saturating_add(entry.size());
+        if self.sparse_bytes > SPARSE_BYTES_MAX {
+            let why = format!(
+                "files with holes are longer than {} GiB in all, which is the limit; hint: copy them out as a tar stream (to -)",
+                SPARSE_BYTES_MAX >> 30
+            );
+            return Err(io::Error::other(why));
+        }
+        Ok(())
+    }
+
     /// The holes of a sparse file stay holes: a small stream fills no disk.
     fn content(&mut self, entry: &mut Entry<impl Read>, file: &mut File) -> io::Result<()> {
         let is_sparse = entry.header().entry_type().is_gnu_sparse();
-        let mut size = 0;
+        let (mut size, mut is_behind_hole) = (0, false);
         loop {
             let length = entry.read(&mut self.piece)?;
             let piece = &self.piece[..length];
             if length == 0 {
                 break;
-            } else if is_sparse && piece.iter().all(|byte| *byte == 0) {
-                size = file.seek(SeekFrom::Current(i64::try_from(length).unwrap_or(0)))?;
-            } else {
-                file.write_all(piece)?;
-                size += u64::try_from(length).unwrap_or(0);
             }
+            if is_sparse && piece.iter().all(|byte| *byte == 0) {
+                is_behind_hole = true;
+            } else {
+                if std::mem::take(&mut is_behind_hole) {
+                    file.seek(SeekFrom::Start(size))?;
+                }
+                file.write_all(piece)?;
+            }
+            size += u64::try_from(length).unwrap_or(0);
         }
         if is_sparse {
             file.set_len(size)

@@ -62,7 +62,11 @@ fn nothing_is_written_outside() {
     let dir = tempfile::tempdir().expect("a directory");
     let outside = dir.path().join("outside");
     fs::create_dir(&outside).expect("made");
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).expect("mode");
     let out = outside.to_str().expect("text");
+    let mode = || fs::metadata(&outside).expect("facts").permissions().mode() & 0o7777;
+    let before = mode();
+    assert_ne!(before, 0o700, "a change would be seen");
     for entries in [
         vec![(EntryType::Regular, "../outside/x", "bad", 0o644)],
         vec![(EntryType::Regular, "a/../../outside/x", "bad", 0o644)],
@@ -87,8 +91,7 @@ fn nothing_is_written_outside() {
             fs::read_dir(&outside).expect("read").next().is_none(),
             "{entries:?}"
         );
-        let mode = fs::metadata(&outside).expect("facts").permissions().mode();
-        assert_eq!(mode & 0o777, 0o755 & mode, "{entries:?}");
+        assert_eq!(mode(), before, "{entries:?}");
         fs::remove_dir_all(&to).expect("removed");
     }
     // An absolute name means a place inside.
@@ -213,6 +216,7 @@ fn a_guest_cannot_make_us_remember_names_without_end() {
         is_new: false,
         later: Vec::new(),
         later_bytes: 0,
+        sparse_bytes: 0,
         piece: Vec::new(),
     };
     let name = || vec![OsString::from("n".repeat(1 << 20))];
@@ -222,6 +226,57 @@ fn a_guest_cannot_make_us_remember_names_without_end() {
         refused.contains("16 MiB") && refused.contains("hint:"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_link_to_itself_is_refused_and_the_file_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("d")).expect("made");
+    fs::write(dir.path().join("d/a"), "precious").expect("written");
+    for target in ["d/a", "./d/./a", "/d/a"] {
+        let refused = unpacked(dir.path(), &[(EntryType::Link, "d/a", target, 0o644)]);
+        let refused = refused.expect_err("it leads to itself").to_string();
+        assert!(refused.contains("itself"), "{target}: {refused}");
+        let read = fs::read_to_string(dir.path().join("d/a"));
+        assert_eq!(read.expect("it is there"), "precious", "{target}");
+    }
+}
+
+/// A file that is a hole up to its last bytes.
+fn sparse(name: &str, hole: u64, content: &[u8]) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    let length = u64::try_from(content.len()).expect("small");
+    header.set_size(length);
+    let gnu = header.as_gnu_mut().expect("a GNU header");
+    gnu.sparse[0].set_offset(hole);
+    gnu.sparse[0].set_length(length);
+    gnu.set_real_size(hole + length);
+    header.set_cksum();
+    let mut stream = header.as_bytes().to_vec();
+    stream.extend_from_slice(content);
+    stream.resize(stream.len().next_multiple_of(512), 0);
+    stream
+}
+
+#[test]
+fn holes_stay_holes_and_do_not_take_for_ever() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let to = || Target::Typed(dir.path().to_owned());
+    let hole = 3 << 20;
+    let whole = [sparse("x", hole, b"end"), vec![0; 1024]].concat();
+    unpack(whole.as_slice(), &to(), |_| {}).expect("unpacked");
+    let read = fs::read(dir.path().join("x")).expect("read");
+    let (zeros, end) = read.split_at(usize::try_from(hole).expect("small"));
+    assert!(zeros.iter().all(|byte| *byte == 0) && end == b"end");
+    // The second one is left out, and read all the same.
+    for name in ["y", "../y"] {
+        let stream = sparse(name, 16 << 40, b"end");
+        let refused = unpack(stream.as_slice(), &to(), |_| {}).expect_err("too long");
+        assert!(refused.to_string().contains("256 GiB"), "{refused}");
+    }
 }
 
 #[test]

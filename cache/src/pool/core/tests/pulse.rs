@@ -189,6 +189,30 @@ fn without_a_timeout_no_sandbox_is_asked() {
 }
 
 #[test]
+fn settings_without_a_timeout_leave_no_sandbox_unresponsive() {
+    let (mut world, clone) = leased(ASKED);
+    silence(&mut world, TIMEOUT / 4 + TIMEOUT + SECOND);
+    assert_eq!(world.unresponsive, [clone].into());
+    let limits = Limits {
+        guest_timeout: None,
+        ..ASKED
+    };
+    let renew = false;
+    let effects = world.on(Event::Reconfigured { limits, renew });
+    assert!(effects.contains(&Effect::Responsive { clone }));
+    assert_eq!(world.core.tally().unresponsive, 0);
+    silence(&mut world, 10 * TIMEOUT);
+    assert!(world.unresponsive.is_empty() && !world.ends.contains_key(&clone));
+    // With a timeout again it has all of it, from the next question on.
+    world.pings.remove(&clone);
+    world.on(Event::Silent { clone });
+    let limits = ASKED;
+    world.on(Event::Reconfigured { limits, renew });
+    silence(&mut world, TIMEOUT - SECOND);
+    assert!(world.unresponsive.is_empty());
+}
+
+#[test]
 fn an_adopted_guest_is_asked_first_of_all() {
     let mut world = World::new(ASKED);
     let epoch = world.publish();

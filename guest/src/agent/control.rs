@@ -2,25 +2,69 @@
 
 use std::fs::File;
 
+use serde::{Deserialize, Deserializer, Serialize};
 use vmint_guest_protocol::names::{codes, commands};
 
+use super::bind;
 use super::files::Files;
-use super::order;
+use super::order::Command;
 use super::out::Out;
 use super::processes::Processes;
 use super::refusal::Refusal;
-use super::request::{Id, Request};
+use super::request::{Id, Nothing, Request};
 use super::waits::Waits;
-use super::{bind, identity};
 use crate::failure::{Doing as _, Failure};
-use crate::identity::Sources;
-use crate::json::{Object, Reader};
-use crate::sys;
+use crate::identity::{self, Sources};
+use crate::{json, sys};
 
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 const RTC: &str = "/dev/rtc0";
-const SIGNAL_MAX: u64 = 64;
+const SIGNAL_MAX: i32 = 64;
+
+#[derive(Serialize)]
+struct Info {
+    version: &'static str,
+    process_control: &'static str,
+}
+
+/// A time, to set or as it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Time {
+    clock_realtime_ns: i64,
+}
+
+#[derive(Serialize)]
+struct Prepared {
+    clock_realtime_ns: i64,
+    process_control: &'static str,
+}
+
+/// The argument of commands about a process.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    process: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signal {
+    process: String,
+    #[serde(deserialize_with = "number")]
+    signal: i32,
+}
+
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+    let is_right = |number: &i32| (1..=SIGNAL_MAX).contains(number);
+    json::checked(from, is_right, "expected a number from 1 to 64")
+}
+
+#[derive(Serialize)]
+struct Was {
+    state: &'static str,
+}
 
 /// What requests and streams are about.
 pub(super) struct Parts {
@@ -61,13 +105,17 @@ fn answer(
         ..
     } = parts;
     let value = match request.execute.as_ref() {
-        commands::PING => request.no_arguments().map(|()| NOTHING.to_owned())?,
-        commands::IDENTITY => identity::renew(request, sources)?,
+        commands::PING => {
+            let Nothing {} = request.arguments()?;
+            NOTHING.to_owned()
+        }
+        commands::IDENTITY => identity::renew(&request.arguments()?, sources)?,
         commands::BIND => bind::bind(request, processes)?,
         commands::INFO => info(request, processes)?,
         commands::TIME => {
-            request.no_arguments()?;
-            time().end()
+            let Nothing {} = request.arguments()?;
+            let clock_realtime_ns = sys::clock_realtime_ns();
+            json::text(&Time { clock_realtime_ns })
         }
         commands::SET_TIME => set_time(request)?,
         commands::PREPARE => prepare(request, processes, sources)?,
@@ -80,19 +128,27 @@ fn answer(
         }
         commands::ATTACHED => return waits.attached(id, request, out).map(|()| None),
         commands::START => {
-            let arguments = match request.arguments {
-                b"" => b"{}",
-                arguments => arguments,
-            };
-            let order = order::parse(&mut Reader::new(arguments), true, processes.bases())?;
+            let command: Command<'_> = request.arguments()?;
+            let order = command.into_order(processes.bases())?;
             processes.start(order)?
         }
-        commands::PROCESSES => request.no_arguments().map(|()| processes.list())?,
-        commands::PROCESS => processes.show(&process(request)?)?,
-        commands::SIGNAL => signal(request, processes)?,
+        commands::PROCESSES => {
+            let Nothing {} = request.arguments()?;
+            processes.list()
+        }
+        commands::PROCESS => {
+            let Which { process } = request.arguments()?;
+            processes.show(&process)?
+        }
+        commands::SIGNAL => {
+            let Signal { process, signal } = request.arguments()?;
+            processes.signal(&process, signal)?;
+            NOTHING.to_owned()
+        }
         commands::END => {
-            let state = processes.end(&process(request)?)?;
-            Object::new().string("state", state).end()
+            let Which { process } = request.arguments()?;
+            let state = processes.end(&process)?;
+            json::text(&Was { state })
         }
         other => {
             let name: String = other.chars().take(64).collect();
@@ -111,29 +167,17 @@ fn process_control(processes: &Processes) -> &'static str {
 }
 
 fn info(request: &Request<'_>, processes: &Processes) -> Result<String, Refusal> {
-    request.no_arguments()?;
-    Ok(Object::new()
-        .string("version", env!("CARGO_PKG_VERSION"))
-        .string("process_control", process_control(processes))
-        .end())
-}
-
-fn time() -> Object {
-    Object::new().number("clock_realtime_ns", sys::clock_realtime_ns())
+    let Nothing {} = request.arguments()?;
+    Ok(json::text(&Info {
+        version: env!("CARGO_PKG_VERSION"),
+        process_control: process_control(processes),
+    }))
 }
 
 /// The system's clock, and the hardware's after it.
 fn set_time(request: &Request<'_>) -> Result<String, Refusal> {
-    let mut time_ns = None;
-    request.arguments(&mut |key, value| {
-        if key != "clock_realtime_ns" {
-            return Err(value.unknown(key));
-        }
-        time_ns = Some(value.integer()?);
-        Ok(())
-    })?;
-    let time_ns = time_ns.ok_or_else(|| Refusal::argument("clock_realtime_ns", "a value"))?;
-    sys::set_clock_realtime_ns(time_ns).doing(|| "set the clock".to_owned())?;
+    let Time { clock_realtime_ns } = request.arguments()?;
+    sys::set_clock_realtime_ns(clock_realtime_ns).doing(|| "set the clock".to_owned())?;
     set_rtc()?;
     Ok(NOTHING.to_owned())
 }
@@ -148,47 +192,14 @@ fn prepare(
     processes: &mut Processes,
     sources: &mut Sources,
 ) -> Result<String, Refusal> {
-    request.no_arguments()?;
-    crate::identity::prepare(sources)?;
+    let Nothing {} = request.arguments()?;
+    identity::prepare(sources)?;
     processes
         .prepare()
         .doing(|| "make the control groups of processes".to_owned())?;
     sys::sync();
-    Ok(time()
-        .string("process_control", process_control(processes))
-        .end())
-}
-
-/// The one argument of commands about a process.
-fn process(request: &Request<'_>) -> Result<String, Refusal> {
-    let mut id = None;
-    request.arguments(&mut |key, value| {
-        if key != "process" {
-            return Err(value.unknown(key));
-        }
-        id = Some(value.string()?.into_owned());
-        Ok(())
-    })?;
-    id.ok_or_else(|| Refusal::argument("process", "an id"))
-}
-
-fn signal(request: &Request<'_>, processes: &mut Processes) -> Result<String, Refusal> {
-    let (mut id, mut signal) = (None, None);
-    request.arguments(&mut |key, value| {
-        match key {
-            "process" => id = Some(value.string()?.into_owned()),
-            "signal" => {
-                let wrong = value.wrong("a number from 1 to 64");
-                let number = value.unsigned()?;
-                let right = (1..=SIGNAL_MAX).contains(&number);
-                signal = Some(i32::try_from(number).ok().filter(|_| right).ok_or(wrong)?);
-            }
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
-    })?;
-    let id = id.ok_or_else(|| Refusal::argument("process", "an id"))?;
-    let signal = signal.ok_or_else(|| Refusal::argument("signal", "a number"))?;
-    processes.signal(&id, signal)?;
-    Ok(NOTHING.to_owned())
+    Ok(json::text(&Prepared {
+        clock_realtime_ns: sys::clock_realtime_ns(),
+        process_control: process_control(processes),
+    }))
 }

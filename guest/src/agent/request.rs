@@ -2,66 +2,47 @@
 
 use std::borrow::Cow;
 
-use vmint_guest_protocol::names::envelope;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::json::{Reader, Wrong};
+use crate::json::{self, Wrong};
 
 /// A request's id: `None` where it has none that can be read.
 pub(super) type Id = Option<i64>;
 
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Request<'a> {
+    id: Id,
+    #[serde(borrow)]
     pub(super) execute: Cow<'a, str>,
-    /// An object, or empty when there are no arguments.
-    pub(super) arguments: &'a [u8],
+    /// Read when it is known what is asked for.
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
 }
+
+/// The arguments of a command that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 impl<'a> Request<'a> {
     /// The id is there, where it could be read, even when the rest makes no sense.
     pub(super) fn parse(text: &'a [u8]) -> (Id, Result<Self, Wrong>) {
-        let mut id = None;
-        let mut request = Request {
-            execute: Cow::Borrowed(""),
-            arguments: b"",
-        };
-        let mut unknown = Ok(());
-        let mut reader = Reader::new(text);
-        let read = reader.fields(&mut |key, value| {
-            match key {
-                envelope::ID => id = Some(value.integer()?),
-                envelope::EXECUTE => request.execute = value.string()?,
-                envelope::ARGUMENTS => request.arguments = value.raw()?,
-                _ => {
-                    unknown = unknown.and(Err(value.unknown(key)));
-                    value.skip()?;
-                }
-            }
-            Ok(())
-        });
-        let read = read.and_then(|()| reader.end()).and(unknown);
-        let named = match request.execute.is_empty() {
-            true => Err(reader.wrong("a field \"execute\"")),
-            false => Ok(()),
-        };
-        (id, read.and(named).map(|()| request))
-    }
-
-    /// Hands out the arguments. Those that are null count as left out.
-    pub(super) fn arguments(
-        &self,
-        take: &mut dyn FnMut(&str, &mut Reader<'a>) -> Result<(), Wrong>,
-    ) -> Result<(), Wrong> {
-        if self.arguments.is_empty() {
-            Ok(())
-        } else {
-            let mut reader = Reader::new(self.arguments);
-            reader.fields(take)
+        #[derive(Deserialize)]
+        struct Envelope {
+            id: Id,
         }
+        let request: Result<Self, Wrong> = json::object(text);
+        let id = match &request {
+            Ok(request) => request.id,
+            Err(_) => json::object(text).ok().and_then(|Envelope { id }| id),
+        };
+        (id, request)
     }
 
-    /// It takes none.
-    pub(super) fn no_arguments(&self) -> Result<(), Wrong> {
-        self.arguments(&mut |key, value| Err(value.unknown(key)))
+    pub(super) fn arguments<T: Deserialize<'a>>(&self) -> Result<T, Wrong> {
+        json::object(self.arguments.map_or("{}", RawValue::get).as_bytes())
     }
 }
 
@@ -71,22 +52,25 @@ mod tests {
 
     #[test]
     fn takes_any_order_and_passes_nulls_over() {
+        #[derive(Debug, PartialEq, Eq, Deserialize)]
+        struct Arguments {
+            a: u8,
+            b: Option<u8>,
+            c: String,
+        }
         let text = br#"{"arguments":{"a":1,"b":null,"c":"d"},"execute":"do\u0069t","id": 12}"#;
         let (id, request) = Request::parse(text);
         let request = request.expect("a request");
         assert_eq!((request.execute.as_ref(), id), ("doit", Some(12)));
-        let mut seen = Vec::new();
-        let taken = request.arguments(&mut |key, value| {
-            let raw = value.raw()?;
-            seen.push((key.to_owned(), raw.to_vec()));
-            Ok(())
-        });
-        assert_eq!(taken, Ok(()));
-        let expected = [
-            ("a".to_owned(), b"1".to_vec()),
-            ("c".to_owned(), b"\"d\"".to_vec()),
-        ];
-        assert_eq!(seen, expected);
+        let expected = Arguments {
+            a: 1,
+            b: None,
+            c: "d".to_owned(),
+        };
+        assert_eq!(request.arguments(), Ok(expected));
+        let (id, request) = Request::parse(br#"{"id":null,"execute":"x","arguments":null}"#);
+        let request = request.expect("a request");
+        assert!(id.is_none() && request.arguments::<Nothing>().is_ok());
     }
 
     #[test]
@@ -95,11 +79,13 @@ mod tests {
             "",
             "{}",
             "[]",
+            "[1,\"x\",null]",
             "1",
             "{\"execute\":1}",
-            "{\"execute\":\"\"}",
+            "{\"execute\":null}",
             "{\"execute\":\"x\"} {}",
             "{\"execute\":\"x\"",
+            "{\"execute\":\"x\",\"execute\":\"y\"}",
         ] {
             assert!(Request::parse(text.as_bytes()).1.is_err(), "{text}");
         }
@@ -110,6 +96,6 @@ mod tests {
         let (id, request) = Request::parse(b"{\"execute\":\"x\",\"jail\":1,\"id\":3}");
         let wrong = request.expect_err("an unknown field").to_string();
         assert_eq!(id, Some(3));
-        assert!(wrong.starts_with("\"jail\" is unknown"), "{wrong}");
+        assert!(wrong.starts_with("unknown field `jail`"), "{wrong}");
     }
 }

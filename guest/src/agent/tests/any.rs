@@ -4,13 +4,14 @@
 
 use vmint_guest_protocol::frame::{self, Kind, Mark, PAYLOAD_MAX_BYTES};
 
+use super::super::bind::Binding;
 use super::super::inbox::{Inbox, Next};
 use super::super::open;
 use super::super::order::Bases;
 use super::super::processes::read_record;
 use super::super::request::Request;
 use crate::command::Environment;
-use crate::json::{Reader, Wrong};
+use crate::identity::Identity;
 
 const CASES: usize = 50_000;
 
@@ -88,8 +89,8 @@ fn any_text_is_understood_or_refused() {
         let (_, request) = Request::parse(&text);
         count(request.is_ok());
         if let Ok(request) = request {
-            let all = &mut |_: &str, value: &mut Reader<'_>| -> Result<(), Wrong> { value.skip() };
-            let _ = request.arguments(all);
+            count(request.arguments::<Binding>().is_ok());
+            count(request.arguments::<Identity>().is_ok());
         }
         count(open::parse(&random.spoil(OPENINGS), &bases).is_ok());
         count(read_record(&random.spoil(RECORDS)));

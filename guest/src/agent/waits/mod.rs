@@ -17,7 +17,6 @@ use super::out::Out;
 use super::poll_entry;
 use super::refusal::Refusal;
 use super::request::{Id, Request};
-use crate::json::{Reader, Wrong};
 use crate::sys::UeventSocket;
 use attached::Attached;
 use online::Online;
@@ -33,6 +32,9 @@ const UEVENT_MAX_BYTES: usize = 8 * 1024;
 
 /// What is waited for. Each look does what can be done about it: the answer, or what is still missing.
 trait Goal {
+    /// How long it may take.
+    fn wait_ms(&self) -> Option<u64>;
+
     fn look(&mut self, sysfs: &Sysfs) -> Result<String, String>;
 
     /// Whether the guest may have more memory afterwards.
@@ -71,12 +73,7 @@ impl Waits {
         request: &Request<'_>,
         out: &mut Out,
     ) -> Result<bool, Refusal> {
-        let (mut wanted, mut wait_ms) = (Online::default(), 0);
-        request.arguments(&mut |key, value| match key {
-            "wait_ms" => take_wait(&mut wait_ms, value),
-            _ => wanted.take(key, value),
-        })?;
-        self.begin(Box::new(wanted), wait_ms, id, out)
+        self.begin(Box::new(request.arguments::<Online>()?), id, out)
     }
 
     /// `attached`
@@ -86,12 +83,8 @@ impl Waits {
         request: &Request<'_>,
         out: &mut Out,
     ) -> Result<(), Refusal> {
-        let (mut wanted, mut wait_ms) = (Attached::default(), 0);
-        request.arguments(&mut |key, value| match key {
-            "wait_ms" => take_wait(&mut wait_ms, value),
-            _ => wanted.take(key, value),
-        })?;
-        self.begin(Box::new(wanted), wait_ms, id, out).map(drop)
+        let goal = Box::new(request.arguments::<Attached>()?);
+        self.begin(goal, id, out).map(drop)
     }
 
     /// No host waits any more.
@@ -100,13 +93,7 @@ impl Waits {
         self.events = None;
     }
 
-    fn begin(
-        &mut self,
-        goal: Box<dyn Goal>,
-        wait_ms: u64,
-        id: Id,
-        out: &mut Out,
-    ) -> Result<bool, Refusal> {
+    fn begin(&mut self, goal: Box<dyn Goal>, id: Id, out: &mut Out) -> Result<bool, Refusal> {
         if self.waiting.len() >= WAITING_MAX {
             return Err(Refusal::too_many(WAITING_MAX, "requests wait"));
         }
@@ -115,6 +102,7 @@ impl Waits {
             self.events = UeventSocket::open().ok();
         }
         let now = Instant::now();
+        let wait_ms = goal.wait_ms().unwrap_or(0).min(WAIT_MAX_MS);
         self.waiting.push(Waiting {
             id,
             goal,
@@ -185,9 +173,4 @@ impl Waits {
         }
         grown
     }
-}
-
-fn take_wait(wait_ms: &mut u64, value: &mut Reader<'_>) -> Result<(), Wrong> {
-    *wait_ms = value.unsigned()?.min(WAIT_MAX_MS);
-    Ok(())
 }

@@ -18,6 +18,7 @@ fn facts() -> GenerationFacts {
     GenerationFacts {
         id: GenerationId::new(),
         built_at: Timestamp::UNIX_EPOCH,
+        process_control: None,
         accel: Accel::Tcg,
         qemu_version: "10.0.0".to_owned(),
         sizes: SizeRange {

@@ -185,7 +185,17 @@ impl Machine {
             timeout: request.timeout,
             ..ExecRequest::default()
         };
-        let plain = async move |stdin| run(&life, &guests, ExecRequest { stdin, ..plain }).await;
+        let plain = async move |stdin: Vec<u8>| {
+            run(
+                &life,
+                &guests,
+                ExecRequest {
+                    stdin: stdin.into(),
+                    ..plain
+                },
+            )
+            .await
+        };
         self.guests.exec(request, plain)
     }
 }
@@ -200,7 +210,7 @@ async fn run(life: &Life, guests: &Guests, request: ExecRequest) -> Result<ExecO
     let (mut exit_code, mut signal, mut stdout) = (Some(0), None, Vec::new());
     match request.argv[0].as_str() {
         "echo" => stdout = format!("{}\n", request.argv[1..].join(" ")).into_bytes(),
-        "cat" => stdout = request.stdin,
+        "cat" => stdout = request.stdin.to_vec(),
         "env" => stdout = format!("{:?} {:?}", request.env, request.cwd).into_bytes(),
         "binary" => stdout = vec![0xff, 0x00],
         "exit" => exit_code = request.argv[1].parse().ok(),

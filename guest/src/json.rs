@@ -92,8 +92,11 @@ pub(crate) fn checked<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// A field of bytes, as base64.
 pub(crate) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
     let text = Option::<Cow<'de, str>>::deserialize(from)?;
-    let decoded = text.map(|text| base64::decode(&text).ok_or(D::Error::custom("expected base64")));
-    decoded.transpose()
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let decoded = base64::decode(&text).map(Some);
+    decoded.ok_or_else(|| D::Error::custom("expected base64"))
 }
 
 /// A value as text.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::processes::Processes;
 use super::refusal::Refusal;
-use super::request::Request;
 use crate::command::Environment;
 use crate::failure::Doing as _;
 use crate::file::{self, NewFile, Owner, Wanted};
@@ -40,8 +39,7 @@ struct Answer {
     hostname: String,
 }
 
-pub(super) fn bind(request: &Request<'_>, processes: &mut Processes) -> Result<String, Refusal> {
-    let binding: Binding = request.arguments()?;
+pub(super) fn bind(binding: Binding, processes: &mut Processes) -> Result<String, Refusal> {
     let files = binding.files.unwrap_or_default();
     if files.iter().any(|Object(file)| file.path.is_empty()) {
         return Err(Refusal::argument("files", "a path for each"));

@@ -2,16 +2,15 @@
 
 use std::fs::File;
 
-use serde::{Deserialize, Deserializer, Serialize};
-use vmint_guest_protocol::names::{codes, commands};
+use serde::Serialize;
+use vmint_guest_protocol::names::codes;
 
 use super::bind;
 use super::files::Files;
-use super::order::Command;
 use super::out::Out;
 use super::processes::Processes;
 use super::refusal::Refusal;
-use super::request::{Id, Nothing, Request};
+use super::request::{self, Asked, Id, Signal, Time, Which};
 use super::waits::Waits;
 use crate::failure::{Doing as _, Failure};
 use crate::identity::{self, Sources};
@@ -20,7 +19,6 @@ use crate::{json, sys};
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 const RTC: &str = "/dev/rtc0";
-const SIGNAL_MAX: i32 = 64;
 
 #[derive(Serialize)]
 struct Info {
@@ -28,10 +26,8 @@ struct Info {
     process_control: &'static str,
 }
 
-/// A time, to set or as it is.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Time {
+#[derive(Serialize)]
+struct Now {
     clock_realtime_ns: i64,
 }
 
@@ -39,26 +35,6 @@ struct Time {
 struct Prepared {
     clock_realtime_ns: i64,
     process_control: &'static str,
-}
-
-/// The argument of commands about a process.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Which {
-    process: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Signal {
-    process: String,
-    #[serde(deserialize_with = "number")]
-    signal: i32,
-}
-
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
-    let is_right = |number: &i32| (1..=SIGNAL_MAX).contains(number);
-    json::checked(from, is_right, "expected a number from 1 to 64")
 }
 
 #[derive(Serialize)]
@@ -76,13 +52,10 @@ pub(super) struct Parts {
 
 /// Answers one request, now or when what it waits for is there.
 pub(super) fn serve(text: &[u8], parts: &mut Parts, out: &mut Out) {
-    let (id, request) = Request::parse(text);
-    let answer = match &request {
-        Ok(request) => answer(id, request, parts, out),
-        Err(wrong) => {
-            let message = format!("not a request: {wrong}");
-            Err(Refusal::new(codes::ARGUMENT, message))
-        }
+    let (id, asked) = request::parse(text);
+    let answer = match asked {
+        Ok(asked) => answer(id, asked, parts, out),
+        Err(wrong) => Err(wrong.into()),
     };
     match answer {
         Ok(Some(value)) => out.reply(id, &value),
@@ -94,7 +67,7 @@ pub(super) fn serve(text: &[u8], parts: &mut Parts, out: &mut Out) {
 /// The value to return; `None` when the answer was given, or will be.
 fn answer(
     id: Id,
-    request: &Request<'_>,
+    asked: Asked,
     parts: &mut Parts,
     out: &mut Out,
 ) -> Result<Option<String>, Refusal> {
@@ -104,54 +77,37 @@ fn answer(
         sources,
         ..
     } = parts;
-    let value = match request.execute.as_ref() {
-        commands::PING => {
-            let Nothing {} = request.arguments()?;
-            NOTHING.to_owned()
-        }
-        commands::IDENTITY => identity::renew(&request.arguments()?, sources)?,
-        commands::BIND => bind::bind(request, processes)?,
-        commands::INFO => info(request, processes)?,
-        commands::TIME => {
-            let Nothing {} = request.arguments()?;
-            let clock_realtime_ns = sys::clock_realtime_ns();
-            json::text(&Time { clock_realtime_ns })
-        }
-        commands::SET_TIME => set_time(request)?,
-        commands::PREPARE => prepare(request, processes, sources)?,
-        commands::ONLINE => {
-            let grown = waits.online(id, request, out)?;
-            if grown {
+    let value = match asked {
+        Asked::Ping => NOTHING.to_owned(),
+        Asked::Identity(wanted) => identity::renew(&wanted, sources)?,
+        Asked::Bind(binding) => bind::bind(binding, processes)?,
+        Asked::Info => json::text(&Info {
+            version: env!("CARGO_PKG_VERSION"),
+            process_control: process_control(processes),
+        }),
+        Asked::Time => json::text(&Now {
+            clock_realtime_ns: sys::clock_realtime_ns(),
+        }),
+        Asked::SetTime(Time { clock_realtime_ns }) => set_time(clock_realtime_ns)?,
+        Asked::Prepare => prepare(processes, sources)?,
+        Asked::Online(goal) => {
+            if waits.begin(Box::new(goal), id, out)? {
                 processes.memory_has_grown();
             }
             return Ok(None);
         }
-        commands::ATTACHED => return waits.attached(id, request, out).map(|()| None),
-        commands::START => {
-            let command: Command<'_> = request.arguments()?;
-            let order = command.into_order(processes.bases())?;
-            processes.start(order)?
-        }
-        commands::PROCESSES => {
-            let Nothing {} = request.arguments()?;
-            processes.list()
-        }
-        commands::PROCESS => {
-            let Which { process } = request.arguments()?;
-            processes.show(&process)?
-        }
-        commands::SIGNAL => {
-            let Signal { process, signal } = request.arguments()?;
+        Asked::Attached(goal) => return waits.begin(Box::new(goal), id, out).map(|_| None),
+        Asked::Start(command) => processes.start(command.into_order(processes.bases())?)?,
+        Asked::Processes => processes.list(),
+        Asked::Process(Which { process }) => processes.show(&process)?,
+        Asked::Signal(Signal { process, signal }) => {
             processes.signal(&process, signal)?;
             NOTHING.to_owned()
         }
-        commands::END => {
-            let Which { process } = request.arguments()?;
-            let state = processes.end(&process)?;
-            json::text(&Was { state })
-        }
-        other => {
-            let name: String = other.chars().take(64).collect();
+        Asked::End(Which { process }) => json::text(&Was {
+            state: processes.end(&process)?,
+        }),
+        Asked::Unknown(name) => {
             let message = format!("this agent has no command {name:?}");
             return Err(Refusal::new(codes::UNKNOWN, message));
         }
@@ -166,18 +122,9 @@ fn process_control(processes: &Processes) -> &'static str {
     }
 }
 
-fn info(request: &Request<'_>, processes: &Processes) -> Result<String, Refusal> {
-    let Nothing {} = request.arguments()?;
-    Ok(json::text(&Info {
-        version: env!("CARGO_PKG_VERSION"),
-        process_control: process_control(processes),
-    }))
-}
-
 /// The system's clock, and the hardware's after it.
-fn set_time(request: &Request<'_>) -> Result<String, Refusal> {
-    let Time { clock_realtime_ns } = request.arguments()?;
-    sys::set_clock_realtime_ns(clock_realtime_ns).doing(|| "set the clock".to_owned())?;
+fn set_time(time_ns: i64) -> Result<String, Refusal> {
+    sys::set_clock_realtime_ns(time_ns).doing(|| "set the clock".to_owned())?;
     set_rtc()?;
     Ok(NOTHING.to_owned())
 }
@@ -187,12 +134,7 @@ fn set_rtc() -> Result<(), Failure> {
     sys::rtc_write(&rtc, sys::clock_realtime_ns()).doing(|| format!("set {RTC}"))
 }
 
-fn prepare(
-    request: &Request<'_>,
-    processes: &mut Processes,
-    sources: &mut Sources,
-) -> Result<String, Refusal> {
-    let Nothing {} = request.arguments()?;
+fn prepare(processes: &mut Processes, sources: &mut Sources) -> Result<String, Refusal> {
     identity::prepare(sources)?;
     processes
         .prepare()

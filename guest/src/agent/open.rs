@@ -18,9 +18,8 @@ pub(super) enum Open {
 /// One field, whose name is the kind of the stream.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Opening<'a> {
-    #[serde(borrow)]
-    Exec(Object<Command<'a>>),
+enum Opening {
+    Exec(Object<Command>),
     Attach(Object<Attach>),
     Write(Object<Wanted>),
     Read(Object<Read>),

@@ -1,15 +1,16 @@
 //! What starts a program: the arguments of `exec` and `start`.
 
 use std::ffi::CString;
+use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use super::processes::Draft;
 use super::refusal::Refusal;
 use crate::command::{Environment, Program};
-use crate::json::{self, Object, Wrong};
+use crate::json::Object;
 use crate::sys::WindowSize;
 
 /// What a terminal is called, and shows, where nothing else is said.
@@ -50,14 +51,14 @@ impl Order {
 /// What the host asks for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Command<'a> {
+pub(super) struct Command {
     argv: Option<Vec<String>>,
     /// Set on top, whatever the user brings.
     env: Option<Environment>,
     cwd: Option<String>,
     /// A name or a number; an empty name is as none.
-    #[serde(borrow)]
-    user: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "user")]
+    user: Option<String>,
     timeout_ms: Option<u64>,
     stdin: Option<bool>,
     tty: Option<Object<Tty>>,
@@ -73,7 +74,7 @@ struct Tty {
     columns: Option<u16>,
 }
 
-impl Command<'_> {
+impl Command {
     pub(super) fn into_order(self, bases: &Bases) -> Result<Order, Refusal> {
         let window = self.tty.map(|Object(Tty { rows, columns })| WindowSize {
             rows: rows.unwrap_or(DEFAULT_WINDOW.rows),
@@ -94,9 +95,8 @@ impl Command<'_> {
         let cwd = cwd.map(|cwd| c_string("cwd", cwd)).transpose()?;
         let program =
             Program::new(argv?, env, cwd).ok_or_else(|| Refusal::argument("argv", "a program"))?;
-        let user = self.user.map(user).transpose()?;
         let program = program
-            .run_by(user.filter(|user| !user.is_empty()))
+            .run_by(self.user)
             .asking_for(self.env.unwrap_or_default());
         Ok(Order {
             program: match bound_env {
@@ -118,24 +118,41 @@ fn c_string(name: &str, word: String) -> Result<CString, Refusal> {
     CString::new(word).map_err(|_| Refusal::argument(name, "text without NUL bytes"))
 }
 
-fn user(text: &RawValue) -> Result<String, Wrong> {
-    let text = text.get();
-    match text.starts_with('"') {
-        true => json::value(text.as_bytes()),
-        false => json::value(text.as_bytes()).map(|number: u64| number.to_string()),
+fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    struct User;
+    impl Visitor<'_> for User {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name or a number")
+        }
+
+        fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+            Ok((!name.is_empty()).then(|| name.to_owned()))
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(number.to_string()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
     }
+    from.deserialize_any(User)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
 
     fn outcome(arguments: &str) -> String {
         let bases = Bases {
             own: Environment::default(),
             bound: Environment::default(),
         };
-        let command: Result<Command<'_>, _> = json::object(arguments.as_bytes());
+        let command: Result<Command, _> = json::object(arguments.as_bytes());
         let order = command
             .map_err(Refusal::from)
             .and_then(|it| it.into_order(&bases));
@@ -186,7 +203,7 @@ mod tests {
             ),
             (
                 r#"{"argv":["a"],"user":["SECRET"]}"#,
-                "arguments: expected u64 at line 1 column 0",
+                "arguments: expected a name or a number at line 1 column 22",
             ),
         ] {
             let expected =

@@ -11,7 +11,7 @@ const DISKS: &str = "block";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Attached {
+pub(in crate::agent) struct Attached {
     macs: Option<Vec<String>>,
     serials: Option<Vec<String>>,
     wait_ms: Option<u64>,

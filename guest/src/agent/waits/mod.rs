@@ -7,6 +7,9 @@ mod attached;
 mod online;
 mod sysfs;
 
+pub(super) use attached::Attached;
+pub(super) use online::Online;
+
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
@@ -16,10 +19,8 @@ use vmint_guest_protocol::names::codes;
 use super::out::Out;
 use super::poll_entry;
 use super::refusal::Refusal;
-use super::request::{Id, Request};
+use super::request::Id;
 use crate::sys::UeventSocket;
-use attached::Attached;
-use online::Online;
 use sysfs::Sysfs;
 
 /// Requests that wait at once: hosts have one or two.
@@ -31,7 +32,7 @@ const WAIT_MAX_MS: u64 = 600_000;
 const UEVENT_MAX_BYTES: usize = 8 * 1024;
 
 /// What is waited for. Each look does what can be done about it: the answer, or what is still missing.
-trait Goal {
+pub(super) trait Goal {
     /// How long it may take.
     fn wait_ms(&self) -> Option<u64>;
 
@@ -66,34 +67,19 @@ impl Waits {
         }
     }
 
-    /// `online`. True when there may be more memory now.
-    pub(super) fn online(
-        &mut self,
-        id: Id,
-        request: &Request<'_>,
-        out: &mut Out,
-    ) -> Result<bool, Refusal> {
-        self.begin(Box::new(request.arguments::<Online>()?), id, out)
-    }
-
-    /// `attached`
-    pub(super) fn attached(
-        &mut self,
-        id: Id,
-        request: &Request<'_>,
-        out: &mut Out,
-    ) -> Result<(), Refusal> {
-        let goal = Box::new(request.arguments::<Attached>()?);
-        self.begin(goal, id, out).map(drop)
-    }
-
     /// No host waits any more.
     pub(super) fn lose_connection(&mut self) {
         self.waiting.clear();
         self.events = None;
     }
 
-    fn begin(&mut self, goal: Box<dyn Goal>, id: Id, out: &mut Out) -> Result<bool, Refusal> {
+    /// True when there may be more memory now.
+    pub(super) fn begin(
+        &mut self,
+        goal: Box<dyn Goal>,
+        id: Id,
+        out: &mut Out,
+    ) -> Result<bool, Refusal> {
         if self.waiting.len() >= WAITING_MAX {
             return Err(Refusal::too_many(WAITING_MAX, "requests wait"));
         }

@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Online {
+pub(in crate::agent) struct Online {
     vcpus: Option<u64>,
     memory_mib: Option<u64>,
     wait_ms: Option<u64>,

@@ -171,8 +171,11 @@ impl Process {
         ]
     }
 
+    /// When to look at the clock for it.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline.filter(|_| !self.has_ended())
+        let pauses = self.outputs.iter().filter_map(Output::paused_until);
+        let first = self.deadline.into_iter().chain(pauses).min();
+        first.filter(|_| !self.has_ended())
     }
 
     /// Whether it has something to send that no descriptor tells of.
@@ -254,9 +257,12 @@ impl Process {
         kept
     }
 
-    /// Kills it at its deadline, and gives up on it when it does not end.
+    /// Kills it at its deadline, and gives up on it when it does not end. Reads its outputs on after a pause.
     pub(super) fn look_at_clock(&mut self, now: Instant, out: &mut Out) {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        for output in &mut self.outputs {
+            output.resume(now);
+        }
+        if self.has_ended() || self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
         let Some(by) = self.killed else {

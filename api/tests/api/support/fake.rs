@@ -46,7 +46,7 @@ pub(crate) struct FakeFactory {
     pub(crate) bound: Mutex<Binding>,
     pub(crate) owner: Mutex<Option<SocketOwner>>,
     /// What the machines write to their consoles from now on.
-    pub(crate) console: Arc<Mutex<Vec<u8>>>,
+    pub(crate) console: Arc<watch::Sender<Vec<u8>>>,
     /// Every record of any machine.
     pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
@@ -472,20 +472,21 @@ impl LiveClone for Machine {
 }
 
 /// What a machine has written and nobody has read.
-struct Written(Arc<Mutex<Vec<u8>>>);
+struct Written(Arc<watch::Sender<Vec<u8>>>);
 
 impl ConsoleReader for Written {
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        Ok(std::mem::take(&mut self.0.lock().unwrap()))
+        let mut read = Vec::new();
+        self.0.send_if_modified(|written| {
+            read = std::mem::take(written);
+            false
+        });
+        Ok(read)
     }
 
     fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
-        let written = Arc::clone(&self.0);
-        let grown = async move {
-            while written.lock().unwrap().is_empty() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
+        let mut written = self.0.subscribe();
+        let grown = async move { drop(written.wait_for(|written| !written.is_empty()).await) };
         Ok(Box::pin(grown))
     }
 }

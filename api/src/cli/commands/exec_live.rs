@@ -14,7 +14,6 @@ use crate::cli::client::{Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::terminal::{self, Raw};
-use crate::plain::plain;
 
 /// What to run, as the service takes it in a first message or a body: in a URL, variables would be in the logs of whatever
 /// stands between.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::{Lab, expected_accel, guest_spec, new_folder, settings};
-use vmint_factory::{BuildProgress, Factory, LockError, OpenError, clean};
+use vmint_factory::{BuildProgress, Factory, LockError, OpenError, PlaceError, clean};
 
 /// As root, on a real file system that is too small: refused before anything boots, with the numbers and the mend.
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +132,7 @@ fn fill(path: &std::path::Path) {
 async fn a_second_service_is_refused_and_cleaning_too() -> anyhow::Result<()> {
     let lab = Lab::open().await?;
     let second = Factory::open(lab.settings.clone(), &guest_spec("probe")).await;
-    let Err(OpenError::Lock(LockError::Held { holder, .. })) = second else {
+    let Err(OpenError::Place(PlaceError::Lock(LockError::Held { holder, .. }))) = second else {
         anyhow::bail!("two services on one run directory: {second:?}");
     };
     assert_eq!(holder, std::process::id().to_string());
@@ -141,7 +141,10 @@ async fn a_second_service_is_refused_and_cleaning_too() -> anyhow::Result<()> {
     other.run_dir = other.run_dir.with_file_name("other");
     let third = Factory::open(other, &guest_spec("probe")).await;
     assert!(
-        matches!(third, Err(OpenError::Lock(LockError::Held { .. }))),
+        matches!(
+            third,
+            Err(OpenError::Place(PlaceError::Lock(LockError::Held { .. })))
+        ),
         "{third:?}"
     );
     assert!(
@@ -238,7 +241,10 @@ async fn a_tmpfs_that_is_unmounted_is_mounted_again() -> anyhow::Result<()> {
     assert!(!ours.template_path.join("old").exists());
     let second = Factory::open(ours.clone(), &guest_spec("probe")).await;
     assert!(
-        matches!(second, Err(OpenError::Lock(LockError::Held { .. }))),
+        matches!(
+            second,
+            Err(OpenError::Place(PlaceError::Lock(LockError::Held { .. })))
+        ),
         "{second:?}"
     );
     drop(factory);

@@ -137,6 +137,14 @@ impl Client {
         self.call(Method::GET, path, None, ANSWER_TIMEOUT).await
     }
 
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Answer, ClientError> {
+        self.call(Method::POST, path, body, ANSWER_TIMEOUT).await
+    }
+
     /// One request and its answer; an error status is a [`ClientError::Refused`].
     pub(super) async fn call(
         &self,

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 
+use serde::de::DeserializeOwned;
+
 use super::client::Answer;
 use super::error::CliError;
 use crate::plain::plain;
@@ -14,17 +16,18 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The answer as it came, or what `text` makes of it.
-    pub(super) fn show(
+    /// The answer as it came, or what `text` makes of it. Returns the exit code of a command that worked.
+    pub(super) fn show<T: DeserializeOwned>(
         self,
         answer: &Answer,
-        text: impl FnOnce() -> Result<String, CliError>,
-    ) -> Result<(), CliError> {
+        text: impl FnOnce(T) -> String,
+    ) -> Result<u8, CliError> {
         if self.json {
-            print_bytes(&[&answer.body, b"\n"])
+            print_bytes(&[&answer.body, b"\n"])?;
         } else {
-            print(&text()?)
+            print(&text(answer.read()?))?;
         }
+        Ok(0)
     }
 }
 

@@ -49,25 +49,37 @@ pub(super) fn refused<'de, E: Error, V: Visitor<'de>>(visitor: &V) -> E {
     E::custom(format_args!("expected {}", Expected(visitor)))
 }
 
-/// A list of at most `MAX` items; `null` is an empty one.
-pub(super) struct List<T, const MAX: usize> {
-    items: Vec<T>,
+/// At most `MAX` items; `null` is none of them.
+#[derive(Default)]
+pub(super) struct Bounded<C, const MAX: usize> {
+    items: C,
     is_over: bool,
 }
 
-impl<T, const MAX: usize> List<T, MAX> {
+/// A list of at most `MAX` items.
+pub(super) type List<T, const MAX: usize> = Bounded<Vec<T>, MAX>;
+
+/// An object of at most `MAX` strings. Of a name that comes twice the last value counts.
+pub(super) type Strings<const MAX: usize> = Bounded<BTreeMap<String, String>, MAX>;
+
+impl<C, const MAX: usize> Bounded<C, MAX> {
     /// The items; `None` when more than `MAX` were sent.
-    pub(super) fn within(self) -> Option<Vec<T>> {
+    pub(super) fn within(self) -> Option<C> {
         (!self.is_over).then_some(self.items)
     }
 }
 
-impl<T, const MAX: usize> Default for List<T, MAX> {
-    fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            is_over: false,
-        }
+impl<T, const MAX: usize> From<Vec<T>> for List<T, MAX> {
+    fn from(items: Vec<T>) -> Self {
+        let is_over = items.len() > MAX;
+        Self { items, is_over }
+    }
+}
+
+impl<const MAX: usize> From<BTreeMap<String, String>> for Strings<MAX> {
+    fn from(items: BTreeMap<String, String>) -> Self {
+        let is_over = items.len() > MAX;
+        Self { items, is_over }
     }
 }
 
@@ -107,42 +119,6 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
     }
 }
 
-impl<T, const MAX: usize> From<Vec<T>> for List<T, MAX> {
-    fn from(items: Vec<T>) -> Self {
-        let is_over = items.len() > MAX;
-        Self { items, is_over }
-    }
-}
-
-/// An object of at most `MAX` strings; `null` is an empty one. Of a name that comes twice the last value counts.
-pub(super) struct Strings<const MAX: usize> {
-    entries: BTreeMap<String, String>,
-    is_over: bool,
-}
-
-impl<const MAX: usize> Strings<MAX> {
-    /// The entries; `None` when more than `MAX` were sent.
-    pub(super) fn within(self) -> Option<BTreeMap<String, String>> {
-        (!self.is_over).then_some(self.entries)
-    }
-}
-
-impl<const MAX: usize> From<BTreeMap<String, String>> for Strings<MAX> {
-    fn from(entries: BTreeMap<String, String>) -> Self {
-        let is_over = entries.len() > MAX;
-        Self { entries, is_over }
-    }
-}
-
-impl<const MAX: usize> Default for Strings<MAX> {
-    fn default() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            is_over: false,
-        }
-    }
-}
-
 impl<'de, const MAX: usize> Deserialize<'de> for Strings<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(StringsVisitor)
@@ -166,11 +142,11 @@ impl<'de, const MAX: usize> Visitor<'de> for StringsVisitor<MAX> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut strings = Strings::default();
-        while strings.entries.len() < MAX {
+        while strings.items.len() < MAX {
             let Some(name) = map.next_key::<Text>()? else {
                 return Ok(strings);
             };
-            strings.entries.insert(name.0, map.next_value::<Text>()?.0);
+            strings.items.insert(name.0, map.next_value::<Text>()?.0);
         }
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
             strings.is_over = true;

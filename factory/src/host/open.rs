@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::accel::{self, AccelError};
-use super::lock::LockError;
 use super::place::{Place, PlaceError};
-use super::tmpfs::TmpfsError;
 use super::user::{self, UserError};
 use super::{Host, HostCpu, Orphaned, Places};
 use crate::process::Landlock;
@@ -23,20 +21,9 @@ pub enum OpenError {
     /// The hypervisor's user.
     #[error(transparent)]
     User(#[from] UserError),
-    /// The run directory.
-    #[error("cannot use {} as run_dir: {source}", .path.display())]
-    RunDir {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Another service.
+    /// One of the two directories.
     #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The generations' file system.
-    #[error(transparent)]
-    Tmpfs(#[from] TmpfsError),
+    Place(#[from] PlaceError),
     /// What an earlier service left cannot be ended.
     #[error("cannot end what an earlier service left in {}: {source}", .path.display())]
     Sweep {
@@ -51,16 +38,6 @@ pub enum OpenError {
     /// The accelerator.
     #[error(transparent)]
     Accel(#[from] AccelError),
-}
-
-impl From<PlaceError> for OpenError {
-    fn from(error: PlaceError) -> Self {
-        match error {
-            PlaceError::RunDir { path, source } => Self::RunDir { path, source },
-            PlaceError::Lock(error) => Self::Lock(error),
-            PlaceError::Tmpfs(error) => Self::Tmpfs(error),
-        }
-    }
 }
 
 /// Examines the host and takes the locks. First who we are, then the locks, and only then anything that changes

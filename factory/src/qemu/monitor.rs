@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::argv::{AGENT_ID, STATE_SET};
 use super::ports::PortWatch;
 use crate::driver::{Monitor, MonitorError, Plug};
-use crate::wire::{Call, Event, Link, LinkError};
+use crate::wire::{Event, Link, LinkError};
 
 /// Longest line taken: `query-machines` answers with some 100 KiB.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
@@ -94,7 +94,7 @@ impl Qmp {
         command: &C,
         deadline: Duration,
     ) -> Result<C::Ok, MonitorError> {
-        let outcome = self.link.command(&Call::of(command), deadline).await;
+        let outcome = self.link.command(C::NAME, command, deadline).await;
         outcome.map_err(|source| MonitorError::Command {
             command: C::NAME,
             source,
@@ -108,8 +108,10 @@ impl Qmp {
         arguments: &serde_json::Value,
         fd: Option<OwnedFd>,
     ) -> Result<T, MonitorError> {
-        let call = Call::named(command, arguments);
-        let outcome = self.link.command_with(&call, fd, COMMAND_DEADLINE).await;
+        let outcome = self
+            .link
+            .command_with(command, arguments, fd, COMMAND_DEADLINE);
+        let outcome = outcome.await;
         outcome.map_err(|source| MonitorError::Command { command, source })
     }
 

@@ -1,61 +1,45 @@
 //! Bounded lines from a socket.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use super::LinkError;
 
-/// How much is asked of the socket at a time.
+/// How much is asked of the socket at a time, and what a reader keeps between lines: there is one for every machine.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// What a reader keeps of its buffer between lines: a long answer is rare, and there is a reader for every machine.
-const KEPT_BYTES: usize = 64 * 1024;
 
 /// Reads lines of a bounded length.
 ///
-/// Cancel safe: what was read stays in the buffer.
+/// Cancel safe: what was read of a line stays.
 pub(super) struct LineReader<R> {
-    socket: R,
+    socket: BufReader<R>,
     max_bytes: usize,
-    buffer: Vec<u8>,
-    /// Up to where `buffer` is known to hold no end of a line.
-    searched: usize,
+    /// What has come of the next line.
+    line: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(super) fn new(socket: R, max_bytes: usize) -> Self {
         Self {
-            socket,
+            socket: BufReader::with_capacity(CHUNK_BYTES, socket),
             max_bytes,
-            buffer: Vec::new(),
-            searched: 0,
+            line: Vec::new(),
         }
     }
 
     /// The next line, without its end.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, LinkError> {
         let max_bytes = self.max_bytes;
-        loop {
-            let rest = &self.buffer[self.searched..];
-            let end = rest.iter().position(|&byte| byte == b'\n');
-            let end = end.map(|at| self.searched + at);
-            if end.unwrap_or(self.buffer.len()) > max_bytes {
-                return Err(LinkError::TooLong { max_bytes });
-            }
-            if let Some(end) = end {
-                let later = self.buffer.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, later);
-                line.pop();
-                self.searched = 0;
-                return Ok(line);
-            }
-            self.searched = self.buffer.len();
-            if self.buffer.is_empty() {
-                self.buffer.shrink_to(KEPT_BYTES);
-            }
-            self.buffer.reserve(CHUNK_BYTES);
-            let read = self.socket.read_buf(&mut self.buffer).await;
-            if read.map_err(|e| LinkError::Io(e.kind()))? == 0 {
-                return Err(LinkError::Closed);
-            }
+        // One more for the line's end.
+        let room = (max_bytes + 1).saturating_sub(self.line.len());
+        let mut socket = (&mut self.socket).take(u64::try_from(room).unwrap_or(u64::MAX));
+        let read = socket.read_until(b'\n', &mut self.line).await;
+        read.map_err(|e| LinkError::Io(e.kind()))?;
+        if self.line.pop_if(|last| *last == b'\n').is_some() {
+            Ok(std::mem::take(&mut self.line))
+        } else if self.line.len() > max_bytes {
+            Err(LinkError::TooLong { max_bytes })
+        } else {
+            Err(LinkError::Closed)
         }
     }
 }
@@ -88,9 +72,9 @@ mod tests {
             assert_eq!(reader.next().await, Ok(long.clone()));
             while reader.next().await.is_ok() {}
             assert!(
-                reader.buffer.capacity() <= 2 * KEPT_BYTES,
+                reader.line.capacity() <= 2 * CHUNK_BYTES,
                 "{} bytes are kept",
-                reader.buffer.capacity()
+                reader.line.capacity()
             );
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,9 +16,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::call::Call;
 use super::line::LineReader;
-use super::outgoing::Outgoing;
 use super::said::{Event, Kind, classify, excerpt, parse_reply};
 use crate::supervise::contain;
 
@@ -60,6 +59,14 @@ pub enum LinkError {
     Refused(String),
 }
 
+/// A request as it is written.
+#[derive(Serialize)]
+struct Command<'a, A> {
+    execute: &'static str,
+    arguments: &'a A,
+    id: u64,
+}
+
 struct Request {
     line: Vec<u8>,
     /// Goes with the first byte of the line.
@@ -92,7 +99,8 @@ impl Link {
             lines: LineReader::new(read, max_line_bytes),
             write,
             on_event: Box::new(on_event),
-            outgoing: Outgoing::default(),
+            outgoing: Bytes::new(),
+            passing: None,
             pending: HashMap::new(),
         };
         tokio::spawn(async move {
@@ -116,16 +124,18 @@ impl Link {
     /// Safe: when the future is dropped, the reply is read and thrown away.
     pub(crate) async fn command<A: Serialize, T: DeserializeOwned>(
         &self,
-        command: &Call<'_, A>,
+        execute: &'static str,
+        arguments: &A,
         after: Duration,
     ) -> Result<T, LinkError> {
-        self.command_with(command, None, after).await
+        self.command_with(execute, arguments, None, after).await
     }
 
     /// The same, and hands a descriptor over with it. It is closed here once it was sent.
     pub(crate) async fn command_with<A: Serialize, T: DeserializeOwned>(
         &self,
-        command: &Call<'_, A>,
+        execute: &'static str,
+        arguments: &A,
         fd: Option<OwnedFd>,
         after: Duration,
     ) -> Result<T, LinkError> {
@@ -133,7 +143,12 @@ impl Link {
         let malformed = |e: serde_json::Error| LinkError::Malformed {
             reason: e.to_string(),
         };
-        let mut line = serde_json::to_vec(&command.with_id(id)).map_err(malformed)?;
+        let command = Command {
+            execute,
+            arguments,
+            id,
+        };
+        let mut line = serde_json::to_vec(&command).map_err(malformed)?;
         line.push(b'\n');
         let (reply, answer) = oneshot::channel();
         let exchange = async {
@@ -173,8 +188,9 @@ struct Actor {
     lines: LineReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     on_event: Box<dyn Fn(Event) + Send + Sync>,
-    /// The request whose turn it is.
-    outgoing: Outgoing,
+    /// What is left to write of the request whose turn it is, and the descriptor that goes with its next byte.
+    outgoing: Bytes,
+    passing: Option<OwnedFd>,
     /// Who waits for which reply.
     pending: HashMap<u64, oneshot::Sender<Vec<u8>>>,
 }
@@ -185,16 +201,17 @@ impl Actor {
             // Reading goes on while something is being written: a peer that answers at length before it reads on
             // would wait for us, and we for it.
             let step = tokio::select! {
-                request = inbox.recv(), if self.outgoing.is_done() => match request {
+                request = inbox.recv(), if self.outgoing.is_empty() => match request {
                     Some(request) => {
                         self.accept(request);
                         Ok(())
                     }
                     None => return LinkError::Closed,
                 },
-                count = write(&self.write, self.outgoing.rest(), self.outgoing.passing()), if !self.outgoing.is_done() => match count {
+                count = write(&self.write, &self.outgoing, self.passing.as_ref()), if !self.outgoing.is_empty() => match count {
                     Ok(count) => {
-                        self.outgoing.wrote(count);
+                        self.outgoing.advance(count);
+                        self.passing = None;
                         Ok(())
                     }
                     Err(error) => Err(LinkError::Io(error.kind())),
@@ -211,7 +228,8 @@ impl Actor {
         // A reply whose caller gave up is passed over when it comes.
         self.pending.retain(|_, reply| !reply.is_closed());
         self.pending.insert(request.id, request.reply);
-        self.outgoing = Outgoing::new(request.line, request.fd);
+        self.outgoing = request.line.into();
+        self.passing = request.fd;
     }
 
     fn take(&mut self, line: Vec<u8>) -> Result<(), LinkError> {

@@ -13,10 +13,8 @@
 //! - A line is bounded, and what is no message ends the link. Unknown events and fields are passed over.
 //! - When the link is dead every caller learns why, at once, and for ever.
 
-mod call;
 mod line;
 mod link;
-mod outgoing;
 #[cfg(test)]
 mod panic_tests;
 #[cfg(test)]
@@ -25,7 +23,6 @@ mod said;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use call::Call;
 pub(crate) use link::Link;
 pub use link::LinkError;
-pub(crate) use said::Event;
+pub(crate) use said::{Event, Reply};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkError};
+use super::{Link, LinkError};
 
 #[tokio::test]
 async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
@@ -14,8 +14,7 @@ async fn an_actor_that_panics_is_a_closed_link() -> anyhow::Result<()> {
     let (ours, mut theirs) = UnixStream::pair()?;
     let link = Link::start(ours, 4096, |_| panic!("a mistake"));
     let call = json!({});
-    let call = Call::named("one", &call);
-    let asked = link.command::<_, Value>(&call, LONG);
+    let asked = link.command::<_, Value>("one", &call, LONG);
     let event =
         json!({"event": "STOP", "data": {}, "timestamp": {"seconds": 0, "microseconds": 0}});
     let said = async { theirs.write_all(format!("{event}\n").as_bytes()).await };

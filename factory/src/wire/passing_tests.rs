@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::{Call, Link};
+use super::Link;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -52,14 +52,11 @@ async fn a_descriptor_goes_with_its_own_command_once() -> anyhow::Result<()> {
     let long = "y".repeat(1 << 20);
     let commands = tokio::spawn(async move {
         let none = json!({});
-        link.command::<_, Value>(&Call::named("plain", &none), LONG)
-            .await?;
+        link.command::<_, Value>("plain", &none, LONG).await?;
         let arguments = json!({ "long": long });
-        let passing = Call::named("passing", &arguments);
-        link.command_with::<_, Value>(&passing, Some(file.into()), LONG)
+        link.command_with::<_, Value>("passing", &arguments, Some(file.into()), LONG)
             .await?;
-        link.command::<_, Value>(&Call::named("plain", &none), LONG)
-            .await
+        link.command::<_, Value>("plain", &none, LONG).await
     });
     let mut seen = Vec::new();
     for _ in 0..3 {

@@ -56,36 +56,36 @@ pub(super) fn classify(line: &[u8]) -> Result<Kind, LinkError> {
     })
 }
 
+/// A reply, as the monitor and the guest's agent write one: an answer or an error.
+#[derive(Deserialize)]
+pub(crate) struct Reply<T, E> {
+    #[serde(rename = "return")]
+    answer: Option<T>,
+    error: Option<E>,
+}
+
+impl<T, E> Reply<T, E> {
+    /// Which of both it is; `None` for neither.
+    pub(crate) fn outcome(self) -> Option<Result<T, E>> {
+        match (self.error, self.answer) {
+            (Some(error), _) => Some(Err(error)),
+            (None, answer) => answer.map(Ok),
+        }
+    }
+}
+
 /// What a reply brings, or why it does not.
 pub(super) fn parse_reply<T: DeserializeOwned>(line: &[u8]) -> Result<T, LinkError> {
     #[derive(Deserialize)]
     struct Refusal {
         desc: String,
     }
-    #[derive(Deserialize)]
-    struct Reply<T> {
-        #[serde(rename = "return")]
-        return_: Option<T>,
-        error: Option<Refusal>,
-    }
-    let reply: Reply<T> = serde_json::from_slice(line).map_err(|e| LinkError::Malformed {
-        reason: format!("{e}: {}", excerpt(line)),
-    })?;
-    match reply {
-        Reply {
-            error: Some(refusal),
-            ..
-        } => Err(LinkError::Refused(refusal.desc)),
-        Reply {
-            return_: Some(value),
-            ..
-        } => Ok(value),
-        Reply {
-            return_: None,
-            error: None,
-        } => Err(LinkError::Malformed {
-            reason: excerpt(line),
-        }),
+    let malformed = |reason: String| LinkError::Malformed { reason };
+    let reply: Reply<T, Refusal> = serde_json::from_slice(line)
+        .map_err(|error| malformed(format!("{error}: {}", excerpt(line))))?;
+    match reply.outcome() {
+        Some(outcome) => outcome.map_err(|refusal| LinkError::Refused(refusal.desc)),
+        None => Err(malformed(excerpt(line))),
     }
 }
 

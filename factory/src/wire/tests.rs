@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Call, Link, LinkError};
+use super::{Link, LinkError};
 
 const LONG: Duration = Duration::from_secs(30);
 const MAX_LINE_BYTES: usize = 4096;
@@ -61,7 +61,7 @@ fn ask(
     after: Duration,
 ) -> tokio::task::JoinHandle<Result<Value, LinkError>> {
     let link = link.clone();
-    tokio::spawn(async move { link.command(&Call::named(name, &json!({})), after).await })
+    tokio::spawn(async move { link.command(name, &json!({}), after).await })
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn both_sides_may_have_much_to_say_at_once() -> anyhow::Result<()> {
         socket.write_all(answer.as_bytes()).await?;
         anyhow::Ok(())
     });
-    let echoed: String = link.command(&Call::named("echo", &arguments), LONG).await?;
+    let echoed: String = link.command("echo", &arguments, LONG).await?;
     assert_eq!(echoed.len(), 4 << 20);
     peer.await??;
     Ok(())

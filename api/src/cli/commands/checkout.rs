@@ -29,10 +29,9 @@ pub(in crate::cli) async fn run(
         .await?;
     if quiet {
         print(&answer.read::<Sandbox>()?.id)?;
-    } else {
-        output.show(&answer, || Ok(inspect::details(&answer.read()?)))?;
+        return Ok(0);
     }
-    Ok(0)
+    output.show(&answer, |one| inspect::details(&one))
 }
 
 /// Only what was asked for: the service knows the rest.

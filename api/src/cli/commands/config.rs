@@ -1,10 +1,9 @@
 //! `vmint config`
 
-use http::Method;
 use serde_json::json;
 
 use crate::cli::args::Options;
-use crate::cli::client::{ANSWER_TIMEOUT, Client};
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::table::Table;
@@ -46,14 +45,11 @@ pub(in crate::cli) fn show(options: &Options, output: Output) -> Result<u8, CliE
 
 /// The service reads the file that it was started with, whatever this command was told.
 pub(in crate::cli) async fn reload(client: &Client, output: Output) -> Result<u8, CliError> {
-    let answer = client
-        .call(Method::POST, "/v1/config/reload", None, ANSWER_TIMEOUT)
-        .await?;
-    output.show(&answer, || Ok(told(&answer.read()?)))?;
-    Ok(0)
+    let answer = client.post("/v1/config/reload", None).await?;
+    output.show(&answer, told)
 }
 
-fn told(reloaded: &Reloaded) -> String {
+fn told(reloaded: Reloaded) -> String {
     let mut fields = Table::of_fields();
     let lists = [
         ("added", &reloaded.added),

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use http::Method;
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::cli::args::DrainArgs;
-use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
+use crate::cli::client::{Client, ClientError};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
@@ -24,9 +23,7 @@ pub(in crate::cli) async fn drain(
     args: &DrainArgs,
 ) -> Result<u8, CliError> {
     let body = json!({"exit": args.exit});
-    let mut answer = client
-        .call(Method::POST, "/v1/drain", Some(body), ANSWER_TIMEOUT)
-        .await?;
+    let mut answer = client.post("/v1/drain", Some(body)).await?;
     if args.wait {
         let progress = Progress::start(output, "draining");
         let mut drain: Drain = answer.read()?;
@@ -46,19 +43,15 @@ pub(in crate::cli) async fn drain(
             drain = answer.read()?;
         }
     }
-    output.show(&answer, || Ok(shown(&answer.read()?)))?;
-    Ok(0)
+    output.show(&answer, shown)
 }
 
 pub(in crate::cli) async fn resume(client: &Client, output: Output) -> Result<u8, CliError> {
-    let answer = client
-        .call(Method::POST, "/v1/resume", None, ANSWER_TIMEOUT)
-        .await?;
-    output.show(&answer, || Ok(shown(&answer.read()?)))?;
-    Ok(0)
+    let answer = client.post("/v1/resume", None).await?;
+    output.show(&answer, shown)
 }
 
-fn shown(drain: &Drain) -> String {
+fn shown(drain: Drain) -> String {
     let state = match (drain.draining, drain.drained) {
         (false, _) => "no",
         (true, false) => "yes",

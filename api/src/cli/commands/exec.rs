@@ -58,10 +58,7 @@ pub(in crate::cli) async fn run(
         )));
     }
     match exec_live::run(client, &args, request).await {
-        Err(CliError::Client(ClientError::Refused(refusal))) => {
-            eprintln!("vmint: {}", plain(&refusal.to_string()));
-            Ok(failure_code(&refusal.code, refusal.errno))
-        }
+        Err(CliError::Client(error)) => refused(output, error),
         result => result,
     }
 }
@@ -99,16 +96,14 @@ async fn once(
             }
             Ok(code)
         }
-        Err(ClientError::Refused(refusal)) => {
-            if output.json {
-                eprintln!("{}", refusal.problem);
-            } else {
+        Err(error) => {
+            if let ClientError::Refused(refusal) = &error
+                && !output.json
+            {
                 pass_on_so_far(&refusal.problem)?;
-                eprintln!("vmint: {}", plain(&refusal.to_string()));
             }
-            Ok(failure_code(&refusal.code, refusal.errno))
+            refused(output, error)
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -132,23 +127,11 @@ fn read_stdin() -> Result<Vec<u8>, CliError> {
     Ok(stdin)
 }
 
-/// Writes what the command wrote, byte for byte.
+/// Writes what the command wrote.
 fn pass_on(result: ExecResult) -> Result<(), CliError> {
-    let ExecResult {
-        stdout,
-        stdout_b64,
-        stderr,
-        stderr_b64,
-        truncated,
-        ..
-    } = result;
-    print_bytes(&[&bytes(stdout, stdout_b64)])?;
-    let wrote = io::stderr().lock().write_all(&bytes(stderr, stderr_b64));
-    wrote.map_err(|source| CliError::Stream {
-        what: "cannot write to standard error",
-        source,
-    })?;
-    if truncated {
+    let output = bytes(result.stdout, result.stdout_b64);
+    write(&output, &bytes(result.stderr, result.stderr_b64))?;
+    if result.truncated {
         eprintln!("vmint: the command wrote more than the service keeps; the rest is lost");
     }
     Ok(())
@@ -156,16 +139,19 @@ fn pass_on(result: ExecResult) -> Result<(), CliError> {
 
 /// Writes what a command had written when its time was over, where the refusal has it.
 fn pass_on_so_far(problem: &Value) -> Result<(), CliError> {
-    let Ok(problem) = ProblemBody::deserialize(problem) else {
-        return Ok(());
-    };
-    if problem.truncated.is_none() {
-        return Ok(());
+    match ProblemBody::deserialize(problem) {
+        Ok(problem) if problem.truncated.is_some() => {
+            let output = bytes(problem.stdout, problem.stdout_b64);
+            write(&output, &bytes(problem.stderr, problem.stderr_b64))
+        }
+        _ => Ok(()),
     }
-    print_bytes(&[&bytes(problem.stdout, problem.stdout_b64)])?;
-    let wrote = io::stderr()
-        .lock()
-        .write_all(&bytes(problem.stderr, problem.stderr_b64));
+}
+
+/// Writes both streams, byte for byte.
+fn write(output: &[u8], error: &[u8]) -> Result<(), CliError> {
+    print_bytes(&[output])?;
+    let wrote = io::stderr().lock().write_all(error);
     wrote.map_err(|source| CliError::Stream {
         what: "cannot write to standard error",
         source,
@@ -184,6 +170,19 @@ fn exit_code(result: &ExecResult) -> u8 {
         (None, None) => i32::from(REFUSED),
     };
     u8::try_from(code & 0xff).unwrap_or(REFUSED)
+}
+
+/// The exit code where the service says no, which it is told here.
+pub(super) fn refused(output: Output, error: ClientError) -> Result<u8, CliError> {
+    let ClientError::Refused(refusal) = error else {
+        return Err(error.into());
+    };
+    if output.json {
+        eprintln!("{}", refusal.problem);
+    } else {
+        eprintln!("vmint: {}", plain(&refusal.to_string()));
+    }
+    Ok(failure_code(&refusal.code, refusal.errno))
 }
 
 /// The exit code for a command that did not come to its end.

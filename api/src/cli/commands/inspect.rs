@@ -9,8 +9,7 @@ use crate::http::view::{Sandbox, SandboxDisk};
 
 pub(in crate::cli) async fn run(client: &Client, output: Output, id: &str) -> Result<u8, CliError> {
     let answer = client.get(&path_with("/v1/sandboxes/", id, "")).await?;
-    output.show(&answer, || Ok(details(&answer.read()?)))?;
-    Ok(0)
+    output.show(&answer, |one| details(&one))
 }
 
 /// Everything about one sandbox, a line each.

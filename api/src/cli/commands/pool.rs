@@ -19,7 +19,7 @@ pub(in crate::cli) async fn run(
     match command {
         PoolCommand::Ls => {
             let answer = client.get("/v1/pools").await?;
-            output.show(&answer, || Ok(list(&answer.read::<PoolList>()?.pools)))?;
+            output.show(&answer, |all: PoolList| list(&all.pools))
         }
         PoolCommand::Resize { name, target, max } => {
             let mut change = serde_json::Map::new();
@@ -29,20 +29,17 @@ pub(in crate::cli) async fn run(
             let answer = client
                 .call(Method::PATCH, &path, Some(change.into()), ANSWER_TIMEOUT)
                 .await?;
-            output.show(&answer, || Ok(list(&[answer.read()?])))?;
+            output.show(&answer, |pool| list(&[pool]))
         }
-        PoolCommand::Drain { name } => change(client, output, &name, "/drain").await?,
-        PoolCommand::Resume { name } => change(client, output, &name, "/resume").await?,
+        PoolCommand::Drain { name } => change(client, output, &name, "/drain").await,
+        PoolCommand::Resume { name } => change(client, output, &name, "/resume").await,
     }
-    Ok(0)
 }
 
-async fn change(client: &Client, output: Output, name: &str, what: &str) -> Result<(), CliError> {
+async fn change(client: &Client, output: Output, name: &str, what: &str) -> Result<u8, CliError> {
     let path = path_with("/v1/pools/", name, what);
-    let answer = client
-        .call(Method::POST, &path, None, ANSWER_TIMEOUT)
-        .await?;
-    output.show(&answer, || Ok(list(&[answer.read()?])))
+    let answer = client.post(&path, None).await?;
+    output.show(&answer, |pool| list(&[pool]))
 }
 
 /// What a pool is about, beside its work.

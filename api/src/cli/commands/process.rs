@@ -1,13 +1,12 @@
 //! `vmint exec -d`, `vmint processes`, `vmint attach` and `vmint kill`
 
-use http::Method;
 use serde_json::json;
 
-use super::exec::failure_code;
+use super::exec::refused;
 use super::live::Live;
 use super::{encode, exec_live, path_with};
 use crate::cli::args::{AttachArgs, ExecArgs, KillArgs};
-use crate::cli::client::{ANSWER_TIMEOUT, Client, ClientError};
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, print};
 use crate::cli::table::{Table, or_dash, since};
@@ -24,14 +23,9 @@ pub(super) async fn start(
     let path = path_with("/v1/sandboxes/", &args.id, "/processes");
     let mut body = exec_live::request(args, args.timeout);
     body["keep_output"] = json!(!args.no_keep);
-    let answer = client
-        .call(Method::POST, &path, Some(body), ANSWER_TIMEOUT)
-        .await;
+    let answer = client.post(&path, Some(body)).await;
     match answer {
-        Ok(answer) => {
-            output.show(&answer, || Ok(answer.read::<Process>()?.id))?;
-            Ok(0)
-        }
+        Ok(answer) => output.show(&answer, |process: Process| process.id),
         Err(error) => refused(output, error),
     }
 }
@@ -43,10 +37,7 @@ pub(in crate::cli) async fn list(
 ) -> Result<u8, CliError> {
     let path = path_with("/v1/sandboxes/", id, "/processes");
     let answer = client.get(&path).await?;
-    output.show(&answer, || {
-        Ok(table(&answer.read::<ProcessList>()?.processes))
-    })?;
-    Ok(0)
+    output.show(&answer, |list: ProcessList| table(&list.processes))
 }
 
 fn table(processes: &[Process]) -> String {
@@ -124,9 +115,7 @@ pub(in crate::cli) async fn kill(
 ) -> Result<u8, CliError> {
     let path = path_of(&args.id, &args.process, "/signal");
     let body = json!({ "signal": args.signal });
-    client
-        .call(Method::POST, &path, Some(body), ANSWER_TIMEOUT)
-        .await?;
+    client.post(&path, Some(body)).await?;
     if output.json {
         print(&json!({ "process": args.process, "signal": args.signal }).to_string())?;
     }
@@ -137,17 +126,4 @@ fn path_of(id: &str, process: &str, after: &str) -> String {
     let mut path = path_with("/v1/sandboxes/", id, "/processes/");
     encode(&mut path, process.as_bytes());
     path + after
-}
-
-/// The exit code where the service says no, which it is told here.
-fn refused(output: Output, error: ClientError) -> Result<u8, CliError> {
-    let ClientError::Refused(refusal) = error else {
-        return Err(error.into());
-    };
-    if output.json {
-        eprintln!("{}", refusal.problem);
-    } else {
-        eprintln!("vmint: {}", plain(&refusal.to_string()));
-    }
-    Ok(failure_code(&refusal.code, refusal.errno))
 }

@@ -33,12 +33,9 @@ pub(in crate::cli) async fn run(
             .map(|one| one.id)
             .collect();
         print(&ids.join("\n"))?;
-    } else {
-        output.show(&answer, || {
-            Ok(list(&answer.read::<SandboxList>()?.sandboxes))
-        })?;
+        return Ok(0);
     }
-    Ok(0)
+    output.show(&answer, |all: SandboxList| list(&all.sandboxes))
 }
 
 fn list(sandboxes: &[Sandbox]) -> String {

@@ -21,16 +21,10 @@ pub(in crate::cli) async fn renew(
 ) -> Result<u8, CliError> {
     let path = path_with("/v1/sandboxes/", id, "/renew");
     let body = json!({ "ttl_s": ttl.as_secs_f64() });
-    let answer = client
-        .call(Method::POST, &path, Some(body), ANSWER_TIMEOUT)
-        .await?;
-    output.show(&answer, || {
-        Ok(format!(
-            "{id} expires at {}",
-            or_dash(answer.read::<Sandbox>()?.expires_at)
-        ))
-    })?;
-    Ok(0)
+    let answer = client.post(&path, Some(body)).await?;
+    output.show(&answer, |one: Sandbox| {
+        format!("{id} expires at {}", or_dash(one.expires_at))
+    })
 }
 
 /// Releases all of them, whatever happens to one; the first error is the command's.

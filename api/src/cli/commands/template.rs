@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::path_with;
 use crate::cli::args::TemplateCommand;
-use crate::cli::client::{ANSWER_TIMEOUT, Answer, Client};
+use crate::cli::client::{Answer, Client};
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, print};
+use crate::cli::output::{Output, print, print_bytes};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Table, or_dash, since};
 use crate::http::view::{Build, Generation, LastRoll, Pool, Template, TemplateList};
@@ -37,15 +37,11 @@ pub(in crate::cli) async fn run(
     match command {
         TemplateCommand::Ls => {
             let answer = client.get("/v1/templates").await?;
-            output.show(&answer, || {
-                Ok(list(&answer.read::<TemplateList>()?.templates))
-            })?;
-            Ok(0)
+            output.show(&answer, |all: TemplateList| list(&all.templates))
         }
         TemplateCommand::Show { name } => {
             let answer = client.get(&path_with("/v1/templates/", &name, "")).await?;
-            output.show(&answer, || Ok(details(&answer.read()?)))?;
-            Ok(0)
+            output.show(&answer, |one| details(&one))
         }
         TemplateCommand::Rebuild { name } => rebuild(client, output, &name).await,
         TemplateCommand::Rollback { name } => {
@@ -53,8 +49,7 @@ pub(in crate::cli) async fn run(
             let answer = client
                 .call(Method::POST, &path, None, ROLLBACK_TIMEOUT)
                 .await?;
-            output.show(&answer, || Ok(details(&answer.read()?)))?;
-            Ok(0)
+            output.show(&answer, |one| details(&one))
         }
     }
 }
@@ -169,9 +164,7 @@ fn phase(generation: &Generation, name: &str) -> String {
 /// Starts a build and watches it to its end, and the pool until it is over on it.
 async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliError> {
     let path = path_with("/v1/templates/", name, "/rebuild");
-    let answer = client
-        .call(Method::POST, &path, None, ANSWER_TIMEOUT)
-        .await?;
+    let answer = client.post(&path, None).await?;
     let (answer, build) = watch(client, output, answer).await?;
     let (roll, failure) = match build.state.as_str() {
         "succeeded" => {
@@ -186,7 +179,7 @@ async fn rebuild(client: &Client, output: Output, name: &str) -> Result<u8, CliE
     };
     if output.json {
         let answer = with_roll(answer, roll.as_ref())?;
-        output.show(&answer, || Ok(String::new()))?;
+        print_bytes(&[&answer.body, b"\n"])?;
     } else {
         print(&failure.clone().unwrap_or_else(|| told(&build)))?;
     }

@@ -1,10 +1,8 @@
 //! Signals, by name or number, as Linux has them on every architecture that vmint runs on.
 
-use std::fmt;
-
 use nix::sys::signal::Signal;
-use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::http::problem::Problem;
 
@@ -14,10 +12,14 @@ const MAX: i64 = 64;
 /// What the names begin with, where they are written out.
 const PREFIX: &str = "SIG";
 
-/// A signal as it came.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum RawSignal {
+/// The name or the number of a signal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "it must be the name or the number of a signal")]
+#[schema(as = SignalName)]
+pub(in crate::http) enum RawSignal {
+    /// Such as `TERM` or `SIGTERM`.
     Name(String),
+    /// From 1 to 64.
     Number(i64),
 }
 
@@ -62,35 +64,6 @@ fn short_name(signal: Signal) -> &'static str {
 fn names() -> String {
     let names: Vec<&str> = Signal::iterator().map(short_name).collect();
     names.join(", ")
-}
-
-impl<'de> Deserialize<'de> for RawSignal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SignalVisitor;
-        impl Visitor<'_> for SignalVisitor {
-            type Value = RawSignal;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name or the number of a signal")
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<RawSignal, E> {
-                Ok(RawSignal::Name(name.to_owned()))
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<RawSignal, E> {
-                Ok(RawSignal::Number(number))
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<RawSignal, E> {
-                let too_large = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
-                i64::try_from(number)
-                    .map(RawSignal::Number)
-                    .map_err(too_large)
-            }
-        }
-        deserializer.deserialize_any(SignalVisitor)
-    }
 }
 
 #[cfg(test)]

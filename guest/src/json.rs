@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use data_encoding::BASE64;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::base64;
 
 /// What is wrong with a text, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,8 +94,8 @@ pub(crate) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>
     let Some(text) = text else {
         return Ok(None);
     };
-    let decoded = base64::decode(&text).map(Some);
-    decoded.ok_or_else(|| D::Error::custom("expected base64"))
+    let decoded = BASE64.decode(text.as_bytes()).map(Some);
+    decoded.map_err(|_| D::Error::custom("expected base64"))
 }
 
 /// A value as text.
@@ -167,6 +166,18 @@ mod tests {
         assert!(object::<Flat>(b"{\"bytes\":\"\xc3\"}").is_err());
         refused(&"[".repeat(1_000_000));
         refused(&r#"{"number":"#.repeat(1_000_000));
+    }
+
+    #[test]
+    fn base64_is_as_the_standard_has_it() {
+        for text in [
+            "Z", "Zg", "Zg=", "Zg===", "====", "Z===", "Zh==", "Zm9-", "Z=9v", "=AAA", "Zm9v ",
+            "é1=",
+        ] {
+            refused(&format!("{{\"bytes\":\"{text}\"}}"));
+        }
+        let flat: Flat = object(br#"{"bytes":"\u002b/9A"}"#).expect("right");
+        assert_eq!(flat.bytes, Some(vec![0xfb, 0xff, 0x40]));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 
 use super::names::MACHINE_ID;
 use super::sources::Sources;
 use crate::failure::{Doing, Failure};
-use crate::{hex, json, sys};
+use crate::{json, sys};
 
 /// Drawn for the host to compare with other clones, and used for nothing else.
 const PROOF_BYTES: usize = 32;
@@ -36,7 +37,7 @@ pub(super) fn read_back(vmgenid_reseed: bool, sources: &mut Sources) -> Result<S
     Ok(json::text(&Report {
         hostname: sys::hostname(),
         machine_id: first_line(&machine_id).doing(|| format!("read {MACHINE_ID}"))?,
-        random: hex::encode(proof),
+        random: HEXLOWER.encode(proof),
         uuid: random_uuid(for_uuid),
         boot_id: first_line(boot_id).doing(|| "read the boot id".to_owned())?,
         vmgenid_reseed,
@@ -58,7 +59,7 @@ fn first_line(file: &File) -> std::io::Result<String> {
 fn random_uuid(bytes: &mut [u8]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = hex::encode(bytes);
+    let mut text = HEXLOWER.encode(bytes);
     for place in [8, 13, 18, 23] {
         text.insert(place, '-');
     }

@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use vmint_cache::{
-    CheckoutError, ConsoleError, DevicesError, ExecError, FileError, RebuildError, ReleaseError,
-    ReloadError, RenewError, ResizeError, ResumeError, RollbackError, SandboxExecError,
-    SandboxFileError, SandboxProcessError,
+    CheckoutError, ConsoleError, DevicesError, ExecError, FileError, GuestError, RebuildError,
+    ReleaseError, ReloadError, RenewError, ResizeError, ResumeError, RollbackError,
+    SandboxExecError, SandboxFileError, SandboxProcessError,
 };
 
 use super::code::Code;
@@ -120,6 +120,9 @@ impl From<Failure> for Problem {
                 of_exec(error, with_sources(&failure))
             }
 
+            Failure::File(SandboxFileError::File(FileError::Guest(
+                GuestError::TooManyStreams { .. },
+            ))) => problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT),
             Failure::File(SandboxFileError::File(FileError::Unsupported { .. })) => {
                 problem(Code::NotPossible)
             }
@@ -159,6 +162,9 @@ fn of_exec(error: &ExecError, detail: String) -> Problem {
             problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
         }
         ExecError::Invalid { .. } | ExecError::Unsupported { .. } => problem(Code::NotPossible),
+        ExecError::Guest(GuestError::TooManyStreams { .. }) => {
+            problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
+        }
         ExecError::Guest(_) => problem(Code::GuestError),
     }
 }

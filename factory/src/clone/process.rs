@@ -52,7 +52,12 @@ impl Vm {
     /// Safe.
     pub async fn kept_output(&self, process: &str) -> Result<KeptOutput, ProcessError> {
         let agent = self.agent(WHAT).await?;
-        self.asked(agent.kept_output(process)).await
+        let output = async {
+            // It is never closed. Each that has it reads for a bounded time.
+            let _turn = self.talk.keeping.acquire().await;
+            agent.kept_output(process).await
+        };
+        self.asked(output).await
     }
 
     /// One more reader and writer of one; with `replay`, its kept output comes first. Dropped, the process goes on.

@@ -4,7 +4,6 @@
 //! at once, because what became of it cannot be known; what comes next gets a connection that works, if the guest still
 //! answers. A guest of a version that cannot be talked to is never dialled.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
@@ -18,15 +17,15 @@ use crate::guest::{
 
 /// How long a new connection to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Collected commands that run in one guest at once; the agent takes 64 processes, and more wait here for their turn.
-const COMMANDS_AT_ONCE: usize = 60;
+/// Kept outputs that are read from one guest at once: each is held whole. More wait.
+const KEPT_AT_ONCE: usize = 4;
 
 /// The connection to a guest.
 pub(super) struct Talk {
     agent: Mutex<Channel>,
     /// When the guest was heard from last, on the connection that was made last.
     heard: std::sync::Mutex<Heard>,
-    turns: Arc<Semaphore>,
+    pub(super) keeping: Semaphore,
     pub(super) is_outdated: bool,
 }
 
@@ -44,15 +43,14 @@ impl Talk {
                 agent,
                 failed_at: None,
             }),
-            turns: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
+            keeping: Semaphore::new(KEPT_AT_ONCE),
             is_outdated: false,
         }
     }
 }
 
 impl Vm {
-    /// Runs a command in the guest. Several may run at once; beyond some sixty they take turns, and the time of each
-    /// begins with its turn.
+    /// Runs a command in the guest. Several may run at once, as many as the guest takes processes.
     ///
     /// # Errors
     /// See [`ExecError`].
@@ -60,15 +58,8 @@ impl Vm {
     /// # Cancel safety
     /// A dropped call kills the command with its descendants.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
-        // Closed it never is: the permit is an error only in a type.
-        let turns = Arc::clone(&self.talk.turns);
-        let turn = self
-            .live
-            .unless_ended(async { Ok::<_, GuestError>(turns.acquire_owned().await) })
-            .await?;
         let agent = self.agent("running a command").await?;
-        let running = agent.exec_in_turn(request, turn.ok());
-        self.asked(running).await
+        self.asked(agent.exec(request)).await
     }
 
     /// When the guest was heard from last, by whatever it said; `None` while nothing was heard from it yet.

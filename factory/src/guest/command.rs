@@ -1,6 +1,7 @@
 //! Commands with their streams open.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +32,9 @@ const INPUT_ORDERS: usize = 16;
 /// Bytes for standard input that wait for the command to read, beside the stream's window. Up to so many are taken
 /// out of the way of a resize or a cancel behind them.
 const WAITING_BYTES: usize = 256 * 1024;
+/// What a process can exit with, and be ended by, on Linux.
+const EXIT_CODES: RangeInclusive<i32> = 0..=255;
+const SIGNALS: RangeInclusive<i32> = 1..=64;
 /// The signal that ends a process, whatever it does.
 const SIGKILL: i32 = 9;
 const STEP: &str = "a command";
@@ -219,7 +223,8 @@ impl Facts {
         let signal = match ended.ended_by.as_deref() {
             Some(ended_by::TIMEOUT) => {
                 let ran = ended.ended_at_ms.zip(ended.started_at_ms);
-                let ran = ran.and_then(|(end, start)| u64::try_from(end - start).ok());
+                let ran =
+                    ran.and_then(|(end, start)| u64::try_from(end.saturating_sub(start)).ok());
                 let ran = Duration::from_millis(ran.unwrap_or_default());
                 return Err(ExecError::Deadline {
                     after: self.timeout.unwrap_or(ran),
@@ -229,20 +234,14 @@ impl Facts {
             Some(ended_by::KILLED | ended_by::AGENT_LOST) => ended.signal.or(Some(SIGKILL)),
             _ => ended.signal,
         };
+        // A guest that says another number says nothing.
         Ok(StreamEnd {
-            exit_code: ended.exit_code,
-            signal,
+            exit_code: ended.exit_code.filter(|code| EXIT_CODES.contains(code)),
+            signal: signal.filter(|signal| SIGNALS.contains(signal)),
         })
     }
 
     fn refused(&self, refusal: Refusal) -> Result<StreamEnd, ExecError> {
-        if refusal.code == codes::CANCELLED && !self.is_attached {
-            // Its caller has asked for it, and still listens.
-            return Ok(StreamEnd {
-                exit_code: None,
-                signal: Some(SIGKILL),
-            });
-        }
         Err(refusal.of_command(&self.argv0))
     }
 }
@@ -398,7 +397,6 @@ async fn carry_in(stream: &Stream, input: Input, mut orders: mpsc::Receiver<Stre
             }
             Some(StreamInput::Bytes(_)) => {}
             Some(StreamInput::Resize(size)) => stream.resize(size),
-            Some(StreamInput::Cancel) => stream.cancel(),
             Some(StreamInput::End) => has_ended = true,
             // Nothing will be ordered any more.
             None => {
@@ -420,6 +418,8 @@ pub(super) struct Collected {
     pub(super) stderr: Vec<u8>,
     pub(super) truncated: bool,
     max_bytes: usize,
+    /// Whether the newest of what finds no room is of use.
+    wants_newest: bool,
     /// The newest bytes of both streams that found no room above, for an error.
     surplus: [Vec<u8>; 2],
 }
@@ -431,7 +431,17 @@ impl Collected {
             stderr: Vec::new(),
             truncated: false,
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            wants_newest: true,
             surplus: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// For what has no more than so much of each stream.
+    pub(super) fn up_to(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            wants_newest: false,
+            ..Self::new(0)
         }
     }
 
@@ -443,7 +453,9 @@ impl Collected {
         };
         let room = self.max_bytes.saturating_sub(kept.len()).min(bytes.len());
         kept.extend_from_slice(&bytes[..room]);
-        surplus.extend_from_slice(&bytes[room..]);
+        if self.wants_newest {
+            surplus.extend_from_slice(&bytes[room..]);
+        }
         // Twice as much, so that most bytes are moved once.
         if surplus.len() > 2 * PartialOutput::MAX_BYTES {
             surplus.drain(..surplus.len() - PartialOutput::MAX_BYTES);

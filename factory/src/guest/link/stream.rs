@@ -65,10 +65,6 @@ impl Stream {
     pub(in crate::guest) fn resize(&self, size: WindowSize) {
         self.link.shared.change(|mux| mux.resize(self.id, size));
     }
-
-    pub(in crate::guest) fn cancel(&self) {
-        self.link.shared.change(|mux| mux.cancel(self.id));
-    }
 }
 
 impl Drop for Stream {

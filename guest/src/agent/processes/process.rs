@@ -9,8 +9,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use vmint_guest_protocol::KILL_PATIENCE;
 use vmint_guest_protocol::names::ended_by;
 
 use super::descendants;
@@ -27,9 +28,6 @@ use crate::command::SpawnError;
 use crate::json;
 use crate::sys::{self, WindowSize};
 
-/// A killed process is gone in moments, unless it hangs in the kernel, or a thousand others are to be killed with it; then
-/// its stream ends all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that a process may have to be polled for: its end, its outputs, its input.
 pub(super) const ENTRIES: usize = 4;
 
@@ -292,7 +290,7 @@ impl Process {
             Some(Err(_)) | None => descendants::kill_with_descendants(self.pid),
         }
         self.killed = Some(by);
-        self.deadline = now.checked_add(PATIENCE);
+        self.deadline = now.checked_add(KILL_PATIENCE);
     }
 
     /// Any signal to the process itself.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vmint_guest_protocol::PROCESSES_MAX;
 use vmint_guest_protocol::channel;
 use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::{codes, ended_by};
+use vmint_guest_protocol::{KILL_PATIENCE, PROCESSES_MAX};
 
 use super::agent::Agent;
 use super::error::{Refusal, failed, malformed};
@@ -21,8 +21,9 @@ use super::{
     StreamOutput, StreamRequest, WindowSize,
 };
 
-/// How much longer than the command's own deadline its end is waited for: the guest kills it.
-pub(super) const GRACE: Duration = Duration::from_secs(10);
+/// How much longer than the command's own deadline its end is waited for: the guest kills it, and says so at last when it
+/// does not go. That answer has some time for its way.
+pub(super) const GRACE: Duration = KILL_PATIENCE.saturating_add(Duration::from_secs(10));
 /// Longest single argument or variable that Linux passes to a program (`MAX_ARG_STRLEN`, 32 pages).
 const MAX_ARGUMENT_BYTES: usize = 131_071;
 /// Pieces that wait for their taker beside the stream's window.

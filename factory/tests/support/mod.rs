@@ -156,7 +156,9 @@ impl Lab {
         let deadline = tokio::time::Instant::now() + LONG;
         let factory = loop {
             match Factory::open(settings.clone(), &guest_spec("probe")).await {
-                Err(OpenError::Lock(_)) if tokio::time::Instant::now() < deadline => {
+                Err(OpenError::Place(PlaceError::Lock(_)))
+                    if tokio::time::Instant::now() < deadline =>
+                {
                     tokio::time::sleep(LOOK_INTERVAL).await;
                 }
                 opened => break opened?,

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{LONG, Lab, guest_spec, output, sh};
-use vmint_factory::{ExecError, ExecRequest, GuestError, Vm};
+use vmint_factory::{ExecError, ExecRequest, Guest, GuestError, Vm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_behave_as_people_expect() -> anyhow::Result<()> {
@@ -56,7 +56,7 @@ async fn streams_are_bytes_and_bounded(vm: &Vm) -> anyhow::Result<()> {
 
     let input: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
     let mut request = sh("cat");
-    request.stdin = input.clone();
+    request.stdin = input.clone().into();
     assert!(
         vm.exec(request).await?.stdout == input,
         "what goes in comes out"

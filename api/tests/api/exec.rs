@@ -206,7 +206,7 @@ async fn a_guest_that_is_outdated_is_shown_and_only_released() {
         harness.get(&format!("{path}/processes")).await,
     ] {
         let detail = reply.problem(422, "not_possible");
-        assert!(detail.contains("hint: release the sandbox"), "{detail}");
+        assert!(detail.contains("hint: release it"), "{detail}");
     }
     let renewal = json!({"ttl_s": 60});
     let renewed = harness.post(&format!("{path}/renew"), renewal).await;

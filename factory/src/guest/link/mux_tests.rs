@@ -77,15 +77,15 @@ fn taken(mux: &mut Mux) -> Vec<(u16, [Vec<u8>; 2], Option<Bytes>)> {
         let (mut bytes, mut result) = ([Vec::new(), Vec::new()], None);
         while let Some(incoming) = mux.take(stream) {
             match incoming {
-                Incoming::Data {
+                Ok(Incoming::Data {
                     channel,
                     bytes: more,
-                } => bytes[usize::from(channel - channel::OUTPUT)].extend_from_slice(&more),
-                Incoming::Result(last) => {
+                }) => bytes[usize::from(channel - channel::OUTPUT)].extend_from_slice(&more),
+                Ok(Incoming::Result(last)) => {
                     result = Some(last);
                     break;
                 }
-                Incoming::Lost(_) => break,
+                Err(_) => break,
             }
         }
         (stream, bytes, result)
@@ -117,7 +117,7 @@ fn requests_go_first_then_what_is_short_then_data_in_turns() {
         mux.give(stream, bytes).expect("there is room");
     }
     assert_eq!(next_kinds(&mut mux, 1), [(1, Kind::Data)]);
-    mux.cancel(3);
+    mux.of(3, |slot| slot.cancel.want());
     let (reply, _answer) = oneshot::channel();
     let message = vec![b' '; PAYLOAD_MAX_BYTES + 1];
     mux.ask(1, message, reply).expect("the link works");

@@ -34,7 +34,7 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::process::{Command, Stdio};
 
@@ -43,8 +43,36 @@ mod tests {
     /// The umask that a process of this test has.
     const UMASK: &str = "VMINT_TEST_UMASK";
 
-    fn mode(path: &Path) -> io::Result<u32> {
-        Ok(fs::metadata(path)?.mode() & 0o7777)
+    /// Looks in processes of their own, each with another umask, which is a whole process's. `this` is the test's name.
+    pub(crate) fn under_umasks(
+        this: &str,
+        umasks: &[&str],
+        look: fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if std::env::var_os(UMASK).is_some() {
+            return look();
+        }
+        for umask in umasks {
+            let again = "umask $0 && exec \"$@\"";
+            let output = Command::new("sh")
+                .args(["-c", again, umask])
+                .arg(std::env::current_exe()?)
+                .args(["--exact", this, "--nocapture"])
+                .env(UMASK, umask)
+                .stdin(Stdio::null())
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            let has_run = said.contains("1 passed");
+            anyhow::ensure!(
+                output.status.success() && has_run,
+                "umask {umask}: {output:?}"
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mode(path: &Path) -> io::Result<u32> {
+        Ok(fs::symlink_metadata(path)?.mode() & 0o7777)
     }
 
     fn look() -> anyhow::Result<()> {
@@ -70,22 +98,7 @@ mod tests {
 
     #[test]
     fn the_umask_neither_gives_rights_nor_takes_them() -> anyhow::Result<()> {
-        if std::env::var_os(UMASK).is_some() {
-            return look();
-        }
-        // A umask is the whole process's: each has one of its own.
-        for umask in ["000", "022", "077", "177"] {
-            let this = "rights::tests::the_umask_neither_gives_rights_nor_takes_them";
-            let again = "umask $0 && exec \"$@\"";
-            let output = Command::new("sh")
-                .args(["-c", again, umask])
-                .arg(std::env::current_exe()?)
-                .args(["--exact", this, "--nocapture"])
-                .env(UMASK, umask)
-                .stdin(Stdio::null())
-                .output()?;
-            anyhow::ensure!(output.status.success(), "umask {umask}: {output:?}");
-        }
-        Ok(())
+        let this = "rights::tests::the_umask_neither_gives_rights_nor_takes_them";
+        under_umasks(this, &["000", "022", "077", "177"], look)
     }
 }

@@ -99,6 +99,9 @@ async fn a_qemu_that_was_broken_out_of_reaches_its_own_generation_alone() -> any
     assert!((1..20_000).contains(&distance), "another one is in reach");
     let owner = |vm: &Vm| fs::metadata(format!("/proc/{}", vm.pid())).map(|file| file.uid());
     assert_eq!(owner(&victim)?, owner(&escaped)?, "one user for both");
+    if Uid::effective().is_root() {
+        assert_eq!(owner(&victim)?, user("vmint")?.uid.as_raw());
+    }
     // Kernels before 6.12 keep nobody from a signal, and then that is said.
     let lacks_signals = landlock
         .reason
@@ -123,6 +126,23 @@ struct Stolen {
     inode: u64,
 }
 
+fn user(name: &str) -> anyhow::Result<User> {
+    User::from_name(name)?.ok_or_else(|| anyhow::anyhow!("no user {name}"))
+}
+
+/// As whom the processes run that have this template's folder on their command line.
+fn hypervisors(template: &Path) -> anyhow::Result<Vec<u32>> {
+    let folder = template.to_string_lossy();
+    let mut users = Vec::new();
+    for process in procfs::process::all_processes()?.flatten() {
+        let is_its = |words: Vec<String>| words.iter().any(|word| word.contains(&*folder));
+        if process.cmdline().is_ok_and(is_its) {
+            users.push(process.uid()?);
+        }
+    }
+    Ok(users)
+}
+
 /// Opens the memory of the only generation there is, as root can, and looks who else could.
 fn steal(template: &Path) -> anyhow::Result<Stolen> {
     let generation = fs::read_dir(template)?.next();
@@ -132,9 +152,13 @@ fn steal(template: &Path) -> anyhow::Result<Stolen> {
     let found = file.metadata()?;
     assert_eq!(found.mode() & 0o777, 0o600);
     if Uid::effective().is_root() {
-        let user = |name| anyhow::Ok(User::from_name(name)?.ok_or(anyhow::anyhow!("no {name}"))?);
         let (clones, builds) = (user("vmint")?, user("vmint-build")?);
         assert_eq!(found.uid(), builds.uid.as_raw());
+        assert_eq!(
+            hypervisors(template)?,
+            [builds.uid.as_raw()],
+            "a build has a user of its own"
+        );
         // Whoever runs clones, even without a domain.
         let opens = Command::new("sh")
             .args(["-c", ": <\"$0\""])

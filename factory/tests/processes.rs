@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use support::{LONG, Lab, guest_spec, output};
 use vmint_factory::{
-    AgentState, EndedBy, ExecError, ExecStream, Guest, LeaseRecord, Process, ProcessError,
-    ProcessOrder, RecordedState, Size, Source, StreamEnd, StreamInput, StreamOutput, StreamRequest,
-    Vm, WriteOptions,
+    AgentState, EndedBy, ExecError, ExecStream, Guest, LeaseRecord, Process, ProcessControl,
+    ProcessError, ProcessOrder, RecordedState, Size, Source, StreamEnd, StreamInput, StreamOutput,
+    StreamRequest, Vm, WriteOptions,
 };
 
 /// SIGTERM.
@@ -33,13 +33,13 @@ async fn processes_live_without_their_starter() -> anyhow::Result<()> {
     let spec = guest_spec("default");
     let generation = lab.build(&spec).await?;
     let control = generation.manifest().process_control;
-    eprintln!("the guest keeps processes apart by {control:?}");
-    assert!(control.is_some());
+    assert_eq!(control, Some(ProcessControl::Cgroup), "the built-in guest");
     let vm = lab.mint(&generation, "processes").await?;
     a_large_command_line_is_taken(&vm).await?;
     every_end_is_told_apart(&vm).await?;
     a_process_is_ended_with_its_descendants(&vm).await?;
     files_of_sys_are_what_they_give(&vm).await?;
+    each_has_a_group_and_the_limits_of_the_guest(&vm).await?;
 
     let asks = "echo ready; read a; echo got $a; exit 4";
     let left = vm.start_process(shell(asks)).await?;
@@ -76,8 +76,8 @@ async fn processes_live_without_their_starter() -> anyhow::Result<()> {
     lab.close().await
 }
 
-/// Takes output until it holds this text.
-async fn until(stream: &mut ExecStream, text: &str) -> anyhow::Result<()> {
+/// Takes output until it holds this text; what came till then.
+async fn until(stream: &mut ExecStream, text: &str) -> anyhow::Result<String> {
     let mut seen = String::new();
     while !seen.contains(text) {
         match tokio::time::timeout(LONG, stream.output.recv()).await? {
@@ -87,7 +87,7 @@ async fn until(stream: &mut ExecStream, text: &str) -> anyhow::Result<()> {
             other => anyhow::bail!("{other:?} after {seen:?}"),
         }
     }
-    Ok(())
+    Ok(seen)
 }
 
 async fn end(stream: &mut ExecStream) -> anyhow::Result<Result<StreamEnd, ExecError>> {
@@ -211,6 +211,76 @@ async fn files_of_sys_are_what_they_give(vm: &Vm) -> anyhow::Result<()> {
     assert_eq!(writer.stored.await??, 3);
     let seen = output(vm, "cat /tmp/kept; stat -c ' %a %u:%g' /tmp/kept").await?;
     assert_eq!(seen, "new 640 7:8");
+    Ok(())
+}
+
+/// Says which control group it is in, and goes on.
+const SAYS_ITS_GROUP: &str = "cat /proc/self/cgroup; read a";
+/// The facts of a command: its group's and the agent's, its group's limits and those of its resources.
+const SAYS_ITS_LIMITS: &str = r#"
+echo "own $(cut -d: -f3 /proc/self/cgroup)"
+( echo "child $(cut -d: -f3 /proc/self/cgroup)" ) & wait
+echo "agent $(cut -d: -f3 /proc/$PPID/cgroup)"
+cd "/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)"
+echo "pids $(cat pids.max)"
+echo "together $(cat memory.oom.group)"
+echo "memory $(cat ../memory.max)"
+echo "threads $(cat /proc/sys/kernel/threads-max)"
+echo "total $(awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo)"
+awk '/^Max (open files|processes|core file size|locked memory)/ { print $2 "_" $(NF - 2) "_" $(NF - 1) }' /proc/self/limits
+"#;
+
+async fn each_has_a_group_and_the_limits_of_the_guest(vm: &Vm) -> anyhow::Result<()> {
+    let mut groups = BTreeSet::new();
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let process = vm.start_process(shell(SAYS_ITS_GROUP)).await?;
+        let mut attached = vm.attach_process(&process.id, true).await?;
+        groups.insert(until(&mut attached, "\n").await?);
+        others.push(process.id);
+    }
+    let said = output(vm, SAYS_ITS_LIMITS).await?;
+    let fact = |name: &str| {
+        let mut facts = said.lines().filter_map(|line| line.split_once(' '));
+        let fact = facts.find(|(key, _)| *key == name);
+        fact.map(|(_, value)| value.to_owned())
+            .with_context(|| format!("{name} of {said}"))
+    };
+    let number = |name: &str| anyhow::Ok(fact(name)?.parse::<u64>()?);
+    groups.insert(format!("0::{}\n", fact("own")?));
+    for id in others {
+        vm.end_process(&id).await?;
+    }
+    let limits: Vec<&str> = said.lines().filter(|line| !line.contains(' ')).collect();
+    let share = number("memory")? * 100 / number("total")?;
+    let found = (
+        groups.len(),
+        groups
+            .iter()
+            .all(|group| group.starts_with("0::/processes/")),
+        fact("child")? == fact("own")?,
+        fact("agent")?,
+        number("pids")?,
+        number("together")?,
+        (60..=90).contains(&share),
+        limits,
+    );
+    let expected = (
+        3,
+        true,
+        true,
+        "/agent".to_owned(),
+        number("threads")? / 4 * 3,
+        1,
+        true,
+        vec![
+            "core_0_unlimited",
+            "processes_unlimited_unlimited",
+            "open_1024_1048576",
+            "locked_8388608_8388608",
+        ],
+    );
+    assert_eq!(found, expected, "memory: {share} %");
     Ok(())
 }
 

@@ -20,6 +20,12 @@ async fn mem_total_mib(vm: &vmint_factory::Vm) -> anyhow::Result<u64> {
     Ok(kib.parse::<u64>()? / 1024)
 }
 
+/// What all processes together may use.
+async fn limit_mib(vm: &vmint_factory::Vm) -> anyhow::Result<u64> {
+    let bytes = output(vm, "cat /sys/fs/cgroup/processes/memory.max").await?;
+    Ok(bytes.parse::<u64>()? >> 20)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_grows_and_its_guest_says_so() -> anyhow::Result<()> {
     let lab = Lab::open().await?;
@@ -30,6 +36,8 @@ async fn a_clone_grows_and_its_guest_says_so() -> anyhow::Result<()> {
     let before = mem_total_mib(&vm).await?;
     // No more than the kernel itself takes is missing: nothing was set aside for memory that may come.
     assert!(before > 190, "{before} MiB of 256");
+    let limit_before = limit_mib(&vm).await?;
+    assert!(limit_before < 230, "{limit_before} MiB of 256");
 
     let vcpus = 2;
     let grows = vm.grow(Size {
@@ -60,6 +68,9 @@ async fn a_clone_grows_and_its_guest_says_so() -> anyhow::Result<()> {
     assert_eq!(output(&vm, "nproc").await?, vcpus.to_string());
     let after = mem_total_mib(&vm).await?;
     assert!((240..=256).contains(&(after - before)), "{before} {after}");
+    let limit = limit_mib(&vm).await?;
+    let added = limit.saturating_sub(limit_before);
+    assert!((200..=256).contains(&added), "{limit_before} {limit}");
     // Both are really there: one busy loop on each CPU, and more memory in use than the template has.
     let used = "(while :; do :; done) & head -c 300000000 /dev/zero > /tmp/x && stat -c %s /tmp/x; kill $!";
     output(&vm, "mount -o remount,size=90% /tmp").await?;

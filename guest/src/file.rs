@@ -13,6 +13,10 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::{Deserialize, Deserializer};
+
+use crate::json::{self, Object};
+
 /// Of folders that are missing.
 const FOLDER_MODE: u32 = 0o755;
 /// Of a file that was not there, where nothing else is said.
@@ -27,18 +31,42 @@ const NAMES_MAX: u32 = 16;
 const LINKS_MAX: u32 = 40;
 
 /// A user and a group, by number. Without a group it stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Owner {
+    #[serde(deserialize_with = "id")]
     pub(crate) uid: u32,
+    #[serde(default, deserialize_with = "id")]
     pub(crate) gid: Option<u32>,
 }
 
 /// What a file is to be. What is not said is as it was, or 0644 and root's.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
     pub(crate) path: String,
+    #[serde(default, deserialize_with = "mode")]
     pub(crate) mode: Option<u32>,
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<Object<Owner>>,
+}
+
+/// One, or perhaps one. The highest number means "nobody changes" to the kernel.
+fn id<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Copy + Into<Option<u32>>,
+{
+    let is_right = |id: &T| (*id).into() != Some(u32::MAX);
+    json::checked(from, is_right, "expected a number below 4294967295")
+}
+
+pub(crate) fn mode<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let is_right = |mode: &Option<u32>| mode.is_none_or(|mode| mode <= MODE_BITS);
+    json::checked(
+        from,
+        is_right,
+        "expected a mode of at most 4095 (octal 7777)",
+    )
 }
 
 pub(crate) struct NewFile {
@@ -63,9 +91,8 @@ impl NewFile {
         let mode = wanted.mode.or(known.map(fs::Metadata::mode));
         let owner = known.map(|there| (there.uid(), there.gid()));
         let group = owner.map_or(0, |(_, gid)| gid);
-        let asked = wanted
-            .owner
-            .map(|Owner { uid, gid }| (uid, gid.unwrap_or(group)));
+        let asked = wanted.owner.as_ref();
+        let asked = asked.map(|Object(Owner { uid, gid })| (*uid, gid.unwrap_or(group)));
         Ok(Self {
             file,
             mode: mode.unwrap_or(NEW_MODE) & MODE_BITS,
@@ -304,7 +331,7 @@ pub(crate) mod tests {
         };
         for (uid, gid, is) in [(12, Some(34), (12, 34)), (13, None, (13, 34))] {
             let to = Wanted {
-                owner: Some(Owner { uid, gid }),
+                owner: Some(Object(Owner { uid, gid })),
                 ..wanted(path.clone())
             };
             store(&to, "his");

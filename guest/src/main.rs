@@ -12,12 +12,10 @@
 #![warn(unreachable_pub)]
 
 mod agent;
-mod base64;
 mod cgroups;
 mod command;
 mod failure;
 mod file;
-mod hex;
 mod identity;
 mod init;
 mod json;

@@ -22,6 +22,10 @@ main() {
   rust_without_its_parts_for_tests_is_said_in_one_line
   the_hint_is_for_the_user_who_has_the_service
   an_interrupt_stops_the_service_with_one_signal
+  the_service_gets_a_port_and_nothing_of_this_machine
+  only_its_own_process_is_ready
+  the_table_says_the_accelerator
+  system_users_are_for_root_alone
   say "what the scripts say is as it should be"
 }
 
@@ -91,6 +95,7 @@ sys.stdin.read()'; }
   read -r first second <&"${OTHERS[0]}"
   (
     eval "$(sed '/^main "\$@"$/d; /^source /d; /^set -/d' "$REPO/scripts/quickstart")"
+    [[ ${PORTS[*]} == "$(seq -s ' ' 7070 7079)" ]] || die "the ports are ${PORTS[*]}"
     # shellcheck disable=SC2034 # The quickstart's functions use them.
     PORTS=("$first" "$second" 1)
     [[ $(free_port 2>"$WORK/said") == 1 ]] || die "the first free port is not taken"
@@ -224,6 +229,113 @@ code = shell.wait(timeout=60)
 sys.exit(0 if code == 130 else f"it ended with {code}")
 PY
   [[ $(<"$WORK/signals") == SIGTERM ]] || die "the service was sent: $(xargs <"$WORK/signals")"
+}
+
+# With a file of its own, /etc/vmint/vmint.toml is not read; in that one stands the port, and no more.
+the_service_gets_a_port_and_nothing_of_this_machine() {
+  local words
+  cat >"$WORK/service" <<SH
+#!/bin/sh
+printf '%s ' "\$1" "\$2" "\$3" >"$WORK/words"
+cat -- "\$4" >"$WORK/configuration"
+: >"$WORK/up"
+exec sleep 600
+SH
+  chmod +x "$WORK/service"
+  # shellcheck disable=SC2016 # The inner shell's own.
+  REPO=$REPO VMINT=$WORK/service "$BASH" -euo pipefail -c "$QUICKSTART"'
+    say() { :; }
+    free_port() { echo 7; }
+    wait_ready() { until [[ -e $0/up ]]; do kill -0 "$SERVICE"; sleep 0.05; done; }
+    start_service
+    kill "$SERVICE" && wait "$SERVICE" || true
+    SERVICE=' "$WORK" 2>"$WORK/said" || die "the quickstart's service does not start: $(cat "$WORK/said")"
+  words=$(<"$WORK/words")
+  [[ $words == 'serve --drain-on-exit --config ' ]] || die "the service is started with: $words"
+  [[ $(<"$WORK/configuration") == $'[server]\nlisten = "127.0.0.1:7"' ]] || die "its configuration: $(cat "$WORK/configuration")"
+}
+
+# Another process answers at the port, and says that it is ready. What counts is the one that was started.
+only_its_own_process_is_ready() {
+  local port
+  coproc READY { exec python3 -c '
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
+print(server.server_address[1], flush=True)
+server.serve_forever()'; }
+  read -r port <&"${READY[0]}"
+  (
+    eval "$(sed '/^main "\$@"$/d; /^source /d; /^set -/d' "$REPO/scripts/quickstart")"
+    # shellcheck disable=SC2030,SC2034 # The quickstart's functions use them, in this shell.
+    URL=http://127.0.0.1:$port LOG=$WORK/said READY_DEADLINE_S=1 SERVICE=$$
+    : >"$LOG"
+    ! (wait_ready) 2>"$WORK/words" || die "another process is ready, and the quickstart goes on"
+    grep -q 'not ready after 1 s' "$WORK/words" || die "a service that never is ready: $(cat "$WORK/words")"
+    # shellcheck disable=SC2034
+    SERVICE=$READY_PID
+    (wait_ready) || die "its own process does not count"
+    true & SERVICE=$!
+    wait "$SERVICE"
+    ! (wait_ready) 2>"$WORK/words" || die "a service that has ended is ready"
+    grep -q 'has ended' "$WORK/words" || die "a service that has ended: $(cat "$WORK/words")"
+  )
+  kill "$READY_PID"
+}
+
+# The figures are another magnitude under emulation: the table says so, and why it is emulation.
+the_table_says_the_accelerator() {
+  [[ $(accelerator_row kvm) == kvm ]] || die "under KVM the table says of the accelerator: $(accelerator_row kvm)"
+  [[ $(accelerator_row tcg) == 'tcg: /dev/kvm: no right to it' ]] ||
+    die "under emulation the table says of the accelerator: $(accelerator_row tcg)"
+}
+
+# accelerator_row ACCEL: the row in the table of a service whose current generation has this one.
+accelerator_row() (
+  # shellcheck source=scripts/lib/quickstart-tour.sh
+  source "$REPO/scripts/lib/quickstart-tour.sh"
+  # shellcheck disable=SC2034 # The tour's functions use them.
+  ACCEL=$1 LOG=$WORK/said URL=http://localhost
+  echo 'INFO the host is ready qemu=10 accel=tcg reason="/dev/kvm: no right to it"' >"$LOG"
+  request() {
+    case $2 in
+      /v1/templates/*) jq -n --arg accel "$ACCEL" '{current: "b", generations: [
+        {generation: "a", accel: "another"}, {generation: "b", accel: $accel, phases_ms: {total: 1, first_exec: 2}}]}' ;;
+      *) echo '{"ready": 1, "leased": 1}' ;;
+    esac
+  }
+  curl() { printf '%s 1048576\n' vmint_template_memory_bytes vmint_clone_private_bytes; }
+  print_table '{"template": "default", "startup_ms": {"total": 1}, "checkout_ms": 1}' '{"elapsed_ms": 1}' |
+    sed -n 's/^  accelerator  *//p'
+)
+
+# A plain user's service runs QEMU as that user: with sudo within reach, too, no other is made.
+system_users_are_for_root_alone() {
+  local made script
+  tools
+  printf '#!/bin/sh\nexit 1\n' >"$WORK/none" && chmod +x "$WORK/none"
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\nfor user; do :; done; echo "$user"\n' >"$WORK/useradd" && chmod +x "$WORK/useradd"
+  mv -f -- "$WORK/none" "$WORK/bin/id" && cp -- "$WORK/bin/id" "$WORK/getent" && mv -f -- "$WORK/getent" "$WORK/bin/getent"
+  mv -- "$WORK/useradd" "$WORK/bin/useradd"
+  printf '#!/bin/sh\nexec "$@"\n' >"$WORK/bin/sudo"
+  chmod 755 "$WORK" "$WORK/bin"
+  script=$(sed '/^main "\$@"$/d; /^source /d; /^set -/d' "$REPO/scripts/install" "$REPO/scripts/lib/common.sh" | sed '/^REPO=/d')
+  local as_plain=()
+  ((EUID != 0)) || as_plain=("$(command -v setpriv)" --reuid 65534 --regid 65534 --clear-groups)
+  made=$(PATH=$WORK/bin "${as_plain[@]}" "$BASH" -euo pipefail -c "$script"$'\nmake_users' 2>"$WORK/said") || die "as a plain user: $(cat "$WORK/said")"
+  [[ -z $made ]] || die "as a plain user these users are made: $made"
+  ((EUID == 0)) || return 0
+  made=$(PATH=$WORK/bin "$BASH" -euo pipefail -c "$script"$'\nmake_users' 2>"$WORK/said") || die "as root: $(cat "$WORK/said")"
+  [[ $made == $'vmint\nvmint-build' ]] || die "as root these users are made: $made"
 }
 
 main "$@"

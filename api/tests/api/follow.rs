@@ -160,12 +160,8 @@ async fn a_console_is_followed_until_its_machine_has_ended() {
     let harness = Harness::start().await;
     let id = harness.checkout().await;
     let write = |text: &str| {
-        harness
-            .factory
-            .console
-            .lock()
-            .unwrap()
-            .extend(text.as_bytes())
+        let console = &harness.factory.console;
+        console.send_modify(|written| written.extend(text.as_bytes()));
     };
     write("before ");
     let path = format!("/v1/sandboxes/{id}/console?follow=true");

@@ -1,12 +1,15 @@
 //! Logs: a service goes on whatever becomes of the reader of its standard error. Each service is a process of its own,
 //! which is this program again.
 
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
+use tokio::time::timeout;
 use vmint_api::telemetry::{LogFormat, dropped_log_lines, flush_logs, log_panics, start_logs};
 
 use crate::support::{Harness, request};
@@ -15,16 +18,15 @@ use crate::support::{Harness, request};
 const PART: &str = "VMINT_TEST_LOGS";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The time between two looks at what is waited for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Requests whose log lines fill the pipe and the queue: two lines each at least.
 const REQUESTS: usize = 5000;
 
 /// Starts this test again in a process that plays `part`.
 fn start(part: &str) -> Child {
     let this = "logs::a_reader_of_the_logs_stops_nothing";
-    Command::new(std::env::current_exe().unwrap())
+    tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", this, "--nocapture"])
+        .kill_on_drop(true)
         .env(PART, part)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -34,18 +36,9 @@ fn start(part: &str) -> Child {
 }
 
 /// Waits for its end, and reads nothing meanwhile.
-fn ended(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("it hangs");
-        }
-        std::thread::sleep(LOOK_INTERVAL);
-    }
+async fn ended(child: &mut Child) -> ExitStatus {
+    let status = timeout(PATIENCE, child.wait()).await;
+    status.expect("it hangs").unwrap()
 }
 
 async fn play(part: &str) {
@@ -106,16 +99,19 @@ async fn a_reader_of_the_logs_stops_nothing() {
     let mut stalls = start("the reader stalls");
     let mut gone = start("the reader is gone");
     drop(gone.stderr.take());
-    let status = ended(&mut stalls);
-    let said = std::io::read_to_string(stalls.stderr.take().unwrap()).unwrap();
+    let status = ended(&mut stalls).await;
+    let mut said = String::new();
+    let mut stderr = stalls.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).await.unwrap();
     assert!(status.success(), "{status}: {said}");
-    let status = ended(&mut gone);
+    let status = ended(&mut gone).await;
     assert!(status.success(), "{status}");
 }
 
-#[test]
-fn a_handlers_panic_is_a_500_and_a_line_with_the_request() {
-    let output = start("panics").wait_with_output().unwrap();
+#[tokio::test]
+async fn a_handlers_panic_is_a_500_and_a_line_with_the_request() {
+    let output = timeout(PATIENCE, start("panics").wait_with_output()).await;
+    let output = output.expect("it hangs").unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
     let lines = said.lines().map(|line| {

@@ -15,6 +15,7 @@ mod memory;
 mod metrics;
 mod openapi;
 mod operate;
+mod own_process;
 mod processes;
 mod program;
 mod program_cp;

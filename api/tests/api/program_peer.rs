@@ -2,9 +2,12 @@
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
 
 use crate::program::{ended, vmint};
 
@@ -13,10 +16,8 @@ const SOMEBODY: u32 = 54_321;
 /// A user who runs the client.
 const CLIENT: u32 = 54_322;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The time between two looks at what is waited for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The process of another user, who writes down what is said to them, a file a connection.
+/// The process of another user, who says when they listen, and what is said to them, a line a connection.
 const LISTENER: &str = r#"
 import os, socket, sys
 
@@ -26,45 +27,56 @@ listener.bind(path)
 # Anybody may connect, whatever the umask.
 os.chmod(path, 0o666)
 listener.listen()
-open(os.path.splitext(path)[0] + ".ready", "w").close()
-number = 0
+print("listening", flush=True)
 while True:
     said = listener.accept()[0].recv(256)
-    heard = os.path.splitext(path)[0] + ".new"
-    with open(heard, "wb") as file:
-        file.write(said)
-    os.rename(heard, os.path.splitext(path)[0] + f".{number}")
-    number += 1
+    print("heard", said.decode().split("\r\n")[0], flush=True)
 "#;
 
-async fn there(path: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < deadline, "{} is not there", path.display());
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
+/// A directory of somebody's, in which they listen.
+struct Listener {
+    _child: Child,
+    socket: PathBuf,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
-/// A directory of somebody's, in which they listen.
-async fn played(directory: &Path, name: &str) -> (Child, PathBuf) {
+/// Listens as somebody, in this directory.
+async fn played(directory: &Path, name: &str) -> Listener {
     let socket = directory.join(name);
-    let child = Command::new("python3")
+    let mut child = Command::new("python3")
         .args(["-c", LISTENER])
         .arg(&socket)
         .uid(SOMEBODY)
         .gid(SOMEBODY)
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    there(&socket.with_extension("ready")).await;
-    (child, socket)
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut listener = Listener {
+        _child: child,
+        socket,
+        lines,
+    };
+    assert_eq!(listener.line().await, "listening");
+    listener
 }
 
-/// What the listener heard in its first connection.
-async fn heard(socket: &Path) -> String {
-    let file = socket.with_extension("0");
-    there(&file).await;
-    std::fs::read_to_string(file).unwrap()
+impl Listener {
+    async fn line(&mut self) -> String {
+        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        line.expect("a line in time").unwrap().expect("it listens")
+    }
+
+    /// The first line of what it heard in its next connection.
+    async fn heard(&mut self) -> String {
+        let line = self.line().await;
+        line.strip_prefix("heard ").unwrap().to_owned()
+    }
+
+    fn url(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
 }
 
 #[tokio::test]
@@ -84,8 +96,8 @@ async fn a_secret_is_not_told_to_whoever_has_made_the_socket() {
     let secret = ["checkout", "-e", "TOKEN=secret"];
 
     // Where everybody can make files the first one has the name.
-    let (_somebody, socket) = played(&make("tmp", 0o1777), "api.sock").await;
-    let url = format!("unix:{}", socket.display());
+    let mut somebody = played(&make("tmp", 0o1777), "api.sock").await;
+    let url = somebody.url();
     for args in [secret.as_slice(), &["exec", "-i", "id", "--", "cat"]] {
         let (code, _, err) = ended(vmint(args).env("VMINT_URL", &url).output().await.unwrap());
         assert_eq!(code, 69, "{args:?}: {err}");
@@ -94,14 +106,16 @@ async fn a_secret_is_not_told_to_whoever_has_made_the_socket() {
             "{err}"
         );
     }
-    assert_eq!(heard(&socket).await, "");
+    for _ in 0..2 {
+        assert_eq!(somebody.heard().await, "");
+    }
 
     // The built-in path of a plain user, in a directory that somebody has made there before.
     let runtime = make("runtime", 0o1777);
     let planted = runtime.join("vmint");
     std::fs::create_dir(&planted).unwrap();
     chown(&planted, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
-    let (_somebody, socket) = played(&planted, "api.sock").await;
+    let mut somebody = played(&planted, "api.sock").await;
     let mut client = vmint(&secret);
     client
         .env("XDG_RUNTIME_DIR", &runtime)
@@ -110,13 +124,13 @@ async fn a_secret_is_not_told_to_whoever_has_made_the_socket() {
     let (code, _, err) = ended(client.output().await.unwrap());
     assert_eq!(code, 69, "{err}");
     assert!(err.contains("trusted at the built-in path"), "{err}");
-    assert_eq!(heard(&socket).await, "");
+    assert_eq!(somebody.heard().await, "");
 
     // Whoever names a path of somebody's own means them.
     let own = make("own", 0o755);
     chown(&own, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
-    let (_somebody, socket) = played(&own, "api.sock").await;
-    let url = format!("unix:{}", socket.display());
+    let mut somebody = played(&own, "api.sock").await;
+    let url = somebody.url();
     let (code, _, err) = ended(
         vmint(&secret)
             .env("VMINT_URL", &url)
@@ -126,5 +140,5 @@ async fn a_secret_is_not_told_to_whoever_has_made_the_socket() {
     );
     assert_eq!(code, 69, "it says nothing: {err}");
     assert!(!err.contains("nothing was sent"), "{err}");
-    assert!(heard(&socket).await.starts_with("POST /v1/sandboxes"));
+    assert!(somebody.heard().await.starts_with("POST /v1/sandboxes"));
 }

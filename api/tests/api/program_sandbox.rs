@@ -86,13 +86,8 @@ async fn with_json_everything_is_json() {
 async fn a_console_is_followed_to_its_end() {
     let service = Listening::start().await;
     let id = service.harness.checkout().await;
-    service
-        .harness
-        .factory
-        .console
-        .lock()
-        .unwrap()
-        .extend(b"hello ");
+    let console = &service.harness.factory.console;
+    console.send_modify(|written| written.extend(b"hello "));
     let url = format!("unix:{}", service.socket.display());
     let mut child = vmint(&["--url", &url, "console", "-f", &id])
         .stdout(Stdio::piped())

@@ -136,6 +136,55 @@ async fn a_renewal_that_is_being_written_holds_nobody_up_and_the_newest_is_writt
     bench.stops_clean().await;
 }
 
+/// Keeps every worker of the runtime from its tasks until the last sender is dropped.
+async fn workers_are_busy(workers: usize) -> std::sync::mpsc::SyncSender<()> {
+    let (busy, until) = std::sync::mpsc::sync_channel::<()>(0);
+    let until = Arc::new(std::sync::Mutex::new(until));
+    let held = Arc::new(tokio::sync::Semaphore::new(0));
+    for _ in 0..workers {
+        let (until, held) = (Arc::clone(&until), Arc::clone(&held));
+        tokio::spawn(async move {
+            held.add_permits(1);
+            // It fails when the sender is gone.
+            drop(until.lock().map(|until| until.recv()));
+        });
+    }
+    let all = held.acquire_many(u32::try_from(workers).unwrap());
+    let all = timeout(60 * SECOND, all).await;
+    drop(all.expect("a worker each").unwrap());
+    busy
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_renewal_whose_caller_has_gone_is_written_and_holds_nobody_up() {
+    let bench = Bench::filled(pool_spec()).await;
+    let before = bench.lease().await;
+    let clone = bench.factory.clone_of(&before.id);
+    clone.disk.hangs();
+    // The pool hears of it when nobody waits for the answer any more.
+    let busy = workers_are_busy(4).await;
+    let renewing = bench.cache.renew(&before.id, Some(400 * SECOND));
+    assert!(poll_immediate(Box::pin(renewing)).await.is_none());
+    drop(busy);
+    bench
+        .until("it is being written", |_| clone.disk.waiting() == 1)
+        .await;
+    let another = timeout(10 * SECOND, bench.cache.checkout(request())).await;
+    let another = another.expect("the pool waits for a file");
+    drop(another.unwrap().commit());
+    assert_eq!(clone.disk.waiting(), 1);
+    clone.disk.works();
+    let renewed = |bench: &Bench| bench.cache.sandbox(&before.id).unwrap().expires_at;
+    assert!(before.expires_at < renewed(&bench));
+    bench
+        .until("it is written", |bench| {
+            let recorded = clone.recorded();
+            matches!(recorded, Some(RecordState::Leased(lease)) if lease.expires_at == renewed(bench))
+        })
+        .await;
+    bench.stops_clean().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_longer_than_any_clock_can_say_has_no_end() {
     let bench = Bench::filled(PoolSpec {

@@ -30,7 +30,9 @@ async fn followers_of_a_silent_console_do_not_look_at_it() {
     let looks = machine.looks.load(Ordering::SeqCst);
     assert_eq!(looks, 16, "each has looked once in a minute");
 
-    machine.console.lock().unwrap().extend(b"hello");
+    machine
+        .console
+        .send_modify(|written| written.extend(b"hello"));
     let said = followers[0].next().await.unwrap();
     assert_eq!(
         said.as_deref(),

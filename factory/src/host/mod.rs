@@ -173,6 +173,7 @@ impl Host {
             qemu_digest: self.digest_of(&qemu.path),
             accel: self.accel,
             cpu: self.cpu.clone(),
+            devices: crate::qemu::DEVICES,
         }
     }
 

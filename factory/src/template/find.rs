@@ -31,8 +31,8 @@ pub enum Found<G = Arc<Generation>> {
         generation: GenerationId,
         /// In what it differs.
         fields: Vec<StaleField>,
-        /// The generation, where clones of it can still be made: not when another QEMU build, accelerator or
-        /// processor has made it.
+        /// The generation, where clones of it can still be made: not when another QEMU build, accelerator,
+        /// processor or version of vmint's machines has made it.
         restorable: Option<G>,
     },
     /// A generation that is not whole.

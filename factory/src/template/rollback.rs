@@ -211,12 +211,14 @@ pub(crate) struct Platform {
     pub(crate) qemu_digest: Result<String, String>,
     pub(crate) accel: crate::Accel,
     pub(crate) cpu: crate::HostCpu,
+    /// The devices of a machine of this version of vmint.
+    pub(crate) devices: u32,
 }
 
 /// Why a generation is not restored on a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Misfit {
-    /// Another QEMU build, accelerator or processor has saved it.
+    /// Another QEMU build, accelerator, processor or version of vmint's machines has saved it.
     #[error("{0}")]
     Foreign(String),
     /// It cannot be told at present whether another QEMU build has saved it.
@@ -224,7 +226,8 @@ pub(crate) enum Misfit {
     Unverified(String),
 }
 
-/// Refuses what another QEMU build, another accelerator or another processor has saved: it may load, and be wrong.
+/// Refuses what another QEMU build, another accelerator or another processor has saved, which may load and be wrong, and
+/// what a version of vmint has saved whose machines have other devices, which does not load.
 pub(crate) fn refuse_foreign(recipe: &Recipe, here: &Platform) -> Result<(), Misfit> {
     let qemu_digest = here.qemu_digest.as_ref().unwrap_or(&recipe.qemu_digest);
     let now = Recipe {
@@ -232,6 +235,7 @@ pub(crate) fn refuse_foreign(recipe: &Recipe, here: &Platform) -> Result<(), Mis
         qemu_digest: qemu_digest.clone(),
         accel: here.accel,
         host_cpu: here.cpu.clone(),
+        devices: here.devices,
         ..recipe.clone()
     };
     let differences = recipe.differences(&now);
@@ -269,6 +273,7 @@ mod tests {
             qemu_digest: Ok(recipe.qemu_digest.clone()),
             accel: recipe.accel,
             cpu: recipe.host_cpu.clone(),
+            devices: recipe.devices,
         };
         assert_eq!(refuse_foreign(&recipe, &here()), Ok(()));
         let mut rebuilt = here();
@@ -280,6 +285,8 @@ mod tests {
         renamed.cpu.name = "the same with another sticker".into();
         let mut accelerated = here();
         accelerated.accel = Accel::Kvm;
+        let mut upgraded = here();
+        upgraded.devices += 1;
         let words = |here| match refuse_foreign(&recipe, &here) {
             Err(Misfit::Foreign(words)) => words,
             other => format!("{other:?}"),
@@ -287,6 +294,7 @@ mod tests {
         assert_eq!(words(rebuilt), "qemu_digest was blake3:aa and is blake3:ff");
         assert!(words(other_cpu).starts_with("host_cpu.stepping was  and is 9, host_cpu.flags"));
         assert_eq!(words(accelerated), "accel was tcg and is kvm");
+        assert!(words(upgraded).starts_with("devices was "));
         assert_eq!(words(renamed), "Ok(())");
     }
 
@@ -299,6 +307,7 @@ mod tests {
             qemu_digest: Err(gone()),
             accel: recipe.accel,
             cpu: recipe.host_cpu.clone(),
+            devices: recipe.devices,
         };
         let misfit = refuse_foreign(&recipe, &here);
         assert_eq!(misfit, Err(Misfit::Unverified(gone())));

@@ -24,6 +24,7 @@ fn way<'a>(shelf: &'a Shelf, digests: &'a Digests, spec: &'a TemplateSpec) -> Wa
             qemu_digest: Ok(recipe.qemu_digest),
             accel: recipe.accel,
             cpu: recipe.host_cpu,
+            devices: recipe.devices,
         },
         spec,
     }

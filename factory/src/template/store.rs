@@ -307,7 +307,12 @@ pub(crate) fn kernel_stub_path(generation: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::super::manifest::tests::manifest;
     use super::*;
+    use crate::rights::tests::{mode, under_umasks};
 
     #[test]
     fn publishing_is_one_link() -> io::Result<()> {
@@ -352,6 +357,107 @@ mod tests {
         assert!(store.generation_path(&id).exists());
         drop(dir);
         assert!(!store.path().exists(), "nor is its empty folder left");
+        Ok(())
+    }
+
+    /// What a build makes, as a plain user and, where we are root, with users of their own.
+    fn look() -> anyhow::Result<()> {
+        look_at(None)?;
+        if crate::needs_root::is_root("only root gives files to other users")? {
+            let (builder, clones) = (54_321, 54_322);
+            look_at(Some(Owners {
+                builder: (Uid::from_raw(builder), Gid::from_raw(builder)),
+                clones: Gid::from_raw(clones),
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn look_at(owners: Option<Owners>) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::new(folder.path(), "default", owners);
+        let dir = store.create(&GenerationId::new())?;
+        let (kernel, original) = (dir.path().join("kernel"), folder.path().join("original"));
+        fs::write(&original, "a kernel")?;
+        dir.copy_for_build(&mut File::open(&original)?, &kernel)?;
+        dir.write_read_only(&dir.kernel_stub(), b"a stub")?;
+        dir.create_memory()?.write_all(b"memory")?;
+        dir.create_writable(&dir.state())?.write_all(b"state")?;
+        // Mode, user and group: while it is built, nobody's but the build's; then for clones to read.
+        let facts = |path: PathBuf| -> anyhow::Result<_> {
+            let about = fs::metadata(&path)?;
+            Ok((mode(&path)?, about.uid(), about.gid()))
+        };
+        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
+        let builder = owners.map_or((uid, gid), |Owners { builder, .. }| {
+            (builder.0.as_raw(), builder.1.as_raw())
+        });
+        let clones = owners.map_or(gid, |owners| owners.clones.as_raw());
+        let enter = if owners.is_some() { 0o750 } else { 0o700 };
+        assert_eq!(mode(store.path())?, passable_mode());
+        assert_eq!(facts(dir.path().to_owned())?, (enter, uid, builder.1));
+        assert_eq!(facts(kernel.clone())?, (0o440, uid, builder.1));
+        assert_eq!(facts(dir.memory())?, (0o600, builder.0, builder.1));
+        assert_eq!(facts(dir.state())?, (0o600, uid, gid));
+        for path in [dir.memory(), dir.state()] {
+            dir.seal(&path)?;
+        }
+        fs::remove_file(kernel)?;
+        dir.open_to_clones()?;
+        manifest().write(dir.path())?;
+        assert_eq!(facts(dir.path().to_owned())?, (enter, uid, clones));
+        for path in [dir.memory(), dir.state(), dir.kernel_stub()] {
+            assert_eq!(facts(path.clone())?, (0o440, uid, clones), "{path:?}");
+        }
+        let manifest_file = dir.path().join("manifest.json");
+        assert_eq!(facts(manifest_file)?, (0o600, uid, gid));
+        let entries = fs::read_dir(dir.path())?.count();
+        assert_eq!(entries, 4, "each kind of file was looked at");
+        // What is left beside a machine for the next service.
+        manifest().leave_copy(folder.path())?;
+        assert_eq!(mode(&folder.path().join("manifest.json"))?, 0o600);
+        Ok(())
+    }
+
+    #[test]
+    fn each_file_of_a_template_is_for_who_needs_it_whatever_the_umask() -> anyhow::Result<()> {
+        let this = "template::store::tests::each_file_of_a_template_is_for_who_needs_it_whatever_the_umask";
+        under_umasks(this, &["000", "077"], look)
+    }
+
+    /// A hypervisor that a build's guest broke out of opens all that it can, in each way there is.
+    #[test]
+    fn what_a_build_has_open_does_not_write_to_what_is_published() -> anyhow::Result<()> {
+        const BYTES: usize = 64 << 10;
+        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let store = Store::new(folder.path(), "default", None);
+        let dir = store.create(&GenerationId::new())?;
+        for (path, file) in [
+            (dir.memory(), dir.create_memory()?),
+            (dir.state(), dir.create_writable(&dir.state())?),
+        ] {
+            (&file).write_all(&[b'g'; BYTES])?;
+            let opened = File::options().read(true).write(true).open(&path)?;
+            let later = || {
+                let through = format!("/proc/self/fd/{}", opened.as_raw_fd());
+                File::options().write(true).open(through)
+            };
+            let linked = folder.path().join("linked");
+            fs::hard_link(&path, &linked)?;
+            dir.seal(&path)?;
+
+            let again = later()?;
+            let by_link = File::options().write(true).open(&linked)?;
+            for held in [&file, &opened, &again, &by_link] {
+                held.write_all_at(&[b'x'; BYTES], 0)?;
+                held.set_len(0)?;
+                held.set_permissions(Permissions::from_mode(0o666))?;
+            }
+            assert!(fs::read(&path)? == [b'g'; BYTES], "{path:?} was written to");
+            assert_eq!(mode(&path)?, 0o440);
+            assert_eq!(fs::metadata(&path)?.nlink(), 1, "no other name leads there");
+            fs::remove_file(linked)?;
+        }
         Ok(())
     }
 }

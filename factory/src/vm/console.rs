@@ -284,6 +284,10 @@ fn read_at_most(file: &File, from: u64, max_bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[path = "console_full_tests.rs"]
+mod full_tests;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::io::Write;

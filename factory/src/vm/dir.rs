@@ -143,3 +143,42 @@ impl Drop for VmDir {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{lease, record};
+    use super::super::record_file::RecordFile;
+    use super::*;
+    use crate::rights::tests::{mode, under_umasks};
+
+    fn look() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (dir, ends) = VmDir::create(folder.path(), &VmId::random())?;
+        let record_is_own = |kind: &str| -> anyhow::Result<()> {
+            anyhow::ensure!(mode(&dir.path().join("vm.json"))? == 0o600, "{kind}");
+            Ok(())
+        };
+        let mut file = RecordFile::create(dir.path(), record())?;
+        record_is_own("a first record")?;
+        for bytes in [10, 20_000] {
+            file.update(|record| record.lease = Some(lease("x".repeat(bytes))))?;
+            record_is_own("a record that is longer")?;
+        }
+        assert_eq!(mode(&VmDir::all(folder.path()))?, 0o711);
+        assert_eq!(mode(dir.path())?, 0o700);
+        let sockets = [dir.monitor(), dir.agent(), dir.runtime(), dir.console()];
+        for path in sockets.iter().chain([&dir.console_log()]) {
+            anyhow::ensure!(mode(path)? == 0o600, "{}", path.display());
+        }
+        let entries = fs::read_dir(dir.path())?.count();
+        assert_eq!(entries, 6, "each kind of file was looked at");
+        drop((ends, dir));
+        Ok(())
+    }
+
+    #[test]
+    fn each_file_of_a_machine_is_ours_alone_whatever_the_umask() -> anyhow::Result<()> {
+        let this = "vm::dir::tests::each_file_of_a_machine_is_ours_alone_whatever_the_umask";
+        under_umasks(this, &["000", "077"], look)
+    }
+}

@@ -195,6 +195,36 @@ mod tests {
         Ok(())
     }
 
+    /// Makes a copy of a record in its place, as a backup that is played back does.
+    fn is_copied_over(path: &std::path::Path) -> anyhow::Result<()> {
+        let (fresh, vm) = (path.with_extension("copy"), path.with_extension("json"));
+        fs::copy(&vm, &fresh)?;
+        Ok(fs::rename(fresh, vm)?)
+    }
+
+    #[test]
+    fn a_record_whose_name_leads_to_another_file_is_as_good_as_removed() -> anyhow::Result<()> {
+        for state in [RecordedState::Ready, RecordedState::Leased] {
+            let mut kept = kept(state)?;
+            let path = kept.dir.join("vm.json");
+            assert_eq!(kept.keeper.look(), None, "it is where it was");
+            is_copied_over(&path)?;
+            if state == RecordedState::Ready {
+                assert!(kept.keeper.look().is_some(), "it is handed out");
+                continue;
+            }
+            // What is written to the file that was there is found by nobody.
+            lock(&kept.file).update(|record| record.lease = Some(lease("renewed".to_owned())))?;
+            let read = RecordFile::read(&kept.dir)?;
+            assert_eq!(&read, lock(&kept.file).record());
+            assert_eq!(kept.keeper.look(), None);
+            is_copied_over(&path)?;
+            assert_eq!(kept.keeper.look(), None, "it lives on");
+            assert!(!lock(&kept.file).is_lost(), "it was not written again");
+        }
+        Ok(())
+    }
+
     #[test]
     fn nothing_is_written_into_a_run_directory_that_another_service_has() -> anyhow::Result<()> {
         let mut kept = kept(RecordedState::Leased)?;

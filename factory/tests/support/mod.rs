@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use vmint_factory::{
     Accel, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, Guest, HostSettings,
-    TemplateSpec, Vm, VmId,
+    OpenError, PlaceError, TemplateSpec, Vm, VmId,
 };
 
 pub use host::{LONG, guest_spec, new_folder, settings};
@@ -152,7 +152,18 @@ impl Lab {
             folder,
         } = self;
         drop(factory);
-        let factory = Factory::open(settings.clone(), &guest_spec("probe")).await?;
+        // The directory is its until the last of its tasks has ended, a moment later; a process that ends takes all with it.
+        let deadline = tokio::time::Instant::now() + LONG;
+        let factory = loop {
+            match Factory::open(settings.clone(), &guest_spec("probe")).await {
+                Err(OpenError::Place(PlaceError::Lock(_)))
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+                opened => break opened?,
+            }
+        };
         Ok(Self {
             factory,
             settings,

@@ -2,25 +2,45 @@
 
 use std::fs::File;
 
-use vmint_guest_protocol::names::{codes, commands};
+use serde::Serialize;
+use vmint_guest_protocol::names::codes;
 
+use super::bind;
 use super::files::Files;
-use super::order;
 use super::out::Out;
 use super::processes::Processes;
 use super::refusal::Refusal;
-use super::request::{Id, Request};
+use super::request::{self, Asked, Id, Signal, Time, Which};
 use super::waits::Waits;
-use super::{bind, identity};
 use crate::failure::{Doing as _, Failure};
-use crate::identity::Sources;
-use crate::json::{Object, Reader};
-use crate::sys;
+use crate::identity::{self, Sources};
+use crate::{json, sys};
 
 /// The value of commands that have nothing to say.
 const NOTHING: &str = "{}";
 const RTC: &str = "/dev/rtc0";
-const SIGNAL_MAX: u64 = 64;
+
+#[derive(Serialize)]
+struct Info {
+    version: &'static str,
+    process_control: &'static str,
+}
+
+#[derive(Serialize)]
+struct Now {
+    clock_realtime_ns: i64,
+}
+
+#[derive(Serialize)]
+struct Prepared {
+    clock_realtime_ns: i64,
+    process_control: &'static str,
+}
+
+#[derive(Serialize)]
+struct Was {
+    state: &'static str,
+}
 
 /// What requests and streams are about.
 pub(super) struct Parts {
@@ -32,13 +52,10 @@ pub(super) struct Parts {
 
 /// Answers one request, now or when what it waits for is there.
 pub(super) fn serve(text: &[u8], parts: &mut Parts, out: &mut Out) {
-    let (id, request) = Request::parse(text);
-    let answer = match &request {
-        Ok(request) => answer(id, request, parts, out),
-        Err(wrong) => {
-            let message = format!("not a request: {wrong}");
-            Err(Refusal::new(codes::ARGUMENT, message))
-        }
+    let (id, asked) = request::parse(text);
+    let answer = match asked {
+        Ok(asked) => answer(id, asked, parts, out),
+        Err(wrong) => Err(wrong.into()),
     };
     match answer {
         Ok(Some(value)) => out.reply(id, &value),
@@ -50,7 +67,7 @@ pub(super) fn serve(text: &[u8], parts: &mut Parts, out: &mut Out) {
 /// The value to return; `None` when the answer was given, or will be.
 fn answer(
     id: Id,
-    request: &Request<'_>,
+    asked: Asked,
     parts: &mut Parts,
     out: &mut Out,
 ) -> Result<Option<String>, Refusal> {
@@ -60,42 +77,37 @@ fn answer(
         sources,
         ..
     } = parts;
-    let value = match request.execute.as_ref() {
-        commands::PING => request.no_arguments().map(|()| NOTHING.to_owned())?,
-        commands::IDENTITY => identity::renew(request, sources)?,
-        commands::BIND => bind::bind(request, processes)?,
-        commands::INFO => info(request, processes)?,
-        commands::TIME => {
-            request.no_arguments()?;
-            time().end()
-        }
-        commands::SET_TIME => set_time(request)?,
-        commands::PREPARE => prepare(request, processes, sources)?,
-        commands::ONLINE => {
-            let grown = waits.online(id, request, out)?;
-            if grown {
+    let value = match asked {
+        Asked::Ping => NOTHING.to_owned(),
+        Asked::Identity(wanted) => identity::renew(&wanted, sources)?,
+        Asked::Bind(binding) => bind::bind(binding, processes)?,
+        Asked::Info => json::text(&Info {
+            version: env!("CARGO_PKG_VERSION"),
+            process_control: process_control(processes),
+        }),
+        Asked::Time => json::text(&Now {
+            clock_realtime_ns: sys::clock_realtime_ns(),
+        }),
+        Asked::SetTime(Time { clock_realtime_ns }) => set_time(clock_realtime_ns)?,
+        Asked::Prepare => prepare(processes, sources)?,
+        Asked::Online(goal) => {
+            if waits.begin(Box::new(goal), id, out)? {
                 processes.memory_has_grown();
             }
             return Ok(None);
         }
-        commands::ATTACHED => return waits.attached(id, request, out).map(|()| None),
-        commands::START => {
-            let arguments = match request.arguments {
-                b"" => b"{}",
-                arguments => arguments,
-            };
-            let order = order::parse(&mut Reader::new(arguments), true, processes.bases())?;
-            processes.start(order)?
+        Asked::Attached(goal) => return waits.begin(Box::new(goal), id, out).map(|_| None),
+        Asked::Start(command) => processes.start(command.into_order(processes.bases())?)?,
+        Asked::Processes => processes.list(),
+        Asked::Process(Which { process }) => processes.show(&process)?,
+        Asked::Signal(Signal { process, signal }) => {
+            processes.signal(&process, signal)?;
+            NOTHING.to_owned()
         }
-        commands::PROCESSES => request.no_arguments().map(|()| processes.list())?,
-        commands::PROCESS => processes.show(&process(request)?)?,
-        commands::SIGNAL => signal(request, processes)?,
-        commands::END => {
-            let state = processes.end(&process(request)?)?;
-            Object::new().string("state", state).end()
-        }
-        other => {
-            let name: String = other.chars().take(64).collect();
+        Asked::End(Which { process }) => json::text(&Was {
+            state: processes.end(&process)?,
+        }),
+        Asked::Unknown(name) => {
             let message = format!("this agent has no command {name:?}");
             return Err(Refusal::new(codes::UNKNOWN, message));
         }
@@ -110,29 +122,8 @@ fn process_control(processes: &Processes) -> &'static str {
     }
 }
 
-fn info(request: &Request<'_>, processes: &Processes) -> Result<String, Refusal> {
-    request.no_arguments()?;
-    Ok(Object::new()
-        .string("version", env!("CARGO_PKG_VERSION"))
-        .string("process_control", process_control(processes))
-        .end())
-}
-
-fn time() -> Object {
-    Object::new().number("clock_realtime_ns", sys::clock_realtime_ns())
-}
-
 /// The system's clock, and the hardware's after it.
-fn set_time(request: &Request<'_>) -> Result<String, Refusal> {
-    let mut time_ns = None;
-    request.arguments(&mut |key, value| {
-        if key != "clock_realtime_ns" {
-            return Err(value.unknown(key));
-        }
-        time_ns = Some(value.integer()?);
-        Ok(())
-    })?;
-    let time_ns = time_ns.ok_or_else(|| Refusal::argument("clock_realtime_ns", "a value"))?;
+fn set_time(time_ns: i64) -> Result<String, Refusal> {
     sys::set_clock_realtime_ns(time_ns).doing(|| "set the clock".to_owned())?;
     set_rtc()?;
     Ok(NOTHING.to_owned())
@@ -143,52 +134,14 @@ fn set_rtc() -> Result<(), Failure> {
     sys::rtc_write(&rtc, sys::clock_realtime_ns()).doing(|| format!("set {RTC}"))
 }
 
-fn prepare(
-    request: &Request<'_>,
-    processes: &mut Processes,
-    sources: &mut Sources,
-) -> Result<String, Refusal> {
-    request.no_arguments()?;
-    crate::identity::prepare(sources)?;
+fn prepare(processes: &mut Processes, sources: &mut Sources) -> Result<String, Refusal> {
+    identity::prepare(sources)?;
     processes
         .prepare()
         .doing(|| "make the control groups of processes".to_owned())?;
     sys::sync();
-    Ok(time()
-        .string("process_control", process_control(processes))
-        .end())
-}
-
-/// The one argument of commands about a process.
-fn process(request: &Request<'_>) -> Result<String, Refusal> {
-    let mut id = None;
-    request.arguments(&mut |key, value| {
-        if key != "process" {
-            return Err(value.unknown(key));
-        }
-        id = Some(value.string()?.into_owned());
-        Ok(())
-    })?;
-    id.ok_or_else(|| Refusal::argument("process", "an id"))
-}
-
-fn signal(request: &Request<'_>, processes: &mut Processes) -> Result<String, Refusal> {
-    let (mut id, mut signal) = (None, None);
-    request.arguments(&mut |key, value| {
-        match key {
-            "process" => id = Some(value.string()?.into_owned()),
-            "signal" => {
-                let wrong = value.wrong("a number from 1 to 64");
-                let number = value.unsigned()?;
-                let right = (1..=SIGNAL_MAX).contains(&number);
-                signal = Some(i32::try_from(number).ok().filter(|_| right).ok_or(wrong)?);
-            }
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
-    })?;
-    let id = id.ok_or_else(|| Refusal::argument("process", "an id"))?;
-    let signal = signal.ok_or_else(|| Refusal::argument("signal", "a number"))?;
-    processes.signal(&id, signal)?;
-    Ok(NOTHING.to_owned())
+    Ok(json::text(&Prepared {
+        clock_realtime_ns: sys::clock_realtime_ns(),
+        process_control: process_control(processes),
+    }))
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
+use serde::Serialize;
 use vmint_guest_protocol::frame::{Kind, PAYLOAD_MAX_BYTES};
 use vmint_guest_protocol::{WINDOW_BYTES, channel};
 
@@ -11,8 +12,7 @@ use super::out::Out;
 use super::processes::Grant;
 use super::refusal::Refusal;
 use crate::file::{MODE_BITS, NewFile, Wanted};
-use crate::json::Object;
-use crate::sys;
+use crate::{json, sys};
 
 /// All files that streams write or read.
 pub(super) struct Files {
@@ -27,6 +27,18 @@ struct Transfer {
 enum Work {
     Write(Write),
     Read(Read),
+}
+
+/// What is known of a file before it is read.
+#[derive(Serialize)]
+struct Facts {
+    size: Option<u64>,
+    mode: u32,
+}
+
+#[derive(Serialize)]
+struct Size {
+    size: u64,
 }
 
 /// What has become of a transfer. The text is its `RESULT`.
@@ -241,7 +253,8 @@ impl Read {
     /// Sends one frame's worth.
     fn attend(&mut self, stream: u16, out: &mut Out) -> Step {
         if !std::mem::replace(&mut self.is_told, true) {
-            let facts = self.facts();
+            let (size, mode) = (self.size_bytes, self.mode);
+            let facts = json::text(&Facts { size, mode });
             out.frame(stream, Kind::Data, channel::ERROR, facts.as_bytes());
         }
         let left = self.size_bytes.map(|size| size - self.sent_bytes);
@@ -275,16 +288,6 @@ impl Read {
             Err(error) => return Step::Done(Refusal::of_file(&self.path, &error).result()),
         }
         Step::GoOn
-    }
-
-    fn facts(&self) -> String {
-        let size = self
-            .size_bytes
-            .map(|size| i64::try_from(size).unwrap_or(i64::MAX));
-        Object::new()
-            .number_or_null("size", size)
-            .number("mode", self.mode)
-            .end()
     }
 }
 
@@ -320,7 +323,7 @@ fn open(path: &str) -> io::Result<Read> {
     })
 }
 
-fn size_of(bytes: u64) -> String {
-    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    Object::new().number("size", bytes).end()
+/// How a transfer ends.
+fn size_of(size: u64) -> String {
+    json::text(&Size { size })
 }

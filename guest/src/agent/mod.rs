@@ -18,7 +18,6 @@
 mod bind;
 mod control;
 mod files;
-mod identity;
 mod inbox;
 mod open;
 mod order;

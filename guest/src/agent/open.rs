@@ -1,93 +1,58 @@
 //! What a stream is to be: the JSON that opens it.
 
-use vmint_guest_protocol::names::{codes, streams};
+use serde::Deserialize;
+use vmint_guest_protocol::names::codes;
 
-use super::bind;
-use super::order::{self, Bases, Order};
+use super::order::{Bases, Command, Order};
 use super::refusal::Refusal;
 use crate::file::Wanted;
-use crate::json::Reader;
+use crate::json::{self, Object};
 
 pub(super) enum Open {
     Exec(Box<Order>),
-    Attach {
-        process: String,
-        replay: bool,
-        follow: bool,
-    },
+    Attach(Attach),
     Write(Wanted),
     Read(String),
 }
 
+/// One field, whose name is the kind of the stream.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Opening {
+    Exec(Object<Command>),
+    Attach(Object<Attach>),
+    Write(Object<Wanted>),
+    Read(Object<Read>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Attach {
+    pub(super) process: String,
+    pub(super) replay: Option<bool>,
+    pub(super) follow: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    path: String,
+}
+
 pub(super) fn parse(text: &[u8], bases: &Bases) -> Result<Open, Refusal> {
-    let mut open = None;
-    let mut reader = Reader::new(text);
-    let read = reader.fields(&mut |key, value| {
-        let one_more = value.wrong("one kind of stream");
-        if open.is_some() {
-            return Err(one_more);
-        }
-        // The errors of what is inside have codes of their own.
-        open = Some((key.to_owned(), value.raw()?));
-        Ok(())
-    });
-    read.and_then(|()| reader.end())?;
-    let Some((kind, inside)) = open else {
-        return Err(Refusal::argument("OPEN", "a kind of stream"));
-    };
-    let mut inside = Reader::new(inside);
-    match kind.as_str() {
-        streams::EXEC => Ok(Open::Exec(Box::new(order::parse(
-            &mut inside,
-            false,
-            bases,
-        )?))),
-        streams::ATTACH => attach(&mut inside),
-        streams::WRITE => write(&mut inside),
-        streams::READ => read_file(&mut inside),
-        _ => {
-            let kind: String = kind.chars().take(64).collect();
-            let message = format!("{kind:?} is no kind of stream of this agent");
-            Err(Refusal::new(codes::UNKNOWN, message))
-        }
-    }
-}
-
-fn attach(reader: &mut Reader<'_>) -> Result<Open, Refusal> {
-    let (mut process, mut replay, mut follow) = (String::new(), false, true);
-    reader.fields(&mut |key, value| {
-        match key {
-            "process" => process = value.string()?.into_owned(),
-            "replay" => replay = value.boolean()?,
-            "follow" => follow = value.boolean()?,
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
+    let opening = json::value(text).map_err(|wrong| match wrong.is_unknown_variant() {
+        true => Refusal::new(codes::UNKNOWN, format!("kind of stream: {wrong}")),
+        false => wrong.into(),
     })?;
-    match process.is_empty() {
-        true => Err(Refusal::argument("process", "an id")),
-        false => Ok(Open::Attach {
-            process,
-            replay,
-            follow,
-        }),
-    }
-}
-
-fn write(reader: &mut Reader<'_>) -> Result<Open, Refusal> {
-    let mut wanted = Wanted::default();
-    reader.fields(&mut |key, value| bind::take_file(&mut wanted, key, value))?;
-    Ok(Open::Write(wanted))
-}
-
-fn read_file(reader: &mut Reader<'_>) -> Result<Open, Refusal> {
-    let mut path = String::new();
-    reader.fields(&mut |key, value| {
-        match key {
-            "path" => path = value.string()?.into_owned(),
-            _ => return Err(value.unknown(key)),
+    Ok(match opening {
+        Opening::Exec(Object(command)) => {
+            if command.keep_output.is_some() {
+                return Err(Refusal::argument("keep_output", "a process that is listed"));
+            }
+            Open::Exec(Box::new(command.into_order(bases)?))
         }
-        Ok(())
-    })?;
-    Ok(Open::Read(path))
+        Opening::Attach(Object(attach)) => Open::Attach(attach),
+        Opening::Write(Object(wanted)) => Open::Write(wanted),
+        Opening::Read(Object(Read { path })) => Open::Read(path),
+    })
 }

@@ -1,12 +1,16 @@
 //! What starts a program: the arguments of `exec` and `start`.
 
 use std::ffi::CString;
+use std::fmt;
 use std::time::Duration;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use super::processes::Draft;
 use super::refusal::Refusal;
 use crate::command::{Environment, Program};
-use crate::json::{Reader, Wrong};
+use crate::json::Object;
 use crate::sys::WindowSize;
 
 /// What a terminal is called, and shows, where nothing else is said.
@@ -44,156 +48,128 @@ impl Order {
     }
 }
 
-/// What is read before it is known to be whole.
-struct Request {
-    argv: Vec<CString>,
+/// What the host asks for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Command {
+    argv: Option<Vec<String>>,
     /// Set on top, whatever the user brings.
-    asked: Environment,
-    env_is_right: bool,
+    env: Option<Environment>,
+    cwd: Option<String>,
+    /// A name or a number; an empty name is as none.
+    #[serde(default, deserialize_with = "user")]
     user: Option<String>,
-    cwd: Option<CString>,
-    timeout_ms: u64,
-    stdin: bool,
-    window: Option<WindowSize>,
-    bound_env: bool,
-    keep_output: bool,
+    timeout_ms: Option<u64>,
+    stdin: Option<bool>,
+    tty: Option<Object<Tty>>,
+    bound_env: Option<bool>,
+    /// Of a listed process only.
+    pub(super) keep_output: Option<bool>,
 }
 
-impl Request {
-    fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
-        match key {
-            "argv" => {
-                value.list(&mut |item| c_string(item).map(|word| self.argv.push(word)))?;
-            }
-            "env" => value.object(&mut |key, value| {
-                let set = self.asked.set(key.into(), value.string()?.as_bytes());
-                self.env_is_right &= set.is_some();
-                Ok(())
-            })?,
-            "cwd" => self.cwd = Some(c_string(value)?).filter(|cwd| cwd.as_bytes() != b"/"),
-            "user" => self.user = user(value)?,
-            "timeout_ms" => self.timeout_ms = value.unsigned()?,
-            "stdin" => self.stdin = value.boolean()?,
-            "tty" => self.window = Some(window_size(value)?),
-            "bound_env" => self.bound_env = value.boolean()?,
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tty {
+    rows: Option<u16>,
+    columns: Option<u16>,
+}
 
-    fn into_order(self, bases: &Bases) -> Result<Order, Refusal> {
-        if !self.env_is_right {
-            return Err(Refusal::argument(
-                "env",
-                "names without '=' and no NUL byte",
-            ));
-        }
+impl Command {
+    pub(super) fn into_order(self, bases: &Bases) -> Result<Order, Refusal> {
+        let window = self.tty.map(|Object(Tty { rows, columns })| WindowSize {
+            rows: rows.unwrap_or(DEFAULT_WINDOW.rows),
+            columns: columns.unwrap_or(DEFAULT_WINDOW.columns),
+        });
         let mut env = bases.own.clone();
-        if self.window.is_some() {
+        if window.is_some() {
             // It is right: neither has a byte that a variable may not have.
             let _ = env.set("TERM".into(), DEFAULT_TERM);
         }
-        if self.bound_env {
+        let bound_env = self.bound_env.unwrap_or(true);
+        if bound_env {
             env.merge(&bases.bound);
         }
-        let program = Program::new(self.argv, env, self.cwd)
-            .ok_or_else(|| Refusal::argument("argv", "a program"))?;
-        let program = program.run_by(self.user).asking_for(self.asked);
+        let words = self.argv.unwrap_or_default().into_iter();
+        let argv: Result<_, _> = words.map(|word| c_string("argv", word)).collect();
+        let cwd = self.cwd.filter(|cwd| cwd != "/");
+        let cwd = cwd.map(|cwd| c_string("cwd", cwd)).transpose()?;
+        let program =
+            Program::new(argv?, env, cwd).ok_or_else(|| Refusal::argument("argv", "a program"))?;
+        let program = program
+            .run_by(self.user)
+            .asking_for(self.env.unwrap_or_default());
         Ok(Order {
-            program: match self.bound_env {
+            program: match bound_env {
                 true => program,
                 false => program.without_user_env(),
             },
-            stdin: self.stdin,
-            timeout: (self.timeout_ms > 0).then(|| Duration::from_millis(self.timeout_ms)),
-            window: self.window,
-            keep_output: self.keep_output,
+            stdin: self.stdin.unwrap_or(false),
+            timeout: self
+                .timeout_ms
+                .filter(|ms| *ms > 0)
+                .map(Duration::from_millis),
+            window,
+            keep_output: self.keep_output.unwrap_or(true),
         })
     }
 }
 
-/// `{argv, env, cwd, user, timeout_ms, stdin, tty, bound_env}`, and for a listed process `keep_output`.
-pub(super) fn parse(
-    reader: &mut Reader<'_>,
-    is_listed: bool,
-    bases: &Bases,
-) -> Result<Order, Refusal> {
-    let mut request = Request {
-        argv: Vec::new(),
-        asked: Environment::default(),
-        env_is_right: true,
-        user: None,
-        cwd: None,
-        timeout_ms: 0,
-        stdin: false,
-        window: None,
-        bound_env: true,
-        keep_output: is_listed,
-    };
-    reader.fields(&mut |key, value| match key {
-        "keep_output" if is_listed => {
-            request.keep_output = value.boolean()?;
-            Ok(())
+fn c_string(name: &str, word: String) -> Result<CString, Refusal> {
+    CString::new(word).map_err(|_| Refusal::argument(name, "text without NUL bytes"))
+}
+
+fn user<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    struct User;
+    impl Visitor<'_> for User {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name or a number")
         }
-        _ => request.take(key, value),
-    })?;
-    request.into_order(bases)
-}
 
-fn window_size(value: &mut Reader<'_>) -> Result<WindowSize, Wrong> {
-    let mut size = DEFAULT_WINDOW;
-    value.fields(&mut |key, value| {
-        let side = match key {
-            "rows" => &mut size.rows,
-            "columns" => &mut size.columns,
-            _ => return Err(value.unknown(key)),
-        };
-        let wrong = value.wrong("a number of at most 65535");
-        *side = u16::try_from(value.unsigned()?).map_err(|_| wrong)?;
-        Ok(())
-    })?;
-    Ok(size)
-}
+        fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+            Ok((!name.is_empty()).then(|| name.to_owned()))
+        }
 
-fn c_string(value: &mut Reader<'_>) -> Result<CString, Wrong> {
-    let wrong = value.wrong("a string without NUL");
-    CString::new(value.string()?.into_owned()).map_err(|_| wrong)
-}
+        fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(number.to_string()))
+        }
 
-/// A name or a number; an empty name is as none.
-fn user(value: &mut Reader<'_>) -> Result<Option<String>, Wrong> {
-    let name = match value.is_string() {
-        true => value.string()?.into_owned(),
-        false => value.unsigned()?.to_string(),
-    };
-    Ok(Some(name).filter(|name| !name.is_empty()))
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    from.deserialize_any(User)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
 
-    fn outcome(arguments: &str, is_listed: bool) -> String {
+    fn outcome(arguments: &str) -> String {
         let bases = Bases {
             own: Environment::default(),
             bound: Environment::default(),
         };
-        let parsed = parse(&mut Reader::new(arguments.as_bytes()), is_listed, &bases);
-        match parsed {
+        let command: Result<Command, _> = json::object(arguments.as_bytes());
+        let order = command
+            .map_err(Refusal::from)
+            .and_then(|it| it.into_order(&bases));
+        match order {
             Ok(_) => "taken".to_owned(),
-            Err(refusal) => refusal.json(),
+            Err(refusal) => json::text(&refusal),
         }
     }
 
     #[test]
     fn takes_what_the_protocol_has() {
         let all = r#"{"argv":["a","b"],"env":{"A":"1"},"cwd":"/","user":"root","timeout_ms":1,"stdin":true,"tty":{"rows":1,"columns":2},"bound_env":false}"#;
-        assert_eq!(outcome(all, false), "taken");
+        assert_eq!(outcome(all), "taken");
         let nulls = r#"{"argv":["a"],"env":null,"cwd":null,"tty":null,"timeout_ms":null,"user":7}"#;
-        assert_eq!(outcome(nulls, false), "taken");
+        assert_eq!(outcome(nulls), "taken");
         let listed = r#"{"argv":["a"],"keep_output":false}"#;
-        assert_eq!(outcome(listed, true), "taken");
-        assert!(outcome(listed, false).contains("\\\"keep_output\\\" is unknown"));
+        assert_eq!(outcome(listed), "taken");
     }
 
     #[test]
@@ -201,29 +177,40 @@ mod tests {
         for (arguments, expected) in [
             ("{}", "argument argv needs a program"),
             (r#"{"argv":[""]}"#, "argument argv needs a program"),
-            (r#"{"argv":"ls"}"#, "arguments: a list expected at byte 8"),
+            (
+                r#"{"argv":"ls"}"#,
+                "arguments: expected a sequence at line 1 column 12",
+            ),
             (
                 r#"{"argv":["a\u0000b"]}"#,
-                "arguments: a string without NUL expected at byte 9",
+                "argument argv needs text without NUL bytes",
             ),
             (
                 r#"{"argv":["a"],"env":{"A=":"x"}}"#,
-                "argument env needs names without '=' and no NUL byte",
+                "arguments: env needs names without '=', each once, and no NUL byte at line 1 column 30",
             ),
             (
                 r#"{"argv":["a"],"timeout_ms":-1}"#,
-                "arguments: a whole number, not negative expected at byte 27",
+                "arguments: expected u64 at line 1 column 29",
             ),
             (
                 r#"{"argv":["a"],"tty":{"rows":65536}}"#,
-                "arguments: a number of at most 65535 expected at byte 28",
+                "arguments: expected u16 at line 1 column 33",
+            ),
+            (
+                r#"{"argv":["a"],"tty":[24,80]}"#,
+                "arguments: expected an object at line 1 column 20",
+            ),
+            (
+                r#"{"argv":["a"],"user":["SECRET"]}"#,
+                "arguments: expected a name or a number at line 1 column 22",
             ),
         ] {
             let expected =
                 format!("{{\"code\":\"argument\",\"errno\":0,\"message\":\"{expected}\"}}");
-            assert_eq!(outcome(arguments, false), expected, "{arguments}");
+            assert_eq!(outcome(arguments), expected, "{arguments}");
         }
-        let unknown = outcome(r#"{"argv":["a"],"jail":{"x":1}}"#, true);
-        assert!(unknown.contains("\\\"jail\\\" is unknown"), "{unknown}");
+        let unknown = outcome(r#"{"argv":["a"],"jail":{"x":1}}"#);
+        assert!(unknown.contains("unknown field `jail`"), "{unknown}");
     }
 }

@@ -14,7 +14,7 @@ use vmint_guest_protocol::names::envelope;
 
 use super::refusal::Refusal;
 use super::request::Id;
-use crate::json::push_number;
+use crate::json;
 
 /// While less waits than this, there is room for more data.
 pub(super) const ROOM_BYTES: usize = 64 * 1024;
@@ -94,17 +94,12 @@ impl Out {
     }
 
     pub(super) fn refuse(&mut self, id: Id, refusal: &Refusal) {
-        self.answer(id, envelope::ERROR, &refusal.json());
+        self.answer(id, envelope::ERROR, &json::text(refusal));
     }
 
     fn answer(&mut self, id: Id, name: &str, value: &str) {
         let mut text = String::with_capacity(value.len() + 64);
-        text.push_str("{\"id\":");
-        match id {
-            Some(id) => push_number(&mut text, id),
-            None => text.push_str("null"),
-        }
-        for part in [",\"", name, "\":", value, "}"] {
+        for part in ["{\"id\":", &json::text(&id), ",\"", name, "\":", value, "}"] {
             text.push_str(part);
         }
         message::write(&mut self.bytes, &self.seal, text.as_bytes());

@@ -2,20 +2,20 @@
 
 use std::io;
 
-use vmint_guest_protocol::names::{codes, envelope};
+use serde::{Serialize, Serializer};
+use vmint_guest_protocol::names::codes;
 
 use crate::command::SpawnError;
 use crate::failure::Failure;
-use crate::json::Object;
-use crate::{identity, json, sys};
+use crate::{json, sys};
 
-/// No reason needs more.
 const MESSAGE_MAX_CHARS: usize = 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Refusal {
     code: &'static str,
     errno: i32,
+    #[serde(serialize_with = "cut")]
     message: String,
 }
 
@@ -60,31 +60,25 @@ impl Refusal {
         }
     }
 
-    /// `{"code", "errno", "message"}`
-    pub(super) fn json(&self) -> String {
-        let message: String = self.message.chars().take(MESSAGE_MAX_CHARS).collect();
-        Object::new()
-            .string(envelope::CODE, self.code)
-            .number(envelope::ERRNO, self.errno)
-            .string(envelope::MESSAGE, &message)
-            .end()
-    }
-
     /// How a stream ends that has failed.
     pub(super) fn result(&self) -> String {
-        Object::new().json(envelope::ERROR, &self.json()).end()
+        #[derive(Serialize)]
+        struct Failed<'a> {
+            error: &'a Refusal,
+        }
+        json::text(&Failed { error: self })
     }
+}
+
+/// No reason needs more.
+fn cut<S: Serializer>(message: &str, to: S) -> Result<S::Ok, S::Error> {
+    let end = message.char_indices().nth(MESSAGE_MAX_CHARS);
+    to.serialize_str(&message[..end.map_or(message.len(), |(end, _)| end)])
 }
 
 impl From<json::Wrong> for Refusal {
     fn from(wrong: json::Wrong) -> Self {
         Self::new(codes::ARGUMENT, format!("arguments: {wrong}"))
-    }
-}
-
-impl From<identity::Wrong> for Refusal {
-    fn from(wrong: identity::Wrong) -> Self {
-        Self::new(codes::ARGUMENT, wrong.to_string())
     }
 }
 

@@ -276,11 +276,7 @@ fn open_stream(stream: u16, text: &[u8], parts: &mut Parts, out: &mut Out) -> Re
     }
     match open::parse(text, processes.bases())? {
         Open::Exec(order) => processes.exec(stream, *order, out),
-        Open::Attach {
-            process,
-            replay,
-            follow,
-        } => processes.attach(stream, &process, replay, follow, out),
+        Open::Attach(attach) => processes.attach(stream, &attach, out),
         Open::Write(wanted) => files.write(stream, wanted),
         Open::Read(path) => files.read(stream, path),
     }

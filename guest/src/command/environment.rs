@@ -1,8 +1,13 @@
 //! The variables that a command starts with: this process's own, defaults for what every program relies on, and the
 //! caller's on top.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::unix::ffi::OsStringExt as _;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sys;
 
@@ -79,6 +84,47 @@ impl Environment {
 
     pub(crate) fn pairs(&self) -> impl Iterator<Item = &CStr> {
         self.0.iter().map(CString::as_c_str)
+    }
+}
+
+/// An object: each name once, each value a text.
+impl<'de> Deserialize<'de> for Environment {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Variables;
+        impl<'de> Visitor<'de> for Variables {
+            type Value = Environment;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Environment, A::Error> {
+                let mut environment = Environment::default();
+                while let Some((name, value)) = fields.next_entry::<String, String>()? {
+                    let is_new = environment.get(name.as_bytes()).is_none();
+                    let set = environment.set(name.into_bytes(), value.as_bytes());
+                    if !is_new || set.is_none() {
+                        let needs = "env needs names without '=', each once, and no NUL byte";
+                        return Err(A::Error::custom(needs));
+                    }
+                }
+                Ok(environment)
+            }
+        }
+        from.deserialize_map(Variables)
+    }
+}
+
+/// As it is read.
+impl Serialize for Environment {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // Requests are text, and so is all that they bind.
+        let pairs = self.0.iter().map(|pair| pair.to_string_lossy());
+        let split = |pair: Cow<'_, str>| {
+            let (name, value) = pair.split_once('=').unwrap_or_default();
+            (name.to_owned(), value.to_owned())
+        };
+        to.collect_map(pairs.map(split))
     }
 }
 

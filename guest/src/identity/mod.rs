@@ -18,23 +18,30 @@ mod wanted;
 
 pub(crate) use names::set_hostname;
 pub(crate) use sources::Sources;
-pub(crate) use wanted::{Identity, Wrong};
+pub(crate) use wanted::{Identity, hostname};
+
+use std::time::Duration;
 
 use crate::failure::{Doing, Failure};
 use crate::sys;
 
+/// How long the kernel's reseed is waited for where the host does not say: it takes a few milliseconds.
+const RESEED_WAIT: Duration = Duration::from_millis(1000);
+
 /// Takes on the identity, and says in JSON what the clone is now.
 pub(crate) fn renew(wanted: &Identity, sources: &mut Sources) -> Result<String, Failure> {
-    if wanted.clock_step_ns != 0 {
-        sys::step_clock_realtime(wanted.clock_step_ns)
-            .doing(|| format!("step the clock by {} ns", wanted.clock_step_ns))?;
+    if let Some(step_ns) = wanted.clock_step_ns.filter(|step_ns| *step_ns != 0) {
+        sys::step_clock_realtime(step_ns).doing(|| format!("step the clock by {step_ns} ns"))?;
     }
+    let wait = wanted.reseed_wait_ms.map(Duration::from_millis);
     let reseeded = match wanted.expect_reseed {
-        true => sources.log()?.wait_for_reseed(wanted.reseed_wait)?,
-        false => sources.log()?.has_reseed()?,
+        Some(true) => sources
+            .log()?
+            .wait_for_reseed(wait.unwrap_or(RESEED_WAIT))?,
+        _ => sources.log()?.has_reseed()?,
     };
-    if !wanted.entropy.is_empty() {
-        reseed::add_host_entropy(sources.urandom()?, &wanted.entropy)?;
+    if let Some(entropy) = &wanted.entropy {
+        reseed::add_host_entropy(sources.urandom()?, entropy)?;
     }
     if let Some(name) = &wanted.hostname {
         names::set_hostname(name)?;

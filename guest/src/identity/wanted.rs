@@ -1,125 +1,98 @@
-//! The identity that the host asks for, checked. Every part of it may be left out.
+//! The identity that the host asks for, checked. Every part of it may be left out. A value that makes no sense is not
+//! repeated: it may be entropy.
 
-use std::fmt;
-use std::time::Duration;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use crate::sys;
+use crate::{json, sys};
 
 /// The kernel's limit for a hostname.
 const HOSTNAME_MAX_BYTES: usize = 64;
 const MACHINE_ID_DIGITS: usize = 32;
-/// How long the kernel's reseed is waited for where the host does not say: it takes a few milliseconds.
-const DEFAULT_RESEED_WAIT: Duration = Duration::from_millis(1000);
 
 /// The identity to take on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
-    pub(crate) hostname: Option<String>,
-    pub(crate) machine_id: Option<String>,
-    pub(crate) entropy: Vec<u8>,
-    pub(crate) clock_step_ns: i64,
-    pub(crate) expect_reseed: bool,
-    pub(crate) reseed_wait: Duration,
+    #[serde(default, deserialize_with = "hostname")]
+    pub(super) hostname: Option<String>,
+    #[serde(default, deserialize_with = "machine_id")]
+    pub(super) machine_id: Option<String>,
+    #[serde(default, deserialize_with = "entropy")]
+    pub(super) entropy: Option<Vec<u8>>,
+    pub(super) clock_step_ns: Option<i64>,
+    pub(super) expect_reseed: Option<bool>,
+    pub(super) reseed_wait_ms: Option<u64>,
 }
 
-impl Default for Identity {
-    /// Nothing is changed.
-    fn default() -> Self {
-        Self {
-            hostname: None,
-            machine_id: None,
-            entropy: Vec::new(),
-            clock_step_ns: 0,
-            expect_reseed: false,
-            reseed_wait: DEFAULT_RESEED_WAIT,
+pub(crate) fn hostname<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let is_right = |name: &Option<String>| name.as_deref().is_none_or(is_hostname);
+    let needs = "hostname needs 1 to 64 letters, digits, dots and hyphens";
+    json::checked(from, is_right, needs)
+}
+
+fn machine_id<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let is_right = |id: &Option<String>| id.as_deref().is_none_or(is_machine_id);
+    json::checked(
+        from,
+        is_right,
+        "machine_id needs 32 lower-case hexadecimal digits",
+    )
+}
+
+fn entropy<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+    match json::bytes(from)? {
+        Some(bytes) if !(1..=sys::ENTROPY_MAX_BYTES).contains(&bytes.len()) => {
+            Err(D::Error::custom("entropy needs 1 to 512 bytes"))
         }
+        bytes => Ok(bytes),
     }
 }
 
-impl Identity {
-    pub(crate) fn set_hostname(&mut self, value: &str) -> Result<(), Wrong> {
-        let needs = "1 to 64 letters, digits, dots and hyphens";
-        self.hostname = Some(hostname(value).ok_or(Wrong {
-            key: "hostname",
-            needs,
-        })?);
-        Ok(())
-    }
-
-    pub(crate) fn set_machine_id(&mut self, value: &str) -> Result<(), Wrong> {
-        let needs = "32 lower-case hexadecimal digits";
-        self.machine_id = Some(machine_id(value).ok_or(Wrong {
-            key: "machine_id",
-            needs,
-        })?);
-        Ok(())
-    }
-
-    /// `None`: the text that it came as could not be decoded.
-    pub(crate) fn set_entropy(&mut self, decoded: Option<Vec<u8>>) -> Result<(), Wrong> {
-        let needs = "1 to 512 bytes, encoded";
-        let right = decoded.filter(|bytes| (1..=sys::ENTROPY_MAX_BYTES).contains(&bytes.len()));
-        self.entropy = right.ok_or(Wrong {
-            key: "entropy",
-            needs,
-        })?;
-        Ok(())
-    }
-}
-
-/// A value that makes no sense. It is not repeated: it may be entropy.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    pub(crate) key: &'static str,
-    pub(crate) needs: &'static str,
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} needs {}", self.key, self.needs)
-    }
-}
-
-fn hostname(value: &str) -> Option<String> {
+fn is_hostname(name: &str) -> bool {
     let right = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-    let edges = value.starts_with(['-', '.']) || value.ends_with(['-', '.']);
-    (!value.is_empty() && value.len() <= HOSTNAME_MAX_BYTES && !edges && value.bytes().all(right))
-        .then(|| value.to_owned())
+    let edges = name.starts_with(['-', '.']) || name.ends_with(['-', '.']);
+    (1..=HOSTNAME_MAX_BYTES).contains(&name.len()) && !edges && name.bytes().all(right)
 }
 
-fn machine_id(value: &str) -> Option<String> {
+fn is_machine_id(id: &str) -> bool {
     let right = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (value.len() == MACHINE_ID_DIGITS && value.bytes().all(right)).then(|| value.to_owned())
+    id.len() == MACHINE_ID_DIGITS && id.bytes().all(right)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn wanted(field: &str, value: &str) -> Result<Identity, String> {
+        let text = format!("{{\"{field}\":\"{value}\"}}");
+        json::object(text.as_bytes()).map_err(|wrong| wrong.to_string())
+    }
+
     #[test]
     fn takes_what_is_right() {
-        let mut wanted = Identity::default();
         let id = "0123456789abcdef0123456789abcdef";
-        assert_eq!(wanted.set_hostname("job-17.local"), Ok(()));
-        assert_eq!(wanted.set_machine_id(id), Ok(()));
-        assert_eq!(wanted.set_entropy(Some(vec![0, 255])), Ok(()));
+        let text = format!(
+            r#"{{"hostname":"job-17.local","machine_id":"{id}","entropy":"AP8=","clock_step_ns":-5,"reseed_wait_ms":null}}"#
+        );
         let expected = Identity {
             hostname: Some("job-17.local".to_owned()),
             machine_id: Some(id.to_owned()),
-            entropy: vec![0, 255],
+            entropy: Some(vec![0, 255]),
+            clock_step_ns: Some(-5),
             ..Identity::default()
         };
-        assert_eq!(wanted, expected);
+        assert_eq!(json::object(text.as_bytes()), Ok(expected));
+        assert_eq!(json::object(b"{}"), Ok(Identity::default()));
     }
 
     #[test]
     fn refuses_wrong_values_without_repeating_them() {
-        let mut wanted = Identity::default();
         let long = "a".repeat(65);
-        for name in ["", "a b", "a/b", "-a", "a.", "a\tb", long.as_str()] {
-            let error = wanted.set_hostname(name).expect_err("a wrong name");
-            let needs = "hostname needs 1 to 64 letters, digits, dots and hyphens";
-            assert_eq!(error.to_string(), needs, "{name}");
+        for name in ["", "a b", "a/b", "-a", "a.", "a\\tb", long.as_str()] {
+            let error = wanted("hostname", name).expect_err("a wrong name");
+            let needs = "hostname needs 1 to 64 letters, digits, dots and hyphens at line 1 ";
+            assert!(error.starts_with(needs), "{name}: {error}");
         }
         for id in [
             "",
@@ -127,13 +100,13 @@ mod tests {
             "0123456789ABCDEF0123456789ABCDEF",
             "0123456789abcdef0123456789abcdeg",
         ] {
-            let error = wanted.set_machine_id(id).expect_err("a wrong id");
-            assert_eq!(error.key, "machine_id", "{id}");
+            let error = wanted("machine_id", id).expect_err("a wrong id");
+            assert!(error.starts_with("machine_id needs 32 "), "{id}: {error}");
         }
-        for bytes in [None, Some(Vec::new()), Some(vec![0; 513])] {
-            let error = wanted.set_entropy(bytes).expect_err("wrong entropy");
-            assert_eq!(error.to_string(), "entropy needs 1 to 512 bytes, encoded");
+        let long = "A".repeat(513usize.div_ceil(3) * 4);
+        for text in ["", "SECRET", "é", long.as_str()] {
+            let error = wanted("entropy", text).expect_err("wrong entropy");
+            assert!(!error.contains("SECRET") && error.len() < 80, "{error}");
         }
-        assert_eq!(wanted, Identity::default());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use spawn::{
 };
 pub(crate) use terminal::{WindowSize, end_of_file_character, open_terminal, resize_terminal};
 pub(crate) use wait::{
-    ChangeWatch, SignalFd, poll, poll_readable, readable_bytes, set_nonblocking,
+    ChangeWatch, SignalFd, poll, poll_readable, readable_bytes, set_nonblocking, widen_pipe,
 };
 
 /// Where a guest looks for programs, unless its caller says otherwise.

@@ -62,6 +62,12 @@ pub(crate) fn readable_bytes(pipe: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// Makes room for more in a pipe. False for what is none.
+pub(crate) fn widen_pipe(pipe: &impl AsFd, bytes: usize) -> bool {
+    // Where the kernel refuses so much, the pipe is what it was.
+    rustix::pipe::fcntl_setpipe_size(pipe, bytes) != Err(rustix::io::Errno::BADF)
+}
+
 /// Something to poll that is ready when one descriptor's state has *changed*: `poll` itself tells the state as it is, and
 /// would return at once for as long as the other side has hung up.
 pub(crate) struct ChangeWatch(OwnedFd);

@@ -46,7 +46,7 @@ pub(crate) struct FakeFactory {
     pub(crate) bound: Mutex<Binding>,
     pub(crate) owner: Mutex<Option<SocketOwner>>,
     /// What the machines write to their consoles from now on.
-    pub(crate) console: Arc<Mutex<Vec<u8>>>,
+    pub(crate) console: Arc<watch::Sender<Vec<u8>>>,
     /// Every record of any machine.
     pub(crate) records: Mutex<Vec<RecordState>>,
     /// Machines that live.
@@ -185,7 +185,17 @@ impl Machine {
             timeout: request.timeout,
             ..ExecRequest::default()
         };
-        let plain = async move |stdin| run(&life, &guests, ExecRequest { stdin, ..plain }).await;
+        let plain = async move |stdin: Vec<u8>| {
+            run(
+                &life,
+                &guests,
+                ExecRequest {
+                    stdin: stdin.into(),
+                    ..plain
+                },
+            )
+            .await
+        };
         self.guests.exec(request, plain)
     }
 }
@@ -200,7 +210,7 @@ async fn run(life: &Life, guests: &Guests, request: ExecRequest) -> Result<ExecO
     let (mut exit_code, mut signal, mut stdout) = (Some(0), None, Vec::new());
     match request.argv[0].as_str() {
         "echo" => stdout = format!("{}\n", request.argv[1..].join(" ")).into_bytes(),
-        "cat" => stdout = request.stdin,
+        "cat" => stdout = request.stdin.to_vec(),
         "env" => stdout = format!("{:?} {:?}", request.env, request.cwd).into_bytes(),
         "binary" => stdout = vec![0xff, 0x00],
         "exit" => exit_code = request.argv[1].parse().ok(),
@@ -462,20 +472,21 @@ impl LiveClone for Machine {
 }
 
 /// What a machine has written and nobody has read.
-struct Written(Arc<Mutex<Vec<u8>>>);
+struct Written(Arc<watch::Sender<Vec<u8>>>);
 
 impl ConsoleReader for Written {
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        Ok(std::mem::take(&mut self.0.lock().unwrap()))
+        let mut read = Vec::new();
+        self.0.send_if_modified(|written| {
+            read = std::mem::take(written);
+            false
+        });
+        Ok(read)
     }
 
     fn growth(&self) -> io::Result<BoxFuture<'static, ()>> {
-        let written = Arc::clone(&self.0);
-        let grown = async move {
-            while written.lock().unwrap().is_empty() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
+        let mut written = self.0.subscribe();
+        let grown = async move { drop(written.wait_for(|written| !written.is_empty()).await) };
         Ok(Box::pin(grown))
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Clone {
     pub hostname: Mutex<String>,
     pub records: Mutex<Vec<RecordState>>,
     pub resumed: AtomicUsize,
-    pub console: Arc<Mutex<Vec<u8>>>,
+    pub console: Arc<watch::Sender<Vec<u8>>>,
     /// How often its console was looked at.
     pub looks: Arc<AtomicU64>,
     pub digest: IdentityDigest,

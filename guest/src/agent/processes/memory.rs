@@ -8,9 +8,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::record::{Now, Record};
+use serde::{Deserialize, Serialize};
+
+use super::record::Record;
 use crate::command::Environment;
-use crate::json::{Reader, Wrong, push_number, quoted};
+use crate::json;
 
 /// In front of what is remembered: count, length, checksum.
 const HEADER_BYTES: usize = 24;
@@ -23,11 +25,20 @@ pub(in crate::agent) struct Memory {
 }
 
 /// What an agent before this one knew.
-#[derive(Default)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Remembered {
     pub(super) next_number: u64,
     pub(super) bound: Environment,
     pub(super) records: Vec<Record>,
+}
+
+/// What the next one is to know.
+#[derive(Serialize)]
+pub(super) struct Known<'a> {
+    pub(super) next_number: u64,
+    pub(super) bound: &'a Environment,
+    pub(super) records: Vec<&'a Record>,
 }
 
 impl Memory {
@@ -52,7 +63,7 @@ impl Memory {
             return Remembered::default();
         };
         self.count = count;
-        match parse(&text) {
+        match json::object(&text) {
             Ok(remembered) => remembered,
             Err(wrong) => {
                 eprintln!("vmint-agent: what process 1 holds is not understood: {wrong}");
@@ -62,14 +73,9 @@ impl Memory {
     }
 
     /// Remembers all of it.
-    pub(super) fn store<'a>(
-        &mut self,
-        next_number: u64,
-        bound: &Environment,
-        records: impl Iterator<Item = &'a Record>,
-    ) -> io::Result<()> {
+    pub(super) fn store(&mut self, known: &Known<'_>) -> io::Result<()> {
         let mut bytes = vec![0; HEADER_BYTES];
-        bytes.extend_from_slice(write(next_number, bound, records).as_bytes());
+        bytes.extend_from_slice(json::text(known).as_bytes());
         let (header, text) = bytes.split_at_mut(HEADER_BYTES);
         let count = self.count + 1;
         for (place, number) in [count, text.len() as u64, checksum(text)]
@@ -109,60 +115,6 @@ fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-fn write<'a>(
-    next_number: u64,
-    bound: &Environment,
-    records: impl Iterator<Item = &'a Record>,
-) -> String {
-    let mut text = String::from("{\"next\":");
-    push_number(&mut text, i64::try_from(next_number).unwrap_or(i64::MAX));
-    text.push_str(",\"env\":[");
-    for (place, pair) in bound.pairs().enumerate() {
-        let comma = if place > 0 { "," } else { "" };
-        text.push_str(comma);
-        // Requests are text, and so is all that they bind.
-        text.push_str(&quoted(&pair.to_string_lossy()));
-    }
-    text.push_str("],\"processes\":[");
-    let gone = Now {
-        attached: 0,
-        kept_bytes: 0,
-        truncated: true,
-    };
-    for (place, record) in records.enumerate() {
-        let comma = if place > 0 { "," } else { "" };
-        text.push_str(comma);
-        text.push_str(&record.json(&gone));
-    }
-    text.push_str("]}");
-    text
-}
-
-fn parse(text: &[u8]) -> Result<Remembered, Wrong> {
-    let mut remembered = Remembered::default();
-    let mut reader = Reader::new(text);
-    reader.fields(&mut |key, value| {
-        match key {
-            "next" => remembered.next_number = value.unsigned()?,
-            "env" => value.list(&mut |item| {
-                let wrong = item.wrong("a variable");
-                let pair = item.string()?;
-                let (name, content) = pair.split_once('=').ok_or(wrong)?;
-                let set = remembered.bound.set(name.into(), content.as_bytes());
-                set.ok_or(wrong)
-            })?,
-            "processes" => value.list(&mut |item| {
-                remembered.records.push(Record::read(item)?);
-                Ok(())
-            })?,
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
-    })?;
-    reader.end()?;
-    Ok(remembered)
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
@@ -183,6 +135,14 @@ mod tests {
         bound
     }
 
+    fn known<'a>(number: u64, bound: &'a Environment, records: &'a [Record]) -> Known<'a> {
+        Known {
+            next_number: number,
+            bound,
+            records: records.iter().collect(),
+        }
+    }
+
     fn record(number: u64) -> Record {
         let words = ["x"].into_iter().map(Cow::Borrowed);
         Draft::new(words, None).started(number, 7, 8)
@@ -196,26 +156,26 @@ mod tests {
             let records: Vec<Record> = (0..number).map(|place| record(place + 1)).collect();
             let value = format!("a=\n\"{number}");
             memory
-                .store(number, &bound(&value), records.iter())
+                .store(&known(number, &bound(&value), &records))
                 .expect("room");
             let recalled = next.recall();
             assert_eq!(recalled.next_number, number);
             assert_eq!(recalled.bound.get(b"A"), Some(value.as_bytes()));
             assert_eq!(recalled.records, records);
         }
-        next.store(9, &bound("b"), [].iter()).expect("room");
+        next.store(&known(9, &bound("b"), &[])).expect("room");
         assert_eq!(memory.recall().next_number, 9);
     }
 
     #[test]
     fn half_a_write_leaves_what_was_before() {
         let (mut memory, mut next) = memory();
-        memory.store(1, &bound("one"), [].iter()).expect("room");
-        memory.store(2, &bound("two"), [].iter()).expect("room");
+        memory.store(&known(1, &bound("one"), &[])).expect("room");
+        memory.store(&known(2, &bound("two"), &[])).expect("room");
         // The third goes to the first one's place; of its text only a part has come.
         let file = memory.file.try_clone().expect("a copy");
         let old = memory.read(1).expect("the first");
-        memory.store(3, &bound("three"), [].iter()).expect("room");
+        memory.store(&known(3, &bound("three"), &[])).expect("room");
         file.write_all_at(&old.1[..10], PLACE_BYTES + HEADER_BYTES as u64)
             .expect("room");
         file.write_all_at(b"#", PLACE_BYTES + HEADER_BYTES as u64 + 12)

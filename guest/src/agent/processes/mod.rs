@@ -31,6 +31,7 @@ mod start;
 use std::fs::File;
 use std::time::Instant;
 
+use serde::Serialize;
 use vmint_guest_protocol::names::{codes, ended_by};
 use vmint_guest_protocol::{ENDED_MAX, KEPT_ALL_MAX_BYTES, PROCESSES_MAX};
 
@@ -38,14 +39,16 @@ pub(super) use self::input::Grant;
 pub(super) use self::memory::Memory;
 
 use self::groups::Groups;
+use self::memory::Known;
 use self::process::{ENTRIES, Process};
 pub(super) use self::record::Draft;
-use self::record::{Fate, Record};
+use self::record::{Fate, Record, State};
+use super::open::Attach;
 use super::order::{Bases, Order};
 use super::out::Out;
 use super::refusal::Refusal;
 use crate::command::Environment;
-use crate::json::Object;
+use crate::json;
 use crate::sys::{self, WindowSize};
 
 pub(super) struct Processes {
@@ -71,9 +74,8 @@ impl Processes {
         let now_ms = now_ms();
         let mut lost = false;
         for record in &mut records {
-            if record.fate.is_none() {
-                record.fate = Some(Fate::unseen(ended_by::AGENT_LOST));
-                record.ended_at_ms = Some(now_ms);
+            if record.state == State::Running {
+                record.end(&Fate::unseen(ended_by::AGENT_LOST), now_ms);
                 lost = true;
             }
         }
@@ -134,7 +136,7 @@ impl Processes {
         let (draft, keep) = (order.draft(), order.keep_output);
         let mut process = self.begin(order, keep)?;
         process.list(draft, self.next_number, now_ms());
-        let json = process.json();
+        let json = json::text(&process.describe());
         self.next_number += 1;
         self.all.push(process);
         self.remember();
@@ -160,32 +162,33 @@ impl Processes {
     pub(super) fn attach(
         &mut self,
         stream: u16,
-        id: &str,
-        replay: bool,
-        follow: bool,
+        attach: &Attach,
         out: &mut Out,
     ) -> Result<(), Refusal> {
-        let process = self.listed(id)?;
-        process.attach(stream, false, replay, follow);
+        let process = self.listed(&attach.process)?;
+        let (replay, follow) = (attach.replay, attach.follow);
+        process.attach(
+            stream,
+            false,
+            replay.unwrap_or(false),
+            follow.unwrap_or(true),
+        );
         process.settle(out);
         Ok(())
     }
 
-    /// `{"processes": [...]}`
     pub(super) fn list(&self) -> String {
-        let mut list = String::from("[");
-        for process in self.all.iter().filter(|process| process.is_listed) {
-            if list.len() > 1 {
-                list.push(',');
-            }
-            list.push_str(&process.json());
+        #[derive(Serialize)]
+        struct List {
+            processes: Vec<Record>,
         }
-        list.push(']');
-        Object::new().json("processes", &list).end()
+        let listed = self.all.iter().filter(|process| process.is_listed);
+        let processes = listed.filter_map(Process::describe).collect();
+        json::text(&List { processes })
     }
 
     pub(super) fn show(&mut self, id: &str) -> Result<String, Refusal> {
-        self.listed(id).map(|process| process.json())
+        Ok(json::text(&self.listed(id)?.describe()))
     }
 
     pub(super) fn signal(&mut self, id: &str, signal: i32) -> Result<(), Refusal> {
@@ -213,10 +216,9 @@ impl Processes {
     }
 
     fn listed(&mut self, id: &str) -> Result<&mut Process, Refusal> {
-        let number = id.strip_prefix('p').and_then(|number| number.parse().ok());
         let found = self.all.iter_mut().find(|process| {
             let record = process.record.as_ref();
-            process.is_listed && record.map(|record| record.number) == number
+            process.is_listed && record.is_some_and(|record| record.id == id)
         });
         found.ok_or_else(|| Refusal::new(codes::NO_PROCESS, format!("there is no process {id}")))
     }
@@ -354,13 +356,17 @@ impl Processes {
 
     /// The newest that have ended are listed.
     fn forget_oldest(&mut self) {
-        let mut ended: Vec<(i64, u64)> = self.all.iter().filter_map(ended_listed).collect();
-        ended.sort_unstable();
+        let ended_at = |process: &&mut Process| match &process.record {
+            Some(record) if process.is_listed => record.ended_at_ms,
+            _ => None,
+        };
+        let mut ended: Vec<&mut Process> = self.all.iter_mut().collect();
+        ended.retain(|process| ended_at(process).is_some());
+        // Of those that have ended at once, the first that was started is the oldest.
+        ended.sort_by_key(ended_at);
         let over = ended.len().saturating_sub(ENDED_MAX);
-        for process in &mut self.all {
-            if ended_listed(process).is_some_and(|it| ended[..over].contains(&it)) {
-                process.is_listed = false;
-            }
+        for process in &mut ended[..over] {
+            process.is_listed = false;
         }
         self.forget_over();
     }
@@ -370,19 +376,15 @@ impl Processes {
             return;
         };
         let listed = self.all.iter().filter(|process| process.is_listed);
-        let records = listed.filter_map(|process| process.record.as_ref());
-        let stored = memory.store(self.next_number, &self.bases.bound, records);
+        let stored = memory.store(&Known {
+            next_number: self.next_number,
+            bound: &self.bases.bound,
+            records: listed.filter_map(|it| it.record.as_ref()).collect(),
+        });
         if let Err(error) = stored {
             eprintln!("vmint-agent: what must outlive the agent is not stored: {error}");
         }
     }
-}
-
-/// When it has ended, and which it is.
-fn ended_listed(process: &Process) -> Option<(i64, u64)> {
-    let record: &Record = process.record.as_ref().filter(|_| process.is_listed)?;
-    record.fate.as_ref()?;
-    Some((record.ended_at_ms.unwrap_or_default(), record.number))
 }
 
 fn now_ms() -> i64 {
@@ -392,5 +394,5 @@ fn now_ms() -> i64 {
 /// Whether a text is a record.
 #[cfg(test)]
 pub(super) fn read_record(text: &[u8]) -> bool {
-    Record::read(&mut crate::json::Reader::new(text)).is_ok()
+    json::object::<Record>(text).is_ok()
 }

@@ -2,10 +2,14 @@
 //!
 //! It is read as fast as the slowest that is attached has credit, and freely while none is. One that asked for what was
 //! kept counts as attached from then on, and gets that first: so nothing is read that it would miss.
+//!
+//! A program that writes much in small pieces would wake us for each of them, which costs far more than to read it. So
+//! after a few short reads of a pipe, it is left alone for a moment after each further one, and has room to write on.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
 
 use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
 use vmint_guest_protocol::{WINDOW_BYTES, channel};
@@ -19,6 +23,15 @@ use crate::sys;
 const TERMINAL_HOLDS_BYTES: usize = 128 * 1024;
 /// However many are attached, each gets at least so much at a time.
 const SHARE_MIN_BYTES: usize = 512;
+
+/// A read that is worth its frame.
+const LONG_BYTES: usize = PAYLOAD_MAX_BYTES / 2;
+/// Short reads before there are pauses: most programs have fewer, and the clock is not read for those.
+const SHORT_READS: u32 = 8;
+/// What a person does not notice, and a program under emulation fills a pipe in.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Room for what a fast program writes in a pause.
+const WIDE_PIPE_BYTES: usize = 256 * 1024;
 
 /// How far one stream that is attached has come with one output.
 #[derive(Debug)]
@@ -65,6 +78,10 @@ pub(super) struct Output {
     total_bytes: u64,
     /// What is still of interest, once the process has ended.
     left_bytes: Option<usize>,
+    short_reads: u32,
+    /// It is a pipe, and is read in pauses.
+    is_paced: bool,
+    paused_until: Option<Instant>,
 }
 
 impl Output {
@@ -76,6 +93,9 @@ impl Output {
             kept: keep.then(Kept::default),
             total_bytes: 0,
             left_bytes: None,
+            short_reads: 0,
+            is_paced: false,
+            paused_until: None,
         }
     }
 
@@ -128,7 +148,33 @@ impl Output {
     /// What to poll for reading, while it may be read.
     pub(super) fn fd(&self, room: bool, readers: &[Reader]) -> Option<RawFd> {
         let file = self.file.as_ref()?;
+        if self.paused_until.is_some() {
+            return None;
+        }
         self.allowance(room, readers).map(|_| file.as_raw_fd())
+    }
+
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Ends a pause that is over.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.paused_until = self.paused_until.filter(|until| now < *until);
+    }
+
+    /// Begins a pause after a short read, if there were many.
+    fn pace(&mut self, size: usize) {
+        if size >= LONG_BYTES {
+            return;
+        }
+        self.short_reads = self.short_reads.saturating_add(1);
+        if let (SHORT_READS, Some(file)) = (self.short_reads, &self.file) {
+            self.is_paced = sys::widen_pipe(file, WIDE_PIPE_BYTES);
+        }
+        if self.is_paced {
+            self.paused_until = Instant::now().checked_add(PAUSE);
+        }
     }
 
     fn live<'a>(&self, readers: &'a [Reader]) -> impl Iterator<Item = &'a Reader> {
@@ -215,7 +261,10 @@ impl Output {
         };
         match got {
             Ok(0) => self.file = None,
-            Ok(size) => return self.pass_on(size, first.is_some(), readers, out),
+            Ok(size) => {
+                self.pace(size);
+                return self.pass_on(size, first.is_some(), readers, out);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Behind its process's end: another program has kept the terminal, or has read from the pipe.
             Err(error)
@@ -317,6 +366,48 @@ mod tests {
         assert!(!output.read(&mut [], &mut out), "there is no more");
         assert!(output.is_at_end());
         assert_eq!(output.kept_bytes(), 6);
+    }
+
+    #[test]
+    fn many_small_pieces_are_read_in_pauses() {
+        let (ours, theirs) = readable_pipe().expect("a pipe");
+        let mut writer = File::from(theirs);
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
+        for _ in 0..SHORT_READS {
+            assert!(output.fd(true, &[]).is_some() && output.paused_until().is_none());
+            writer.write_all(b"0123456789").expect("room in the pipe");
+            assert!(output.read(&mut [], &mut out));
+        }
+        let until = output.paused_until().expect("a pause");
+        assert!(output.fd(true, &[]).is_none());
+        writer
+            .write_all(&[1; WIDE_PIPE_BYTES / 2])
+            .expect("more room than a pipe has");
+        output.resume(until - PAUSE / 2);
+        assert!(output.fd(true, &[]).is_none(), "it is not over");
+        output.resume(until);
+        while output.total_bytes < u64::from(SHORT_READS) * 10 + WIDE_PIPE_BYTES as u64 / 2 {
+            assert!(output.fd(true, &[]).is_some(), "long reads need no pause");
+            assert!(output.read(&mut [], &mut out));
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_read_without_pauses() {
+        use std::os::fd::AsFd as _;
+        let window = sys::WindowSize {
+            rows: 24,
+            columns: 80,
+        };
+        let (mut ours, _theirs) = sys::open_terminal(window).expect("a terminal");
+        let file = ours.try_clone().expect("a copy");
+        let (mut output, mut out) = (Output::new(0, Some(file), true), Out::new());
+        for _ in 0..2 * SHORT_READS {
+            ours.write_all(b"x\n").expect("it is echoed");
+            sys::poll_readable([ours.as_fd()], None).expect("the echo");
+            assert!(output.read(&mut [], &mut out));
+            assert!(output.fd(true, &[]).is_some());
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::agent::out::Out;
 use crate::agent::poll_entry;
 use crate::agent::refusal::Refusal;
 use crate::command::SpawnError;
-use crate::json::Object;
+use crate::json;
 use crate::sys::{self, WindowSize};
 
 /// A killed process is gone in moments, unless it hangs in the kernel, or a thousand others are to be killed with it; then
@@ -100,7 +100,7 @@ impl Process {
             outputs: [Output::new(0, None, false), Output::new(1, None, false)],
             terminal: None,
             readers: Vec::new(),
-            fate: record.fate.clone(),
+            fate: record.fate(),
             record: Some(record),
             is_listed: true,
         }
@@ -144,16 +144,15 @@ impl Process {
         }
     }
 
-    /// What the host is told of it. Empty for one that was not started to be listed.
-    pub(super) fn json(&self) -> String {
+    /// What the host is told of it, if it was started to be listed.
+    pub(super) fn describe(&self) -> Option<Record> {
         let lost = self.pid == 0;
         let now = Now {
             attached: self.readers.len(),
             kept_bytes: self.kept_bytes(),
             truncated: lost || self.outputs.iter().any(Output::is_truncated),
         };
-        let record = self.record.as_ref();
-        record.map_or_else(String::new, |record| record.json(&now))
+        self.record.as_ref().map(|record| record.at(&now))
     }
 
     pub(super) fn poll_entries(&self, room: bool) -> [libc::pollfd; ENTRIES] {
@@ -172,8 +171,11 @@ impl Process {
         ]
     }
 
+    /// When to look at the clock for it.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline.filter(|_| !self.has_ended())
+        let pauses = self.outputs.iter().filter_map(Output::paused_until);
+        let first = self.deadline.into_iter().chain(pauses).min();
+        first.filter(|_| !self.has_ended())
     }
 
     /// Whether it has something to send that no descriptor tells of.
@@ -228,8 +230,7 @@ impl Process {
         self.end = None;
         let fate = Fate::of(ended, self.killed);
         if let Some(record) = &mut self.record {
-            record.fate = Some(fate.clone());
-            record.ended_at_ms = Some(sys::clock_realtime_ns() / 1_000_000);
+            record.end(&fate, sys::clock_realtime_ns() / 1_000_000);
         }
         self.fate = Some(fate);
         if let Some(group) = self.group.take() {
@@ -256,16 +257,19 @@ impl Process {
         kept
     }
 
-    /// Kills it at its deadline, and gives up on it when it does not end.
+    /// Kills it at its deadline, and gives up on it when it does not end. Reads its outputs on after a pause.
     pub(super) fn look_at_clock(&mut self, now: Instant, out: &mut Out) {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        for output in &mut self.outputs {
+            output.resume(now);
+        }
+        if self.has_ended() || self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
         let Some(by) = self.killed else {
             return self.kill(ended_by::TIMEOUT, now);
         };
         self.deadline = None;
-        let result = result(&Fate::unseen(by));
+        let result = json::text(&Fate::unseen(by));
         self.readers.retain(|reader| {
             if reader.owns {
                 out.result(reader.stream, &result);
@@ -375,8 +379,8 @@ impl Process {
 
     fn say_result(&self, reader: &Reader, out: &mut Out) {
         let text = match (&self.fate, reader.owns) {
-            (Some(fate), true) => result(fate),
-            _ => self.json(),
+            (Some(fate), true) => json::text(fate),
+            _ => json::text(&self.describe()),
         };
         out.result(reader.stream, &text);
     }
@@ -420,9 +424,4 @@ impl Process {
             }
         });
     }
-}
-
-/// The `RESULT` of a process that belongs to its stream.
-fn result(fate: &Fate) -> String {
-    fate.add_to(Object::new()).end()
 }

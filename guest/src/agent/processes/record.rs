@@ -1,8 +1,11 @@
 //! What the host is told of a process.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use vmint_guest_protocol::names::ended_by;
 
-use crate::json::{Object, Reader, Wrong, quoted};
+use crate::json;
 use crate::sys::Ended;
 
 /// Of the words of a command, as JSON: the list of all processes is one reply.
@@ -10,11 +13,12 @@ const ARGV_MAX_BYTES: usize = 4096;
 const USER_MAX_CHARS: usize = 64;
 
 /// How a process has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Fate {
     pub(super) exit_code: Option<i32>,
     pub(super) signal: Option<i32>,
-    pub(super) by: &'static str,
+    #[serde(rename = "ended_by")]
+    pub(super) by: Cow<'static, str>,
 }
 
 impl Fate {
@@ -23,13 +27,11 @@ impl Fate {
         match ended {
             Ended::Exited(code) => Self {
                 exit_code: Some(code),
-                signal: None,
-                by: ended_by::EXIT,
+                ..Self::unseen(ended_by::EXIT)
             },
             Ended::Signalled(signal) => Self {
-                exit_code: None,
                 signal: Some(signal),
-                by: killed.unwrap_or(ended_by::SIGNAL),
+                ..Self::unseen(killed.unwrap_or(ended_by::SIGNAL))
             },
         }
     }
@@ -39,33 +41,37 @@ impl Fate {
         Self {
             exit_code: None,
             signal: None,
-            by,
+            by: by.into(),
         }
-    }
-
-    pub(super) fn add_to(&self, object: Object) -> Object {
-        object
-            .number_or_null("exit_code", self.exit_code)
-            .number_or_null("signal", self.signal)
-            .string("ended_by", self.by)
     }
 }
 
-/// What is known of a process that was started to be listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    Running,
+    Exited,
+}
+
+/// A process that was started to be listed. What does not apply is null.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    pub(super) number: u64,
-    /// A list, as JSON.
-    argv: String,
-    /// A string or null, as JSON.
-    user: String,
+    pub(super) id: String,
+    argv: Vec<String>,
+    user: Option<String>,
     tty: bool,
+    pub(super) state: State,
     pid: libc::pid_t,
     started_at_ms: i64,
     pub(super) ended_at_ms: Option<i64>,
-    pub(super) fate: Option<Fate>,
-    /// Whether its output is kept.
-    pub(super) keeps: bool,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    ended_by: Option<Cow<'static, str>>,
+    /// This one and those below are as they were when the record was looked at last.
+    attached: usize,
+    kept_bytes: Option<usize>,
+    truncated: Option<bool>,
 }
 
 /// What may change from one moment to the next.
@@ -77,34 +83,29 @@ pub(super) struct Now {
 
 /// What is known before it is started.
 pub(in crate::agent) struct Draft {
-    pub(in crate::agent) argv: String,
-    pub(in crate::agent) user: String,
+    pub(in crate::agent) argv: Vec<String>,
+    pub(in crate::agent) user: Option<String>,
     pub(in crate::agent) tty: bool,
     pub(in crate::agent) keeps: bool,
 }
 
 impl Draft {
     pub(in crate::agent) fn new<'a>(
-        words: impl Iterator<Item = std::borrow::Cow<'a, str>>,
+        words: impl Iterator<Item = Cow<'a, str>>,
         user: Option<&str>,
     ) -> Self {
-        let mut argv = String::from("[");
+        let (mut argv, mut bytes) = (Vec::new(), 0);
         for word in words {
-            if argv.len() > 1 {
-                argv.push(',');
-            }
-            let word = quoted(&word);
-            if argv.len() + word.len() > ARGV_MAX_BYTES {
-                argv.push_str("\"...\"");
+            bytes += json::text(&word).len() + 1;
+            if bytes > ARGV_MAX_BYTES {
+                argv.push("...".to_owned());
                 break;
             }
-            argv.push_str(&word);
+            argv.push(word.into_owned());
         }
-        argv.push(']');
-        let user = user.map(|user| user.chars().take(USER_MAX_CHARS).collect::<String>());
         Self {
             argv,
-            user: user.map_or("null".to_owned(), |user| quoted(&user)),
+            user: user.map(|user| user.chars().take(USER_MAX_CHARS).collect()),
             tty: false,
             keeps: true,
         }
@@ -112,114 +113,53 @@ impl Draft {
 
     pub(super) fn started(self, number: u64, pid: libc::pid_t, at_ms: i64) -> Record {
         Record {
-            number,
+            id: format!("p{number}"),
             argv: self.argv,
             user: self.user,
             tty: self.tty,
+            state: State::Running,
             pid,
             started_at_ms: at_ms,
             ended_at_ms: None,
-            fate: None,
-            keeps: self.keeps,
+            exit_code: None,
+            signal: None,
+            ended_by: None,
+            attached: 0,
+            kept_bytes: self.keeps.then_some(0),
+            truncated: self.keeps.then_some(false),
         }
     }
 }
 
 impl Record {
-    pub(super) fn id(&self) -> String {
-        format!("p{}", self.number)
+    pub(super) fn end(&mut self, fate: &Fate, at_ms: i64) {
+        self.state = State::Exited;
+        self.ended_at_ms = Some(at_ms);
+        self.exit_code = fate.exit_code;
+        self.signal = fate.signal;
+        self.ended_by = Some(fate.by.clone());
     }
 
-    pub(super) fn json(&self, now: &Now) -> String {
-        let state = match self.fate {
-            None => "running",
-            Some(_) => "exited",
-        };
-        let object = Object::new()
-            .string("id", &self.id())
-            .json("argv", &self.argv)
-            .json("user", &self.user)
-            .flag("tty", self.tty)
-            .string("state", state)
-            .number("pid", self.pid)
-            .number("started_at_ms", self.started_at_ms)
-            .number_or_null("ended_at_ms", self.ended_at_ms);
-        let object = match &self.fate {
-            Some(fate) => fate.add_to(object),
-            None => object
-                .json("exit_code", "null")
-                .json("signal", "null")
-                .json("ended_by", "null"),
-        };
-        let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-        let object = object.number("attached", size(now.attached));
-        let object = match self.keeps {
-            true => object
-                .number("kept_bytes", size(now.kept_bytes))
-                .flag("truncated", now.truncated),
-            false => object.json("kept_bytes", "null").json("truncated", "null"),
-        };
-        object.end()
+    pub(super) fn fate(&self) -> Option<Fate> {
+        Some(Fate {
+            exit_code: self.exit_code,
+            signal: self.signal,
+            by: self.ended_by.clone()?,
+        })
     }
 
-    /// Reads what [`Self::json`] has written.
-    pub(super) fn read(value: &mut Reader<'_>) -> Result<Self, Wrong> {
-        let mut record = Draft::new(std::iter::empty(), None).started(0, 0, 0);
-        record.keeps = false;
-        let (mut state, mut by, mut fate) = (String::new(), None, Fate::unseen(ended_by::EXIT));
-        let wrong = value.wrong("a process");
-        value.fields(&mut |key, value| {
-            match key {
-                "id" => {
-                    let id = value.string()?;
-                    let number = id.strip_prefix('p').and_then(|number| number.parse().ok());
-                    record.number = number.ok_or(wrong)?;
-                }
-                "argv" => record.argv = text(value.raw()?),
-                "user" => record.user = text(value.raw()?),
-                "tty" => record.tty = value.boolean()?,
-                "state" => state = value.string()?.into_owned(),
-                "pid" => record.pid = number(value)?,
-                "started_at_ms" => record.started_at_ms = value.integer()?,
-                "ended_at_ms" => record.ended_at_ms = Some(value.integer()?),
-                "exit_code" => fate.exit_code = Some(number(value)?),
-                "signal" => fate.signal = Some(number(value)?),
-                "ended_by" => {
-                    let name = value.string()?;
-                    by = ended_by::ALL.into_iter().find(|known| *known == name);
-                }
-                "kept_bytes" => {
-                    record.keeps = true;
-                    value.skip()?;
-                }
-                _ => value.skip()?,
-            }
-            Ok(())
-        })?;
-        if state == "exited" {
-            fate.by = by.unwrap_or(ended_by::EXIT);
-            record.fate = Some(fate);
-        }
-        match record.number {
-            0 => Err(wrong),
-            _ => Ok(record),
+    pub(super) fn at(&self, now: &Now) -> Self {
+        Self {
+            attached: now.attached,
+            kept_bytes: self.kept_bytes.map(|_| now.kept_bytes),
+            truncated: self.truncated.map(|_| now.truncated),
+            ..self.clone()
         }
     }
-}
-
-fn text(raw: &[u8]) -> String {
-    String::from_utf8_lossy(raw).into_owned()
-}
-
-fn number(value: &mut Reader<'_>) -> Result<i32, Wrong> {
-    let wrong = value.wrong("a small number");
-    i32::try_from(value.integer()?).map_err(|_| wrong)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
 
     fn now() -> Now {
@@ -237,10 +177,11 @@ mod tests {
 
     #[test]
     fn what_does_not_apply_is_null() {
-        let mut record = record(&["sh", "-c", "a \"b\""], None);
-        record.keeps = false;
+        let words = ["sh", "-c", "a \"b\""].map(Cow::Borrowed);
+        let mut draft = Draft::new(words.into_iter(), None);
+        draft.keeps = false;
         assert_eq!(
-            record.json(&now()),
+            json::text(&draft.started(3, 99, 5000).at(&now())),
             r#"{"id":"p3","argv":["sh","-c","a \"b\""],"user":null,"tty":false,"state":"running","pid":99,"started_at_ms":5000,"ended_at_ms":null,"exit_code":null,"signal":null,"ended_by":null,"attached":2,"kept_bytes":null,"truncated":null}"#
         );
     }
@@ -254,14 +195,15 @@ mod tests {
             Some(Fate::unseen(ended_by::AGENT_LOST)),
         ] {
             let mut record = record(&["x"], Some("ann"));
-            record.ended_at_ms = fate.as_ref().map(|_| 6000);
-            record.fate = fate;
-            let json = record.json(&now());
-            let read = Record::read(&mut Reader::new(json.as_bytes()));
-            assert_eq!(read.expect("it was written so"), record);
+            if let Some(fate) = &fate {
+                record.end(fate, 6000);
+            }
+            let text = json::text(&record.at(&now()));
+            let read: Record = json::object(text.as_bytes()).expect("it was written so");
+            assert_eq!((read.at(&now()), read.fate()), (record.at(&now()), fate));
         }
-        for json in ["{}", "[]", r#"{"id":"x1"}"#, r#"{"id":"p1","pid":"x"}"#] {
-            assert!(Record::read(&mut Reader::new(json.as_bytes())).is_err());
+        for text in ["{}", "[]", r#"{"id":"x1"}"#, r#"{"id":"p1","pid":"x"}"#] {
+            assert!(json::object::<Record>(text.as_bytes()).is_err());
         }
     }
 
@@ -269,7 +211,7 @@ mod tests {
     fn long_command_lines_are_cut() {
         let long = "\u{1}".repeat(4000);
         let record = record(&["sh", &long, "more"], Some(&"u".repeat(1000)));
-        assert_eq!(record.argv, r#"["sh","..."]"#);
-        assert!(record.user.len() < 100);
+        assert_eq!(record.argv, ["sh", "..."]);
+        assert!(record.user.is_some_and(|user| user.len() < 100));
     }
 }

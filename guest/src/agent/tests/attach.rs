@@ -287,14 +287,11 @@ fn only_what_is_listed_can_be_attached_to() {
     let missing = error("no_process", 0, "there is no process p1");
     assert_eq!(host.run(1, FOLLOW).result, missing);
     let wrong = host.run(1, r#"{"attach":{}}"#).result;
-    assert_eq!(wrong, error("argument", 0, "argument process needs an id"));
+    assert!(wrong.contains("missing field `process`"), "{wrong}");
     let wrong = host
         .run(1, r#"{"attach":{"process":"p1","from":3}}"#)
         .result;
-    assert!(
-        wrong.contains("\\\"from\\\" is unknown to this agent"),
-        "{wrong}"
-    );
+    assert!(wrong.contains("unknown field `from`"), "{wrong}");
     // One that was forgotten while it was attached to tells its end all the same.
     host.call("start", &script("head -c 1000000 /dev/zero", ""));
     ended(&mut host, "p1");

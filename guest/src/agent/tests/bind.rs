@@ -58,37 +58,52 @@ fn what_is_wrong_is_told_without_its_content() {
         (
             r#"{"hostname":"a b"}"#,
             argument,
-            "hostname needs 1 to 64 letters, digits, dots and hyphens",
+            "arguments: hostname needs 1 to 64 letters, digits, dots and hyphens at line 1 column 55",
         ),
         (
             r#"{"env":{"A=B":"SECRET"}}"#,
             argument,
-            "argument env needs names without '=' and no NUL byte",
+            "arguments: env needs names without '=', each once, and no NUL byte at line 1 column 60",
         ),
         (
             r#"{"env":{"A":1}}"#,
             argument,
-            "arguments: a string expected at byte 12",
+            "arguments: expected a string at line 1 column 50",
         ),
         (
-            r#"{"files":[{"content":"SECRET++"}]}"#,
+            r#"{"files":[{"path":"","content":"SECRET++"}]}"#,
             argument,
             "argument files needs a path for each",
         ),
         (
             r#"{"files":[{"path":"/x","content":"SECRET"}]}"#,
             argument,
-            "arguments: base64 expected at byte 33",
+            "arguments: expected base64 at line 1 column 79",
         ),
         (
             r#"{"files":[{"path":"/x","mode":4096}]}"#,
             argument,
-            "arguments: a mode of at most 4095 (octal 7777) expected at byte 30",
+            "arguments: expected a mode of at most 4095 (octal 7777) at line 1 column 72",
         ),
         (
             r#"{"files":[{"path":"/x","owner":{"gid":1}}]}"#,
             argument,
-            "arguments: a uid, and perhaps a gid expected at byte 31",
+            "arguments: missing field `uid` at line 1 column 77",
+        ),
+        (
+            r#"{"files":[{"path":"/x","owner":{"uid":4294967295}}]}"#,
+            argument,
+            "arguments: expected a number below 4294967295 at line 1 column 86",
+        ),
+        (
+            r#"{"env":{"A":"SECRET","A":"SECRET"}}"#,
+            argument,
+            "arguments: env needs names without '=', each once, and no NUL byte at line 1 column 71",
+        ),
+        (
+            r#"{"files":"SECRET, expected SECRET"}"#,
+            argument,
+            "arguments: expected a sequence at line 1 column 72",
         ),
         (
             r#"{"files":[{"path":"/proc/none/x","content":"SECRET++"}]}"#,

@@ -211,24 +211,34 @@ fn what_cannot_begin_is_told() {
         ),
         (
             r#"{"exec":{"argv":["x"],"stdin":"a"}}"#,
-            argument("arguments: true or false expected at byte 22"),
+            argument("arguments: expected a boolean at line 1 column 33"),
         ),
         (
             r#"{"exec":{"argv":["x"],"keep_output":true}}"#,
-            argument("arguments: \"keep_output\" is unknown to this agent, at byte 28"),
+            argument("argument keep_output needs a process that is listed"),
         ),
-        ("{}", argument("argument OPEN needs a kind of stream")),
-        ("{", argument("arguments: a string expected at byte 1")),
+        (
+            "{}",
+            argument("arguments: expected value at line 1 column 2"),
+        ),
+        (
+            "{",
+            argument("arguments: EOF while parsing an object at line 1 column 1"),
+        ),
+        (
+            r#"{"read":["/x"]}"#,
+            argument("arguments: expected an object at line 1 column 8"),
+        ),
         (
             r#"{"read":{"path":"/x"},"write":{"path":"/x"}}"#,
-            argument("arguments: one kind of stream expected at byte 30"),
+            argument("arguments: expected value at line 1 column 21"),
         ),
         (
             r#"{"forward":{"port":80}}"#,
             error(
                 "unknown",
                 0,
-                "\"forward\" is no kind of stream of this agent",
+                "kind of stream: unknown variant `forward`, expected one of `exec`, `attach`, `write`, `read` at line 1 column 10",
             ),
         ),
     ] {

@@ -161,7 +161,14 @@ fn what_cannot_be_read_or_written_is_told() {
             r#"{"read":{"path":"etc"}}"#,
             failed(22, "etc: Invalid argument"),
         ),
-        (r#"{"read":{}}"#, failed(22, ": Invalid argument")),
+        (
+            r#"{"read":{}}"#,
+            error(
+                "argument",
+                0,
+                "arguments: missing field `path` at line 1 column 10",
+            ),
+        ),
         (
             r#"{"write":{"path":"/etc/"}}"#,
             failed(21, "/etc/: Is a directory"),
@@ -175,7 +182,7 @@ fn what_cannot_be_read_or_written_is_told() {
             error(
                 "argument",
                 0,
-                "arguments: a mode of at most 4095 (octal 7777) expected at byte 20",
+                "arguments: expected a mode of at most 4095 (octal 7777) at line 1 column 34",
             ),
         ),
         (
@@ -183,7 +190,7 @@ fn what_cannot_be_read_or_written_is_told() {
             error(
                 "argument",
                 0,
-                "arguments: \"mode\" is unknown to this agent, at byte 20",
+                "arguments: unknown field `mode`, expected `path` at line 1 column 27",
             ),
         ),
     ] {

@@ -14,7 +14,7 @@ use vmint_guest_protocol::message::{self, REPLY_MAX_BYTES};
 use crate::agent::port::Port;
 use crate::agent::processes::Memory;
 use crate::agent::server::Server;
-use crate::json::quoted;
+use crate::json;
 
 /// Far above what anything here takes, far below what the long sleeps in these commands take.
 pub(super) const GENEROUS: Duration = Duration::from_secs(30);
@@ -61,13 +61,16 @@ pub(super) fn result(exit_code: &str, signal: &str, ended_by: &str) -> String {
 pub(super) fn error(code: &str, errno: i32, message: &str) -> String {
     format!(
         "{{\"error\":{{\"code\":\"{code}\",\"errno\":{errno},\"message\":{}}}}}",
-        quoted(message)
+        json::text(&message)
     )
 }
 
 /// The arguments of a script, with further fields.
 pub(super) fn script(script: &str, fields: &str) -> String {
-    format!("{{\"argv\":[\"sh\",\"-c\",{}]{fields}}}", quoted(script))
+    format!(
+        "{{\"argv\":[\"sh\",\"-c\",{}]{fields}}}",
+        json::text(&script)
+    )
 }
 
 /// What opens an exec of a script.

@@ -176,7 +176,7 @@ fn requests_are_understood_or_refused_under_their_number() {
         host.call("ping", r#"{"x":1}"#),
         refused(
             "argument",
-            "arguments: \"x\" is unknown to this agent, at byte 5"
+            "arguments: unknown field `x`, there are no fields at line 1 column 41"
         )
     );
     assert_eq!(

@@ -1,93 +1,96 @@
 //! `attached`: network interfaces and disks that were plugged in, by address and serial number.
 
+use serde::{Deserialize, Serialize};
+
 use super::Goal;
 use super::sysfs::Sysfs;
-use crate::json::{Object, Reader, Wrong};
+use crate::json;
 
 const INTERFACES: &str = "class/net";
 const DISKS: &str = "block";
 
-#[derive(Default)]
-pub(super) struct Attached {
-    macs: Vec<String>,
-    serials: Vec<String>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::agent) struct Attached {
+    macs: Option<Vec<String>>,
+    serials: Option<Vec<String>>,
+    wait_ms: Option<u64>,
 }
 
-impl Attached {
-    pub(super) fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
-        let list = match key {
-            "macs" => &mut self.macs,
-            "serials" => &mut self.serials,
-            _ => return Err(value.unknown(key)),
-        };
-        value.list(&mut |item| item.string().map(|text| list.push(text.into_owned())))
-    }
+#[derive(Serialize)]
+struct There<'a> {
+    nics: Vec<Nic<'a>>,
+    disks: Vec<Disk<'a>>,
+}
+
+/// As it was asked for, and the name that the kernel has given it.
+#[derive(Serialize)]
+struct Nic<'a> {
+    mac: &'a str,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Disk<'a> {
+    serial: &'a str,
+    name: String,
 }
 
 impl Goal for Attached {
+    fn wait_ms(&self) -> Option<u64> {
+        self.wait_ms
+    }
+
     fn look(&mut self, sysfs: &Sysfs) -> Result<String, String> {
         let mut missing = Vec::new();
-        let nics = found(
-            sysfs,
-            INTERFACES,
-            "address",
-            "mac",
-            &self.macs,
-            &mut missing,
-        );
-        let disks = found(
-            sysfs,
-            DISKS,
-            "serial",
-            "serial",
-            &self.serials,
-            &mut missing,
-        );
-        if missing.is_empty() {
-            Ok(Object::new()
-                .json("nics", &nics)
-                .json("disks", &disks)
-                .end())
-        } else {
-            Err(format!("not attached: {}", missing.join(", ")))
+        let nics = found(sysfs, INTERFACES, "address", &self.macs);
+        let nics = nics.filter_map(|(mac, name)| match name {
+            Some(name) => Some(Nic { mac, name }),
+            None => {
+                missing.push(format!("mac {mac}"));
+                None
+            }
+        });
+        let nics = nics.collect();
+        let disks = found(sysfs, DISKS, "serial", &self.serials);
+        let disks = disks.filter_map(|(serial, name)| match name {
+            Some(name) => Some(Disk { serial, name }),
+            None => {
+                missing.push(format!("serial {serial}"));
+                None
+            }
+        });
+        let disks = disks.collect();
+        match missing.is_empty() {
+            true => Ok(json::text(&There { nics, disks })),
+            false => Err(format!("not attached: {}", missing.join(", "))),
         }
     }
 }
 
-/// A list of objects with what was asked for and the name that the kernel has given it.
-fn found(
+/// What was asked for, each with the name of what has it.
+fn found<'a>(
     sysfs: &Sysfs,
     class: &str,
     attribute: &str,
-    key: &str,
-    wanted: &[String],
-    missing: &mut Vec<String>,
-) -> String {
-    if wanted.is_empty() {
-        return "[]".to_owned();
-    }
-    let there: Vec<(String, String)> = sysfs
-        .names(class)
-        .into_iter()
-        .filter_map(|name| {
-            let value = sysfs.value(&format!("{class}/{name}/{attribute}"))?;
-            Some((name, value))
-        })
-        .collect();
-    let mut list = String::new();
-    for wanted in wanted {
-        let Some((name, _)) = there
-            .iter()
-            .find(|(_, value)| value.eq_ignore_ascii_case(wanted))
-        else {
-            missing.push(format!("{key} {wanted}"));
-            continue;
-        };
-        list.push(if list.is_empty() { '[' } else { ',' });
-        list.push_str(&Object::new().string(key, wanted).string("name", name).end());
-    }
-    list.push(']');
-    list
+    wanted: &'a Option<Vec<String>>,
+) -> impl Iterator<Item = (&'a str, Option<String>)> {
+    let wanted = wanted.as_deref().unwrap_or_default();
+    // Where nothing is asked for, nothing is looked at.
+    let names = match wanted {
+        [] => Vec::new(),
+        _ => sysfs.names(class),
+    };
+    let value = |name: String| {
+        let value = sysfs.value(&format!("{class}/{name}/{attribute}"))?;
+        Some((name, value))
+    };
+    let there: Vec<_> = names.into_iter().filter_map(value).collect();
+    wanted.iter().map(move |wanted| {
+        let mut there = there.iter();
+        let found = there.find(|(_, value)| value.eq_ignore_ascii_case(wanted));
+        (wanted.as_str(), found.map(|(name, _)| name.clone()))
+    })
 }
 
 #[cfg(test)]
@@ -98,8 +101,9 @@ mod tests {
     fn goal(macs: &[&str], serials: &[&str]) -> Attached {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Attached {
-            macs: own(macs),
-            serials: own(serials),
+            macs: Some(own(macs)),
+            serials: Some(own(serials)),
+            wait_ms: None,
         }
     }
 

@@ -7,6 +7,9 @@ mod attached;
 mod online;
 mod sysfs;
 
+pub(super) use attached::Attached;
+pub(super) use online::Online;
+
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
@@ -16,11 +19,8 @@ use vmint_guest_protocol::names::codes;
 use super::out::Out;
 use super::poll_entry;
 use super::refusal::Refusal;
-use super::request::{Id, Request};
-use crate::json::{Reader, Wrong};
+use super::request::Id;
 use crate::sys::UeventSocket;
-use attached::Attached;
-use online::Online;
 use sysfs::Sysfs;
 
 /// Requests that wait at once: hosts have one or two.
@@ -32,7 +32,10 @@ const WAIT_MAX_MS: u64 = 600_000;
 const UEVENT_MAX_BYTES: usize = 8 * 1024;
 
 /// What is waited for. Each look does what can be done about it: the answer, or what is still missing.
-trait Goal {
+pub(super) trait Goal {
+    /// How long it may take.
+    fn wait_ms(&self) -> Option<u64>;
+
     fn look(&mut self, sysfs: &Sysfs) -> Result<String, String>;
 
     /// Whether the guest may have more memory afterwards.
@@ -64,46 +67,16 @@ impl Waits {
         }
     }
 
-    /// `online`. True when there may be more memory now.
-    pub(super) fn online(
-        &mut self,
-        id: Id,
-        request: &Request<'_>,
-        out: &mut Out,
-    ) -> Result<bool, Refusal> {
-        let (mut wanted, mut wait_ms) = (Online::default(), 0);
-        request.arguments(&mut |key, value| match key {
-            "wait_ms" => take_wait(&mut wait_ms, value),
-            _ => wanted.take(key, value),
-        })?;
-        self.begin(Box::new(wanted), wait_ms, id, out)
-    }
-
-    /// `attached`
-    pub(super) fn attached(
-        &mut self,
-        id: Id,
-        request: &Request<'_>,
-        out: &mut Out,
-    ) -> Result<(), Refusal> {
-        let (mut wanted, mut wait_ms) = (Attached::default(), 0);
-        request.arguments(&mut |key, value| match key {
-            "wait_ms" => take_wait(&mut wait_ms, value),
-            _ => wanted.take(key, value),
-        })?;
-        self.begin(Box::new(wanted), wait_ms, id, out).map(drop)
-    }
-
     /// No host waits any more.
     pub(super) fn lose_connection(&mut self) {
         self.waiting.clear();
         self.events = None;
     }
 
-    fn begin(
+    /// True when there may be more memory now.
+    pub(super) fn begin(
         &mut self,
         goal: Box<dyn Goal>,
-        wait_ms: u64,
         id: Id,
         out: &mut Out,
     ) -> Result<bool, Refusal> {
@@ -115,6 +88,7 @@ impl Waits {
             self.events = UeventSocket::open().ok();
         }
         let now = Instant::now();
+        let wait_ms = goal.wait_ms().unwrap_or(0).min(WAIT_MAX_MS);
         self.waiting.push(Waiting {
             id,
             goal,
@@ -185,9 +159,4 @@ impl Waits {
         }
         grown
     }
-}
-
-fn take_wait(wait_ms: &mut u64, value: &mut Reader<'_>) -> Result<(), Wrong> {
-    *wait_ms = value.unsigned()?.min(WAIT_MAX_MS);
-    Ok(())
 }

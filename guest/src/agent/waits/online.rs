@@ -1,49 +1,51 @@
 //! `online`: CPUs and memory that were plugged in are brought online, until there is as much as was asked for.
 
+use serde::{Deserialize, Serialize};
+
 use super::Goal;
 use super::sysfs::Sysfs;
-use crate::json::{Object, Reader, Wrong};
-use crate::sys;
+use crate::{json, sys};
 
 const CPUS: &str = "devices/system/cpu";
 const MEMORY: &str = "devices/system/memory";
 const MIB: u64 = 1024 * 1024;
 
-#[derive(Default)]
-pub(super) struct Online {
-    vcpus: u64,
-    memory_mib: u64,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::agent) struct Online {
+    vcpus: Option<u64>,
+    memory_mib: Option<u64>,
+    wait_ms: Option<u64>,
 }
 
-impl Online {
-    pub(super) fn take(&mut self, key: &str, value: &mut Reader<'_>) -> Result<(), Wrong> {
-        match key {
-            "vcpus" => self.vcpus = value.unsigned()?,
-            "memory_mib" => self.memory_mib = value.unsigned()?,
-            _ => return Err(value.unknown(key)),
-        }
-        Ok(())
-    }
+#[derive(Serialize)]
+struct There {
+    vcpus: u64,
+    memory_mib: u64,
+    mem_total_kib: u64,
 }
 
 impl Goal for Online {
+    fn wait_ms(&self) -> Option<u64> {
+        self.wait_ms
+    }
+
     fn look(&mut self, sysfs: &Sysfs) -> Result<String, String> {
         // One that is refused now may be taken at the next look; the last reason is told.
         let refused = bring_online(sysfs);
         let (vcpus, memory_mib) = (cpus_online(sysfs), memory_mib_online(sysfs));
-        if vcpus >= self.vcpus && memory_mib >= self.memory_mib {
-            let mem_total_kib = sys::memory_bytes() / 1024;
-            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            return Ok(Object::new()
-                .number("vcpus", number(vcpus))
-                .number("memory_mib", number(memory_mib))
-                .number("mem_total_kib", number(mem_total_kib))
-                .end());
+        let wanted_vcpus = self.vcpus.unwrap_or(0);
+        let wanted_mib = self.memory_mib.unwrap_or(0);
+        if vcpus >= wanted_vcpus && memory_mib >= wanted_mib {
+            return Ok(json::text(&There {
+                vcpus,
+                memory_mib,
+                mem_total_kib: sys::memory_bytes() / 1024,
+            }));
         }
         let reason = refused.map_or(String::new(), |reason| format!(" ({reason})"));
         Err(format!(
-            "{vcpus} of {} CPUs and {memory_mib} of {} MiB are online{reason}",
-            self.vcpus, self.memory_mib
+            "{vcpus} of {wanted_vcpus} CPUs and {memory_mib} of {wanted_mib} MiB are online{reason}"
         ))
     }
 
@@ -138,8 +140,9 @@ mod tests {
         tree.put("devices/system/memory/memory32/state", "offline\n");
         let sysfs = tree.sysfs();
         let mut goal = Online {
-            vcpus: 2,
-            memory_mib: 384,
+            vcpus: Some(2),
+            memory_mib: Some(384),
+            wait_ms: None,
         };
         assert_eq!(
             goal.look(&sysfs),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// Where the kernel's tree of devices is.
-pub(super) struct Sysfs(PathBuf);
+pub(in crate::agent) struct Sysfs(PathBuf);
 
 impl Default for Sysfs {
     fn default() -> Self {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use vmint_factory::Guest as _;
+
 use crate::by_hand;
 use crate::lab::{Lab, first_command};
 use crate::stats::{Sample, Target, verdict};

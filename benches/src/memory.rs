@@ -1,6 +1,7 @@
 //! Private memory of a clone.
 
 use anyhow::Context;
+use vmint_factory::Guest as _;
 
 use crate::lab::{Lab, MEMORY_MIB, first_command};
 use crate::stats::{Target, verdict};

@@ -12,7 +12,8 @@ use vmint_factory::MachineType;
 use crate::devices::{DevicesError, Held};
 use crate::entry::Template;
 use crate::error::{
-    CheckoutError, RebuildError, ReleaseError, RenewError, ResizeError, RollbackError, TtlError,
+    CheckoutError, RebuildError, RenewError, ResizeError, RollbackError, TtlError, UnknownSandbox,
+    UnknownTemplate,
 };
 use crate::events::{Follower, Happening};
 use crate::lease::Lease;
@@ -152,13 +153,7 @@ impl Cache {
     /// # Errors
     /// The template is unknown, a build of it runs, or the service stops.
     pub fn rebuild(&self, name: &str) -> Result<BuildView, RebuildError> {
-        let unknown = || RebuildError::UnknownTemplate {
-            name: name.to_owned(),
-        };
-        self.find(name)
-            .ok_or_else(unknown)?
-            .status
-            .rebuild(&self.0.node.builds)
+        self.find(name)?.status.rebuild(&self.0.node.builds)
     }
 
     /// Goes back to the generation before. The pool goes over to it as to a new one, and it is not built anew for being
@@ -170,10 +165,7 @@ impl Cache {
     /// # Cancel safety
     /// Dropped, it is done all the same.
     pub async fn rollback(&self, name: &str) -> Result<TemplateView, RollbackError> {
-        let unknown = || RollbackError::UnknownTemplate {
-            name: name.to_owned(),
-        };
-        let template = self.find(name).ok_or_else(unknown)?;
+        let template = self.find(name)?;
         template.status.go_back().await?;
         Ok(template.view())
     }
@@ -194,14 +186,7 @@ impl Cache {
     /// # Cancel safety
     /// Dropped, the sizes are changed or not.
     pub async fn resize(&self, template: &str, change: Resize) -> Result<PoolView, ResizeError> {
-        let unknown = || ResizeError::UnknownTemplate {
-            name: template.to_owned(),
-        };
-        self.find(template)
-            .ok_or_else(unknown)?
-            .pool
-            .resize(change)
-            .await
+        self.find(template)?.pool.resize(change).await
     }
 
     /// Checks a sandbox out.
@@ -213,10 +198,7 @@ impl Cache {
     /// Dropped, it loses its place in the queue, and no clone is lost.
     pub async fn checkout(&self, request: CheckoutRequest) -> Result<Lease, CheckoutError> {
         let begun = Instant::now();
-        let unknown = || CheckoutError::UnknownTemplate {
-            name: request.template.clone(),
-        };
-        let template = self.find(&request.template).ok_or_else(unknown)?;
+        let template = self.find(&request.template)?;
         let result = self.checkout_from(&template, request).await;
         let (source, outcome) = match &result {
             Ok(lease) => (Some(lease.view().source), "ok"),
@@ -341,14 +323,13 @@ impl Cache {
     /// # Cancel safety
     /// Dropped, the lease is renewed or not.
     pub async fn renew(&self, id: &str, ttl: Option<Duration>) -> Result<SandboxView, RenewError> {
-        let unknown = || RenewError::UnknownSandbox { id: id.to_owned() };
-        let found = self.0.node.sandboxes.get(id).ok_or_else(unknown)?;
+        let found = self.0.node.sandboxes.get(id)?;
         let ttl = self.allowed(ttl)?;
         found
             .pool
             .renew(found.sandbox.clone_key(), ttl)
             .await
-            .ok_or_else(unknown)
+            .ok_or_else(|| UnknownSandbox::of(id).into())
     }
 
     /// Ends a sandbox; returns once its process is gone. A second call, meanwhile or later, finds no such sandbox.
@@ -358,11 +339,10 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Dropped, the sandbox is ended all the same.
-    pub async fn release(&self, id: &str) -> Result<(), ReleaseError> {
-        let unknown = || ReleaseError::UnknownSandbox { id: id.to_owned() };
-        let found = self.0.node.sandboxes.get(id).ok_or_else(unknown)?;
+    pub async fn release(&self, id: &str) -> Result<(), UnknownSandbox> {
+        let found = self.0.node.sandboxes.get(id)?;
         let was_leased = found.pool.release(found.sandbox.clone_key()).await;
-        was_leased.then_some(()).ok_or_else(unknown)
+        was_leased.then_some(()).ok_or(UnknownSandbox::of(id))
     }
 
     /// A lease within the node's limit. A lease of no time at all lasts until the release.
@@ -391,7 +371,8 @@ impl Cache {
         self.0.templates.serving()
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Template>> {
-        self.0.templates.find(name)
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Template>, UnknownTemplate> {
+        let found = self.0.templates.find(name);
+        found.ok_or_else(|| UnknownTemplate::of(name))
     }
 }

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use vmint_factory::{ExecError, ExecOutcome, ExecRequest};
+use vmint_factory::{ExecError, ExecOutcome, ExecRequest, GuestError};
 
 use crate::cache::Cache;
-use crate::error::{ConsoleError, SandboxExecError};
-use crate::sandbox::{Found, Sandbox};
-use crate::telemetry::StartPath;
+use crate::error::{ConsoleError, SandboxError, SandboxExecError};
+use crate::sandbox::Found;
+use crate::stream::{Report, unless_ended};
 
 /// How long the news of a machine's end may come after its guest's silence.
 pub(crate) const END_NOTICE: Duration = Duration::from_millis(250);
@@ -26,20 +25,10 @@ impl Cache {
         id: &str,
         request: ExecRequest,
     ) -> Result<ExecOutcome, SandboxExecError> {
-        let unknown = || SandboxExecError::UnknownSandbox { id: id.to_owned() };
-        let Found { sandbox, pool } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
-        let is_first = sandbox.is_first_command();
-        let begun = Instant::now();
-        let result = run(&sandbox, request).await;
-        let took = begun.elapsed();
-        self.node()
-            .telemetry
-            .exec(pool.template(), outcome(result.as_ref().err()), took);
-        if is_first && result.is_ok() {
-            self.node()
-                .telemetry
-                .first_exec(pool.template(), StartPath::Clone, took);
-        }
+        let Found { sandbox, pool } = self.node().sandboxes.get(id)?;
+        let report = Report::begin(self.node(), &pool, sandbox.is_first_command());
+        let result = unless_ended(&sandbox, sandbox.vm().exec(request)).await;
+        report.ended(result.as_ref().err());
         result
     }
 
@@ -48,8 +37,7 @@ impl Cache {
     /// # Errors
     /// The sandbox is unknown, or the file cannot be read.
     pub fn console(&self, id: &str) -> Result<Vec<u8>, ConsoleError> {
-        let unknown = || ConsoleError::UnknownSandbox { id: id.to_owned() };
-        let found = self.node().sandboxes.get(id).ok_or_else(unknown)?;
+        let found = self.node().sandboxes.get(id)?;
         found
             .sandbox
             .vm()
@@ -61,37 +49,20 @@ impl Cache {
     }
 }
 
-async fn run(sandbox: &Sandbox, request: ExecRequest) -> Result<ExecOutcome, SandboxExecError> {
-    let result = tokio::select! {
-        biased;
-        result = sandbox.vm().exec(request) => result,
-        why = sandbox.ended() => return Err(SandboxExecError::Ended(why.to_owned())),
-    };
-    let Err(error) = result else {
-        return result.map_err(Into::into);
-    };
-    // A guest that ended falls silent first: the true reason is a moment behind.
-    if let ExecError::Guest(_) = error
-        && let Ok(why) = timeout(END_NOTICE, sandbox.ended()).await
-    {
-        return Err(SandboxExecError::Ended(why.to_owned()));
-    }
-    Err(error.into())
-}
-
 /// What a command's end is called in the metrics: the code that HTTP answers.
 pub(crate) fn outcome(error: Option<&SandboxExecError>) -> &'static str {
     match error {
         None => "ok",
-        Some(SandboxExecError::UnknownSandbox { .. }) => "unknown_sandbox",
-        Some(SandboxExecError::Exec(ExecError::Spawn { .. })) => "exec_failed",
-        Some(SandboxExecError::Exec(ExecError::Deadline { .. })) => "timeout",
-        Some(SandboxExecError::Exec(ExecError::TooMany { .. })) => "too_many_processes",
-        Some(SandboxExecError::Exec(ExecError::Invalid { .. } | ExecError::Unsupported { .. })) => {
-            "not_possible"
-        }
-        Some(SandboxExecError::Exec(ExecError::Guest(_)) | SandboxExecError::Ended(_)) => {
-            "guest_error"
-        }
+        Some(SandboxError::UnknownSandbox(_)) => "unknown_sandbox",
+        Some(SandboxError::Ended(_)) => "guest_error",
+        Some(SandboxError::Failed(error)) => match error {
+            ExecError::Spawn { .. } => "exec_failed",
+            ExecError::Deadline { .. } => "timeout",
+            ExecError::TooMany { .. } => "too_many_processes",
+            ExecError::Invalid { .. } | ExecError::Guest(GuestError::Outdated { .. }) => {
+                "not_possible"
+            }
+            ExecError::Guest(_) => "guest_error",
+        },
     }
 }

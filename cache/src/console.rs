@@ -52,8 +52,7 @@ impl Cache {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn follow_console(&self, id: &str) -> Result<FollowedConsole, ConsoleError> {
-        let unknown = || ConsoleError::UnknownSandbox { id: id.to_owned() };
-        let sandbox = self.node().sandboxes.get(id).ok_or_else(unknown)?.sandbox;
+        let sandbox = self.node().sandboxes.get(id)?.sandbox;
         let place = sandbox
             .follower_place()
             .ok_or_else(|| ConsoleError::TooManyFollowers {

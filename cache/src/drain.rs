@@ -3,20 +3,22 @@
 use futures::future::join_all;
 
 use crate::cache::Cache;
-use crate::error::ResumeError;
+use crate::error::{ResumeError, UnknownTemplate};
 use crate::pool::Drain;
 use crate::view::{DrainView, PoolView};
 
 impl Cache {
     /// Drains a pool: checkouts are refused, also those that wait, unused clones end and none are made. Leased ones live on.
-    /// `None`: there is no such template.
+    ///
+    /// # Errors
+    /// The template is unknown.
     ///
     /// # Cancel safety
     /// Dropped, it drains or not.
-    pub async fn drain_pool(&self, template: &str) -> Option<PoolView> {
+    pub async fn drain_pool(&self, template: &str) -> Result<PoolView, UnknownTemplate> {
         let pool = &self.find(template)?.pool;
         pool.drain(Drain::Pool, true).await;
-        Some(pool.view())
+        Ok(pool.view())
     }
 
     /// Lets a pool go on. While the whole node drains, it goes on with that.
@@ -27,10 +29,7 @@ impl Cache {
     /// # Cancel safety
     /// Dropped, it drains or not.
     pub async fn resume_pool(&self, template: &str) -> Result<PoolView, ResumeError> {
-        let unknown = || ResumeError::UnknownTemplate {
-            name: template.to_owned(),
-        };
-        let pool = &self.find(template).ok_or_else(unknown)?.pool;
+        let pool = &self.find(template)?.pool;
         if self.stops() {
             return Err(ResumeError::ShuttingDown);
         }

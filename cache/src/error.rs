@@ -11,15 +11,42 @@ use crate::devices::DevicesError;
 /// An error of a lower layer, carried whole.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
+/// No template has this name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("there is no template {name:?}")]
+pub struct UnknownTemplate {
+    /// The name asked for.
+    pub name: String,
+}
+
+/// No sandbox has this id, or none has it any longer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("there is no sandbox {id:?}")]
+pub struct UnknownSandbox {
+    /// The id asked for.
+    pub id: String,
+}
+
+impl UnknownTemplate {
+    pub(crate) fn of(name: &str) -> Self {
+        let name = name.to_owned();
+        Self { name }
+    }
+}
+
+impl UnknownSandbox {
+    pub(crate) fn of(id: &str) -> Self {
+        let id = id.to_owned();
+        Self { id }
+    }
+}
+
 /// Why a checkout failed.
 #[derive(Debug, Error)]
 pub enum CheckoutError {
     /// No such template.
-    #[error("there is no template {name:?}")]
-    UnknownTemplate {
-        /// The name asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownTemplate(#[from] UnknownTemplate),
     /// Nothing was ready, and nothing became ready in time.
     #[error("no clone was ready within {} ms: {reason}", waited.as_millis())]
     PoolEmpty {
@@ -151,70 +178,39 @@ fn asked_text(asked: Option<Duration>) -> String {
 #[derive(Debug, Error)]
 pub enum RenewError {
     /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
+    #[error(transparent)]
+    UnknownSandbox(#[from] UnknownSandbox),
     /// The lease asked for is longer than allowed.
     #[error(transparent)]
     Ttl(#[from] TtlError),
 }
 
-/// Why a sandbox was not released.
+/// Why something in a sandbox came to nothing.
 #[derive(Debug, Error)]
-pub enum ReleaseError {
+pub enum SandboxError<E> {
     /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
-}
-
-/// Why a command gave no outcome.
-#[derive(Debug, Error)]
-pub enum SandboxExecError {
-    /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
-    /// The guest could not run it.
     #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// The sandbox ended while the command ran.
-    #[error("the sandbox ended meanwhile: {0}")]
-    Ended(String),
-}
-
-/// Why a file of a sandbox was not read or written.
-#[derive(Debug, Error)]
-pub enum SandboxFileError {
-    /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
+    UnknownSandbox(#[from] UnknownSandbox),
     /// The guest could not do it.
     #[error(transparent)]
-    File(#[from] FileError),
+    Failed(E),
     /// The sandbox ended meanwhile.
     #[error("the sandbox ended meanwhile: {0}")]
     Ended(String),
 }
 
+/// Why a command gave no outcome.
+pub type SandboxExecError = SandboxError<ExecError>;
+
+/// Why a file of a sandbox was not read or written.
+pub type SandboxFileError = SandboxError<FileError>;
+
 /// Why a request about a process of a sandbox failed.
 #[derive(Debug, Error)]
 pub enum SandboxProcessError {
     /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
+    #[error(transparent)]
+    UnknownSandbox(#[from] UnknownSandbox),
     /// No such process, or it was forgotten.
     #[error("there is no process {process:?} in sandbox {sandbox:?}")]
     NoProcess {
@@ -229,12 +225,6 @@ pub enum SandboxProcessError {
         /// Its id.
         process: String,
     },
-    /// As many processes run as may.
-    #[error("{limit} processes run in the sandbox already, which is the limit; hint: end one")]
-    TooMany {
-        /// The limit.
-        limit: usize,
-    },
     /// The guest could not do it.
     #[error(transparent)]
     Exec(ExecError),
@@ -244,14 +234,18 @@ pub enum SandboxProcessError {
 }
 
 impl SandboxProcessError {
-    pub(crate) fn of(sandbox: &str, error: ProcessError) -> Self {
-        match error {
+    pub(crate) fn of(sandbox: &str, error: SandboxError<ProcessError>) -> Self {
+        let failed = match error {
+            SandboxError::UnknownSandbox(unknown) => return unknown.into(),
+            SandboxError::Ended(why) => return Self::Ended(why),
+            SandboxError::Failed(failed) => failed,
+        };
+        match failed {
             ProcessError::NoProcess { process } => Self::NoProcess {
                 sandbox: sandbox.to_owned(),
                 process,
             },
             ProcessError::HasEnded { process } => Self::HasEnded { process },
-            ProcessError::Exec(ExecError::TooMany { limit }) => Self::TooMany { limit },
             ProcessError::Exec(error) => Self::Exec(error),
         }
     }
@@ -261,11 +255,8 @@ impl SandboxProcessError {
 #[derive(Debug, Error)]
 pub enum ConsoleError {
     /// No such sandbox, or no longer.
-    #[error("there is no sandbox {id:?}")]
-    UnknownSandbox {
-        /// The id asked for.
-        id: String,
-    },
+    #[error(transparent)]
+    UnknownSandbox(#[from] UnknownSandbox),
     /// As many follow it as may.
     #[error("{max} clients follow the console of sandbox {id:?} already, which is the limit")]
     TooManyFollowers {
@@ -289,11 +280,8 @@ pub enum ConsoleError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResizeError {
     /// No such template.
-    #[error("there is no template {name:?}")]
-    UnknownTemplate {
-        /// The name asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownTemplate(#[from] UnknownTemplate),
     /// More warm clones than may live.
     #[error("target {target} is above max {max}")]
     TargetAboveMax {
@@ -322,11 +310,8 @@ pub enum ResizeError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RebuildError {
     /// No such template.
-    #[error("there is no template {name:?}")]
-    UnknownTemplate {
-        /// The name asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownTemplate(#[from] UnknownTemplate),
     /// One runs already.
     #[error("build {build} of this template runs already")]
     AlreadyRunning {
@@ -342,11 +327,8 @@ pub enum RebuildError {
 #[derive(Debug, Error)]
 pub enum RollbackError {
     /// No such template.
-    #[error("there is no template {name:?}")]
-    UnknownTemplate {
-        /// The name asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownTemplate(#[from] UnknownTemplate),
     /// There is no earlier generation, or none that can be used.
     #[error(transparent)]
     Impossible(BoxError),
@@ -368,11 +350,8 @@ pub enum RollbackError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResumeError {
     /// No such template.
-    #[error("there is no template {name:?}")]
-    UnknownTemplate {
-        /// The name asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    UnknownTemplate(#[from] UnknownTemplate),
     /// The service ends when it is drained: that was asked for.
     #[error("the service ends when it is drained, as was asked for")]
     Exits,

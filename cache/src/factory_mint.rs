@@ -3,29 +3,24 @@
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::warn;
 use vmint_factory::{
-    Adopted, AttachError, Attached, BindError, Binding, BuildProgress, Caller, CloneError,
-    CloneOrder, ConsoleFollower, DeviceError, DeviceSpecs, ExecError, ExecOutcome, ExecRequest,
-    ExecStream, Factory, FileError, FileReader, FileWriter, Found, Generation, GenerationId,
-    GrowError, Identity, KeptOutput, LeaseRecord, Manifest, OpenDevices, Phase, Process,
-    ProcessError, ProcessOrder, ProcessState, RecordedState, Size, Staleness, StreamRequest,
-    TemplateSpec, Vm, VmId, WriteOptions,
+    Adopted, AttachError, Attached, BuildProgress, Caller, CloneError, CloneFacts, CloneOrder,
+    ConsoleFollower, DeviceError, DeviceSpecs, Factory, Generation, GenerationId, GrowError,
+    Identity, Manifest, OpenDevices, Phase, ProcessState, RecordedState, Size, Staleness,
+    TemplateSpec, Vm, VmId,
 };
 
 use crate::error::BoxError;
 use crate::mint::{
-    AdoptedClone, AdoptedLease, AgentState, CloneFacts, CloneFailure, ConsoleReader, Fault,
-    FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint,
-    NoWayBack, RecordState, StepReport,
+    AdoptedClone, AdoptedLease, CloneFailure, ConsoleReader, Fault, FoundGeneration,
+    GenerationFacts, LiveClone, LiveGeneration, Mint, NoWayBack, RecordState, StepReport,
 };
 use crate::request::SocketOwner;
-use crate::view::Source;
 
 /// A generation and what is known of it, worked out once.
 struct Made {
@@ -74,29 +69,7 @@ impl Mint for Factory {
         &'a self,
         spec: &'a TemplateSpec,
     ) -> BoxFuture<'a, Result<FoundGeneration, BoxError>> {
-        async move {
-            Ok(match Factory::find(self, spec).await? {
-                Found::Current(generation) => FoundGeneration::Current(Made::of(generation)),
-                Found::Unverified { generation, fields } => FoundGeneration::Unverified {
-                    generation: Made::of(generation),
-                    fields,
-                },
-                Found::Stale {
-                    generation,
-                    fields,
-                    restorable,
-                } => FoundGeneration::Stale {
-                    generation,
-                    fields,
-                    restorable: restorable.map(Made::of),
-                },
-                Found::Damaged { generation, reason } => {
-                    FoundGeneration::Damaged { generation, reason }
-                }
-                Found::None => FoundGeneration::None,
-            })
-        }
-        .boxed()
+        async move { Ok(Factory::find(self, spec).await?.map(Made::of)) }.boxed()
     }
 
     fn build<'a>(
@@ -199,27 +172,14 @@ impl Mint for Factory {
     fn mint<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
-        let LaunchOrder {
-            id,
-            hostname,
-            on_clone,
-            paused,
-        } = order;
-        let order = CloneOrder {
-            id,
-            hostname,
-            on_clone,
-            warm: true,
-            paused,
-        };
         async move {
             let Some(made) = generation.as_any().downcast_ref::<Made>() else {
                 return Err(foreign());
             };
             match Factory::mint(self, &made.generation, order).await {
-                Ok(vm) => Ok(Arc::new(Machine(vm)) as Arc<dyn LiveClone>),
+                Ok(vm) => Ok(vm as Arc<dyn LiveClone>),
                 Err(error) => Err(CloneFailure {
                     phase: error.phase,
                     fault: fault_of(&error),
@@ -236,19 +196,7 @@ fn adopted(found: Adopted) -> Option<AdoptedClone> {
     let lease = match (found.state, found.lease) {
         (RecordedState::Ready, None) => None,
         (RecordedState::Leased, Some(lease)) => Some(AdoptedLease {
-            facts: LeaseFacts {
-                owner_uid: lease.owner_uid(),
-                leased_at: lease.leased_at,
-                expires_at: lease.expires_at,
-                metadata: lease.metadata,
-                source: Source::of(&lease.source)?,
-                checkout: Duration::from_micros(lease.checkout_us),
-                idempotency: lease.idempotency,
-                size: Size {
-                    vcpus: lease.vcpus,
-                    memory_mib: lease.memory_mib,
-                },
-            },
+            facts: lease,
             left: found.lease_left,
             devices: found.devices,
             disk_keys: found.disk_keys,
@@ -262,7 +210,7 @@ fn adopted(found: Adopted) -> Option<AdoptedClone> {
     Some(AdoptedClone {
         template: found.vm.generation().template().to_owned(),
         generation: Made::of(Arc::clone(found.vm.generation())),
-        vm: Arc::new(Machine(found.vm)),
+        vm: found.vm,
         lease,
         is_paused: found.is_paused,
         on_clone: found.on_clone,
@@ -298,185 +246,85 @@ impl ConsoleReader for ConsoleFollower {
     }
 }
 
-/// A clone. Here [`Vm`]'s methods meet those of the trait, under the same names.
-struct Machine(Arc<Vm>);
-
-impl LiveClone for Machine {
+/// [`Vm`]'s own methods, under the same names.
+impl LiveClone for Vm {
     fn facts(&self) -> CloneFacts {
-        CloneFacts {
-            id: self.0.id().clone(),
-            pid: self.0.pid(),
-            created_at: self.0.created_at(),
-            phases: self.0.phases(),
-            digest: self.0.identity_digest().clone(),
-            console_socket: self.0.console_socket(),
-            vsock_cid: self.0.vsock_cid(),
-            confinement: Arc::clone(self.0.confinement()),
-            runtime_socket: self.0.runtime_socket(),
-            agent: if self.0.is_outdated() {
-                AgentState::Outdated
-            } else {
-                AgentState::Current
-            },
-        }
+        self.facts()
     }
 
     fn id(&self) -> &VmId {
-        self.0.id()
+        self.id()
     }
 
     fn identity(&self) -> Identity {
-        self.0.identity()
+        self.identity()
     }
 
     fn process(&self) -> ProcessState {
-        self.0.process()
+        self.process()
     }
 
     fn last_heard(&self) -> Option<Instant> {
-        self.0.last_heard()
+        self.last_heard()
     }
 
     fn ended(&self) -> BoxFuture<'_, String> {
-        self.0.ended().map(|end| end.to_string()).boxed()
-    }
-
-    fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
-        async move { Ok(self.0.ping(deadline).await?) }.boxed()
-    }
-
-    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        self.0.exec(request).boxed()
-    }
-
-    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
-        self.0.bind(binding).boxed()
+        self.ended().map(|end| end.to_string()).boxed()
     }
 
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
-        self.0.grow(wanted).boxed()
+        self.grow(wanted).boxed()
     }
 
     fn attach<'a>(
         &'a self,
         devices: &'a OpenDevices,
     ) -> BoxFuture<'a, Result<Attached, AttachError>> {
-        self.0.attach(devices).boxed()
-    }
-
-    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
-        self.0.exec_stream(request).boxed()
-    }
-
-    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
-        self.0.start_process(order).boxed()
-    }
-
-    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
-        self.0.processes().boxed()
-    }
-
-    fn find_process<'a>(
-        &'a self,
-        process: &'a str,
-    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
-        self.0.find_process(process).boxed()
-    }
-
-    fn kept_output<'a>(
-        &'a self,
-        process: &'a str,
-    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>> {
-        self.0.kept_output(process).boxed()
-    }
-
-    fn attach_process<'a>(
-        &'a self,
-        process: &'a str,
-        replay: bool,
-    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
-        self.0.attach_process(process, replay).boxed()
-    }
-
-    fn signal_process<'a>(
-        &'a self,
-        process: &'a str,
-        signal: i32,
-    ) -> BoxFuture<'a, Result<(), ProcessError>> {
-        self.0.signal_process(process, signal).boxed()
-    }
-
-    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
-        self.0.end_process(process).boxed()
-    }
-
-    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
-        self.0.read_file(path).boxed()
-    }
-
-    fn write_file<'a>(
-        &'a self,
-        path: &'a str,
-        options: WriteOptions,
-    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
-        self.0.write_file(path, options).boxed()
+        self.attach(devices).boxed()
     }
 
     fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {
-        self.0.give_sockets(owner.uid, owner.gid)
+        self.give_sockets(owner.uid, owner.gid)
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        async move { Ok(self.0.resume().await?) }.boxed()
+        async move { Ok(self.resume().await?) }.boxed()
     }
 
     fn clock_is_off(&self) -> bool {
-        self.0.clock_is_off()
+        self.clock_is_off()
     }
 
     fn set_clock(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        async move { Ok(self.0.set_clock().await?) }.boxed()
+        async move { Ok(self.set_clock().await?) }.boxed()
     }
 
     fn record(&self, state: RecordState) -> io::Result<()> {
         match state {
-            RecordState::Ready => self.0.record(RecordedState::Ready, None),
-            RecordState::Preparing => self.0.record(RecordedState::Preparing, None),
-            RecordState::Releasing => self.0.record(RecordedState::Releasing, None),
-            RecordState::Leased(lease) => {
-                let lease = LeaseRecord {
-                    owner_uid: Some(lease.owner_uid),
-                    leased_at: lease.leased_at,
-                    expires_at: lease.expires_at,
-                    metadata: lease.metadata,
-                    source: lease.source.as_str().to_owned(),
-                    checkout_us: u64::try_from(lease.checkout.as_micros()).unwrap_or(u64::MAX),
-                    idempotency: lease.idempotency,
-                    vcpus: lease.size.vcpus,
-                    memory_mib: lease.size.memory_mib,
-                };
-                self.0.record(RecordedState::Leased, Some(lease))
-            }
+            RecordState::Ready => self.record(RecordedState::Ready, None),
+            RecordState::Preparing => self.record(RecordedState::Preparing, None),
+            RecordState::Releasing => self.record(RecordedState::Releasing, None),
+            RecordState::Leased(lease) => self.record(RecordedState::Leased, Some(lease)),
         }
     }
 
     fn end(&self) -> BoxFuture<'_, String> {
-        self.0.end().map(|end| end.to_string()).boxed()
+        self.end().map(|end| end.to_string()).boxed()
     }
 
     fn leave(&self) -> BoxFuture<'_, String> {
-        self.0.leave().map(|end| end.to_string()).boxed()
+        self.leave().map(|end| end.to_string()).boxed()
     }
 
     fn console(&self) -> io::Result<Vec<u8>> {
-        self.0.console()
+        self.console()
     }
 
     fn follow_console(&self) -> io::Result<Box<dyn ConsoleReader>> {
-        Ok(Box::new(self.0.follow_console()))
+        Ok(Box::new(self.follow_console()))
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
-        self.0.anonymous_bytes()
+        self.anonymous_bytes()
     }
 }

@@ -58,15 +58,15 @@ pub use cache::{Cache, CheckedOut};
 pub use console::FollowedConsole;
 pub use devices::{Conflict, DevicesError};
 pub use error::{
-    BoxError, CheckoutError, ConsoleError, RebuildError, ReleaseError, RenewError, ResizeError,
-    ResumeError, RollbackError, SandboxExecError, SandboxFileError, SandboxProcessError, TtlError,
+    BoxError, CheckoutError, ConsoleError, RebuildError, RenewError, ResizeError, ResumeError,
+    RollbackError, SandboxError, SandboxExecError, SandboxFileError, SandboxProcessError, TtlError,
+    UnknownSandbox, UnknownTemplate,
 };
 pub use events::{Event, Followed, Follower, Happening};
 pub use lease::Lease;
 pub use mint::{
-    AdoptedClone, AdoptedLease, AgentState, CloneFacts, CloneFailure, ConsoleReader, Fault,
-    FoundGeneration, GenerationFacts, LaunchOrder, LeaseFacts, LiveClone, LiveGeneration, Mint,
-    NoWayBack, RecordState, StepReport,
+    AdoptedClone, AdoptedLease, CloneFailure, ConsoleReader, Fault, FoundGeneration,
+    GenerationFacts, LiveClone, LiveGeneration, Mint, NoWayBack, RecordState, StepReport,
 };
 pub use reload::{ReloadError, Reloaded};
 pub use request::{CheckoutRequest, DeviceOrder, OnEmpty, Resize, SocketOwner};
@@ -80,11 +80,11 @@ pub use view::{
 };
 // The parts of the factory that this crate's own interface speaks of.
 pub use vmint_factory::{
-    AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile, BuildStep,
-    Caller, Confinement, DeviceError, DeviceSpecs, DiskFormat, DiskKey, DiskSpec, EndedBy,
-    ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileOwner, FilePiece, FileReader,
-    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, PartialOutput, Phase,
-    Process, ProcessControl, ProcessError, ProcessOrder, RequestKey, Size, SizeError, SizeRange,
-    StaleField, Staleness, StreamEnd, StreamInput, StreamOutput, StreamRequest, UnverifiedField,
-    WindowSize, WriteOptions,
+    AgentState, AttachError, Attached, AttachedDisk, AttachedNic, BindError, Binding, BoundFile,
+    BuildStep, Caller, CloneFacts, CloneOrder, Confinement, DeviceError, DeviceSpecs, DiskFormat,
+    DiskKey, DiskSpec, EndedBy, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
+    FileOwner, FilePiece, FileReader, FileWriter, GrowError, Guest, GuestError, Identity,
+    IdentityDigest, LeaseRecord, OfGuest, PartialOutput, Phase, Process, ProcessControl,
+    ProcessError, ProcessOrder, RequestKey, Size, SizeError, SizeRange, StaleField, Staleness,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, UnverifiedField, WindowSize, WriteOptions,
 };

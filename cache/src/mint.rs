@@ -2,8 +2,6 @@
 //!
 //! They are traits so that the tests can script every behaviour: `factory_mint` implements them for the real thing.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +10,14 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::time::Instant;
 use vmint_factory::{
-    Accel, Argv, AttachError, Attached, BindError, Binding, BuildStep, Caller, Confinement,
-    DeviceError, DeviceSpecs, DiskKey, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError,
-    FileReader, FileWriter, GenerationId, GrowError, Identity, IdentityDigest, KeptOutput,
-    OpenDevices, Phase, Phases, Process, ProcessControl, ProcessError, ProcessOrder, ProcessState,
-    RequestKey, Size, SizeRange, StaleField, Staleness, StreamRequest, TemplateSpec,
-    UnverifiedField, VmId, WriteOptions,
+    Accel, Argv, AttachError, Attached, BuildStep, Caller, CloneFacts, CloneOrder, DeviceError,
+    DeviceSpecs, DiskKey, Found, GenerationId, GrowError, Guest, Identity, LeaseRecord,
+    OpenDevices, Phase, Phases, ProcessControl, ProcessState, Size, SizeRange, Staleness,
+    TemplateSpec, VmId,
 };
 
 use crate::error::BoxError;
 use crate::request::SocketOwner;
-use crate::view::Source;
 
 /// Is told each step of a build as it begins. It must return at once.
 pub type StepReport = Arc<dyn Fn(BuildStep) + Send + Sync>;
@@ -129,7 +124,7 @@ pub trait Mint: Send + Sync + 'static {
     fn mint<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>>;
 }
 
@@ -152,7 +147,7 @@ pub struct AdoptedClone {
 /// The lease of a clone of an earlier service.
 pub struct AdoptedLease {
     /// As it was recorded.
-    pub facts: LeaseFacts,
+    pub facts: LeaseRecord,
     /// How much is left of it: nothing, when it has run out. `None` lasts until the release.
     pub left: Option<Duration>,
     /// What was plugged into it.
@@ -162,35 +157,7 @@ pub struct AdoptedLease {
 }
 
 /// What was found on disk.
-pub enum FoundGeneration {
-    /// It is valid and matches.
-    Current(Arc<dyn LiveGeneration>),
-    /// It is valid and not known to differ: some of it cannot be compared at present.
-    Unverified {
-        /// The generation.
-        generation: Arc<dyn LiveGeneration>,
-        /// What cannot be compared.
-        fields: Vec<UnverifiedField>,
-    },
-    /// It is valid, but made from something else.
-    Stale {
-        /// Which.
-        generation: GenerationId,
-        /// Where it differs.
-        fields: Vec<StaleField>,
-        /// The generation, where this host can restore it.
-        restorable: Option<Arc<dyn LiveGeneration>>,
-    },
-    /// It is not what was published.
-    Damaged {
-        /// Which.
-        generation: GenerationId,
-        /// What is wrong.
-        reason: String,
-    },
-    /// There is none.
-    None,
-}
+pub type FoundGeneration = Found<Arc<dyn LiveGeneration>>;
 
 /// Why a template does not go back to an earlier generation.
 #[derive(Debug, Error)]
@@ -201,19 +168,6 @@ pub enum NoWayBack {
     /// It could not be done.
     #[error(transparent)]
     Failed(BoxError),
-}
-
-/// An order for one clone.
-#[derive(Clone, Debug)]
-pub struct LaunchOrder {
-    /// Its id.
-    pub id: VmId,
-    /// Its first hostname.
-    pub hostname: String,
-    /// Commands run in it before it is ready.
-    pub on_clone: Vec<Argv>,
-    /// Whether it waits with its virtual CPUs stopped.
-    pub paused: bool,
 }
 
 /// What is at fault when a clone could not be made.
@@ -275,52 +229,6 @@ pub trait LiveGeneration: Send + Sync + 'static {
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
-/// Whether a clone's guest agent can be talked to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum AgentState {
-    /// It speaks a protocol that this version speaks.
-    #[default]
-    Current,
-    /// It is of a version that shares no protocol with this one. The clone can be looked at, renewed and released.
-    Outdated,
-}
-
-impl AgentState {
-    /// The name in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Outdated => "outdated",
-        }
-    }
-}
-
-/// What is known of a clone.
-#[derive(Clone, Debug)]
-pub struct CloneFacts {
-    /// Its id.
-    pub id: VmId,
-    /// The hypervisor's process.
-    pub pid: u32,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Its start, by phase.
-    pub phases: Phases,
-    /// What its guest made of its new random numbers: no other living clone may have the same.
-    pub digest: IdentityDigest,
-    /// The socket of its serial console.
-    pub console_socket: PathBuf,
-    /// Its address on AF_VSOCK, where it has one.
-    pub vsock_cid: Option<u32>,
-    /// What keeps its hypervisor from the rest of the host, and what does not.
-    pub confinement: Arc<[Confinement]>,
-    /// The socket of the port that belongs to the sandbox's user.
-    pub runtime_socket: PathBuf,
-    /// Whether its guest can be talked to.
-    pub agent: AgentState,
-}
-
 /// Reads a console on and on.
 pub trait ConsoleReader: Send + 'static {
     /// What came since the last call; nothing when nothing came. May block. It works when the clone is gone, too.
@@ -343,34 +251,13 @@ pub enum RecordState {
     /// Being made fit for somebody: whoever finds it so ends it.
     Preparing,
     /// Somebody's sandbox.
-    Leased(LeaseFacts),
+    Leased(LeaseRecord),
     /// Being ended.
     Releasing,
 }
 
-/// A lease, as the clone's record keeps it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LeaseFacts {
-    /// The host's user that it was handed to.
-    pub owner_uid: u32,
-    /// When it began.
-    pub leased_at: Timestamp,
-    /// When it ends; `None` lasts until the release.
-    pub expires_at: Option<Timestamp>,
-    /// What came with the request.
-    pub metadata: BTreeMap<String, String>,
-    /// Where it came from.
-    pub source: Source,
-    /// How long the checkout took.
-    pub checkout: Duration,
-    /// What the request was named by.
-    pub idempotency: Option<RequestKey>,
-    /// How large it is.
-    pub size: Size,
-}
-
-/// One living clone.
-pub trait LiveClone: Send + Sync + 'static {
+/// One living clone. What is asked of its guest is in [`Guest`].
+pub trait LiveClone: Guest + 'static {
     /// What is known of it.
     fn facts(&self) -> CloneFacts;
     /// Its id.
@@ -387,12 +274,6 @@ pub trait LiveClone: Send + Sync + 'static {
     fn last_heard(&self) -> Option<Instant>;
     /// Resolves with the reason once its process is gone. Any number of callers.
     fn ended(&self) -> BoxFuture<'_, String>;
-    /// Asks the guest for an answer.
-    fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), BoxError>>;
-    /// Runs a command in the guest.
-    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
-    /// Binds it to whoever has it now. One round trip to the guest.
-    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>>;
     /// Gives it at least this size; answers the one that its guest then has. After an error it is fit for nothing.
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>>;
     /// Plugs devices into it, and waits until the guest has them.
@@ -403,42 +284,6 @@ pub trait LiveClone: Send + Sync + 'static {
         &'a self,
         devices: &'a OpenDevices,
     ) -> BoxFuture<'a, Result<Attached, AttachError>>;
-    /// Runs a command with its streams open. Dropped, the stream kills it.
-    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>>;
-    /// Starts a process that runs until it ends. After a [`GuestError`](vmint_factory::GuestError), it may run.
-    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>>;
-    /// The processes of the guest, in the order of their start.
-    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>>;
-    /// One of them.
-    fn find_process<'a>(&'a self, process: &'a str)
-    -> BoxFuture<'a, Result<Process, ProcessError>>;
-    /// The newest output of one.
-    fn kept_output<'a>(
-        &'a self,
-        process: &'a str,
-    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>>;
-    /// One more reader and writer of one; with `replay`, its kept output comes first. Dropped, the process goes on.
-    fn attach_process<'a>(
-        &'a self,
-        process: &'a str,
-        replay: bool,
-    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>>;
-    /// Sends a signal to one.
-    fn signal_process<'a>(
-        &'a self,
-        process: &'a str,
-        signal: i32,
-    ) -> BoxFuture<'a, Result<(), ProcessError>>;
-    /// Kills one with its descendants, or forgets one that has ended.
-    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>>;
-    /// Opens a file of the guest to read it.
-    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>>;
-    /// Begins to write a file of the guest. Dropped before its end, it leaves nothing.
-    fn write_file<'a>(
-        &'a self,
-        path: &'a str,
-        options: WriteOptions,
-    ) -> BoxFuture<'a, Result<FileWriter, FileError>>;
     /// Gives its console's and its runtime's sockets to a user of the host, and to nobody else. Returns whether they
     /// changed hands: they do not where they are that user's already, or where the service may not give them away.
     ///
@@ -475,4 +320,36 @@ pub trait LiveClone: Send + Sync + 'static {
     /// # Errors
     /// When the kernel does not tell.
     fn anonymous_bytes(&self) -> std::io::Result<u64>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl GenerationFacts {
+        /// Those of a generation that no clone is made of.
+        pub(crate) fn for_tests() -> Self {
+            let size = Size {
+                vcpus: 1,
+                memory_mib: 256,
+            };
+            Self {
+                id: GenerationId::new(),
+                built_at: Timestamp::UNIX_EPOCH,
+                accel: Accel::Tcg,
+                qemu_version: "10.0.0".to_owned(),
+                sizes: SizeRange {
+                    least: size,
+                    most: size,
+                    fixed: None,
+                    refuses_vcpus: None,
+                },
+                boot_phases: Phases::default(),
+                build_phases: Vec::new(),
+                first_exec: None,
+                report: serde_json::Value::Null,
+                process_control: None,
+            }
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! Processes of sandboxes: they belong to no connection, and run until they end.
 
-use vmint_factory::{ExecStream, KeptOutput, Process, ProcessError, ProcessOrder};
+use std::sync::Arc;
+
+use vmint_factory::{PartialOutput, Process, ProcessError, ProcessOrder};
 
 use crate::cache::Cache;
 use crate::error::SandboxProcessError;
-use crate::sandbox::{Found, Sandbox};
-use crate::stream::{CommandStream, OfGuest, Stopped, unless_ended};
+use crate::mint::LiveClone;
+use crate::sandbox::Found;
+use crate::stream::{CommandStream, unless_ended};
 
 impl Cache {
     /// Starts a process in a sandbox. It runs until it ends, is ended, or the sandbox is over.
@@ -20,9 +23,7 @@ impl Cache {
         id: &str,
         order: ProcessOrder,
     ) -> Result<Process, SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let started = unless_ended(&sandbox, sandbox.vm().start_process(order)).await;
-        started.map_err(|stopped| stopped.in_sandbox(id))
+        self.ask(id, async |vm| vm.start_process(order).await).await
     }
 
     /// The processes of a sandbox in the order of their start: those that run, and the newest that have ended.
@@ -33,9 +34,7 @@ impl Cache {
     /// # Cancel safety
     /// Nothing is changed.
     pub async fn processes(&self, id: &str) -> Result<Vec<Process>, SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let listed = unless_ended(&sandbox, sandbox.vm().processes()).await;
-        listed.map_err(|stopped| stopped.in_sandbox(id))
+        self.ask(id, async |vm| vm.processes().await).await
     }
 
     /// One of them.
@@ -46,9 +45,8 @@ impl Cache {
     /// # Cancel safety
     /// Nothing is changed.
     pub async fn process(&self, id: &str, process: &str) -> Result<Process, SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let found = unless_ended(&sandbox, sandbox.vm().find_process(process)).await;
-        found.map_err(|stopped| stopped.in_sandbox(id))
+        self.ask(id, async |vm| vm.find_process(process).await)
+            .await
     }
 
     /// The newest output of a process; empty where none is kept.
@@ -62,10 +60,8 @@ impl Cache {
         &self,
         id: &str,
         process: &str,
-    ) -> Result<KeptOutput, SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let kept = unless_ended(&sandbox, sandbox.vm().kept_output(process)).await;
-        kept.map_err(|stopped| stopped.in_sandbox(id))
+    ) -> Result<PartialOutput, SandboxProcessError> {
+        self.ask(id, async |vm| vm.kept_output(process).await).await
     }
 
     /// One more reader and writer of a process; with `replay`, its kept output comes first. Dropped, the process goes on.
@@ -81,10 +77,9 @@ impl Cache {
         process: &str,
         replay: bool,
     ) -> Result<CommandStream, SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let attached: Result<ExecStream, _> =
-            unless_ended(&sandbox, sandbox.vm().attach_process(process, replay)).await;
-        let stream = attached.map_err(|stopped| stopped.in_sandbox(id))?;
+        let Found { sandbox, .. } = self.node().sandboxes.get(id)?;
+        let attached = unless_ended(&sandbox, sandbox.vm().attach_process(process, replay)).await;
+        let stream = attached.map_err(|error| SandboxProcessError::of(id, error))?;
         Ok(CommandStream::attached(stream, sandbox))
     }
 
@@ -101,9 +96,8 @@ impl Cache {
         process: &str,
         signal: i32,
     ) -> Result<(), SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let sent = unless_ended(&sandbox, sandbox.vm().signal_process(process, signal)).await;
-        sent.map_err(|stopped| stopped.in_sandbox(id))
+        self.ask(id, async |vm| vm.signal_process(process, signal).await)
+            .await
     }
 
     /// Kills a process with its descendants, or forgets one that has ended.
@@ -114,29 +108,17 @@ impl Cache {
     /// # Cancel safety
     /// A dropped call may have done it.
     pub async fn end_process(&self, id: &str, process: &str) -> Result<(), SandboxProcessError> {
-        let sandbox = self.sandbox_of(id)?;
-        let ended = unless_ended(&sandbox, sandbox.vm().end_process(process)).await;
-        ended.map_err(|stopped| stopped.in_sandbox(id))
+        self.ask(id, async |vm| vm.end_process(process).await).await
     }
 
-    fn sandbox_of(&self, id: &str) -> Result<std::sync::Arc<Sandbox>, SandboxProcessError> {
-        let unknown = || SandboxProcessError::UnknownSandbox { id: id.to_owned() };
-        let Found { sandbox, .. } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
-        Ok(sandbox)
-    }
-}
-
-impl OfGuest for ProcessError {
-    fn is_of_guest(&self) -> bool {
-        matches!(self, Self::Exec(error) if error.is_of_guest())
-    }
-}
-
-impl Stopped<ProcessError> {
-    fn in_sandbox(self, id: &str) -> SandboxProcessError {
-        match self {
-            Self::Error(error) => SandboxProcessError::of(id, error),
-            Self::Ended(why) => SandboxProcessError::Ended(why),
-        }
+    /// Asks the guest of a sandbox for something about its processes, as long as the sandbox lives.
+    async fn ask<T, F: Future<Output = Result<T, ProcessError>>>(
+        &self,
+        id: &str,
+        ask: impl FnOnce(Arc<dyn LiveClone>) -> F,
+    ) -> Result<T, SandboxProcessError> {
+        let Found { sandbox, .. } = self.node().sandboxes.get(id)?;
+        let answer = unless_ended(&sandbox, ask(Arc::clone(sandbox.vm()))).await;
+        answer.map_err(|error| SandboxProcessError::of(id, error))
     }
 }

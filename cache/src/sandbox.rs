@@ -12,10 +12,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use vmint_factory::{Attached, GenerationId, RequestKey, Size};
+use vmint_factory::{Attached, GenerationId, LeaseRecord, RequestKey, Size};
 
 use crate::console::FOLLOWERS_MAX;
-use crate::mint::{LeaseFacts, LiveClone, RecordState};
+use crate::error::UnknownSandbox;
+use crate::mint::{LiveClone, RecordState};
 use crate::pool::{CloneKey, Pool};
 use crate::sync::lock;
 use crate::view::SandboxView;
@@ -159,7 +160,7 @@ impl Sandbox {
     fn record(
         &self,
         is_last: bool,
-        state: impl FnOnce(Option<LeaseFacts>) -> Option<RecordState>,
+        state: impl FnOnce(Option<LeaseRecord>) -> Option<RecordState>,
     ) -> io::Result<()> {
         let mut is_closed = lock(&self.is_record_closed);
         if *is_closed {
@@ -173,8 +174,8 @@ impl Sandbox {
         }
     }
 
-    fn lease_of(&self, view: &SandboxView) -> LeaseFacts {
-        LeaseFacts {
+    fn lease_of(&self, view: &SandboxView) -> LeaseRecord {
+        LeaseRecord {
             owner_uid: view.owner_uid,
             leased_at: view.leased_at,
             expires_at: view.expires_at,
@@ -209,7 +210,7 @@ impl Sandbox {
 pub(crate) fn view_of(
     (template, generation): (&str, &GenerationId),
     vm: &dyn LiveClone,
-    lease: LeaseFacts,
+    lease: LeaseRecord,
     devices: Attached,
 ) -> SandboxView {
     let (facts, identity) = (vm.facts(), vm.identity());
@@ -268,11 +269,12 @@ impl Sandboxes {
     }
 
     /// One that was handed over.
-    pub(crate) fn get(&self, id: &str) -> Option<Found> {
+    pub(crate) fn get(&self, id: &str) -> Result<Found, UnknownSandbox> {
         lock(&self.0)
             .get(id)
             .filter(|found| lock(&found.sandbox.view).is_some())
             .cloned()
+            .ok_or_else(|| UnknownSandbox::of(id))
     }
 
     /// All that were handed over, in the order of their leases; with `owner_uid`, those of one user.

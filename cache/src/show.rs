@@ -7,6 +7,7 @@ use vmint_factory::Phase;
 
 use crate::cache::Cache;
 use crate::entry::Template;
+use crate::error::{UnknownSandbox, UnknownTemplate};
 use crate::mint::GenerationFacts;
 use crate::template::Snapshot;
 use crate::view::{
@@ -22,15 +23,14 @@ impl Cache {
     }
 
     /// One template.
-    #[must_use]
-    pub fn template(&self, name: &str) -> Option<TemplateView> {
-        self.find(name).map(|one| one.view())
+    pub fn template(&self, name: &str) -> Result<TemplateView, UnknownTemplate> {
+        Ok(self.find(name)?.view())
     }
 
     /// Whether there is such a template.
     #[must_use]
     pub fn has_template(&self, name: &str) -> bool {
-        self.find(name).is_some()
+        self.find(name).is_ok()
     }
 
     /// The builds that run and the last of those that ended, the newest first.
@@ -64,9 +64,8 @@ impl Cache {
     }
 
     /// One pool.
-    #[must_use]
-    pub fn pool(&self, template: &str) -> Option<PoolView> {
-        self.find(template).map(|template| template.pool.view())
+    pub fn pool(&self, template: &str) -> Result<PoolView, UnknownTemplate> {
+        Ok(self.find(template)?.pool.view())
     }
 
     /// All leased sandboxes, or those of one template, in the order of their leases.
@@ -84,13 +83,13 @@ impl Cache {
     /// The user of the host that a leased sandbox belongs to; `None` when there is no such sandbox.
     #[must_use]
     pub fn owner_of(&self, id: &str) -> Option<u32> {
-        self.node().sandboxes.get(id)?.sandbox.owner_uid()
+        self.node().sandboxes.get(id).ok()?.sandbox.owner_uid()
     }
 
     /// One leased sandbox.
-    #[must_use]
-    pub fn sandbox(&self, id: &str) -> Option<SandboxView> {
-        self.node().sandboxes.get(id)?.sandbox.view()
+    pub fn sandbox(&self, id: &str) -> Result<SandboxView, UnknownSandbox> {
+        let found = self.node().sandboxes.get(id)?;
+        found.sandbox.view().ok_or_else(|| UnknownSandbox::of(id))
     }
 
     /// The memory of every template and its clones: what the clones have as it was measured last. It blocks for a system

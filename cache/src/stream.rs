@@ -10,13 +10,15 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use vmint_factory::{
-    ExecError, ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, StreamEnd,
-    StreamInput, StreamOutput, StreamRequest, WriteOptions,
+    ExecError, ExecStream, FileError, FilePiece, FileReader, FileWriter, GuestError, OfGuest,
+    StreamEnd, StreamInput, StreamOutput, StreamRequest, WriteOptions,
 };
 
 use crate::cache::Cache;
 use crate::command::{END_NOTICE, outcome};
-use crate::error::{SandboxExecError, SandboxFileError};
+use crate::error::{SandboxError, SandboxExecError, SandboxFileError};
+use crate::node::Node;
+use crate::pool::Pool;
 use crate::sandbox::{Found, Sandbox};
 use crate::telemetry::{StartPath, Telemetry};
 
@@ -66,16 +68,11 @@ impl Cache {
         id: &str,
         request: StreamRequest,
     ) -> Result<CommandStream, SandboxExecError> {
-        let unknown = || SandboxExecError::UnknownSandbox { id: id.to_owned() };
-        let Found { sandbox, pool } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
+        let Found { sandbox, pool } = self.node().sandboxes.get(id)?;
         // A command that waits for somebody's input says nothing about how fast the sandbox answers.
         let is_answer = request.tty.is_none() && !request.stdin;
-        let report = Report {
-            telemetry: self.node().telemetry.clone(),
-            template: pool.template().to_owned(),
-            is_first: sandbox.is_first_command() && is_answer,
-            begun: Instant::now(),
-        };
+        let is_first = sandbox.is_first_command() && is_answer;
+        let report = Report::begin(self.node(), &pool, is_first);
         match unless_ended(&sandbox, sandbox.vm().exec_stream(request)).await {
             Ok(stream) => Ok(CommandStream {
                 stream,
@@ -83,9 +80,8 @@ impl Cache {
                 report: Some(report),
                 end: None,
             }),
-            Err(stopped) => {
-                let error = stopped.into();
-                report.ended(Err(&error));
+            Err(error) => {
+                report.ended(Some(&error));
                 Err(error)
             }
         }
@@ -103,8 +99,7 @@ impl Cache {
         id: &str,
         path: &str,
     ) -> Result<SandboxFileReader, SandboxFileError> {
-        let unknown = || SandboxFileError::UnknownSandbox { id: id.to_owned() };
-        let Found { sandbox, .. } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
+        let Found { sandbox, .. } = self.node().sandboxes.get(id)?;
         let reader = unless_ended(&sandbox, sandbox.vm().read_file(path)).await?;
         Ok(SandboxFileReader { reader, sandbox })
     }
@@ -122,8 +117,7 @@ impl Cache {
         path: &str,
         options: WriteOptions,
     ) -> Result<SandboxFileWriter, SandboxFileError> {
-        let unknown = || SandboxFileError::UnknownSandbox { id: id.to_owned() };
-        let Found { sandbox, .. } = self.node().sandboxes.get(id).ok_or_else(unknown)?;
+        let Found { sandbox, .. } = self.node().sandboxes.get(id)?;
         let writer = unless_ended(&sandbox, sandbox.vm().write_file(path, options)).await?;
         Ok(SandboxFileWriter { writer, sandbox })
     }
@@ -155,7 +149,7 @@ impl CommandStream {
                 biased;
                 output = self.stream.output.recv() => output,
                 why = self.sandbox.ended() => {
-                    return self.ended(Err(Stopped::Ended(why.to_owned())));
+                    return self.ended(Err(SandboxError::Ended(why.to_owned())));
                 }
             };
             match output {
@@ -166,13 +160,9 @@ impl CommandStream {
             }
         }
         let end = match &self.end {
-            Some(Err(error)) if error.is_of_guest() => {
-                let stopped = Stopped::Error(error.clone());
-                Err(stopped.explained(&self.sandbox).await)
-            }
-            Some(Err(error)) => Err(Stopped::Error(error.clone())),
+            Some(Err(error)) => Err(explained(&self.sandbox, error.clone()).await),
             Some(Ok(end)) => Ok(*end),
-            None => Err(Stopped::Error(ExecError::Guest(GuestError::Closed))),
+            None => Err(SandboxError::Failed(ExecError::Guest(GuestError::Closed))),
         };
         self.ended(end)
     }
@@ -183,10 +173,9 @@ impl CommandStream {
         async move { sandbox.ended().await }
     }
 
-    fn ended(&self, end: Result<StreamEnd, Stopped<ExecError>>) -> CommandOutput {
-        let end = end.map_err(SandboxExecError::from);
+    fn ended(&self, end: Result<StreamEnd, SandboxExecError>) -> CommandOutput {
         if let Some(report) = &self.report {
-            report.ended(end.as_ref());
+            report.ended(end.as_ref().err());
         }
         CommandOutput::Ended(end)
     }
@@ -213,15 +202,8 @@ impl SandboxFileReader {
     /// # Cancel safety
     /// No bytes are lost; the reason of a failure may be.
     pub async fn next(&mut self) -> Option<Result<Bytes, SandboxFileError>> {
-        let stopped = tokio::select! {
-            biased;
-            chunk = self.reader.chunks.recv() => match chunk? {
-                Ok(bytes) => return Some(Ok(bytes)),
-                Err(error) => Stopped::Error(error),
-            },
-            why = self.sandbox.ended() => Stopped::Ended(why.to_owned()),
-        };
-        Some(Err(stopped.explained(&self.sandbox).await.into()))
+        let chunk = async { self.reader.chunks.recv().await.transpose() };
+        unless_ended(&self.sandbox, chunk).await.transpose()
     }
 }
 
@@ -248,7 +230,7 @@ impl SandboxFileWriter {
         self.give(FilePiece::End).await?;
         let Self { writer, sandbox } = self;
         let stored = async { writer.stored.await.unwrap_or_else(|_| Err(closed())) };
-        Ok(unless_ended(&sandbox, stored).await?)
+        unless_ended(&sandbox, stored).await
     }
 
     async fn give(&mut self, piece: FilePiece) -> Result<(), SandboxFileError> {
@@ -262,7 +244,7 @@ impl SandboxFileWriter {
             }
             Err(refusal(stored.await))
         };
-        Ok(unless_ended(&self.sandbox, given).await?)
+        unless_ended(&self.sandbox, given).await
     }
 }
 
@@ -279,82 +261,35 @@ fn closed() -> FileError {
     FileError::Guest(GuestError::Closed)
 }
 
-/// Why work in a sandbox came to nothing.
-pub(crate) enum Stopped<E> {
-    /// The work failed.
-    Error(E),
-    /// The sandbox ended under it.
-    Ended(String),
-}
-
 /// Does something in a sandbox, as long as that lives.
 pub(crate) async fn unless_ended<T, E: OfGuest>(
     sandbox: &Sandbox,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Stopped<E>> {
+) -> Result<T, SandboxError<E>> {
     let result = tokio::select! {
         biased;
-        result = work => result.map_err(Stopped::Error),
-        why = sandbox.ended() => Err(Stopped::Ended(why.to_owned())),
+        result = work => result,
+        why = sandbox.ended() => return Err(SandboxError::Ended(why.to_owned())),
     };
     match result {
         Ok(value) => Ok(value),
-        Err(stopped) => Err(stopped.explained(sandbox).await),
+        Err(error) => Err(explained(sandbox, error).await),
     }
 }
 
-impl<E: OfGuest> Stopped<E> {
-    /// A guest that ended falls silent first: the true reason is a moment behind.
-    async fn explained(self, sandbox: &Sandbox) -> Self {
-        match self {
-            Self::Error(error) if error.is_of_guest() => {
-                match timeout(END_NOTICE, sandbox.ended()).await {
-                    Ok(why) => Self::Ended(why.to_owned()),
-                    Err(_) => Self::Error(error),
-                }
-            }
-            stopped => stopped,
-        }
+/// Why work in a sandbox failed. A guest that ended falls silent first: the true reason is a moment behind.
+async fn explained<E: OfGuest>(sandbox: &Sandbox, error: E) -> SandboxError<E> {
+    if error.of_guest().is_none() {
+        return SandboxError::Failed(error);
     }
-}
-
-/// Errors that can mean that the whole machine has ended.
-pub(crate) trait OfGuest {
-    fn is_of_guest(&self) -> bool;
-}
-
-impl OfGuest for ExecError {
-    fn is_of_guest(&self) -> bool {
-        matches!(self, Self::Guest(_))
-    }
-}
-
-impl OfGuest for FileError {
-    fn is_of_guest(&self) -> bool {
-        matches!(self, Self::Guest(_))
-    }
-}
-
-impl From<Stopped<ExecError>> for SandboxExecError {
-    fn from(stopped: Stopped<ExecError>) -> Self {
-        match stopped {
-            Stopped::Error(error) => Self::Exec(error),
-            Stopped::Ended(why) => Self::Ended(why),
-        }
-    }
-}
-
-impl From<Stopped<FileError>> for SandboxFileError {
-    fn from(stopped: Stopped<FileError>) -> Self {
-        match stopped {
-            Stopped::Error(error) => Self::File(error),
-            Stopped::Ended(why) => Self::Ended(why),
-        }
+    match timeout(END_NOTICE, sandbox.ended()).await {
+        Ok(why) => SandboxError::Ended(why.to_owned()),
+        Err(_) => SandboxError::Failed(error),
     }
 }
 
 /// What the metrics are told of a command.
-struct Report {
+pub(crate) struct Report {
     telemetry: Arc<dyn Telemetry>,
     template: String,
     is_first: bool,
@@ -362,11 +297,19 @@ struct Report {
 }
 
 impl Report {
-    fn ended(&self, result: Result<&StreamEnd, &SandboxExecError>) {
+    pub(crate) fn begin(node: &Node, pool: &Pool, is_first: bool) -> Self {
+        Self {
+            telemetry: node.telemetry.clone(),
+            template: pool.template().to_owned(),
+            is_first,
+            begun: Instant::now(),
+        }
+    }
+
+    pub(crate) fn ended(&self, error: Option<&SandboxExecError>) {
         let took = self.begun.elapsed();
-        self.telemetry
-            .exec(&self.template, outcome(result.err()), took);
-        if self.is_first && result.is_ok() {
+        self.telemetry.exec(&self.template, outcome(error), took);
+        if self.is_first && error.is_none() {
             self.telemetry
                 .first_exec(&self.template, StartPath::Clone, took);
         }

@@ -6,38 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+pub use vmint_factory::Source;
 use vmint_factory::{
-    Accel, Attached, BuildStep, Confinement, Phases, ProcessControl, StaleField, UnverifiedField,
+    Accel, AgentState, Attached, BuildStep, Confinement, Phases, ProcessControl, StaleField,
+    UnverifiedField,
 };
-
-use crate::mint::AgentState;
-
-/// Where a sandbox came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// From the warm pool, at once or after a wait for the refill.
-    Pool,
-    /// Made for the request.
-    Clone,
-}
-
-impl Source {
-    /// The name in metrics and JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pool => "pool",
-            Self::Clone => "clone",
-        }
-    }
-
-    /// The source with this name.
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        [Self::Pool, Self::Clone]
-            .into_iter()
-            .find(|source| source.as_str() == name)
-    }
-}
 
 /// One leased sandbox.
 #[derive(Clone, Debug, PartialEq)]

@@ -188,7 +188,7 @@ async fn a_killed_machine_is_replaced_and_a_flipped_bit_in_the_state_has_the_tem
     )
     .unwrap();
     until(&cache, "the killed sandbox is gone", |cache| {
-        cache.sandbox(&leased.id).is_none()
+        cache.sandbox(&leased.id).is_err()
     })
     .await;
     is_full(&cache).await;

@@ -54,7 +54,9 @@ mod vm;
 mod waiting;
 mod wire;
 
-pub use clone::{Adopted, CloneError, CloneFailure, CloneOrder, GrowError, Vm};
+pub use clone::{
+    Adopted, AgentState, CloneError, CloneFacts, CloneFailure, CloneOrder, GrowError, Guest, Vm,
+};
 pub use confinement::Confinement;
 pub use device::{
     AttachError, Attached, AttachedDisk, AttachedNic, Caller, DeviceError, DeviceSpecs, DiskFormat,
@@ -67,7 +69,7 @@ pub use guard::{GuardError, Guardian, guard_leases};
 pub use guest::{
     BindError, Binding, BoundFile, EndedBy, ExecError, ExecOutcome, ExecRequest, ExecStream,
     FileError, FileOwner, FilePiece, FileReader, FileWriter, GuestError, Identity, IdentityDigest,
-    KeptOutput, PartialOutput, Process, ProcessControl, ProcessError, ProcessOrder, StreamEnd,
+    OfGuest, PartialOutput, Process, ProcessControl, ProcessError, ProcessOrder, StreamEnd,
     StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
 };
 pub use host::{
@@ -89,5 +91,7 @@ pub use template::{
     Found, Generation, ListedGeneration, Manifest, Recipe, RollbackError, RoomError, StaleField,
     Staleness, UnverifiedField, Validity, VerifyReport,
 };
-pub use vm::{ConsoleFollower, Growth, LeaseRecord, RecordedState, RequestKey, StartError, VmEnd};
+pub use vm::{
+    ConsoleFollower, Growth, LeaseRecord, RecordedState, RequestKey, Source, StartError, VmEnd,
+};
 pub use wire::LinkError;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use support::{LONG, clock_is_right, guest_spec, new_folder, order, output, settings, since_epoch};
 use vmint_factory::{
-    BuildProgress, Factory, Found, LeaseRecord, RecordedState, RequestKey, TemplateSpec, VmId,
-    clean,
+    BuildProgress, Factory, Found, Guest, LeaseRecord, RecordedState, RequestKey, Size, Source,
+    TemplateSpec, VmId, clean,
 };
 
 /// Set for the first service: the folder that it works in.
@@ -57,14 +57,16 @@ impl Service {
 fn lease(left: Duration) -> anyhow::Result<LeaseRecord> {
     let leased_at = jiff::Timestamp::now();
     Ok(LeaseRecord {
-        owner_uid: Some(0),
+        owner_uid: 0,
         leased_at,
         expires_at: Some(leased_at.checked_add(left)?),
-        source: "pool".to_owned(),
+        source: Source::Pool,
         metadata: BTreeMap::from([("job".to_owned(), "17".to_owned())]),
-        checkout_us: 250,
-        vcpus: 1,
-        memory_mib: 256,
+        checkout: Duration::from_micros(250),
+        size: Size {
+            vcpus: 1,
+            memory_mib: 256,
+        },
         idempotency: Some(RequestKey {
             key: "k".into(),
             body: "b".into(),

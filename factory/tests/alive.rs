@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{LONG, Lab, eventually, guest_spec, output};
 use tokio::time::{Instant, interval, timeout};
-use vmint_factory::{ProcessState, Vm};
+use vmint_factory::{Guest, ProcessState, Vm};
 
 /// Processor time of a process, with all its threads.
 fn processor_time(pid: i32) -> anyhow::Result<Duration> {

@@ -91,7 +91,8 @@ async fn a_qemu_that_was_broken_out_of_reaches_its_own_generation_alone() -> any
 
     let victim = lab.mint(&generation, "victim").await?;
     let escaped = lab.mint(&generation, "escaped").await?;
-    let landlock = escaped.confinement().iter().find(|c| c.name == "landlock");
+    let facts = escaped.facts();
+    let landlock = facts.confinement.iter().find(|c| c.name == "landlock");
     let landlock = landlock.ok_or_else(|| anyhow::anyhow!("nothing is said of Landlock"))?;
     anyhow::ensure!(landlock.on, "NOT TRIED: {}", landlock.reason);
     let distance = i64::from(escaped.pid()) - i64::from(victim.pid());

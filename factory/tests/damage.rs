@@ -11,9 +11,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use support::{LONG, Lab, guest_spec, order, output};
-use vmint_factory::{Adopted, Found, Generation, LeaseRecord, Phase, RecordedState, Vm};
+use vmint_factory::{
+    Adopted, Found, Generation, LeaseRecord, Phase, RecordedState, Size, Source, Vm,
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Harm {
@@ -53,14 +56,16 @@ impl Harmed {
 fn lease() -> anyhow::Result<LeaseRecord> {
     let leased_at = jiff::Timestamp::now();
     Ok(LeaseRecord {
-        owner_uid: Some(0),
+        owner_uid: 0,
         leased_at,
         expires_at: Some(leased_at.checked_add(LONG)?),
-        source: "pool".to_owned(),
+        source: Source::Pool,
         metadata: BTreeMap::new(),
-        checkout_us: 250,
-        vcpus: 1,
-        memory_mib: 256,
+        checkout: Duration::from_micros(250),
+        size: Size {
+            vcpus: 1,
+            memory_mib: 256,
+        },
         idempotency: None,
     })
 }

@@ -171,7 +171,8 @@ async fn refused_by_the_hypervisor(
         anyhow::bail!("{refused:?}");
     };
     // The hypervisor's domain does not let it open the other file; where there is none, its monitor tells of it.
-    let mut confinement = vm.confinement().iter();
+    let facts = vm.facts();
+    let mut confinement = facts.confinement.iter();
     let why = match confinement.any(|one| one.name == "landlock" && one.on) {
         true => "Permission denied",
         false => "names other files",

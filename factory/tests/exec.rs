@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{LONG, Lab, guest_spec, output, sh};
-use vmint_factory::{ExecError, ExecRequest, GuestError, Vm};
+use vmint_factory::{ExecError, ExecRequest, Guest, GuestError, Vm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_behave_as_people_expect() -> anyhow::Result<()> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use support::{LONG, Lab, guest_spec, output};
 use vmint_factory::{
-    EndedBy, ExecError, ExecStream, LeaseRecord, Process, ProcessControl, ProcessError,
-    ProcessOrder, RecordedState, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm,
-    WriteOptions,
+    AgentState, EndedBy, ExecError, ExecStream, Guest, LeaseRecord, Process, ProcessControl,
+    ProcessError, ProcessOrder, RecordedState, Size, Source, StreamEnd, StreamInput, StreamOutput,
+    StreamRequest, Vm, WriteOptions,
 };
 
 /// SIGTERM.
@@ -50,14 +50,16 @@ async fn processes_live_without_their_starter() -> anyhow::Result<()> {
     // The service goes, and the next one comes.
     let leased_at = jiff::Timestamp::now();
     let lease = LeaseRecord {
-        owner_uid: Some(0),
+        owner_uid: 0,
         leased_at,
         expires_at: None,
-        source: "pool".to_owned(),
+        source: Source::Pool,
         metadata: BTreeMap::new(),
-        checkout_us: 1,
-        vcpus: 1,
-        memory_mib: 256,
+        checkout: Duration::from_micros(1),
+        size: Size {
+            vcpus: 1,
+            memory_mib: 256,
+        },
         idempotency: None,
     };
     vm.record(RecordedState::Leased, Some(lease))?;
@@ -66,7 +68,7 @@ async fn processes_live_without_their_starter() -> anyhow::Result<()> {
     let lab = lab.reopened().await?;
     let mut adopted = lab.factory.adopt(&[spec]).await;
     let vm = adopted.pop().context("it is adopted")?.vm;
-    assert!(!vm.is_outdated());
+    assert_eq!(vm.facts().agent, AgentState::Current);
     it_goes_on_under_the_next_service(&vm, &left).await?;
     the_agents_end_ends_them(&vm).await?;
     vm.end().await;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use support::{LONG, Lab, clock_is_right, guest_spec, order, output, since_epoch};
-use vmint_factory::{Found, Phase, TemplateSpec};
+use vmint_factory::{Found, Guest, Phase, TemplateSpec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clones_have_answered_and_are_unique() -> anyhow::Result<()> {

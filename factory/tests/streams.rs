@@ -9,7 +9,8 @@ use bytes::Bytes;
 use support::{LONG, Lab, guest_spec, order, output, sh};
 use vmint_factory::{
     BindError, Binding, BoundFile, ExecError, ExecRequest, ExecStream, FileError, FilePiece,
-    Generation, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize, WriteOptions,
+    Generation, Guest, StreamEnd, StreamInput, StreamOutput, StreamRequest, Vm, WindowSize,
+    WriteOptions,
 };
 
 const FILE_BYTES: usize = 64 << 20;

@@ -47,7 +47,8 @@ async fn clones_have_addresses_of_their_own_or_are_refused() -> anyhow::Result<(
 }
 
 fn cid(vm: &Vm) -> anyhow::Result<u32> {
-    vm.vsock_cid()
+    vm.facts()
+        .vsock_cid
         .ok_or_else(|| anyhow::anyhow!("it has no address"))
 }
 

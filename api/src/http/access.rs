@@ -8,12 +8,12 @@ use axum::RequestExt as _;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use http::Method;
 use http::request::Parts;
+use vmint_cache::UnknownSandbox;
 
 use super::code::Code;
 use super::origin::{Origin, Peer, Refused};
 use super::problem::Problem;
 use super::router::lacks;
-use super::routes::unknown_sandbox;
 use super::service::Service;
 use super::users::{Role, User};
 
@@ -103,7 +103,7 @@ pub(super) async fn admit(
             let id = sandbox_of(request).await?;
             let owner = service.cache().owner_of(&id);
             if !owner.is_some_and(|owner| user.may_use(owner)) {
-                return Err(unknown_sandbox(&id));
+                return Err(UnknownSandbox { id }.into());
             }
         }
         Access::Operator if user.may_operate() => {}

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use vmint_cache::{
     CheckoutError, ConsoleError, DevicesError, ExecError, FileError, GuestError, RebuildError,
-    ReleaseError, ReloadError, RenewError, ResizeError, ResumeError, RollbackError,
-    SandboxExecError, SandboxFileError, SandboxProcessError,
+    ReloadError, RenewError, ResizeError, ResumeError, RollbackError, SandboxError,
+    SandboxExecError, SandboxFileError, SandboxProcessError, UnknownSandbox, UnknownTemplate,
 };
 
 use super::code::Code;
@@ -21,9 +21,10 @@ const NO_SUCH_FILE: i32 = 2;
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) enum Failure {
+    NoTemplate(#[from] UnknownTemplate),
+    NoSandbox(#[from] UnknownSandbox),
     Checkout(#[from] CheckoutError),
     Renew(#[from] RenewError),
-    Release(#[from] ReleaseError),
     Exec(#[from] SandboxExecError),
     File(#[from] SandboxFileError),
     Process(#[from] SandboxProcessError),
@@ -35,26 +36,33 @@ pub(crate) enum Failure {
     Resume(#[from] ResumeError),
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        let problem = |code| Self::new(code, with_sources(&failure));
-        match &failure {
-            Failure::Checkout(CheckoutError::UnknownTemplate { .. })
-            | Failure::Resize(ResizeError::UnknownTemplate { .. })
-            | Failure::Rebuild(RebuildError::UnknownTemplate { .. })
-            | Failure::Rollback(RollbackError::UnknownTemplate { .. })
-            | Failure::Resume(ResumeError::UnknownTemplate { .. }) => {
-                problem(Code::UnknownTemplate)
-            }
+/// So that `?` is all that a handler does with an error of the cache.
+impl<E> From<E> for Problem
+where
+    Failure: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::of(&Failure::from(error))
+    }
+}
 
-            Failure::Renew(RenewError::UnknownSandbox { .. })
-            | Failure::Release(ReleaseError::UnknownSandbox { .. })
-            | Failure::Exec(SandboxExecError::UnknownSandbox { .. })
-            | Failure::File(SandboxFileError::UnknownSandbox { .. })
-            | Failure::Process(SandboxProcessError::UnknownSandbox { .. })
-            | Failure::Console(ConsoleError::UnknownSandbox { .. }) => {
-                problem(Code::UnknownSandbox)
-            }
+impl Problem {
+    fn of(failure: &Failure) -> Self {
+        let problem = |code| Self::new(code, with_sources(failure));
+        match failure {
+            Failure::NoTemplate(_)
+            | Failure::Checkout(CheckoutError::UnknownTemplate(_))
+            | Failure::Resize(ResizeError::UnknownTemplate(_))
+            | Failure::Rebuild(RebuildError::UnknownTemplate(_))
+            | Failure::Rollback(RollbackError::UnknownTemplate(_))
+            | Failure::Resume(ResumeError::UnknownTemplate(_)) => problem(Code::UnknownTemplate),
+
+            Failure::NoSandbox(_)
+            | Failure::Renew(RenewError::UnknownSandbox(_))
+            | Failure::Exec(SandboxError::UnknownSandbox(_))
+            | Failure::File(SandboxError::UnknownSandbox(_))
+            | Failure::Process(SandboxProcessError::UnknownSandbox(_))
+            | Failure::Console(ConsoleError::UnknownSandbox(_)) => problem(Code::UnknownSandbox),
 
             Failure::Checkout(
                 CheckoutError::PoolEmpty { retry_after, .. }
@@ -112,21 +120,18 @@ impl From<Failure> for Problem {
 
             Failure::Process(SandboxProcessError::NoProcess { .. }) => problem(Code::NotFound),
             Failure::Process(SandboxProcessError::HasEnded { .. }) => problem(Code::Conflict),
-            Failure::Process(SandboxProcessError::TooMany { .. }) => {
-                problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
-            }
-            Failure::Exec(SandboxExecError::Exec(error))
+            Failure::Exec(SandboxError::Failed(error))
             | Failure::Process(SandboxProcessError::Exec(error)) => {
-                of_exec(error, with_sources(&failure))
+                of_exec(error, with_sources(failure))
             }
 
-            Failure::File(SandboxFileError::File(FileError::Guest(
-                GuestError::TooManyStreams { .. },
-            ))) => problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT),
-            Failure::File(SandboxFileError::File(FileError::Unsupported { .. })) => {
-                problem(Code::NotPossible)
-            }
-            Failure::File(SandboxFileError::File(FileError::Refused { errno, .. })) => {
+            Failure::File(SandboxError::Failed(FileError::Guest(GuestError::Outdated {
+                ..
+            }))) => problem(Code::NotPossible),
+            Failure::File(SandboxError::Failed(FileError::Guest(GuestError::TooManyStreams {
+                ..
+            }))) => problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT),
+            Failure::File(SandboxError::Failed(FileError::Refused { errno, .. })) => {
                 let is_missing = *errno == NO_SUCH_FILE;
                 let code = if is_missing {
                     Code::NotFound
@@ -139,11 +144,11 @@ impl From<Failure> for Problem {
                 }
             }
             Failure::Checkout(CheckoutError::Guest { .. })
-            | Failure::Exec(SandboxExecError::Ended(_))
+            | Failure::Exec(SandboxError::Ended(_))
             | Failure::Process(SandboxProcessError::Ended(_))
-            | Failure::File(
-                SandboxFileError::File(FileError::Guest(_)) | SandboxFileError::Ended(_),
-            ) => problem(Code::GuestError),
+            | Failure::File(SandboxError::Failed(FileError::Guest(_)) | SandboxError::Ended(_)) => {
+                problem(Code::GuestError)
+            }
             Failure::Checkout(CheckoutError::Host { .. })
             | Failure::Console(ConsoleError::Read { .. }) => problem(Code::Internal),
         }
@@ -161,7 +166,9 @@ fn of_exec(error: &ExecError, detail: String) -> Problem {
         ExecError::TooMany { .. } => {
             problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
         }
-        ExecError::Invalid { .. } | ExecError::Unsupported { .. } => problem(Code::NotPossible),
+        ExecError::Invalid { .. } | ExecError::Guest(GuestError::Outdated { .. }) => {
+            problem(Code::NotPossible)
+        }
         ExecError::Guest(GuestError::TooManyStreams { .. }) => {
             problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
         }
@@ -208,7 +215,7 @@ mod tests {
             source,
         });
         insta::assert_snapshot!(
-            Problem::from(failure).detail(),
+            Problem::of(&failure).detail(),
             @r#"cannot read the console of sandbox "x": the disk is on fire"#
         );
     }
@@ -219,7 +226,7 @@ mod tests {
             asked: None,
             max: Duration::from_secs(60),
         };
-        let problem = Problem::from(Failure::from(RenewError::Ttl(ttl)));
+        let problem = Problem::from(RenewError::Ttl(ttl));
         assert_eq!(problem.code(), Code::NotPossible);
         assert!(problem.detail().contains("60 s"), "{}", problem.detail());
     }

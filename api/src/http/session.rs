@@ -20,10 +20,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 use vmint_cache::{CommandOutput, CommandStream, StreamInput};
 
-use super::failure::Failure;
 use super::limits::{BODY_READ_TIMEOUT, LAST_WORDS_TIMEOUT, PING_INTERVAL};
 use super::problem::Problem;
 use super::seat::Seat;
+use super::service::Service;
 use super::stopping::Stopping;
 use crate::remote::channel::{self, ERROR, STDERR, STDOUT, to_command};
 use crate::remote::{Status, ToCommand};
@@ -41,16 +41,16 @@ mod close {
 
 /// What a client asked for, and what is held for it.
 pub(super) struct Session {
-    pub(super) command: CommandStream,
+    command: CommandStream,
     /// Which streams the client wants; the others are read and thrown away.
-    pub(super) wants: Wants,
+    wants: Wants,
     /// Whether what runs is a process that lives on without this session.
     pub(super) outlives: bool,
-    pub(super) stopping: Stopping,
+    stopping: Stopping,
     /// The service waits for it when it stops.
-    pub(super) _running: Option<TaskTrackerToken>,
+    _running: Option<TaskTrackerToken>,
     /// The connection's seat, for as long as the WebSocket lives.
-    pub(super) seat: Option<Seat>,
+    seat: Option<Seat>,
 }
 
 /// The streams that a client wants.
@@ -73,6 +73,23 @@ enum End {
 }
 
 impl Session {
+    /// One of a command that ends with it.
+    pub(super) fn new(
+        service: &Service,
+        command: CommandStream,
+        wants: Wants,
+        seat: Option<Seat>,
+    ) -> Self {
+        Self {
+            command,
+            wants,
+            outlives: false,
+            stopping: service.stopping().clone(),
+            _running: service.stopping().enter(),
+            seat,
+        }
+    }
+
     /// Runs it to its end.
     ///
     /// # Cancel safety
@@ -244,7 +261,7 @@ async fn give_output(sink: &mut Sink, command: &mut CommandStream, wants: Wants)
                     vmint_cache::SandboxExecError::Ended(_) => close::GOING_AWAY,
                     _ => close::NORMAL,
                 };
-                return told(code, &Problem::from(Failure::from(error)));
+                return told(code, &Problem::from(error));
             }
         };
         if sent.is_err() {

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use tracing::{info, warn};
-use vmint_factory::GenerationId;
+use vmint_factory::{AgentState, GenerationId};
 
 use super::actor::Actor;
 use super::core::CloneKey;
 use super::ledger::Entry;
 use super::tasks;
 use crate::devices;
-use crate::mint::{AdoptedClone, AdoptedLease, AgentState, LiveClone};
+use crate::mint::{AdoptedClone, AdoptedLease, LiveClone};
 use crate::sandbox::{Sandbox, view_of};
 use crate::spec::Standby;
 use crate::sync::lock;

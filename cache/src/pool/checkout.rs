@@ -25,12 +25,14 @@ use super::grant::Grant;
 use super::handle::Pool;
 use super::ledger::RETRY_AFTER;
 use super::message::{Ask, LeaseTimes, Message, Outbox, Refused};
-use vmint_factory::{AttachError, BindError, Binding, ProcessState, RequestKey, Size, VmId};
+use vmint_factory::{
+    AttachError, BindError, Binding, GuestError, LeaseRecord, ProcessState, RequestKey, Size, VmId,
+};
 
 use crate::devices::{DevicesError, Held};
-use crate::error::{BoxError, CheckoutError};
+use crate::error::{BoxError, CheckoutError, UnknownTemplate};
 use crate::lease::Lease;
-use crate::mint::{LeaseFacts, LiveClone, RecordState};
+use crate::mint::{LiveClone, RecordState};
 use crate::request::{OnEmpty, SocketOwner};
 use crate::sandbox::view_of;
 
@@ -188,8 +190,7 @@ impl Pool {
     /// Why it takes no checkouts any more: also those that waited hear what one hears that comes now.
     fn closed(&self) -> CheckoutError {
         if self.is_withdrawn() {
-            let name = self.template().to_owned();
-            CheckoutError::UnknownTemplate { name }
+            UnknownTemplate::of(self.template()).into()
         } else {
             CheckoutError::ShuttingDown
         }
@@ -230,7 +231,7 @@ impl Pool {
         grant: &mut Grant,
         order: &Order,
         begun: Instant,
-    ) -> Result<LeaseFacts, Unfit> {
+    ) -> Result<LeaseRecord, Unfit> {
         let vm = grant.vm().clone();
         let dead = match vm.process() {
             ProcessState::Runs => None,
@@ -307,9 +308,9 @@ impl Pool {
         }
     }
 
-    fn lease(&self, grant: Grant, order: &Order, facts: LeaseFacts, begun: Instant) -> Lease {
+    fn lease(&self, grant: Grant, order: &Order, facts: LeaseRecord, begun: Instant) -> Lease {
         let devices = order.devices.as_ref();
-        let facts = LeaseFacts {
+        let facts = LeaseRecord {
             checkout: begun.elapsed(),
             ..facts
         };
@@ -362,7 +363,9 @@ async fn bind(vm: &dyn LiveClone, binding: &Binding) -> Result<(), Unfit> {
     let failed = |source| Unfit::unprepared("the guest could not be bound", source);
     match timeout(PREPARE_DEADLINE, vm.bind(binding)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error @ (BindError::Refused { .. } | BindError::Unsupported { .. }))) => {
+        Ok(Err(
+            error @ (BindError::Refused { .. } | BindError::Guest(GuestError::Outdated { .. })),
+        )) => {
             let reason = error.to_string();
             Err(Unfit::Refused(CheckoutError::Refused {
                 what: WHAT,
@@ -392,7 +395,7 @@ fn record(
     order: &Order,
     size: Size,
     begun: Instant,
-) -> Result<LeaseFacts, Unfit> {
+) -> Result<LeaseRecord, Unfit> {
     let LeaseTimes {
         leased_at,
         expires_at,
@@ -400,7 +403,7 @@ fn record(
     if let Some(key) = &order.idempotency {
         grant.sandbox().named_by(key.clone());
     }
-    let facts = LeaseFacts {
+    let facts = LeaseRecord {
         owner_uid: order.owner_uid,
         leased_at,
         expires_at,

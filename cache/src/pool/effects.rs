@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vmint_factory::{Phase, VmId};
+use vmint_factory::{CloneOrder, Phase, VmId};
 
 use super::actor::{Actor, Pending, Report};
 use super::core::{CloneKey, Effect, EndReason, Epoch, Event, Refusal, Ticket};
@@ -14,7 +14,7 @@ use super::ledger::Entry;
 use super::message::{LeaseTimes, Refused};
 use super::tasks::{self, Launch};
 use crate::events::Happening;
-use crate::mint::{Fault, LaunchOrder, LiveGeneration};
+use crate::mint::{Fault, LiveGeneration};
 use crate::sandbox::Sandbox;
 use crate::spec::Standby;
 use crate::sync::lock;
@@ -99,10 +99,11 @@ impl Actor {
             return;
         };
         self.work.launches.insert(clone, abandoned.clone());
-        let order = LaunchOrder {
+        let order = CloneOrder {
             hostname: id.to_string(),
             id,
             on_clone: self.spec.on_clone.clone(),
+            warm: true,
             paused,
         };
         let launch = Launch {

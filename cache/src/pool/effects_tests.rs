@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
-use vmint_factory::{Accel, GenerationId, Phase, Phases, Size, SizeRange, TemplateSpec};
+use vmint_factory::{CloneOrder, GenerationId, Phase, Phases, TemplateSpec};
 
 use super::super::core::Ticket;
 use super::super::core::{CloneKey, Event};
@@ -17,8 +16,8 @@ use super::super::handle::Pool;
 use super::super::message::{Ask, Message, Refused};
 use crate::error::BoxError;
 use crate::mint::{
-    AdoptedClone, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
-    LiveGeneration, Mint, NoWayBack, StepReport,
+    AdoptedClone, CloneFailure, FoundGeneration, GenerationFacts, LiveClone, LiveGeneration, Mint,
+    NoWayBack, StepReport,
 };
 use crate::node::Node;
 use crate::request::OnEmpty;
@@ -52,27 +51,7 @@ impl LiveGeneration for Generation {
 }
 
 fn generation() -> Arc<dyn LiveGeneration> {
-    let size = Size {
-        vcpus: 1,
-        memory_mib: 256,
-    };
-    Arc::new(Generation(GenerationFacts {
-        id: GenerationId::new(),
-        built_at: Timestamp::UNIX_EPOCH,
-        accel: Accel::Tcg,
-        qemu_version: "10.0.0".to_owned(),
-        sizes: SizeRange {
-            least: size,
-            most: size,
-            fixed: None,
-            refuses_vcpus: None,
-        },
-        boot_phases: Phases::default(),
-        build_phases: Vec::new(),
-        first_exec: None,
-        report: serde_json::Value::Null,
-        process_control: None,
-    }))
+    Arc::new(Generation(GenerationFacts::for_tests()))
 }
 
 /// Clones of it never come up.
@@ -135,7 +114,7 @@ impl Mint for Stub {
     fn mint<'a>(
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,
-        _: LaunchOrder,
+        _: CloneOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
         std::future::pending().boxed()
     }

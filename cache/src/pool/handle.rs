@@ -13,7 +13,7 @@ use super::core::{CloneKey, Drain, Event, Limits, Ticket};
 use super::ledger::Ledger;
 use super::message::{Message, Outbox, Sizes};
 use super::tasks::LAUNCH_DEADLINE;
-use crate::error::ResizeError;
+use crate::error::{ResizeError, UnknownTemplate};
 use crate::mint::{AdoptedClone, LiveClone, LiveGeneration};
 use crate::node::Node;
 use crate::request::Resize;
@@ -226,8 +226,7 @@ impl Pool {
 
     fn not_resized(&self) -> ResizeError {
         if self.is_withdrawn() {
-            let name = self.template().to_owned();
-            ResizeError::UnknownTemplate { name }
+            UnknownTemplate::of(self.template()).into()
         } else {
             ResizeError::ShuttingDown
         }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use vmint_factory::Phase;
+use vmint_factory::{CloneOrder, Phase};
 
 use super::core::{CloneKey, Event};
 use super::message::{Message, Outbox};
 use crate::error::BoxError;
 use crate::events::Happening;
-use crate::mint::{CloneFailure, Fault, LaunchOrder, LiveClone, LiveGeneration, RecordState};
+use crate::mint::{CloneFailure, Fault, LiveClone, LiveGeneration, RecordState};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
 use crate::telemetry::StartPath;
@@ -66,7 +66,7 @@ pub(super) struct Launch {
     pub clone: CloneKey,
     pub template: String,
     pub generation: Arc<dyn LiveGeneration>,
-    pub order: LaunchOrder,
+    pub order: CloneOrder,
     pub urgent: bool,
     pub abandoned: CancellationToken,
 }

@@ -26,7 +26,7 @@ use vmint_factory::{GenerationId, StaleField, Staleness, TemplateSpec, Unverifie
 
 use super::builds::{Build, Builds};
 use super::snapshot::Snapshot;
-use crate::error::{RebuildError, RollbackError};
+use crate::error::{RebuildError, RollbackError, UnknownTemplate};
 use crate::mint::{GenerationFacts, LiveGeneration};
 use crate::pool::Report;
 use crate::spec::{OnStale, stale_fields};
@@ -220,8 +220,7 @@ impl Status {
     pub(crate) fn rebuild(&self, builds: &Builds) -> Result<BuildView, RebuildError> {
         let mut inner = lock(&self.inner);
         if self.removed.is_cancelled() {
-            let name = self.name.clone();
-            return Err(RebuildError::UnknownTemplate { name });
+            return Err(UnknownTemplate::of(&self.name).into());
         }
         if inner.stops {
             return Err(RebuildError::ShuttingDown);

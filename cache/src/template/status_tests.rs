@@ -2,35 +2,15 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-use vmint_factory::{Accel, Phases, Size, SizeRange};
-
 use super::*;
 
 const GENERATIONS: usize = 100;
 const REPORT_BYTES: usize = 1 << 20;
 
 fn facts() -> GenerationFacts {
-    let size = Size {
-        vcpus: 1,
-        memory_mib: 256,
-    };
     GenerationFacts {
-        id: GenerationId::new(),
-        built_at: Timestamp::UNIX_EPOCH,
-        process_control: None,
-        accel: Accel::Tcg,
-        qemu_version: "10.0.0".to_owned(),
-        sizes: SizeRange {
-            least: size,
-            most: size,
-            fixed: None,
-            refuses_vcpus: None,
-        },
-        boot_phases: Phases::default(),
-        build_phases: Vec::new(),
-        first_exec: None,
         report: serde_json::Value::String("x".repeat(REPORT_BYTES)),
+        ..GenerationFacts::for_tests()
     }
 }
 

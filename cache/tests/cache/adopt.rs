@@ -187,14 +187,14 @@ async fn a_lease_goes_on_running_out() {
     };
     let id = bench.cache.checkout(short).await.unwrap().commit().id;
     let bench = killed(bench, pool_spec()).await;
-    assert!(bench.cache.sandbox(&id).is_some());
+    assert!(bench.cache.sandbox(&id).is_ok());
     let begun = Instant::now();
     let clone = bench.factory.clone_of(&id);
     bench
         .until("the lease has run out", |_| !clone.is_alive())
         .await;
     assert!(begun.elapsed() <= 61 * SECOND, "{:?}", begun.elapsed());
-    assert!(bench.cache.sandbox(&id).is_none());
+    assert!(bench.cache.sandbox(&id).is_err());
     bench.stops_clean().await;
 }
 
@@ -299,7 +299,7 @@ async fn a_sandbox_lives_on_when_its_template_is_no_more() {
     factory.service_dies();
     let bench = Bench::of(&factory, vec![plan("other", pool_spec())]);
     assert!(same(&leased, &bench.cache.sandbox(&leased.id).unwrap()));
-    assert!(bench.cache.template("default").is_none() && bench.cache.pool("default").is_none());
+    assert!(bench.cache.template("default").is_err() && bench.cache.pool("default").is_err());
     let unknown = bench.cache.checkout(request()).await.unwrap_err();
     assert_eq!(unknown.code(), "unknown_template");
     let renewed = bench.cache.renew(&leased.id, Some(900 * SECOND)).await;

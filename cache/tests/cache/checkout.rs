@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use vmint_cache::{
     Binding, CheckoutError, CheckoutRequest, CloneState, OnEmpty, PoolSpec, RecordState, Resize,
-    ResizeError, Source, Standby,
+    ResizeError, Source, Standby, UnknownTemplate,
 };
 
 use crate::bench::{Bench, SECOND, pool_spec, request, request_with};
@@ -34,7 +34,7 @@ async fn a_filled_pool_serves_at_once_and_refills() {
         "nobody finds it before it is handed over"
     );
     let view = lease.commit();
-    assert_eq!(bench.cache.sandbox(&view.id), Some(view.clone()));
+    assert_eq!(bench.cache.sandbox(&view.id), Ok(view.clone()));
     assert_eq!(
         bench.cache.sandboxes(Some("default")),
         std::slice::from_ref(&view)
@@ -142,7 +142,7 @@ async fn an_unknown_template_is_an_error() {
         bench.cache.checkout(other).await.unwrap_err().code(),
         "unknown_template"
     );
-    assert!(bench.cache.pool("other").is_none() && bench.cache.template("other").is_none());
+    assert!(bench.cache.pool("other").is_err() && bench.cache.template("other").is_err());
     bench.stops_clean().await;
 }
 
@@ -336,9 +336,9 @@ async fn a_pool_is_resized_and_impossible_sizes_are_refused() {
     let unknown = bench.cache.resize("other", Resize::default()).await;
     assert_eq!(
         unknown,
-        Err(ResizeError::UnknownTemplate {
+        Err(ResizeError::UnknownTemplate(UnknownTemplate {
             name: "other".to_owned()
-        })
+        }))
     );
     bench.stops_clean().await;
 }

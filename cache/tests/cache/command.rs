@@ -34,7 +34,7 @@ async fn a_command_that_cannot_be_run_is_told_apart_from_a_sandbox_that_is_not_t
     let bench = Bench::filled(pool_spec()).await;
     let id = bench.lease().await.id;
     let missing = bench.cache.exec(&id, command("missing")).await;
-    assert!(matches!(missing, Err(SandboxExecError::Exec(_))));
+    assert!(matches!(missing, Err(SandboxExecError::Failed(_))));
     assert_eq!(bench.heard.count("exec default exec_failed"), 1);
     assert_eq!(bench.heard.count("first_exec default clone"), 0);
     let nowhere = bench.cache.exec("nowhere", command("hello")).await;

@@ -89,7 +89,7 @@ async fn the_facts_of_a_clone_are_put_together_for_its_view_alone() {
     let run = bench.cache.exec(&id, ExecRequest::new(argv, SECOND)).await;
     assert_eq!(run.unwrap().exit_code, Some(0));
     bench.cache.renew(&id, Some(60 * SECOND)).await.unwrap();
-    assert!(bench.cache.sandbox(&id).is_some() && bench.cache.sandboxes(None).len() == 1);
+    assert!(bench.cache.sandbox(&id).is_ok() && bench.cache.sandboxes(None).len() == 1);
     assert!(!bench.pool().clones.is_empty());
     // Questions to the guest, and looks at its hypervisor.
     sleep(61 * SECOND).await;

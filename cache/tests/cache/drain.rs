@@ -39,7 +39,7 @@ async fn a_pool_drains_alone_and_goes_on() {
     assert!(bench.cache.checkout(other()).await.is_ok());
     sleep(60 * SECOND).await;
     assert_eq!(bench.pool().clones.len(), 1);
-    assert!(bench.cache.sandbox(&kept.id).is_some());
+    assert!(bench.cache.sandbox(&kept.id).is_ok());
     bench.cache.release(&kept.id).await.unwrap();
     assert!(bench.pool().clones.is_empty());
     assert!(!bench.cache.draining().draining);
@@ -47,7 +47,7 @@ async fn a_pool_drains_alone_and_goes_on() {
     assert!(!view.draining);
     bench.is_full().await;
     bench.lease().await;
-    assert!(bench.cache.drain_pool("nothing").await.is_none());
+    assert!(bench.cache.drain_pool("nothing").await.is_err());
     let unknown = bench.cache.resume_pool("nothing").await.unwrap_err();
     assert!(matches!(unknown, ResumeError::UnknownTemplate { .. }));
     bench.stops_clean().await;

@@ -61,7 +61,7 @@ async fn a_leased_clone_that_died_is_no_sandbox_any_more() {
     let id = bench.lease().await.id;
     bench.factory.clone_of(&id).dies("killed");
     bench
-        .until("it is gone", |bench| bench.cache.sandbox(&id).is_none())
+        .until("it is gone", |bench| bench.cache.sandbox(&id).is_err())
         .await;
     bench.is_full().await;
     assert!(bench.cache.release(&id).await.is_err());
@@ -77,7 +77,7 @@ async fn a_clone_that_dies_while_it_is_being_released_is_released() {
     let (released, ()) = futures::future::join(release, async { clone.dies("killed") }).await;
     // Whichever was first: the sandbox is gone.
     drop(released);
-    assert!(bench.cache.sandbox(&id).is_none());
+    assert!(bench.cache.sandbox(&id).is_err());
     bench.is_full().await;
     bench.stops_clean().await;
 }

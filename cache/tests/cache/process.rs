@@ -1,6 +1,8 @@
 //! Processes of sandboxes.
 
-use vmint_cache::{CommandOutput, ProcessOrder, SandboxProcessError, StreamEnd, StreamRequest};
+use vmint_cache::{
+    CommandOutput, ExecError, ProcessOrder, SandboxProcessError, StreamEnd, StreamRequest,
+};
 
 use crate::bench::{Bench, pool_spec};
 
@@ -87,11 +89,11 @@ async fn what_cannot_be_started_is_told_apart() {
     };
     assert!(matches!(
         start(&id, "one too many").await,
-        SandboxProcessError::TooMany { limit: 0 }
+        SandboxProcessError::Exec(ExecError::TooMany { limit: 0 })
     ));
     assert!(matches!(
         start(&id, "missing").await,
-        SandboxProcessError::Exec(_)
+        SandboxProcessError::Exec(ExecError::Spawn { .. })
     ));
     assert!(matches!(
         start("nowhere", "server").await,

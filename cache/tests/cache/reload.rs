@@ -87,7 +87,7 @@ async fn a_template_is_added_and_the_others_are_not_touched() {
     let after = bench.pool();
     assert_eq!(clones(&after), clones(&before));
     assert_eq!((after.target, after.hits, after.leased), (3, 1, 1));
-    assert!(bench.cache.sandbox(&sandbox.id).is_some());
+    assert!(bench.cache.sandbox(&sandbox.id).is_ok());
     let done = reload(&bench, plans).await;
     assert_eq!(done.unchanged, names(&["another", "default"]));
     bench.stops_clean().await;

@@ -28,7 +28,7 @@ async fn a_removed_template_is_gone_at_once_and_its_leases_go_on() {
         (event.template.as_str(), &event.what),
         ("other", &Happening::TemplateRemoved)
     );
-    assert!(bench.cache.template("other").is_none() && bench.cache.pool("other").is_none());
+    assert!(bench.cache.template("other").is_err() && bench.cache.pool("other").is_err());
     let refused = bench.cache.checkout(of("other")).await.unwrap_err();
     assert!(matches!(refused, CheckoutError::UnknownTemplate { .. }));
     assert!(bench.cache.readiness().ready);
@@ -40,7 +40,7 @@ async fn a_removed_template_is_gone_at_once_and_its_leases_go_on() {
         })
         .await;
     assert_eq!(bench.cache.sandboxes(Some("other")).len(), 2);
-    assert!(bench.cache.sandbox(&in_hand.id).is_some());
+    assert!(bench.cache.sandbox(&in_hand.id).is_ok());
     bench
         .cache
         .renew(&kept.id, Some(20 * SECOND))
@@ -108,7 +108,7 @@ async fn a_name_can_come_back_while_the_old_one_still_has_sandboxes() {
     assert_eq!(bench.cache.pool("other").unwrap().leased, 1);
     assert_eq!(bench.cache.sandboxes(Some("other")).len(), 2);
     bench.cache.release(&old.id).await.unwrap();
-    assert!(bench.cache.sandbox(&new.id).is_some());
+    assert!(bench.cache.sandbox(&new.id).is_ok());
 
     // Once nothing is left of it, what is on disk is looked at again.
     bench.cache.release(&new.id).await.unwrap();

@@ -102,7 +102,7 @@ async fn the_pool_shows_how_far_it_is() {
     assert_eq!(bench.pool().ready, 2);
     rolled(&bench).await;
     assert_eq!((bench.pool().updated, bench.pool().ready), (2, 2));
-    assert!(bench.cache.sandbox(&kept.id).is_some());
+    assert!(bench.cache.sandbox(&kept.id).is_ok());
     let mut rolls = Vec::new();
     while rolls.len() < 2 {
         if let vmint_cache::Followed::Event(event) = events.next().await

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use vmint_cache::{BuildState, BuildStep, OnEmpty, RebuildError, TemplateState};
+use vmint_cache::{BuildState, BuildStep, OnEmpty, RebuildError, TemplateState, UnknownTemplate};
 
 use crate::bench::{Bench, plan, pool_spec, request, request_with};
 use crate::fake::{Build, FakeFactory, OnDisk};
@@ -125,9 +125,9 @@ async fn a_rebuild_is_refused_while_one_runs_and_replaces_unused_clones() {
     );
     assert_eq!(
         bench.cache.rebuild("other"),
-        Err(RebuildError::UnknownTemplate {
+        Err(RebuildError::UnknownTemplate(UnknownTemplate {
             name: "other".to_owned()
-        })
+        }))
     );
     assert_eq!(
         bench.cache.template("default").unwrap().build,

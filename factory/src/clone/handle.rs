@@ -1,13 +1,12 @@
 //! The handle to a clone.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::facts::{AgentState, CloneFacts};
 use super::talk::Talk;
 use crate::clock::{Moment, WallNs};
 use crate::device::{AttachError, Attached, OpenDevices, attach};
@@ -17,7 +16,7 @@ use crate::template::Generation;
 use crate::vm::{
     CONSOLE, ConsoleFollower, LeaseRecord, LiveVm, RUNTIME, RecordedState, VmEnd, VmRecord,
 };
-use crate::{Confinement, Phases, ProcessState, Size, VmId};
+use crate::{Phases, ProcessState, Size, VmId};
 
 /// A live clone. It ends with its last handle.
 pub struct Vm {
@@ -73,14 +72,32 @@ impl Vm {
         let said = (identity, digest);
         let mut vm = Self::new(live, generation, agent, said, started, clock_set_at);
         if let Some(lease) = &record.lease {
-            vm.size = tokio::sync::Mutex::new(Size {
-                vcpus: lease.vcpus,
-                memory_mib: lease.memory_mib,
-            });
+            vm.size = tokio::sync::Mutex::new(lease.size);
         }
         vm.paused_at = Mutex::new(record.paused_at);
         vm.talk.is_outdated = record.is_outdated();
         vm
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn facts(&self) -> CloneFacts {
+        CloneFacts {
+            id: self.id().clone(),
+            pid: self.pid(),
+            created_at: self.created_at,
+            phases: self.phases,
+            digest: self.digest.clone(),
+            console_socket: self.live.dir().join(CONSOLE),
+            vsock_cid: self.live.vsock_cid,
+            confinement: Arc::clone(&self.live.confinement),
+            runtime_socket: self.live.dir().join(RUNTIME),
+            agent: if self.talk.is_outdated {
+                AgentState::Outdated
+            } else {
+                AgentState::Current
+            },
+        }
     }
 
     /// Its name.
@@ -107,46 +124,10 @@ impl Vm {
         lock(&self.identity).clone()
     }
 
-    /// What its guest made of its new random numbers.
-    #[must_use]
-    pub fn identity_digest(&self) -> &IdentityDigest {
-        &self.digest
-    }
-
     /// Where the time of its start went.
     #[must_use]
     pub fn phases(&self) -> Phases {
         self.phases
-    }
-
-    /// When it was ready.
-    #[must_use]
-    pub fn created_at(&self) -> Timestamp {
-        self.created_at
-    }
-
-    /// The Unix socket of its serial console.
-    #[must_use]
-    pub fn console_socket(&self) -> PathBuf {
-        self.live.dir().join(CONSOLE)
-    }
-
-    /// The Unix socket of the port that belongs to the sandbox's user, `vmint.runtime.0` in the guest.
-    #[must_use]
-    pub fn runtime_socket(&self) -> PathBuf {
-        self.live.dir().join(RUNTIME)
-    }
-
-    /// Its address on AF_VSOCK, where its template gives it one.
-    #[must_use]
-    pub fn vsock_cid(&self) -> Option<u32> {
-        self.live.vsock_cid
-    }
-
-    /// What keeps its hypervisor from the rest of the host, and what does not.
-    #[must_use]
-    pub fn confinement(&self) -> &Arc<[Confinement]> {
-        &self.live.confinement
     }
 
     /// The newest part of what its console said.
@@ -199,19 +180,9 @@ impl Vm {
         self.live.end().await
     }
 
-    /// Whether the guest still answers. A paused guest cannot: its process being there is all that is asked then.
-    ///
-    /// # Errors
-    /// When it does not answer in time, or the machine has ended.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn ping(&self, deadline: Duration) -> Result<(), GuestError> {
-        if lock(&self.paused_at).is_some() {
-            return Ok(());
-        }
-        let agent = self.agent("a question").await?;
-        self.live.unless_ended(agent.ping(deadline)).await
+    /// Whether its virtual CPUs stand still.
+    pub(super) fn is_paused(&self) -> bool {
+        lock(&self.paused_at).is_some()
     }
 
     /// Plugs devices into it, and waits until the guest has drivers for them.
@@ -245,7 +216,7 @@ impl Vm {
     pub fn give_sockets(&self, uid: u32, gid: u32) -> io::Result<bool> {
         crate::vm::give_sockets(
             self.live.dir(),
-            &[self.console_socket(), self.runtime_socket()],
+            &[CONSOLE, RUNTIME].map(|socket| self.live.dir().join(socket)),
             (uid, gid),
         )
     }

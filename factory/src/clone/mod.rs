@@ -7,22 +7,26 @@
 //! ```
 //!
 //! What always holds: whoever gets a [`Vm`] gets a guest that has answered, with an identity that no other clone
-//! has, after the restore. What is said to it from then on is in `talk.rs`.
+//! has, after the restore. What can be asked of it from then on is the trait
+//! [`Guest`], and `talk.rs` how that is asked.
 
 mod adopt;
 mod clock;
 mod error;
+mod facts;
 mod files;
 mod grow;
+mod guest;
 mod handle;
 mod mint;
-mod process;
 mod talk;
 
 pub use adopt::Adopted;
 pub(crate) use adopt::adopt;
 pub use error::{CloneError, CloneFailure};
+pub use facts::{AgentState, CloneFacts};
 pub use grow::GrowError;
+pub use guest::Guest;
 pub use handle::Vm;
 pub use mint::CloneOrder;
 pub(crate) use mint::{mint, mint_canary};

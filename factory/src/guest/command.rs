@@ -14,7 +14,7 @@ use vmint_guest_protocol::names::{codes, ended_by};
 use vmint_guest_protocol::{KILL_PATIENCE, PROCESSES_MAX};
 
 use super::agent::Agent;
-use super::error::{Refusal, failed, malformed};
+use super::error::{Refusal, failed};
 use super::link::{Incoming, Opening, Stream};
 use super::{
     ExecError, ExecRequest, ExecStream, GuestError, PartialOutput, StreamEnd, StreamInput,
@@ -191,7 +191,6 @@ fn milliseconds(time: Duration) -> u64 {
 /// The `RESULT` of a process.
 #[derive(Deserialize)]
 struct Ended {
-    error: Option<Refusal>,
     exit_code: Option<i32>,
     signal: Option<i32>,
     ended_by: Option<String>,
@@ -212,11 +211,10 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn end(&self, result: &[u8]) -> Result<StreamEnd, ExecError> {
-        let ended: Ended =
-            serde_json::from_slice(result).map_err(|error| malformed(STEP, &error))?;
-        if let Some(refusal) = ended.error {
-            return self.refused(refusal);
-        }
+        let ended: Ended = match Refusal::or_result(STEP, result)? {
+            Ok(ended) => ended,
+            Err(refusal) => return self.refused(refusal),
+        };
         if self.is_attached && ended.ended_at_ms.is_none() {
             // It runs on: this stream was left.
             return Err(GuestError::Closed.into());
@@ -357,14 +355,13 @@ async fn carry_out(
         let Ok(room) = pieces.reserve().await else {
             return std::future::pending().await;
         };
-        match stream.next().await {
+        match stream.next().await.map_err(|why| failed(STEP, why))? {
             Incoming::Data {
                 channel: channel::OUTPUT,
                 bytes,
             } => room.send(StreamOutput::Stdout(bytes)),
             Incoming::Data { bytes, .. } => room.send(StreamOutput::Stderr(bytes)),
             Incoming::Result(result) => return facts.end(&result),
-            Incoming::Lost(why) => return Err(failed(STEP, why).into()),
         }
     }
 }
@@ -415,9 +412,7 @@ async fn carry_in(stream: &Stream, input: Input, mut orders: mpsc::Receiver<Stre
 
 /// What a command wrote, up to a limit for each stream.
 pub(super) struct Collected {
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
-    pub(super) truncated: bool,
+    pub(super) kept: PartialOutput,
     max_bytes: usize,
     /// Whether the newest of what finds no room is of use.
     wants_newest: bool,
@@ -428,9 +423,7 @@ pub(super) struct Collected {
 impl Collected {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            truncated: false,
+            kept: PartialOutput::default(),
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
             wants_newest: true,
             surplus: [Vec::new(), Vec::new()],
@@ -449,8 +442,8 @@ impl Collected {
     fn take(&mut self, number: u8, bytes: &[u8]) {
         let [of_output, of_error] = &mut self.surplus;
         let (kept, surplus) = match number {
-            channel::OUTPUT => (&mut self.stdout, of_output),
-            _ => (&mut self.stderr, of_error),
+            channel::OUTPUT => (&mut self.kept.stdout, of_output),
+            _ => (&mut self.kept.stderr, of_error),
         };
         let room = self.max_bytes.saturating_sub(kept.len()).min(bytes.len());
         kept.extend_from_slice(&bytes[..room]);
@@ -461,32 +454,25 @@ impl Collected {
         if surplus.len() > 2 * PartialOutput::MAX_BYTES {
             surplus.drain(..surplus.len() - PartialOutput::MAX_BYTES);
         }
-        self.truncated |= bytes.len() > room;
+        self.kept.truncated |= bytes.len() > room;
     }
 
     /// Takes all that comes from a stream, up to its result. What is beyond the limit is dropped.
     pub(super) async fn all(&mut self, stream: &Stream) -> Result<Bytes, GuestError> {
         loop {
-            match stream.next().await {
+            match stream.next().await.map_err(|why| failed(STEP, why))? {
                 Incoming::Data { channel, bytes } => self.take(channel, &bytes),
                 Incoming::Result(result) => return Ok(result),
-                Incoming::Lost(why) => return Err(failed(STEP, why)),
             }
         }
     }
 
     /// The newest part of all that was written, what found no room included.
     pub(super) fn newest(self) -> Box<PartialOutput> {
-        let Self {
-            mut stdout,
-            mut stderr,
-            truncated,
-            surplus: [of_output, of_error],
-            ..
-        } = self;
-        stdout.extend_from_slice(&of_output);
-        stderr.extend_from_slice(&of_error);
-        Box::new(PartialOutput::newest(stdout, stderr, truncated))
+        let (mut all, [of_output, of_error]) = (self.kept, self.surplus);
+        all.stdout.extend_from_slice(&of_output);
+        all.stderr.extend_from_slice(&of_error);
+        Box::new(PartialOutput::newest(all.stdout, all.stderr, all.truncated))
     }
 }
 
@@ -503,7 +489,7 @@ mod tests {
             collected.take(channel::OUTPUT, &[piece; 100_000]);
         }
         collected.take(channel::ERROR, b"err");
-        assert_eq!(collected.stdout.len(), 1 << 20);
+        assert_eq!(collected.kept.stdout.len(), 1 << 20);
         let surplus = collected.surplus[0].len();
         assert!(surplus <= 2 * PartialOutput::MAX_BYTES, "{surplus}");
         let newest = collected.newest();

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use vmint_guest_protocol::names::codes;
 
 use super::{BindError, ExecError, FileError};
-use crate::wire::LinkError;
+use crate::wire::{LinkError, Reply};
 
 /// The guest, or the way to it, failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,30 +82,18 @@ pub enum GuestError {
 }
 
 /// Errors that may be the guest's.
-pub(crate) trait OfGuest {
-    /// The guest's error, where it is that.
+pub trait OfGuest {
+    /// The guest's error, where it is that. What cannot be asked of an outdated guest is no failure of it.
     fn of_guest(&self) -> Option<&GuestError>;
 }
 
-/// What cannot be asked of an outdated guest is not possible, and that is no failure of the guest.
 macro_rules! of_guest {
     ($($error:ty),*) => {
         $(
-            impl From<GuestError> for $error {
-                fn from(error: GuestError) -> Self {
-                    match error {
-                        GuestError::Outdated { what } => Self::Unsupported {
-                            what,
-                            reason: OUTDATED.to_owned(),
-                        },
-                        error => Self::Guest(error),
-                    }
-                }
-            }
-
             impl OfGuest for $error {
                 fn of_guest(&self) -> Option<&GuestError> {
                     match self {
+                        Self::Guest(GuestError::Outdated { .. }) => None,
                         Self::Guest(error) => Some(error),
                         _ => None,
                     }
@@ -147,25 +135,28 @@ impl Refusal {
         command: &'static str,
         reply: &[u8],
     ) -> Result<Result<T, Self>, GuestError> {
+        let reply: Reply<T, Self> =
+            serde_json::from_slice(reply).map_err(|error| malformed(command, &error))?;
+        reply.outcome().ok_or_else(|| GuestError::Proof {
+            step: command,
+            reason: "neither an answer nor an error".to_owned(),
+        })
+    }
+
+    /// Reads the `RESULT` of a stream: what it was to bring, or a refusal.
+    pub(super) fn or_result<T: DeserializeOwned>(
+        step: &'static str,
+        result: &[u8],
+    ) -> Result<Result<T, Self>, GuestError> {
         #[derive(Deserialize)]
-        struct Reply<T> {
-            #[serde(rename = "return")]
-            answer: Option<T>,
+        struct Refused {
             error: Option<Refusal>,
         }
-        match serde_json::from_slice(reply).map_err(|error| malformed(command, &error))? {
-            Reply {
-                error: Some(refusal),
-                ..
-            } => Ok(Err(refusal)),
-            Reply {
-                answer: Some(answer),
-                ..
-            } => Ok(Ok(answer)),
-            Reply { .. } => Err(GuestError::Proof {
-                step: command,
-                reason: "neither an answer nor an error".to_owned(),
-            }),
+        let malformed = |error| malformed(step, &error);
+        let Refused { error } = serde_json::from_slice(result).map_err(malformed)?;
+        match error {
+            Some(refusal) => Ok(Err(refusal)),
+            None => serde_json::from_slice(result).map(Ok).map_err(malformed),
         }
     }
 

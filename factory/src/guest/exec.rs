@@ -67,14 +67,14 @@ pub struct ExecOutcome {
     pub elapsed: Duration,
 }
 
-/// What a command had written when its time was over.
+/// What a command or a process has written, as far as it is kept.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PartialOutput {
-    /// The newest part of what is kept of its output.
+    /// The newest part of its output; of the terminal, where it has one.
     pub stdout: Vec<u8>,
     /// The same of its error stream.
     pub stderr: Vec<u8>,
-    /// Whether there was more of either.
+    /// Whether it wrote more than that.
     pub truncated: bool,
 }
 
@@ -148,17 +148,9 @@ pub enum ExecError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The guest's agent cannot do it.
-    #[error("{what} is not possible: {reason}")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// Why not.
-        reason: String,
-    },
     /// The guest failed.
     #[error(transparent)]
-    Guest(GuestError),
+    Guest(#[from] GuestError),
 }
 
 impl Agent {
@@ -199,9 +191,9 @@ impl Agent {
         Ok(ExecOutcome {
             exit_code: end.exit_code,
             signal: end.signal,
-            stdout: collected.stdout,
-            stderr: collected.stderr,
-            truncated: collected.truncated,
+            stdout: collected.kept.stdout,
+            stderr: collected.kept.stderr,
+            truncated: collected.kept.truncated,
             elapsed: begun.elapsed(),
         })
     }

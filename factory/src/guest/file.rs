@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,11 +55,10 @@ struct Head {
     mode: u32,
 }
 
-/// `RESULT` of a file.
+/// `RESULT` of a file that was read or stored whole.
 #[derive(Deserialize)]
-struct Outcome {
-    error: Option<Refusal>,
-    size: Option<u64>,
+struct Stored {
+    size: u64,
 }
 
 impl Agent {
@@ -74,13 +72,13 @@ impl Agent {
             Incoming::Data {
                 channel: channel::ERROR,
                 bytes,
-            } => parse("a file's head", &bytes)?,
+            } => serde_json::from_slice(&bytes)
+                .map_err(|error| malformed("a file's head", &error))?,
             Incoming::Data { .. } => return Err(wrong("bytes before the file's head").into()),
             Incoming::Result(result) => {
                 stored(path, &result)?;
                 return Err(wrong("an end before the file's head").into());
             }
-            Incoming::Lost(why) => return Err(failed(STEP, why).into()),
         };
         let (pieces, chunks) = mpsc::channel(PIECES);
         tokio::spawn(carry_out(stream, path.to_owned(), pieces));
@@ -127,10 +125,8 @@ impl Agent {
 /// The next thing, or that there was none for too long.
 async fn next(stream: &Stream, command: &'static str) -> Result<Incoming, GuestError> {
     let next = tokio::time::timeout(STALL, stream.next()).await;
-    match next.map_err(|_| silent(command))? {
-        Incoming::Lost(why) => Err(failed(STEP, why)),
-        incoming => Ok(incoming),
-    }
+    let next = next.map_err(|_| silent(command))?;
+    next.map_err(|why| failed(STEP, why))
 }
 
 /// From the guest. Nothing is taken from the stream before there is room for it.
@@ -160,7 +156,6 @@ async fn carry_out(stream: Stream, path: String, pieces: mpsc::Sender<Result<Byt
                 let cut = || wrong(&format!("{bytes_sent} bytes came of {size}")).into();
                 if is_whole { Ok(()) } else { Err(cut()) }
             }),
-            Ok(Incoming::Lost(why)) => Err(failed(STEP, why).into()),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = end {
@@ -223,10 +218,9 @@ async fn give_all(stream: &Stream, orders: &mut mpsc::Receiver<FilePiece>) -> Op
 /// Waits for the result.
 async fn last_word(stream: &Stream) -> Result<Bytes, GuestError> {
     loop {
-        match stream.next().await {
-            Incoming::Data { .. } => {}
-            Incoming::Result(result) => return Ok(result),
-            Incoming::Lost(why) => return Err(failed(STEP, why)),
+        let next = stream.next().await.map_err(|why| failed(STEP, why))?;
+        if let Incoming::Result(result) = next {
+            return Ok(result);
         }
     }
 }
@@ -237,16 +231,9 @@ fn silent(command: &'static str) -> GuestError {
 }
 
 fn stored(path: &str, result: &[u8]) -> Result<u64, FileError> {
-    let outcome: Outcome = parse(STEP, result)?;
-    match outcome {
-        Outcome {
-            error: Some(failure),
-            ..
-        } => Err(refused(path, failure)),
-        Outcome {
-            size: Some(size), ..
-        } => Ok(size),
-        Outcome { .. } => Err(wrong("neither a size nor an error").into()),
+    match Refusal::or_result(STEP, result)? {
+        Ok(Stored { size }) => Ok(size),
+        Err(failure) => Err(refused(path, failure)),
     }
 }
 
@@ -264,10 +251,6 @@ fn refused(path: &str, failure: Refusal) -> FileError {
         errno: failure.errno,
         reason: reason.map(str::to_owned).unwrap_or(words),
     }
-}
-
-fn parse<T: DeserializeOwned>(step: &'static str, json: &[u8]) -> Result<T, GuestError> {
-    serde_json::from_slice(json).map_err(|error| malformed(step, &error))
 }
 
 fn wrong(reason: &str) -> GuestError {

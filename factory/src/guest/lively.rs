@@ -158,17 +158,9 @@ pub enum FileError {
         /// In words.
         reason: String,
     },
-    /// The guest's agent cannot do it.
-    #[error("{what} is not possible: {reason}")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// Why not.
-        reason: String,
-    },
     /// The guest failed.
     #[error(transparent)]
-    Guest(GuestError),
+    Guest(#[from] GuestError),
 }
 
 /// What a checkout binds to a warm clone: all of it, or an error.
@@ -202,17 +194,9 @@ pub enum BindError {
         /// What, and why. Never a value or a content.
         reason: String,
     },
-    /// The guest's agent cannot do it.
-    #[error("{what} is not possible: {reason}")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// Why not.
-        reason: String,
-    },
     /// The guest failed.
     #[error(transparent)]
-    Guest(GuestError),
+    Guest(#[from] GuestError),
 }
 
 /// Names and sizes only: what is bound may be secret.

@@ -30,8 +30,7 @@ mod tests;
 mod warm;
 
 pub(crate) use agent::Agent;
-pub use error::GuestError;
-pub(crate) use error::OfGuest;
+pub use error::{GuestError, OfGuest};
 pub use exec::{ExecError, ExecOutcome, ExecRequest, PartialOutput};
 pub use identity::{Identity, IdentityDigest};
 pub(crate) use identity::{IdentityOrder, IdentityProof};
@@ -40,4 +39,4 @@ pub use lively::{
     BindError, Binding, BoundFile, ExecStream, FileError, FileOwner, FilePiece, FileReader,
     FileWriter, StreamEnd, StreamInput, StreamOutput, StreamRequest, WindowSize, WriteOptions,
 };
-pub use process::{EndedBy, KeptOutput, Process, ProcessControl, ProcessError, ProcessOrder};
+pub use process::{EndedBy, Process, ProcessControl, ProcessError, ProcessOrder};

@@ -8,9 +8,9 @@ use vmint_guest_protocol::names::{codes, commands};
 
 use super::agent::{Agent, COMMAND_DEADLINE, Done, Nothing};
 use super::command::{Collected, Command, Facts, Input, carried};
-use super::error::{Refusal, malformed};
+use super::error::Refusal;
 use super::link::Opening;
-use super::{ExecError, ExecStream, GuestError, OfGuest, StreamRequest};
+use super::{ExecError, ExecStream, GuestError, OfGuest, PartialOutput, StreamRequest};
 
 /// What is asked for, in a message.
 const ATTACH: &str = "the output of a process";
@@ -110,25 +110,6 @@ impl EndedBy {
             Self::Killed => "killed",
             Self::AgentLost => "agent_lost",
         }
-    }
-}
-
-/// The newest output of a process, as its guest kept it.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct KeptOutput {
-    /// Of standard output; of the terminal, where it has one.
-    pub stdout: Vec<u8>,
-    /// Of standard error.
-    pub stderr: Vec<u8>,
-    /// Whether it wrote more than that.
-    pub truncated: bool,
-}
-
-/// Output is the user's: no log has it.
-impl std::fmt::Debug for KeptOutput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
-        write!(f, "{stdout} + {stderr} bytes")
     }
 }
 
@@ -271,11 +252,11 @@ impl Agent {
     }
 
     /// The newest output of a process.
-    pub(crate) async fn kept_output(&self, process: &str) -> Result<KeptOutput, ProcessError> {
+    pub(crate) async fn kept_output(&self, process: &str) -> Result<PartialOutput, ProcessError> {
         let opening = attach(process, true, false)?;
         let stream = self.link.open(opening)?;
-        let mut kept = Collected::up_to(KEPT_MAX_BYTES);
-        let result = tokio::time::timeout(COMMAND_DEADLINE, kept.all(&stream)).await;
+        let mut collected = Collected::up_to(KEPT_MAX_BYTES);
+        let result = tokio::time::timeout(COMMAND_DEADLINE, collected.all(&stream)).await;
         let silent = |_| {
             Err(GuestError::Silent {
                 command: ATTACH,
@@ -283,12 +264,11 @@ impl Agent {
             })
         };
         let result = result.unwrap_or_else(silent)?;
-        let truncated = told(process, &result)?.truncated || kept.truncated;
-        Ok(KeptOutput {
-            stdout: kept.stdout,
-            stderr: kept.stderr,
-            truncated,
-        })
+        let told: Result<Process, _> = Refusal::or_result(ATTACH, &result)?;
+        let told = told.map_err(|refusal| refusal.of_process(process, ATTACH))?;
+        let mut kept = collected.kept;
+        kept.truncated |= told.truncated;
+        Ok(kept)
     }
 }
 
@@ -329,19 +309,6 @@ fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         true => Ok(id),
         false => Err(D::Error::custom("a process's id is p and a number")),
     }
-}
-
-/// The `RESULT` of a stream that was attached to a process.
-fn told(process: &str, result: &[u8]) -> Result<Process, ProcessError> {
-    #[derive(Deserialize)]
-    struct Failed {
-        error: Refusal,
-    }
-    if let Ok(Failed { error }) = serde_json::from_slice(result) {
-        return Err(error.of_process(process, ATTACH));
-    }
-    let told = serde_json::from_slice(result).map_err(|error| malformed(ATTACH, &error));
-    Ok(told?)
 }
 
 /// An id that is no process's. What is shown of it is what an id may be.

@@ -13,15 +13,15 @@ use crate::host::Host;
 use crate::shortage::is_shortage;
 use crate::{GenerationId, TemplateSpec};
 
-/// What there is of a template on disk.
+/// What there is of a template on disk, where a generation is a `G`.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum Found<G = Arc<Generation>> {
     /// A generation that is whole and is what is wanted.
-    Current(Arc<Generation>),
+    Current(G),
     /// A generation that is whole and not known to differ from what is wanted: some of it cannot be compared at present.
     Unverified {
         /// The generation.
-        generation: Arc<Generation>,
+        generation: G,
         /// What cannot be compared.
         fields: Vec<UnverifiedField>,
     },
@@ -33,7 +33,7 @@ pub enum Found {
         fields: Vec<StaleField>,
         /// The generation, where clones of it can still be made: not when another QEMU build, accelerator,
         /// processor or version of vmint's machines has made it.
-        restorable: Option<Arc<Generation>>,
+        restorable: Option<G>,
     },
     /// A generation that is not whole.
     Damaged {
@@ -44,6 +44,30 @@ pub enum Found {
     },
     /// Nothing.
     None,
+}
+
+impl<G> Found<G> {
+    /// The same, with something else for the generation.
+    pub fn map<H>(self, of: impl FnOnce(G) -> H) -> Found<H> {
+        match self {
+            Self::Current(generation) => Found::Current(of(generation)),
+            Self::Unverified { generation, fields } => Found::Unverified {
+                generation: of(generation),
+                fields,
+            },
+            Self::Stale {
+                generation,
+                fields,
+                restorable,
+            } => Found::Stale {
+                generation,
+                fields,
+                restorable: restorable.map(of),
+            },
+            Self::Damaged { generation, reason } => Found::Damaged { generation, reason },
+            Self::None => Found::None,
+        }
+    }
 }
 
 /// Why it cannot be told what there is.

@@ -9,7 +9,7 @@ use super::generation::Generation;
 use super::manifest::{CanaryReport, VerifyReport};
 use crate::VmId;
 use crate::aside::aside;
-use crate::clone::{CloneOrder, Vm, mint_canary};
+use crate::clone::{CloneOrder, Guest, Vm, mint_canary};
 use crate::guest::ExecRequest;
 use crate::host::Host;
 

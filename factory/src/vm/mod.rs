@@ -43,7 +43,7 @@ pub use owner::VmEnd;
 pub(crate) use ownership::give_sockets;
 #[cfg(test)]
 pub(crate) use record::tests as record_tests;
-pub use record::{LeaseRecord, RecordedState, RequestKey};
+pub use record::{LeaseRecord, RecordedState, RequestKey, Source};
 pub(crate) use record::{Role, VmRecord};
 pub(crate) use record_file::RecordFile;
 pub(crate) use sweep::{Owner, examine, machines, processes_named, sweep};

@@ -19,7 +19,7 @@ use crate::clock::{Moment, WallNs};
 use crate::device::{Attached, DiskKey};
 use crate::guest::{Identity, IdentityDigest};
 use crate::process::ProcessStamp;
-use crate::{Accel, Argv, Confinement, GenerationId, Phases, VmId};
+use crate::{Accel, Argv, Confinement, GenerationId, Phases, Size, VmId};
 
 /// What a machine is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,24 +51,45 @@ pub enum RecordedState {
     Releasing,
 }
 
+/// Where a sandbox came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// From the warm pool, at once or after a wait for the refill.
+    Pool,
+    /// Made for the request.
+    Clone,
+}
+
+impl Source {
+    /// The name in metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Clone => "clone",
+        }
+    }
+}
+
 /// Who has a machine and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     /// The host's user that it was handed to. Records of earlier versions have none: those belong to the service's user.
-    #[serde(default)]
-    pub owner_uid: Option<u32>,
+    #[serde(default = "own_uid")]
+    pub owner_uid: u32,
     /// When it was handed out.
     pub leased_at: Timestamp,
     /// When the right to it ends; none is until it is released.
     pub expires_at: Option<Timestamp>,
-    /// `pool` or `clone`: where it came from.
-    pub source: String,
-    /// How long the checkout took, microseconds.
-    pub checkout_us: u64,
-    /// Virtual CPUs, those included that were plugged in for it.
-    pub vcpus: u32,
-    /// Memory, likewise, MiB.
-    pub memory_mib: u64,
+    /// Where it came from.
+    pub source: Source,
+    /// How long the checkout took.
+    #[serde(rename = "checkout_us", with = "micros")]
+    pub checkout: Duration,
+    /// How large it is, with what was plugged in for it.
+    #[serde(flatten)]
+    pub size: Size,
     /// What the runtime wrote on it.
     pub metadata: BTreeMap<String, String>,
     /// What the request was named by, where it was.
@@ -76,12 +97,22 @@ pub struct LeaseRecord {
     pub idempotency: Option<RequestKey>,
 }
 
-impl LeaseRecord {
-    /// The host's user that the sandbox belongs to.
-    #[must_use]
-    pub fn owner_uid(&self) -> u32 {
-        self.owner_uid
-            .unwrap_or_else(|| nix::unistd::Uid::effective().as_raw())
+fn own_uid() -> u32 {
+    nix::unistd::Uid::effective().as_raw()
+}
+
+/// Durations in whole microseconds.
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(value.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_micros)
     }
 }
 
@@ -245,13 +276,15 @@ pub(crate) mod tests {
 
     pub(crate) fn lease(value: String) -> LeaseRecord {
         LeaseRecord {
-            owner_uid: Some(1000),
+            owner_uid: 1000,
             leased_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
-            source: "pool".into(),
-            checkout_us: 250,
-            vcpus: 1,
-            memory_mib: 256,
+            source: Source::Pool,
+            checkout: Duration::from_micros(250),
+            size: Size {
+                vcpus: 1,
+                memory_mib: 256,
+            },
             metadata: BTreeMap::from([("k".to_owned(), value)]),
             idempotency: None,
         }
@@ -279,12 +312,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lease_of_an_earlier_version_has_no_owner() -> anyhow::Result<()> {
-        let mut json = serde_json::to_value(lease(String::new()))?;
+    fn a_lease_of_an_earlier_version_is_the_services_own() -> anyhow::Result<()> {
+        let written = lease(String::new());
+        let mut json = serde_json::to_value(&written)?;
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "owner_uid": 1000, "leased_at": "1970-01-01T00:00:00Z", "expires_at": null, "source": "pool",
+                "checkout_us": 250, "vcpus": 1, "memory_mib": 256, "metadata": {"k": ""},
+            })
+        );
+        assert_eq!(
+            serde_json::from_value::<LeaseRecord>(json.clone())?,
+            written
+        );
         let fields = json.as_object_mut().expect("a structure is an object");
-        assert_eq!(fields.remove("owner_uid"), Some(1000.into()));
+        fields.remove("owner_uid");
         let read: LeaseRecord = serde_json::from_value(json)?;
-        assert_eq!(read.owner_uid, None);
+        assert_eq!(read.owner_uid, own_uid());
         Ok(())
     }
 

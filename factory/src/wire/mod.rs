@@ -25,4 +25,4 @@ mod tests;
 
 pub(crate) use link::Link;
 pub use link::LinkError;
-pub(crate) use said::Event;
+pub(crate) use said::{Event, Reply};

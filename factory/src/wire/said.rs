@@ -58,7 +58,7 @@ pub(super) fn classify(line: &[u8]) -> Result<Kind, LinkError> {
 
 /// A reply, as the monitor and the guest's agent write one: an answer or an error.
 #[derive(Deserialize)]
-pub(super) struct Reply<T, E> {
+pub(crate) struct Reply<T, E> {
     #[serde(rename = "return")]
     answer: Option<T>,
     error: Option<E>,

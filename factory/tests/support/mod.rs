@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use vmint_factory::{
-    Accel, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, HostSettings, OpenError,
-    TemplateSpec, Vm, VmId,
+    Accel, BuildProgress, CloneOrder, ExecRequest, Factory, Generation, Guest, HostSettings,
+    OpenError, PlaceError, TemplateSpec, Vm, VmId,
 };
 
 pub use host::{LONG, guest_spec, new_folder, settings};

@@ -6,14 +6,13 @@ use futures::stream::unfold;
 use tokio::sync::mpsc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use vmint_cache::{
-    CommandOutput, CommandStream, ExecError, SandboxExecError, StreamEnd, StreamInput,
-    StreamRequest,
+    CommandOutput, CommandStream, ExecError, SandboxError, SandboxExecError, StreamEnd,
+    StreamInput, StreamRequest,
 };
 
 use super::files::{cut_off, within_stall};
 use crate::http::body::next;
 use crate::http::code::Code;
-use crate::http::failure::Failure;
 use crate::http::limits::TAR_STDERR_MAX_BYTES;
 use crate::http::problem::Problem;
 use crate::http::service::Service;
@@ -113,7 +112,7 @@ impl Tar {
             ..StreamRequest::default()
         };
         let starting = service.cache().exec_stream(id, request);
-        let command = within_stall(starting).await?.map_err(Failure::from)?;
+        let command = within_stall(starting).await??;
         Ok(Self {
             command,
             path: path.to_owned(),
@@ -153,10 +152,10 @@ impl Tar {
         let needs = "the guest needs sh and tar for archive=tar";
         let end = match end {
             Ok(end) => end,
-            Err(SandboxExecError::Exec(ExecError::Spawn { reason, .. })) => {
+            Err(SandboxError::Failed(ExecError::Spawn { reason, .. })) => {
                 return Err(Problem::not_possible(format!("{needs}: {reason}")));
             }
-            Err(error) => return Err(Failure::from(error).into()),
+            Err(error) => return Err(error.into()),
         };
         let path = &self.path;
         match end.exit_code {

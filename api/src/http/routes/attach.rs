@@ -6,9 +6,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::Response;
 
-use super::unknown_sandbox;
 use super::websocket::checked;
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::{Params, ProcessName};
 use crate::http::problem::Problem;
@@ -42,28 +40,20 @@ pub(in crate::http) async fn attach(
 ) -> Result<Response, Problem> {
     let ProcessName { sandbox, process } = &name;
     let cache = service.cache();
-    if cache.sandbox(sandbox).is_none() {
-        return Err(unknown_sandbox(sandbox));
-    }
+    cache.sandbox(sandbox)?;
     params.only(&["replay"])?;
     let replay = params.flag("replay")?;
     let upgrade = checked(upgrade)?;
-    let found = cache.process(sandbox, process).await;
-    let tty = found.map_err(Failure::from)?.tty;
-    let command = cache.attach_process(sandbox, process, replay).await;
-    let session = Session {
-        command: command.map_err(Failure::from)?,
-        // Without an open standard input the guest has no use for what comes.
-        wants: Wants {
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            tty,
-        },
-        outlives: true,
-        stopping: service.stopping().clone(),
-        _running: service.stopping().enter(),
-        seat: seat.map(|Extension(seat)| seat),
+    // Without an open standard input the guest has no use for what comes.
+    let wants = Wants {
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: cache.process(sandbox, process).await?.tty,
     };
+    let command = cache.attach_process(sandbox, process, replay).await?;
+    let seat = seat.map(|Extension(seat)| seat);
+    let mut session = Session::new(&service, command, wants, seat);
+    session.outlives = true;
     Ok(upgrade.on_upgrade(|socket| session.run(socket)))
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
-use vmint_cache::{Binding, Caller, CheckoutRequest, OnEmpty};
+use vmint_cache::{Binding, Caller, CheckoutRequest, OnEmpty, UnknownTemplate};
 use vmint_factory::MAX_DEVICES;
 
 use super::binding::{FileBody, Files, check_files, check_hostname};
 use super::devices::{DiskBody, NicBody, device_order};
-use super::unknown_template;
 use super::variables::{SandboxEnv, check_sandbox_env};
 use crate::http::body::Payload;
 use crate::http::bounded::{List, Strings};
@@ -112,7 +111,7 @@ impl CheckoutBody {
     ) -> Result<CheckoutRequest, Problem> {
         let template = self.template.unwrap_or_else(|| DEFAULT_TEMPLATE.to_owned());
         if !may_be_repeated && !service.has_template(&template) {
-            return Err(unknown_template(&template));
+            return Err(UnknownTemplate { name: template }.into());
         }
         check_size("vcpus", self.vcpus.map(u64::from))?;
         check_size("memory_mib", self.memory_mib)?;

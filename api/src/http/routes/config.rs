@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::NoParams;
 use crate::http::problem::Problem;
@@ -29,6 +28,6 @@ pub(in crate::http) async fn reload(
     State(service): State<Service>,
     _: NoParams,
 ) -> Result<Json<Reloaded>, Problem> {
-    let reloaded = service.reloader().reload().await.map_err(Failure::from)?;
+    let reloaded = service.reloader().reload().await?;
     Ok(Json(reloaded.into()))
 }

@@ -12,7 +12,6 @@ use tokio::task::spawn_blocking;
 use vmint_cache::FollowedConsole;
 
 use crate::http::code::Code;
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
 use crate::http::problem::Problem;
@@ -45,14 +44,13 @@ pub(in crate::http) async fn console(
 ) -> Result<Response, Problem> {
     params.only(&["follow"])?;
     if params.flag("follow")? {
-        let console = service.cache().follow_console(&id).await;
-        let body = Body::from_stream(followed(console.map_err(Failure::from)?));
+        let console = service.cache().follow_console(&id).await?;
+        let body = Body::from_stream(followed(console));
         return Ok(([(CONTENT_TYPE, BYTES)], body).into_response());
     }
     let bytes = spawn_blocking(move || service.cache().console(&id))
         .await
-        .map_err(|_| Problem::new(Code::Internal, "the console could not be read"))?
-        .map_err(Failure::from)?;
+        .map_err(|_| Problem::new(Code::Internal, "the console could not be read"))??;
     let kind = if std::str::from_utf8(whole_characters(&bytes)).is_ok() {
         TEXT
     } else {

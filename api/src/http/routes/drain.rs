@@ -5,9 +5,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::unknown_template;
 use crate::http::body::{Json as Read, Payload};
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams, Params};
 use crate::http::problem::Problem;
@@ -39,8 +37,7 @@ pub(in crate::http) async fn drain_pool(
     Name(template): Name,
     _: NoParams,
 ) -> Result<Json<Pool>, Problem> {
-    let view = service.cache().drain_pool(&template).await;
-    let view = view.ok_or_else(|| unknown_template(&template))?;
+    let view = service.cache().drain_pool(&template).await?;
     Ok(Json(Pool::from(view)))
 }
 
@@ -55,8 +52,8 @@ pub(in crate::http) async fn resume_pool(
     Name(template): Name,
     _: NoParams,
 ) -> Result<Json<Pool>, Problem> {
-    let view = service.cache().resume_pool(&template).await;
-    Ok(Json(Pool::from(view.map_err(Failure::from)?)))
+    let view = service.cache().resume_pool(&template).await?;
+    Ok(Json(Pool::from(view)))
 }
 
 /// Drains every pool. With `exit`, in the body or as a parameter, the service ends when nothing is left.
@@ -94,6 +91,6 @@ pub(in crate::http) async fn resume(
     State(service): State<Service>,
     _: NoParams,
 ) -> Result<Json<Drain>, Problem> {
-    let view = service.cache().resume().await.map_err(Failure::from)?;
+    let view = service.cache().resume().await?;
     Ok(Json(Drain::from(view)))
 }

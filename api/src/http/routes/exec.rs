@@ -14,7 +14,6 @@ use super::command::{Argv, RawCommand};
 use super::variables::ExecEnv;
 use crate::http::body::{Json, Payload};
 use crate::http::budget::BodyShare;
-use crate::http::failure::Failure;
 use crate::http::idempotency;
 use crate::http::limits::{EXEC_BODY_MAX_BYTES, EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX};
 use crate::http::openapi;
@@ -79,11 +78,7 @@ pub(in crate::http) async fn exec(
 ) -> Result<axum::Json<ExecResult>, Problem> {
     idempotency::refuse(&headers)?;
     let request = body.into_request(share)?;
-    let outcome = service
-        .cache()
-        .exec(&id, request)
-        .await
-        .map_err(Failure::from)?;
+    let outcome = service.cache().exec(&id, request).await?;
     Ok(axum::Json(ExecResult::from(outcome)))
 }
 

@@ -14,11 +14,9 @@ use vmint_cache::{CommandStream, StreamRequest};
 
 use super::checkout::null_is_absent;
 use super::command::{Argv, RawCommand, window};
-use super::unknown_sandbox;
 use super::variables::ExecEnv;
 use super::websocket::checked;
 use crate::http::budget::BodyShare;
-use crate::http::failure::Failure;
 use crate::http::limits::{EXEC_MESSAGE_MAX_BYTES, EXEC_TIMEOUT_MAX};
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
@@ -66,9 +64,7 @@ pub(in crate::http) async fn exec_stream(
     seat: Option<Extension<Seat>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    if service.cache().sandbox(&id).is_none() {
-        return Err(unknown_sandbox(&id));
-    }
+    service.cache().sandbox(&id)?;
     let seat = seat.map(|Extension(seat)| seat);
     if is_in_message(&params)? {
         let upgrade = checked(upgrade)?;
@@ -79,19 +75,8 @@ pub(in crate::http) async fn exec_stream(
     }
     let (request, wants) = read(&params)?.into_request()?;
     let upgrade = checked(upgrade)?;
-    let command = service
-        .cache()
-        .exec_stream(&id, request)
-        .await
-        .map_err(Failure::from)?;
-    let session = Session {
-        command,
-        wants,
-        outlives: false,
-        stopping: service.stopping().clone(),
-        _running: service.stopping().enter(),
-        seat,
-    };
+    let command = service.cache().exec_stream(&id, request).await?;
+    let session = Session::new(&service, command, wants, seat);
     Ok(upgrade.on_upgrade(|socket| session.run(socket)))
 }
 
@@ -114,7 +99,7 @@ async fn run_first_message(
     share: BodyShare,
     mut socket: WebSocket,
 ) {
-    let running = service.stopping().enter();
+    let _running = service.stopping().enter();
     let begun = tokio::select! {
         first = first_message(&mut socket) => match first {
             Some(first) => begin(&service, &id, first).await,
@@ -125,14 +110,7 @@ async fn run_first_message(
     drop(share);
     match begun {
         Ok((command, wants)) => {
-            let session = Session {
-                command,
-                wants,
-                outlives: false,
-                stopping: service.stopping().clone(),
-                _running: running,
-                seat,
-            };
+            let session = Session::new(&service, command, wants, seat);
             session.run(socket).await;
         }
         Err(problem) => refuse(socket, &problem).await,
@@ -147,8 +125,8 @@ async fn begin(
     let message: ExecMessage = serde_json::from_slice(&first?)
         .map_err(|error| Problem::invalid(format!("the first message is not valid: {error}")))?;
     let (request, wants) = message.into_request()?;
-    let command = service.cache().exec_stream(id, request).await;
-    Ok((command.map_err(Failure::from)?, wants))
+    let command = service.cache().exec_stream(id, request).await?;
+    Ok((command, wants))
 }
 
 /// What to run, as the first message or the parameters have it.

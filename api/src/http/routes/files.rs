@@ -22,7 +22,6 @@ use super::command::check_text;
 use super::mode::{MODE_MAX, MODE_WORDS, parse_mode};
 use crate::http::body::{drain, next};
 use crate::http::code::Code;
-use crate::http::failure::Failure;
 use crate::http::limits::{PATH_MAX_BYTES, TRANSFER_STALL_TIMEOUT};
 use crate::http::openapi;
 use crate::http::params::{Name, Params};
@@ -65,7 +64,7 @@ pub(in crate::http) async fn read_file(
         return Ok(([(CONTENT_TYPE, "application/x-tar")], body).into_response());
     }
     let opening = service.cache().read_file(&id, path);
-    let reader = within_stall(opening).await?.map_err(Failure::from)?;
+    let reader = within_stall(opening).await??;
     let mut headers = HeaderMap::new();
     headers.insert(
         CONTENT_TYPE,
@@ -141,7 +140,7 @@ async fn store(
         owner: parameter(params, "owner", OWNER_WORDS, parse_owner)?,
     };
     let opening = service.cache().write_file(id, path, options);
-    let writer = within_stall(opening).await?.map_err(Failure::from)?;
+    let writer = within_stall(opening).await??;
     copy(body, writer).await
 }
 
@@ -149,12 +148,10 @@ async fn store(
 async fn copy(body: &mut Body, mut writer: SandboxFileWriter) -> Result<(), Problem> {
     while let Some(bytes) = within_stall(next(body)).await?? {
         if !bytes.is_empty() {
-            let written = within_stall(writer.write(bytes)).await?;
-            written.map_err(Failure::from)?;
+            within_stall(writer.write(bytes)).await??;
         }
     }
-    let stored = within_stall(writer.finish()).await?;
-    stored.map_err(Failure::from)?;
+    within_stall(writer.finish()).await??;
     Ok(())
 }
 
@@ -165,7 +162,7 @@ fn content(reader: SandboxFileReader, running: Option<TaskTrackerToken>) -> Body
         let piece = match within_stall(reader.next()).await {
             Ok(None) => return None,
             Ok(Some(Ok(bytes))) => return Some((Ok(bytes), Some((reader, running)))),
-            Ok(Some(Err(error))) => Problem::from(Failure::from(error)),
+            Ok(Some(Err(error))) => Problem::from(error),
             Err(stalled) => stalled,
         };
         Some((Err(cut_off(&piece)), None))

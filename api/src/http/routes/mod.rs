@@ -25,17 +25,3 @@ mod signal;
 pub(super) mod templates;
 mod variables;
 mod websocket;
-
-use super::code::Code;
-use super::problem::Problem;
-
-fn unknown_template(name: &str) -> Problem {
-    Problem::new(
-        Code::UnknownTemplate,
-        format!("there is no template {name:?}"),
-    )
-}
-
-pub(super) fn unknown_sandbox(id: &str) -> Problem {
-    Problem::new(Code::UnknownSandbox, format!("there is no sandbox {id:?}"))
-}

@@ -5,9 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use vmint_cache::{CloneState, PoolView, Resize};
 
-use super::unknown_template;
 use crate::http::body::{Json, Payload};
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams};
 use crate::http::problem::Problem;
@@ -53,10 +51,7 @@ pub(in crate::http) async fn show(
     Name(template): Name,
     _: NoParams,
 ) -> Result<axum::Json<Pool>, Problem> {
-    let view = service
-        .cache()
-        .pool(&template)
-        .ok_or_else(|| unknown_template(&template))?;
+    let view = service.cache().pool(&template)?;
     Ok(axum::Json(shown_to(user, view, &service)))
 }
 
@@ -93,10 +88,6 @@ pub(in crate::http) async fn resize(
         target: change.target,
         max: change.max,
     };
-    let view = service
-        .cache()
-        .resize(&template, change)
-        .await
-        .map_err(Failure::from)?;
+    let view = service.cache().resize(&template, change).await?;
     Ok(axum::Json(Pool::from(view)))
 }

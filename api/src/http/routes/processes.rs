@@ -15,7 +15,6 @@ use super::command::{Argv, RawCommand, window};
 use super::signal::RawSignal;
 use super::variables::ExecEnv;
 use crate::http::body::{Json, Payload};
-use crate::http::failure::Failure;
 use crate::http::idempotency;
 use crate::http::limits::{EXEC_BODY_MAX_BYTES, PROCESS_TIMEOUT_MAX};
 use crate::http::openapi;
@@ -93,20 +92,8 @@ impl ProcessBody {
 #[schema(as = Signal)]
 pub(in crate::http) struct SignalBody {
     /// Its name, with or without `SIG`, or its number.
-    #[schema(value_type = SignalName, example = "TERM")]
+    #[schema(example = "TERM")]
     signal: RawSignal,
-}
-
-/// The name or the number of a signal, as the document shows it.
-#[derive(Deserialize, ToSchema)]
-#[schema(as = SignalName)]
-#[serde(untagged)]
-#[allow(dead_code)]
-pub(in crate::http) enum SignalName {
-    /// Such as `TERM` or `SIGTERM`.
-    Name(String),
-    /// From 1 to 64.
-    Number(i32),
 }
 
 impl Payload for SignalBody {}
@@ -134,7 +121,7 @@ pub(in crate::http) async fn start(
 ) -> Result<Response, Problem> {
     idempotency::refuse(&headers)?;
     let started = service.cache().start_process(&id, body.into_order()?);
-    let process = Process::from(started.await.map_err(Failure::from)?);
+    let process = Process::from(started.await?);
     let location = format!("/v1/sandboxes/{id}/processes/{}", process.id);
     let answer = (
         StatusCode::CREATED,
@@ -158,8 +145,7 @@ pub(in crate::http) async fn list(
     Name(id): Name,
     _: NoParams,
 ) -> Result<axum::Json<ProcessList>, Problem> {
-    let listed = service.cache().processes(&id).await;
-    let listed = listed.map_err(Failure::from)?;
+    let listed = service.cache().processes(&id).await?;
     let processes = listed.into_iter().map(Process::from).collect();
     Ok(axum::Json(ProcessList { processes }))
 }
@@ -185,15 +171,13 @@ pub(in crate::http) async fn show(
     params.only(&["output"])?;
     let wants_output = params.flag_or("output", true)?;
     let ProcessName { sandbox, process } = &name;
-    let found = service.cache().process(sandbox, process).await;
-    let found = found.map_err(Failure::from)?;
+    let found = service.cache().process(sandbox, process).await?;
     let has_output = found.kept_bytes.is_some();
     let shown = Process::from(found);
     if !(wants_output && has_output) {
         return Ok(axum::Json(shown));
     }
-    let kept = service.cache().kept_output(sandbox, process).await;
-    let kept = kept.map_err(Failure::from)?;
+    let kept = service.cache().kept_output(sandbox, process).await?;
     Ok(axum::Json(shown.with_output(kept)))
 }
 
@@ -220,7 +204,7 @@ pub(in crate::http) async fn signal(
     let number = body.signal.number()?;
     let ProcessName { sandbox, process } = &name;
     let sent = service.cache().signal_process(sandbox, process, number);
-    sent.await.map_err(Failure::from)?;
+    sent.await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -242,7 +226,6 @@ pub(in crate::http) async fn end(
     _: NoParams,
 ) -> Result<StatusCode, Problem> {
     let ProcessName { sandbox, process } = &name;
-    let ended = service.cache().end_process(sandbox, process).await;
-    ended.map_err(Failure::from)?;
+    service.cache().end_process(sandbox, process).await?;
     Ok(StatusCode::NO_CONTENT)
 }

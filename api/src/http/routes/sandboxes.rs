@@ -11,9 +11,7 @@ use utoipa::ToSchema;
 use vmint_cache::{Caller, CheckedOut, SandboxView, SocketOwner};
 
 use super::checkout::{CheckoutBody, parse_ttl};
-use super::unknown_sandbox;
 use crate::http::body::{Json, Payload};
-use crate::http::failure::Failure;
 use crate::http::idempotency;
 use crate::http::openapi;
 use crate::http::origin::Peer;
@@ -113,7 +111,7 @@ pub(in crate::http) async fn checkout(
     });
     // Until the answer is made the sandbox belongs to this future: a client that hangs up gives it back.
     let checked_out = service.cache().checkout_once(request);
-    match checked_out.await.map_err(Failure::from)? {
+    match checked_out.await? {
         CheckedOut::New(lease) => {
             Span::current().record("sandbox", &lease.view().id);
             let response = created(lease.view().clone());
@@ -141,10 +139,7 @@ pub(in crate::http) async fn show(
     Name(id): Name,
     _: NoParams,
 ) -> Result<axum::Json<Sandbox>, Problem> {
-    let view = service
-        .cache()
-        .sandbox(&id)
-        .ok_or_else(|| unknown_sandbox(&id))?;
+    let view = service.cache().sandbox(&id)?;
     Ok(axum::Json(Sandbox::from(view)))
 }
 
@@ -166,11 +161,7 @@ pub(in crate::http) async fn renew(
     Json(renewal, _share): Json<Renewal>,
 ) -> Result<axum::Json<Sandbox>, Problem> {
     let ttl = parse_ttl(renewal.ttl_s)?;
-    let view = service
-        .cache()
-        .renew(&id, ttl)
-        .await
-        .map_err(Failure::from)?;
+    let view = service.cache().renew(&id, ttl).await?;
     Ok(axum::Json(Sandbox::from(view)))
 }
 
@@ -185,6 +176,6 @@ pub(in crate::http) async fn release(
     Name(id): Name,
     _: NoParams,
 ) -> Result<StatusCode, Problem> {
-    service.cache().release(&id).await.map_err(Failure::from)?;
+    service.cache().release(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,9 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
 
-use super::unknown_template;
 use crate::http::code::Code;
-use crate::http::failure::Failure;
 use crate::http::openapi;
 use crate::http::params::{Name, NoParams, Params};
 use crate::http::problem::Problem;
@@ -41,10 +39,7 @@ pub(in crate::http) async fn show(
     Name(name): Name,
     _: NoParams,
 ) -> Result<Json<Template>, Problem> {
-    let view = service
-        .cache()
-        .template(&name)
-        .ok_or_else(|| unknown_template(&name))?;
+    let view = service.cache().template(&name)?;
     Ok(Json(Template::from(view)))
 }
 
@@ -68,7 +63,7 @@ pub(in crate::http) async fn rebuild(
 ) -> Result<Response, Problem> {
     params.only(&["wait"])?;
     let wait = params.flag("wait")?;
-    let build = service.cache().rebuild(&name).map_err(Failure::from)?;
+    let build = service.cache().rebuild(&name)?;
     if !wait {
         let location = format!("/v1/builds/{}", build.id);
         return Ok((
@@ -105,6 +100,6 @@ pub(in crate::http) async fn rollback(
     Name(name): Name,
     _: NoParams,
 ) -> Result<Json<Template>, Problem> {
-    let view = service.cache().rollback(&name).await;
-    Ok(Json(Template::from(view.map_err(Failure::from)?)))
+    let view = service.cache().rollback(&name).await?;
+    Ok(Json(Template::from(view)))
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use vmint_cache::{EndedBy, KeptOutput};
+use vmint_cache::{EndedBy, PartialOutput};
 
 use super::output::{Cut, text_or_base64};
 use super::time::shown;
@@ -80,7 +80,7 @@ pub struct ProcessList {
 
 impl Process {
     /// With what is kept of its output.
-    pub(in crate::http) fn with_output(self, kept: KeptOutput) -> Self {
+    pub(in crate::http) fn with_output(self, kept: PartialOutput) -> Self {
         // One that ended by itself has written its last byte; any other may be in the middle of a character.
         let is_whole = self.ended_by.as_deref() == Some(EndedBy::Exit.as_str());
         let cut = Cut {
@@ -177,7 +177,7 @@ mod tests {
         // The second half of a character, and the first of another.
         let (start, end) = (&"ä".as_bytes()[1..], &"ö".as_bytes()[..1]);
         let bytes = [start, b"text", end].concat();
-        let kept = |truncated| KeptOutput {
+        let kept = |truncated| PartialOutput {
             stdout: bytes.clone(),
             stderr: Vec::new(),
             truncated,

@@ -13,16 +13,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use vmint_cache::{
     AttachError, Attached, BindError, Binding, BoxError, BuildStep, CloneFacts, CloneFailure,
-    ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError, FileReader,
-    FileWriter, GrowError, GuestError, Identity, IdentityDigest, KeptOutput, LaunchOrder,
-    LiveClone, LiveGeneration, Mint, PartialOutput, Process, ProcessError, ProcessOrder,
-    RecordState, Size, SocketOwner, StepReport, StreamRequest, WriteOptions,
+    CloneOrder, ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, Fault, FileError,
+    FileReader, FileWriter, GrowError, Guest, GuestError, Identity, IdentityDigest, LiveClone,
+    LiveGeneration, Mint, PartialOutput, Process, ProcessError, ProcessOrder, RecordState, Size,
+    SocketOwner, StepReport, StreamRequest, WriteOptions,
 };
 use vmint_factory::{Confinement, OpenDevices, Phase, Phases, ProcessState, VmId};
 
 use super::mint::{Generation, Shared};
 use super::processes::Processes;
-use super::streams::{Guests, OUTDATED};
+use super::streams::Guests;
 
 /// The script of a factory: what is not changed succeeds at once.
 pub(crate) struct FakeFactory {
@@ -102,7 +102,7 @@ impl FakeFactory {
 
     pub(super) async fn launch(
         self: &Arc<Self>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         open(&self.launches).await;
         if self.launches_fail.load(Ordering::SeqCst) {
@@ -247,6 +247,112 @@ async fn run(life: &Life, guests: &Guests, request: ExecRequest) -> Result<ExecO
     })
 }
 
+impl Guest for Machine {
+    fn ping(&self, _: Duration) -> BoxFuture<'_, Result<(), GuestError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
+        if self.guests.is_outdated() {
+            let error = ExecError::Guest(GuestError::Outdated {
+                what: "running a command",
+            });
+            return async { Err(error) }.boxed();
+        }
+        run(&self.life, &self.guests, request).boxed()
+    }
+
+    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
+        async move {
+            if binding.files.iter().any(|file| file.path == "/folder") {
+                return Err(BindError::Refused {
+                    reason: "/folder: is a directory".to_owned(),
+                });
+            }
+            *self.factory.bound.lock().unwrap() = binding.clone();
+            let Some(name) = &binding.hostname else {
+                return Ok(());
+            };
+            if name == "refused" {
+                return Err(BindError::Guest(GuestError::Closed));
+            }
+            name.clone_into(&mut self.hostname.lock().unwrap());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
+        async move { self.stream(request) }.boxed()
+    }
+
+    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
+        async move {
+            let stream = self.stream(order.command.clone());
+            self.processes.start(order, stream)
+        }
+        .boxed()
+    }
+
+    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
+        async {
+            if self.guests.is_outdated() {
+                return Err(ProcessError::Exec(ExecError::Guest(GuestError::Outdated {
+                    what: "listing processes",
+                })));
+            }
+            Ok(self.processes.list())
+        }
+        .boxed()
+    }
+
+    fn find_process<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
+        async { self.processes.find(process) }.boxed()
+    }
+
+    fn kept_output<'a>(
+        &'a self,
+        process: &'a str,
+    ) -> BoxFuture<'a, Result<PartialOutput, ProcessError>> {
+        async { self.processes.kept(process) }.boxed()
+    }
+
+    fn attach_process<'a>(
+        &'a self,
+        process: &'a str,
+        replay: bool,
+    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
+        async move { self.processes.attach(process, replay) }.boxed()
+    }
+
+    fn signal_process<'a>(
+        &'a self,
+        process: &'a str,
+        signal: i32,
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async move { self.processes.signal(process, signal) }.boxed()
+    }
+
+    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
+        async { self.processes.end(process) }.boxed()
+    }
+
+    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
+        self.guests.read(path).boxed()
+    }
+
+    fn write_file<'a>(
+        &'a self,
+        path: &'a str,
+        options: WriteOptions,
+    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
+        async move { self.guests.write(path, options) }.boxed()
+    }
+}
+
 impl LiveClone for Machine {
     fn facts(&self) -> CloneFacts {
         CloneFacts {
@@ -301,41 +407,6 @@ impl LiveClone for Machine {
         self.life.wait().boxed()
     }
 
-    fn ping(&self, _: Duration) -> BoxFuture<'_, Result<(), BoxError>> {
-        async { Ok(()) }.boxed()
-    }
-
-    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        if self.guests.is_outdated() {
-            let error = ExecError::Unsupported {
-                what: "running a command",
-                reason: OUTDATED.to_owned(),
-            };
-            return async { Err(error) }.boxed();
-        }
-        run(&self.life, &self.guests, request).boxed()
-    }
-
-    fn bind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<(), BindError>> {
-        async move {
-            if binding.files.iter().any(|file| file.path == "/folder") {
-                return Err(BindError::Refused {
-                    reason: "/folder: is a directory".to_owned(),
-                });
-            }
-            *self.factory.bound.lock().unwrap() = binding.clone();
-            let Some(name) = &binding.hostname else {
-                return Ok(());
-            };
-            if name == "refused" {
-                return Err(BindError::Guest(GuestError::Closed));
-            }
-            name.clone_into(&mut self.hostname.lock().unwrap());
-            Ok(())
-        }
-        .boxed()
-    }
-
     fn attach<'a>(
         &'a self,
         devices: &'a OpenDevices,
@@ -348,79 +419,8 @@ impl LiveClone for Machine {
         .boxed()
     }
 
-    fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
-        async move { self.stream(request) }.boxed()
-    }
-
-    fn start_process(&self, order: ProcessOrder) -> BoxFuture<'_, Result<Process, ProcessError>> {
-        async move {
-            let stream = self.stream(order.command.clone());
-            self.processes.start(order, stream)
-        }
-        .boxed()
-    }
-
-    fn processes(&self) -> BoxFuture<'_, Result<Vec<Process>, ProcessError>> {
-        async {
-            if self.guests.is_outdated() {
-                return Err(ProcessError::Exec(ExecError::Unsupported {
-                    what: "listing processes",
-                    reason: OUTDATED.to_owned(),
-                }));
-            }
-            Ok(self.processes.list())
-        }
-        .boxed()
-    }
-
-    fn find_process<'a>(
-        &'a self,
-        process: &'a str,
-    ) -> BoxFuture<'a, Result<Process, ProcessError>> {
-        async { self.processes.find(process) }.boxed()
-    }
-
-    fn kept_output<'a>(
-        &'a self,
-        process: &'a str,
-    ) -> BoxFuture<'a, Result<KeptOutput, ProcessError>> {
-        async { self.processes.kept(process) }.boxed()
-    }
-
-    fn attach_process<'a>(
-        &'a self,
-        process: &'a str,
-        replay: bool,
-    ) -> BoxFuture<'a, Result<ExecStream, ProcessError>> {
-        async move { self.processes.attach(process, replay) }.boxed()
-    }
-
-    fn signal_process<'a>(
-        &'a self,
-        process: &'a str,
-        signal: i32,
-    ) -> BoxFuture<'a, Result<(), ProcessError>> {
-        async move { self.processes.signal(process, signal) }.boxed()
-    }
-
-    fn end_process<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<(), ProcessError>> {
-        async { self.processes.end(process) }.boxed()
-    }
-
     fn grow(&self, wanted: Size) -> BoxFuture<'_, Result<Size, GrowError>> {
         async move { Ok(wanted) }.boxed()
-    }
-
-    fn read_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<FileReader, FileError>> {
-        self.guests.read(path).boxed()
-    }
-
-    fn write_file<'a>(
-        &'a self,
-        path: &'a str,
-        options: WriteOptions,
-    ) -> BoxFuture<'a, Result<FileWriter, FileError>> {
-        async move { self.guests.write(path, options) }.boxed()
     }
 
     fn give_sockets(&self, owner: SocketOwner) -> io::Result<bool> {

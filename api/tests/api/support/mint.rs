@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use vmint_cache::{
-    AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
+    AdoptedClone, BoxError, CloneFailure, CloneOrder, FoundGeneration, GenerationFacts, LiveClone,
     LiveGeneration, Mint, NoWayBack, ProcessControl, Size, SizeRange, StaleField, Staleness,
     StepReport, UnverifiedField,
 };
@@ -123,7 +123,7 @@ impl Mint for Shared {
     fn mint<'a>(
         &'a self,
         _: &'a Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
         self.0.launch(order).boxed()
     }

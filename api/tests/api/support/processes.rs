@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 use vmint_cache::{
-    EndedBy, ExecError, ExecStream, KeptOutput, Process, ProcessError, ProcessOrder, StreamEnd,
+    EndedBy, ExecError, ExecStream, PartialOutput, Process, ProcessError, ProcessOrder, StreamEnd,
     StreamInput, StreamOutput,
 };
 
@@ -29,7 +29,7 @@ struct All {
 struct Entry {
     process: Process,
     keep_output: bool,
-    kept: KeptOutput,
+    kept: PartialOutput,
     input: Option<mpsc::Sender<StreamInput>>,
     clients: Vec<mpsc::Sender<StreamOutput>>,
     kills: mpsc::Sender<(i32, EndedBy)>,
@@ -112,7 +112,7 @@ impl Processes {
         all.listed.push(Entry {
             process: process.clone(),
             keep_output: order.keep_output,
-            kept: KeptOutput::default(),
+            kept: PartialOutput::default(),
             input: Some(stream.input).filter(|_| order.command.stdin),
             clients: Vec::new(),
             kills,
@@ -129,7 +129,7 @@ impl Processes {
         self.with(id, |entry| entry.shown())
     }
 
-    pub(crate) fn kept(&self, id: &str) -> Result<KeptOutput, ProcessError> {
+    pub(crate) fn kept(&self, id: &str) -> Result<PartialOutput, ProcessError> {
         self.with(id, |entry| entry.kept.clone())
     }
 

@@ -14,16 +14,13 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 use vmint_cache::{
     AgentState, ExecError, ExecOutcome, ExecStream, FileError, FilePiece, FileReader, FileWriter,
-    StreamEnd, StreamInput, StreamOutput, StreamRequest, WriteOptions,
+    GuestError, StreamEnd, StreamInput, StreamOutput, StreamRequest, WriteOptions,
 };
 
 /// As much as a factory holds of a stream.
 const DEPTH: usize = 8;
 /// What comes in one piece.
 const PIECE_BYTES: usize = 32 << 10;
-
-/// Why nothing can be done with an agent that is outdated.
-pub(crate) const OUTDATED: &str = "the guest's agent is outdated; hint: release the sandbox";
 
 /// The guests' folder, and what happened to their streams.
 pub(crate) struct Guests {
@@ -103,10 +100,9 @@ impl Guests {
 
     pub(crate) async fn read(&self, path: &str) -> Result<FileReader, FileError> {
         if self.is_outdated() {
-            return Err(FileError::Unsupported {
+            return Err(FileError::Guest(GuestError::Outdated {
                 what: "reading files",
-                reason: OUTDATED.to_owned(),
-            });
+            }));
         }
         let refused = |error: std::io::Error| Self::refused(path, &error);
         let mut file = tokio::fs::File::open(self.path(path))
@@ -149,10 +145,9 @@ impl Guests {
         options: WriteOptions,
     ) -> Result<FileWriter, FileError> {
         if self.is_outdated() {
-            return Err(FileError::Unsupported {
+            return Err(FileError::Guest(GuestError::Outdated {
                 what: "writing files",
-                reason: OUTDATED.to_owned(),
-            });
+            }));
         }
         *self.stored_as.lock().unwrap() = options;
         let mode = options.mode.unwrap_or(0o644);
@@ -229,10 +224,9 @@ impl Guests {
         F: Future<Output = Result<ExecOutcome, ExecError>> + Send + 'static,
     {
         if self.is_outdated() {
-            return Err(ExecError::Unsupported {
+            return Err(ExecError::Guest(GuestError::Outdated {
                 what: "streaming exec",
-                reason: OUTDATED.to_owned(),
-            });
+            }));
         }
         let bound_env = request.bound_env;
         self.has_bound_env.store(bound_env, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use vmint_cache::{
-    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, Fault, LaunchOrder, LiveClone,
+    AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, CloneOrder, Fault, LiveClone,
     LiveGeneration, RecordState, StepReport,
 };
 use vmint_factory::{BuildError, GenerationId, Phase, RoomError, TemplateSpec, VmId};
@@ -220,7 +220,7 @@ impl FakeFactory {
     pub(super) async fn launch(
         &self,
         generation: &Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> Result<Arc<dyn LiveClone>, CloneFailure> {
         let _counted = Counted::new(&self.launching, &self.launching_most);
         self.launches_begun.fetch_add(1, Ordering::SeqCst);

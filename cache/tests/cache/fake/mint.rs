@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmint_cache::{
-    AdoptedClone, BoxError, CloneFailure, FoundGeneration, GenerationFacts, LaunchOrder, LiveClone,
+    AdoptedClone, BoxError, CloneFailure, CloneOrder, FoundGeneration, GenerationFacts, LiveClone,
     LiveGeneration, Mint, NoWayBack, StaleField, Staleness, StepReport, UnverifiedField,
 };
 use vmint_factory::{FindError, GenerationId, TemplateSpec};
@@ -184,7 +184,7 @@ impl Mint for Shared {
     fn mint<'a>(
         &'a self,
         generation: &'a Arc<dyn LiveGeneration>,
-        order: LaunchOrder,
+        order: CloneOrder,
     ) -> BoxFuture<'a, Result<Arc<dyn LiveClone>, CloneFailure>> {
         async move {
             if self.0.era.load(Ordering::SeqCst) != self.1 {

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use tokio::sync::mpsc;
 use vmint_cache::{
-    ExecError, ExecStream, KeptOutput, Process, ProcessError, ProcessOrder, StreamEnd, StreamOutput,
+    ExecError, ExecStream, PartialOutput, Process, ProcessError, ProcessOrder, StreamEnd,
+    StreamOutput,
 };
 
 /// A signal that ends all.
@@ -59,11 +60,11 @@ impl Processes {
         })
     }
 
-    pub(super) fn kept(&self, id: &str) -> Result<KeptOutput, ProcessError> {
+    pub(super) fn kept(&self, id: &str) -> Result<PartialOutput, ProcessError> {
         let process = self.find(id)?;
-        Ok(KeptOutput {
+        Ok(PartialOutput {
             stdout: process.argv.join(" ").into_bytes(),
-            ..KeptOutput::default()
+            ..PartialOutput::default()
         })
     }
 

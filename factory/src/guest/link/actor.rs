@@ -55,7 +55,7 @@ impl Shared {
     }
 
     /// Takes what has come of a stream, if anything.
-    pub(super) fn take(&self, id: u16) -> Option<Incoming> {
+    pub(super) fn take(&self, id: u16) -> Option<Result<Incoming, LinkError>> {
         let (taken, owes_credit) = {
             let mut mux = self.mux();
             (mux.take(id), mux.owes_credit(id))

@@ -19,7 +19,6 @@ use vmint_guest_protocol::frame::{CONTROL, Frame, Kind, Parsed, STREAM_MAX, Seal
 
 use super::control::Control;
 use super::slot::{Once, Slot, Waiters, channel_index};
-use crate::guest::WindowSize;
 use crate::wire::LinkError;
 
 /// How long the guest may take to end a stream that was given up, before that stream's number is wanted for another.
@@ -66,8 +65,6 @@ pub(in crate::guest) enum Incoming {
     Data { channel: u8, bytes: Bytes },
     /// The guest says how it ended. The last of a stream.
     Result(Bytes),
-    /// The connection is gone. The last of a stream.
-    Lost(LinkError),
 }
 
 /// What a connection carries.
@@ -219,19 +216,19 @@ impl Mux {
         slot.is_some_and(|slot| slot.write_data(&seal, id, out))
     }
 
-    /// Takes what has come of a stream, if anything.
-    pub(super) fn take(&mut self, id: u16) -> Option<Incoming> {
+    /// Takes what has come of a stream, if anything; the last is its result, or why the connection is gone.
+    pub(super) fn take(&mut self, id: u16) -> Option<Result<Incoming, LinkError>> {
         let lost = self.lost.clone();
         let Some(slot) = self.slots.get_mut(&id) else {
-            return Some(Incoming::Lost(lost.unwrap_or(LinkError::Closed)));
+            return Some(Err(lost.unwrap_or(LinkError::Closed)));
         };
         if let Some((channel, bytes)) = slot.inbox.pop() {
             slot.owe(channel, bytes.len());
-            return Some(Incoming::Data { channel, bytes });
+            return Some(Ok(Incoming::Data { channel, bytes }));
         }
         let last = match slot.result.take() {
-            Some(result) => Incoming::Result(result),
-            None => Incoming::Lost(lost?),
+            Some(result) => Ok(Incoming::Result(result)),
+            None => Err(lost?),
         };
         self.slots.remove(&id);
         Some(last)
@@ -257,17 +254,10 @@ impl Mux {
         }
     }
 
-    /// Nothing more will be given.
-    pub(super) fn end(&mut self, id: u16) {
+    /// Changes what a stream has to say, unless it has ended.
+    pub(super) fn of(&mut self, id: u16, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.slots.get_mut(&id) {
-            slot.end.want();
-        }
-    }
-
-    /// Another size of the terminal. Only the last one counts.
-    pub(super) fn resize(&mut self, id: u16, size: WindowSize) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.resize = Some(size);
+            change(slot);
         }
     }
 

@@ -77,15 +77,15 @@ fn taken(mux: &mut Mux) -> Vec<(u16, [Vec<u8>; 2], Option<Bytes>)> {
         let (mut bytes, mut result) = ([Vec::new(), Vec::new()], None);
         while let Some(incoming) = mux.take(stream) {
             match incoming {
-                Incoming::Data {
+                Ok(Incoming::Data {
                     channel,
                     bytes: more,
-                } => bytes[usize::from(channel - channel::OUTPUT)].extend_from_slice(&more),
-                Incoming::Result(last) => {
+                }) => bytes[usize::from(channel - channel::OUTPUT)].extend_from_slice(&more),
+                Ok(Incoming::Result(last)) => {
                     result = Some(last);
                     break;
                 }
-                Incoming::Lost(_) => break,
+                Err(_) => break,
             }
         }
         (stream, bytes, result)

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::actor::Link;
 use super::mux::Incoming;
-use super::slot::Waiters;
+use super::slot::{Slot, Waiters};
 use crate::guest::WindowSize;
+use crate::wire::LinkError;
 
 /// A stream that is open. Dropped, it is cancelled in the guest.
 #[derive(Debug)]
@@ -22,9 +23,12 @@ impl Stream {
 
     /// The next thing that comes. After a result, or the loss of the connection, there is nothing to ask for.
     ///
+    /// # Errors
+    /// The connection is gone.
+    ///
     /// # Cancel safety
     /// Safe: what was not taken stays. One caller at a time.
-    pub(in crate::guest) async fn next(&self) -> Incoming {
+    pub(in crate::guest) async fn next(&self) -> Result<Incoming, LinkError> {
         loop {
             if let Some(taken) = self.link.shared.take(self.id) {
                 return taken;
@@ -59,11 +63,17 @@ impl Stream {
 
     /// Nothing more will be given.
     pub(in crate::guest) fn end(&self) {
-        self.link.shared.change(|mux| mux.end(self.id));
+        self.change(|slot| slot.end.want());
     }
 
+    /// The terminal has another size.
     pub(in crate::guest) fn resize(&self, size: WindowSize) {
-        self.link.shared.change(|mux| mux.resize(self.id, size));
+        // Only the last one counts.
+        self.change(|slot| slot.resize = Some(size));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Slot)) {
+        self.link.shared.change(|mux| mux.of(self.id, change));
     }
 }
 

@@ -124,7 +124,7 @@ async fn failures_have_the_codes_of_the_contract() {
     exec(&harness, &id, json!({"argv": ["crash"]})).await;
     harness
         .until("the sandbox is gone", || {
-            harness.cache.sandbox(&id).is_none()
+            harness.cache.sandbox(&id).is_err()
         })
         .await;
     exec(&harness, &id, json!({"argv": ["echo"]}))

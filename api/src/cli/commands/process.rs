@@ -12,7 +12,6 @@ use crate::cli::output::{Output, print};
 use crate::cli::table::{Table, or_dash, since};
 use crate::cli::terminal::{self, Detach, Raw};
 use crate::http::view::{Process, ProcessList};
-use crate::plain::plain;
 
 /// Starts a process and prints its id. It exits as `vmint exec` does where the process cannot be started.
 pub(super) async fn start(

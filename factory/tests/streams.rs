@@ -106,7 +106,7 @@ async fn what_is_bound_is_there(vm: &Vm) -> anyhow::Result<()> {
     binding.files.push(BoundFile {
         path: "/srv/new/key".into(),
         content: b"k\0y".to_vec(),
-        mode: 0o600,
+        mode: Some(0o600),
     });
     let begun = Instant::now();
     vm.bind(&binding).await?;
@@ -120,7 +120,7 @@ async fn what_is_bound_is_there(vm: &Vm) -> anyhow::Result<()> {
     refused.files.push(BoundFile {
         path: "/srv".into(),
         content: b"s3cret".to_vec(),
-        mode: 0o600,
+        mode: Some(0o600),
     });
     let refusal = vm.bind(&refused).await;
     assert!(

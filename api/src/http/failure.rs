@@ -128,6 +128,9 @@ impl Problem {
             Failure::File(SandboxError::Failed(FileError::Guest(GuestError::Outdated {
                 ..
             }))) => problem(Code::NotPossible),
+            Failure::File(SandboxError::Failed(FileError::Guest(GuestError::TooManyStreams {
+                ..
+            }))) => problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT),
             Failure::File(SandboxError::Failed(FileError::Refused { errno, .. })) => {
                 let is_missing = *errno == NO_SUCH_FILE;
                 let code = if is_missing {
@@ -165,6 +168,9 @@ fn of_exec(error: &ExecError, detail: String) -> Problem {
         }
         ExecError::Invalid { .. } | ExecError::Guest(GuestError::Outdated { .. }) => {
             problem(Code::NotPossible)
+        }
+        ExecError::Guest(GuestError::TooManyStreams { .. }) => {
+            problem(Code::TooManyProcesses).retry_after(super::limits::PROCESS_WAIT)
         }
         ExecError::Guest(_) => problem(Code::GuestError),
     }

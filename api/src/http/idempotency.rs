@@ -98,7 +98,7 @@ struct Canonical<'a> {
 struct CanonicalFile<'a> {
     path: &'a str,
     content: String,
-    mode: u32,
+    mode: Option<u32>,
 }
 
 impl<'a> Canonical<'a> {
@@ -198,7 +198,7 @@ mod tests {
         let file = |content: &str| BoundFile {
             path: "/a".to_owned(),
             content: content.as_bytes().to_vec(),
-            mode: 0o644,
+            mode: None,
         };
         let changes: [Change; 9] = [
             |it| it.template.push('x'),

@@ -78,7 +78,7 @@ impl Status {
                 };
             }
             (Some(code), _) => (code, None),
-            (None, Some(signal)) => (SIGNALLED + signal, Some(signal)),
+            (None, Some(signal)) => (SIGNALLED.saturating_add(signal), Some(signal)),
             (None, None) => (SIGNALLED, None),
         };
         let message = match signal {

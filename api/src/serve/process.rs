@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
 use tracing::{debug, warn};
@@ -19,7 +20,7 @@ const OOM_SCORE: i32 = -500;
 pub fn settle_process(is_service: bool) {
     log_panics();
     umask(UMASK);
-    if is_service && let Err(error) = lower_oom_score() {
+    if is_service && let Err(error) = lower_oom_score(Path::new(OOM_SCORE_ADJ)) {
         match error.kind() {
             // Only root may, or who has CAP_SYS_RESOURCE.
             io::ErrorKind::PermissionDenied => {
@@ -31,13 +32,40 @@ pub fn settle_process(is_service: bool) {
 }
 
 /// One that is lower already is somebody's choice.
-fn lower_oom_score() -> io::Result<()> {
-    let now: i32 = fs::read_to_string(OOM_SCORE_ADJ)?
+fn lower_oom_score(file: &Path) -> io::Result<()> {
+    let now: i32 = fs::read_to_string(file)?
         .trim()
         .parse()
         .map_err(io::Error::other)?;
     if now > OOM_SCORE {
-        fs::write(OOM_SCORE_ADJ, OOM_SCORE.to_string())?;
+        fs::write(file, OOM_SCORE.to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// With a file in the kernel's place: root in a container may lack the right to lower its own score.
+    #[test]
+    fn a_score_is_lowered_and_one_that_is_lower_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("oom_score_adj");
+        for (score, lowered) in [
+            (0, -500),
+            (1000, -500),
+            (-499, -500),
+            (-500, -500),
+            (-900, -900),
+        ] {
+            fs::write(&file, format!("{score}\n")).unwrap();
+            lower_oom_score(&file).unwrap();
+            let found = fs::read_to_string(&file).unwrap();
+            assert_eq!(found.trim(), lowered.to_string(), "{score}");
+        }
+        fs::write(&file, "much\n").unwrap();
+        assert!(lower_oom_score(&file).is_err());
+    }
 }

@@ -34,8 +34,8 @@ async fn host_name_environment_and_files_reach_the_guest() {
         mode,
     };
     let expected = [
-        file("/etc/job.json", b"{}", 0o600),
-        file("/run/x", b"", 0o644),
+        file("/etc/job.json", b"{}", Some(0o600)),
+        file("/run/x", b"", None),
     ];
     assert_eq!(bound.files, expected);
 }

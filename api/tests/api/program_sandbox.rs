@@ -36,7 +36,7 @@ async fn a_checkout_binds_what_the_command_line_says() {
     let file = &bound.files[0];
     assert_eq!(
         (file.path.as_str(), &*file.content, file.mode),
-        ("/etc/key", &b"k"[..], 0o600)
+        ("/etc/key", &b"k"[..], Some(0o600))
     );
     let (_, found, _) = at(&service, &["ps", "-q", "--metadata", "job=1 7"]).await;
     assert_eq!(found, id);

@@ -44,7 +44,7 @@ impl Actor {
             return Err("it stands by in another way than the pool's clones now do".to_owned());
         }
         if adopted.lease.is_none() && is_outdated(&*adopted.vm) {
-            let why = "its guest agent is of an earlier version of vmint, and cannot be talked to";
+            let why = "its guest agent is of another version of vmint, and cannot be talked to";
             return Err(why.to_owned());
         }
         if adopted.lease.is_none() && adopted.on_clone != self.spec.on_clone {
@@ -145,7 +145,7 @@ impl Actor {
         self.node.sandboxes.enter(sandbox, self.pool.clone());
         info!(vm = %id, left_s = left.map(|left| left.as_secs()), "a sandbox of an earlier service lives on");
         if is_outdated(&**vm) {
-            warn!(vm = %id, "its guest agent is of an earlier version of vmint: it can be looked at, renewed and released, and nothing can be run in it");
+            warn!(vm = %id, "its guest agent is of another version of vmint: it can be looked at, renewed and released, and nothing can be run in it");
         }
     }
 

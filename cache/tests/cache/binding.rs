@@ -12,7 +12,7 @@ fn with_file(path: &str) -> CheckoutRequest {
     request.binding.files = vec![BoundFile {
         path: path.to_owned(),
         content: b"s3cret".to_vec(),
-        mode: 0o600,
+        mode: Some(0o600),
     }];
     request
 }

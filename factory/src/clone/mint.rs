@@ -292,6 +292,7 @@ impl<'a> Making<'a> {
             record.on_clone.clone_from(&order.on_clone);
             record.created_at = created_at;
             record.protocol = Some(agent.protocol());
+            record.protocol_oldest = Some(agent.protocol_oldest());
             record.phases = Some(self.phases);
             record.clock_set_at = Some(clock_set_at);
             record.state = RecordedState::Ready;

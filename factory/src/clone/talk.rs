@@ -4,7 +4,6 @@
 //! at once, because what became of it cannot be known; what comes next gets a connection that works, if the guest still
 //! answers. A guest of a version that cannot be talked to is never dialled.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -22,8 +21,8 @@ use crate::guest::{
 
 /// How long a new connection to the agent may take to be made.
 const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// Collected commands that run in one guest at once; the agent takes 64 processes, and more wait here for their turn.
-const COMMANDS_AT_ONCE: usize = 60;
+/// Kept outputs that are read from one guest at once: each is held whole. More wait.
+const KEPT_AT_ONCE: usize = 4;
 /// What is asked for, in messages.
 const COMMAND: &str = "running a command";
 const PROCESS: &str = "a process";
@@ -33,7 +32,7 @@ pub(super) struct Talk {
     agent: Mutex<Channel>,
     /// When the guest was heard from last, on the connection that was made last.
     heard: std::sync::Mutex<Heard>,
-    turns: Arc<Semaphore>,
+    keeping: Semaphore,
     pub(super) is_outdated: bool,
 }
 
@@ -51,7 +50,7 @@ impl Talk {
                 agent,
                 failed_at: None,
             }),
-            turns: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
+            keeping: Semaphore::new(KEPT_AT_ONCE),
             is_outdated: false,
         }
     }
@@ -133,17 +132,8 @@ impl Guest for Vm {
     }
 
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        let run = async move {
-            // Closed it never is: the permit is an error only in a type.
-            let turns = Arc::clone(&self.talk.turns);
-            let turn = self
-                .live
-                .unless_ended(async { Ok::<_, GuestError>(turns.acquire_owned().await) })
-                .await?;
-            let run = async |agent: Agent| agent.exec_in_turn(request, turn.ok()).await;
-            self.asked(COMMAND, run).await
-        };
-        run.boxed()
+        let run = async move |agent: Agent| agent.exec(request).await;
+        self.asked(COMMAND, run).boxed()
     }
 
     fn exec_stream(&self, request: StreamRequest) -> BoxFuture<'_, Result<ExecStream, ExecError>> {
@@ -173,7 +163,11 @@ impl Guest for Vm {
         &'a self,
         process: &'a str,
     ) -> BoxFuture<'a, Result<PartialOutput, ProcessError>> {
-        let read = async move |agent: Agent| agent.kept_output(process).await;
+        let read = async move |agent: Agent| {
+            // It is never closed. Each that has it reads for a bounded time.
+            let _turn = self.talk.keeping.acquire().await;
+            agent.kept_output(process).await
+        };
         self.asked(PROCESS, read).boxed()
     }
 

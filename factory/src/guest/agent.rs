@@ -66,6 +66,11 @@ impl Agent {
         self.link.mark().newest
     }
 
+    /// The oldest one that it still speaks.
+    pub(crate) fn protocol_oldest(&self) -> u16 {
+        self.link.mark().oldest
+    }
+
     /// Whether it will never answer again: another connection has to be made.
     pub(crate) fn is_lost(&self) -> bool {
         self.link.is_lost()

@@ -33,7 +33,8 @@ struct Arguments<'a> {
 struct File<'a> {
     path: &'a str,
     content: String,
-    mode: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +141,7 @@ mod tests {
         binding.files.push(BoundFile {
             path: "/etc/x".into(),
             content: b"hi".to_vec(),
-            mode: 0o600,
+            mode: Some(0o600),
         });
         let all = serde_json::to_string(&Arguments::new(&binding))?;
         assert_eq!(
@@ -158,7 +159,7 @@ mod tests {
         binding.files.push(BoundFile {
             path,
             content,
-            mode: 0,
+            mode: None,
         });
         let refusal = refuse_too_much(&binding).map_err(|error| error.to_string());
         assert!(

@@ -1,16 +1,17 @@
 //! Commands with their streams open.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vmint_guest_protocol::PROCESSES_MAX;
 use vmint_guest_protocol::channel;
 use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::{codes, ended_by};
+use vmint_guest_protocol::{KILL_PATIENCE, PROCESSES_MAX};
 
 use super::agent::Agent;
 use super::error::{Refusal, failed};
@@ -20,8 +21,9 @@ use super::{
     StreamOutput, StreamRequest, WindowSize,
 };
 
-/// How much longer than the command's own deadline its end is waited for: the guest kills it.
-pub(super) const GRACE: Duration = Duration::from_secs(10);
+/// How much longer than the command's own deadline its end is waited for: the guest kills it, and says so at last when it
+/// does not go. That answer has some time for its way.
+pub(super) const GRACE: Duration = KILL_PATIENCE.saturating_add(Duration::from_secs(10));
 /// Longest single argument or variable that Linux passes to a program (`MAX_ARG_STRLEN`, 32 pages).
 const MAX_ARGUMENT_BYTES: usize = 131_071;
 /// Pieces that wait for their taker beside the stream's window.
@@ -31,6 +33,9 @@ const INPUT_ORDERS: usize = 16;
 /// Bytes for standard input that wait for the command to read, beside the stream's window. Up to so many are taken
 /// out of the way of a resize or a cancel behind them.
 const WAITING_BYTES: usize = 256 * 1024;
+/// What a process can exit with, and be ended by, on Linux.
+const EXIT_CODES: RangeInclusive<i32> = 0..=255;
+const SIGNALS: RangeInclusive<i32> = 1..=64;
 /// The signal that ends a process, whatever it does.
 const SIGKILL: i32 = 9;
 const STEP: &str = "a command";
@@ -217,7 +222,8 @@ impl Facts {
         let signal = match ended.ended_by.as_deref() {
             Some(ended_by::TIMEOUT) => {
                 let ran = ended.ended_at_ms.zip(ended.started_at_ms);
-                let ran = ran.and_then(|(end, start)| u64::try_from(end - start).ok());
+                let ran =
+                    ran.and_then(|(end, start)| u64::try_from(end.saturating_sub(start)).ok());
                 let ran = Duration::from_millis(ran.unwrap_or_default());
                 return Err(ExecError::Deadline {
                     after: self.timeout.unwrap_or(ran),
@@ -227,20 +233,14 @@ impl Facts {
             Some(ended_by::KILLED | ended_by::AGENT_LOST) => ended.signal.or(Some(SIGKILL)),
             _ => ended.signal,
         };
+        // A guest that says another number says nothing.
         Ok(StreamEnd {
-            exit_code: ended.exit_code,
-            signal,
+            exit_code: ended.exit_code.filter(|code| EXIT_CODES.contains(code)),
+            signal: signal.filter(|signal| SIGNALS.contains(signal)),
         })
     }
 
     fn refused(&self, refusal: Refusal) -> Result<StreamEnd, ExecError> {
-        if refusal.code == codes::CANCELLED && !self.is_attached {
-            // Its caller has asked for it, and still listens.
-            return Ok(StreamEnd {
-                exit_code: None,
-                signal: Some(SIGKILL),
-            });
-        }
         Err(refusal.of_command(&self.argv0))
     }
 }
@@ -395,7 +395,6 @@ async fn carry_in(stream: &Stream, input: Input, mut orders: mpsc::Receiver<Stre
             }
             Some(StreamInput::Bytes(_)) => {}
             Some(StreamInput::Resize(size)) => stream.resize(size),
-            Some(StreamInput::Cancel) => stream.cancel(),
             Some(StreamInput::End) => has_ended = true,
             // Nothing will be ordered any more.
             None => {
@@ -415,6 +414,8 @@ async fn carry_in(stream: &Stream, input: Input, mut orders: mpsc::Receiver<Stre
 pub(super) struct Collected {
     pub(super) kept: PartialOutput,
     max_bytes: usize,
+    /// Whether the newest of what finds no room is of use.
+    wants_newest: bool,
     /// The newest bytes of both streams that found no room above, for an error.
     surplus: [Vec<u8>; 2],
 }
@@ -424,7 +425,17 @@ impl Collected {
         Self {
             kept: PartialOutput::default(),
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            wants_newest: true,
             surplus: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// For what has no more than so much of each stream.
+    pub(super) fn up_to(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            wants_newest: false,
+            ..Self::new(0)
         }
     }
 
@@ -436,7 +447,9 @@ impl Collected {
         };
         let room = self.max_bytes.saturating_sub(kept.len()).min(bytes.len());
         kept.extend_from_slice(&bytes[..room]);
-        surplus.extend_from_slice(&bytes[room..]);
+        if self.wants_newest {
+            surplus.extend_from_slice(&bytes[room..]);
+        }
         // Twice as much, so that most bytes are moved once.
         if surplus.len() > 2 * PartialOutput::MAX_BYTES {
             surplus.drain(..surplus.len() - PartialOutput::MAX_BYTES);

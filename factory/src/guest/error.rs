@@ -43,6 +43,14 @@ pub enum GuestError {
         /// The agent's own words.
         reason: String,
     },
+    /// As many streams are open as may be.
+    #[error(
+        "{limit} commands, attached clients and files are open in the sandbox already, which is the limit; hint: close one"
+    )]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
     /// The guest's answer is not what it must be.
     #[error("the guest's answer to {step} is wrong: {reason}")]
     Proof {
@@ -96,8 +104,8 @@ macro_rules! of_guest {
 }
 of_guest!(ExecError, FileError, BindError);
 
-/// Why nothing can be asked of a guest that an earlier version has made.
-const OUTDATED: &str = "the sandbox was made by an earlier version of vmint, whose guest agent speaks another \
+/// Why nothing can be asked of a guest that another version has made.
+const OUTDATED: &str = "the sandbox was made by another version of vmint, whose guest agent speaks another \
                                    protocol; hint: release it";
 
 /// Why the agent did not do something, in its own words.

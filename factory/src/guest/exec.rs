@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::GuestError;
@@ -155,21 +154,12 @@ pub enum ExecError {
 }
 
 impl Agent {
-    /// Runs a command in the guest, and collects what it writes.
+    /// Runs a command in the guest, and collects what it writes. The request is given up once it is on its way: a command
+    /// may run for a day.
     ///
     /// # Cancel safety
     /// A dropped call kills the command, with its descendants, a moment later.
     pub(crate) async fn exec(&self, request: ExecRequest) -> Result<ExecOutcome, ExecError> {
-        self.exec_in_turn(request, None).await
-    }
-
-    /// The same; `turn` is kept until the guest has nothing to do with the command any more. The request is given up once
-    /// it is on its way: a command may run for a day.
-    pub(crate) async fn exec_in_turn(
-        &self,
-        request: ExecRequest,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Result<ExecOutcome, ExecError> {
         let timeout = bounded(request.timeout);
         let begun = Instant::now();
         // All of it in one write: the command, what it reads, and the end of that.
@@ -177,7 +167,6 @@ impl Agent {
             object: Command::buffered(&request)?.object()?,
             is_whole: !request.stdin.is_empty(),
             input: request.stdin,
-            turn,
         };
         drop(request.env);
         let stream = self.link.open(opening)?;

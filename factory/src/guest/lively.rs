@@ -67,8 +67,6 @@ pub enum StreamInput {
     End,
     /// The terminal has another size.
     Resize(WindowSize),
-    /// It is to be killed with its descendants.
-    Cancel,
 }
 
 /// What comes from a streaming command.
@@ -183,8 +181,8 @@ pub struct BoundFile {
     pub path: String,
     /// What is in it.
     pub content: Vec<u8>,
-    /// Permission bits.
-    pub mode: u32,
+    /// Permission bits; without, those of the file that is there, or 0644 for a new one.
+    pub mode: Option<u32>,
 }
 
 /// Why a clone could not be bound.

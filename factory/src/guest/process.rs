@@ -1,6 +1,8 @@
 //! Processes of a guest that belong to no connection.
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use vmint_guest_protocol::KEPT_MAX_BYTES;
 use vmint_guest_protocol::message::OPEN_MAX_BYTES;
 use vmint_guest_protocol::names::{codes, commands};
 
@@ -8,9 +10,7 @@ use super::agent::{Agent, COMMAND_DEADLINE, Done, Nothing};
 use super::command::{Collected, Command, Facts, Input, carried};
 use super::error::Refusal;
 use super::link::Opening;
-use super::{
-    ExecError, ExecRequest, ExecStream, GuestError, OfGuest, PartialOutput, StreamRequest,
-};
+use super::{ExecError, ExecStream, GuestError, OfGuest, PartialOutput, StreamRequest};
 
 /// What is asked for, in a message.
 const ATTACH: &str = "the output of a process";
@@ -50,7 +50,8 @@ pub struct ProcessOrder {
 /// A process as its guest describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Process {
-    /// Its id, which no other process of the guest ever has.
+    /// Its id, which no other process of the guest ever has: `p` and a number.
+    #[serde(deserialize_with = "id")]
     pub id: String,
     /// The program and its arguments.
     pub argv: Vec<String>,
@@ -240,12 +241,10 @@ impl Agent {
         process: &str,
         replay: bool,
     ) -> Result<ExecStream, ProcessError> {
-        // So that one that is not there is known before the stream begins.
-        let found = self.find_process(process).await?;
         let opening = attach(process, replay, true)?;
         let stream = self.link.open(opening)?;
         let facts = Facts {
-            argv0: found.argv.into_iter().next().unwrap_or_default(),
+            argv0: process.to_owned(),
             timeout: None,
             is_attached: true,
         };
@@ -256,7 +255,7 @@ impl Agent {
     pub(crate) async fn kept_output(&self, process: &str) -> Result<PartialOutput, ProcessError> {
         let opening = attach(process, true, false)?;
         let stream = self.link.open(opening)?;
-        let mut collected = Collected::new(ExecRequest::MAX_OUTPUT_BYTES);
+        let mut collected = Collected::up_to(KEPT_MAX_BYTES);
         let result = tokio::time::timeout(COMMAND_DEADLINE, collected.all(&stream)).await;
         let silent = |_| {
             Err(GuestError::Silent {
@@ -297,6 +296,19 @@ fn attach(process: &str, replay: bool, follow: bool) -> Result<Opening, ProcessE
         object,
         ..Opening::default()
     })
+}
+
+/// It is part of paths and headers.
+fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    const DIGITS_MAX: usize = 20;
+    let id = String::deserialize(from)?;
+    let digits = id.strip_prefix('p').unwrap_or_default();
+    let is_id =
+        (1..=DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|it| it.is_ascii_digit());
+    match is_id {
+        true => Ok(id),
+        false => Err(D::Error::custom("a process's id is p and a number")),
+    }
 }
 
 /// An id that is no process's. What is shown of it is what an id may be.

@@ -376,6 +376,7 @@ fn draft_record(plan: &StartPlan) -> impl FnOnce(ProcessStamp, PathBuf) -> VmRec
         paused_at: None,
         clock_set_at: None,
         protocol: None,
+        protocol_oldest: None,
         phases: None,
         identity: None,
         digest: None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use vmint_guest_protocol::PROTOCOL_OLDEST;
+use vmint_guest_protocol::{PROTOCOL, PROTOCOL_OLDEST, common};
 
 use crate::clock::{Moment, WallNs};
 use crate::device::{Attached, DiskKey};
@@ -154,6 +154,9 @@ pub(crate) struct VmRecord {
     /// The newest protocol that its guest's agent speaks. Machines from before there was a number have none.
     #[serde(default)]
     pub(crate) protocol: Option<u16>,
+    /// The oldest one that it still speaks.
+    #[serde(default)]
+    pub(crate) protocol_oldest: Option<u16>,
     pub(crate) phases: Option<Phases>,
     pub(crate) identity: Option<Identity>,
     /// What its guest made of its new random numbers.
@@ -209,10 +212,13 @@ impl VmRecord {
 }
 
 impl VmRecord {
-    /// Whether its guest's agent is of a version that cannot be talked to. A newer one says itself, when it is dialled,
-    /// whether it still speaks an older protocol.
+    /// Whether its guest's agent is of a version that cannot be talked to: an earlier one, or a later one that has given up
+    /// the protocols of this one.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.protocol.is_none_or(|newest| newest < PROTOCOL_OLDEST)
+        self.protocol.is_none_or(|newest| {
+            let oldest = self.protocol_oldest.unwrap_or(PROTOCOL_OLDEST);
+            common((PROTOCOL, PROTOCOL_OLDEST), (newest, oldest)).is_none()
+        })
     }
 
     /// The record as it is told at a moment. Where the wall clock was set since it was written, the end of its lease is
@@ -253,6 +259,7 @@ pub(crate) mod tests {
             paused_at: None,
             clock_set_at: None,
             protocol: None,
+            protocol_oldest: None,
             phases: None,
             identity: None,
             digest: None,
@@ -291,13 +298,15 @@ pub(crate) mod tests {
         fields.insert("agent".to_owned(), "vmint-agent".into());
         let mut read: VmRecord = serde_json::from_value(json)?;
         assert!(read.is_outdated());
-        for (protocol, is_outdated) in [
-            (PROTOCOL_OLDEST - 1, true),
-            (PROTOCOL_OLDEST, false),
-            (vmint_guest_protocol::PROTOCOL + 1, false),
+        for (protocol, oldest, is_outdated) in [
+            (PROTOCOL_OLDEST - 1, None, true),
+            (PROTOCOL_OLDEST, None, false),
+            (PROTOCOL + 1, Some(PROTOCOL), false),
+            (PROTOCOL + 1, Some(PROTOCOL + 1), true),
         ] {
             read.protocol = Some(protocol);
-            assert_eq!(read.is_outdated(), is_outdated, "{protocol}");
+            read.protocol_oldest = oldest;
+            assert_eq!(read.is_outdated(), is_outdated, "{oldest:?} to {protocol}");
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ pub mod frame;
 pub mod message;
 pub mod names;
 
+use std::time::Duration;
+
 /// The newest protocol, and the number that a side states as its own.
 ///
 /// | number | what it is |
@@ -40,6 +42,11 @@ pub const ENDED_MAX: usize = 64;
 pub const KEPT_MAX_BYTES: usize = 1 << 20;
 /// Kept output of all processes of a guest together.
 pub const KEPT_ALL_MAX_BYTES: usize = 16 << 20;
+
+/// A killed process is gone in moments, unless it hangs in the kernel, or a thousand others are to be killed with it.
+/// After this long the guest gives up on it, and ends the stream of an exec. The host waits for longer than that: a
+/// command whose end it gave up first would lose its output.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a side may send of a channel before the other side has given credit.
 pub const WINDOW_BYTES: u32 = 256 * 1024;

@@ -90,18 +90,6 @@ pub mod codes {
     pub const CANCELLED: &str = "cancelled";
     /// The kernel said no, or something did not happen in time.
     pub const FAILED: &str = "failed";
-
-    /// All of them.
-    pub const ALL: [&str; 8] = [
-        UNKNOWN,
-        ARGUMENT,
-        TOO_MANY,
-        NO_PROCESS,
-        ENDED,
-        NOT_STARTED,
-        CANCELLED,
-        FAILED,
-    ];
 }
 
 /// How a process ended.
@@ -116,7 +104,4 @@ pub mod ended_by {
     pub const KILLED: &str = "killed";
     /// The agent was lost, and the process with it.
     pub const AGENT_LOST: &str = "agent_lost";
-
-    /// All of them.
-    pub const ALL: [&str; 5] = [EXIT, SIGNAL, TIMEOUT, KILLED, AGENT_LOST];
 }

@@ -9,8 +9,8 @@ use vmint_guest_protocol::channel;
 use vmint_guest_protocol::frame::{
     self, HEADER_BYTES, Kind, Mark, PAYLOAD_MAX_BYTES, SEAL_BYTES, Seal,
 };
-use vmint_guest_protocol::message;
-use vmint_guest_protocol::names::envelope;
+use vmint_guest_protocol::message::{self, REPLY_MAX_BYTES};
+use vmint_guest_protocol::names::{codes, envelope};
 
 use super::refusal::Refusal;
 use super::request::Id;
@@ -20,6 +20,8 @@ use crate::json;
 pub(super) const ROOM_BYTES: usize = 64 * 1024;
 /// While more waits than this, nothing is read from the port.
 const FULL_BYTES: usize = 128 * 1024;
+/// What a reply has around its value, at most.
+const ENVELOPE_BYTES: usize = 64;
 
 pub(super) struct Out {
     bytes: Vec<u8>,
@@ -88,9 +90,18 @@ impl Out {
         self.frame(stream, Kind::Result, channel::INPUT, json.as_bytes());
     }
 
-    /// The answer to a request; `value` is JSON.
+    /// The answer to a request; `value` is JSON. The host takes a reply that is too long for a breach of the protocol, and
+    /// ends the connection with everything on it: it is told so instead.
     pub(super) fn reply(&mut self, id: Id, value: &str) {
-        self.answer(id, envelope::RETURN, value);
+        match value.len() + ENVELOPE_BYTES > REPLY_MAX_BYTES {
+            false => self.answer(id, envelope::RETURN, value),
+            true => {
+                let size = value.len();
+                let message =
+                    format!("the answer has {size} bytes, and a reply takes {REPLY_MAX_BYTES}");
+                self.refuse(id, &Refusal::new(codes::FAILED, message));
+            }
+        }
     }
 
     pub(super) fn refuse(&mut self, id: Id, refusal: &Refusal) {
@@ -98,7 +109,7 @@ impl Out {
     }
 
     fn answer(&mut self, id: Id, name: &str, value: &str) {
-        let mut text = String::with_capacity(value.len() + 64);
+        let mut text = String::with_capacity(value.len() + ENVELOPE_BYTES);
         for part in ["{\"id\":", &json::text(&id), ",\"", name, "\":", value, "}"] {
             text.push_str(part);
         }
@@ -227,6 +238,33 @@ mod tests {
         }
         let refused = r#"{"id":null,"error":{"code":"unknown","errno":0,"message":"a \"b\""}}"#;
         assert_eq!(replies, [r#"{"id":7,"return":{}}"#, refused]);
+    }
+
+    #[test]
+    fn a_reply_that_would_be_too_long_is_refused() {
+        let longest = REPLY_MAX_BYTES - ENVELOPE_BYTES;
+        for (size, is_sent) in [(longest, true), (longest + 1, false)] {
+            let mut out = out();
+            let value = format!("\"{}\"", "x".repeat(size - 2));
+            out.reply(Some(i64::MIN), &value);
+            let mut parts = message::Parts::default();
+            let mut rest = &out.bytes[..];
+            let mut reply = String::new();
+            while let Parsed::Frame(frame, size) = parse(rest, &[3; 4]) {
+                let taken = parts.take(frame.channel, frame.payload, REPLY_MAX_BYTES);
+                if let Some(text) = taken.expect("the host takes it") {
+                    reply = String::from_utf8_lossy(text).into_owned();
+                }
+                rest = &rest[size..];
+            }
+            let (start, end) = reply.split_at(60.min(reply.len()));
+            assert_eq!(start.contains("\"return\""), is_sent, "{start}");
+            assert_eq!(end.contains("and a reply takes 1048576"), !is_sent);
+            assert!(
+                reply.starts_with("{\"id\":-9223372036854775808,"),
+                "{start}"
+            );
+        }
     }
 
     #[test]

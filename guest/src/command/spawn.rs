@@ -99,11 +99,13 @@ impl Program {
     }
 
     /// Starts it in a session of its own, whose id is the process id, and in a control group, if there is one. The second
-    /// descriptor tells its end by becoming readable.
+    /// descriptor tells its end by becoming readable. Where there are as many processes as there may be, it is tried once
+    /// more if room can be made.
     pub(crate) fn start(
         mut self,
         streams: &Streams<'_>,
         group: Option<BorrowedFd<'_>>,
+        make_room: impl FnOnce() -> bool,
     ) -> Result<(libc::pid_t, OwnedFd), SpawnError> {
         let user = self.user.as_deref().map(user::find).transpose()?;
         if let Some(user) = &user {
@@ -132,7 +134,8 @@ impl Program {
             terminal: self.terminal,
             group,
         };
-        sys::spawn(&plan).map_err(|failure| match failure {
+        let started = with_room(|| sys::spawn(&plan), make_room);
+        started.map_err(|failure| match failure {
             SpawnFailure::Process(error) => SpawnError::new("start a process: ", &error),
             SpawnFailure::User(error) => {
                 let user = self.user.as_deref().unwrap_or_default();
@@ -176,6 +179,16 @@ impl Program {
     }
 }
 
+fn with_room<T>(
+    mut start: impl FnMut() -> Result<T, SpawnFailure>,
+    make_room: impl FnOnce() -> bool,
+) -> Result<T, SpawnFailure> {
+    match start() {
+        Err(failure) if failure.is_for_want_of_room() && make_room() => start(),
+        outcome => outcome,
+    }
+}
+
 /// An empty directory is the current one, as in every shell.
 fn in_directory(directory: &[u8], name: &[u8]) -> Option<CString> {
     let directory = if directory.is_empty() {
@@ -209,6 +222,28 @@ mod tests {
         );
         assert_eq!(program("./ls", "/bin").files(), [c"./ls".to_owned()]);
         assert_eq!(program("/x/ls", "/bin").files(), [c"/x/ls".to_owned()]);
+    }
+
+    #[test]
+    fn without_room_it_is_tried_once_more_where_room_was_made() {
+        let tried = |errno: i32, made: bool| {
+            let (mut starts, mut rooms) = (0, 0);
+            let start = || -> Result<(), _> {
+                starts += 1;
+                let error = io::Error::from_raw_os_error(errno);
+                Err(SpawnFailure::Process(error))
+            };
+            let make_room = || {
+                rooms += 1;
+                made
+            };
+            let failed = with_room(start, make_room).expect_err("it fails each time");
+            assert_eq!(failed.into_error().raw_os_error(), Some(errno));
+            (starts, rooms)
+        };
+        assert_eq!(tried(libc::EAGAIN, true), (2, 1));
+        assert_eq!(tried(libc::EAGAIN, false), (1, 1));
+        assert_eq!(tried(libc::ENOMEM, true), (1, 0));
     }
 
     #[test]

@@ -66,16 +66,43 @@ pub(crate) fn return_big_allocations() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, SEPARATE_FROM_BYTES) };
 }
 
-/// The resource limits of this process and of all that it starts (docs/guest.md). The reason where one is refused.
+/// The resource limits of this process and of all that it starts (docs/guest.md). All that can be set are; the reason of
+/// the first that was refused.
 pub(crate) fn set_limits() -> io::Result<()> {
-    const MEMLOCK_BYTES: u64 = 8 << 20;
-    for (resource, current, maximum) in [
-        (Resource::Nofile, Some(1024), Some(1 << 20)),
-        (Resource::Nproc, None, None),
-        (Resource::Core, Some(0), None),
-        (Resource::Memlock, Some(MEMLOCK_BYTES), Some(MEMLOCK_BYTES)),
-    ] {
-        setrlimit(resource, Rlimit { current, maximum })?;
+    set_each(|resource, limit| Ok(setrlimit(resource, limit)?))
+}
+
+const MEMLOCK_BYTES: u64 = 8 << 20;
+/// What a program has, and what it may ask for; `None` is any number.
+const LIMITS: [(Resource, Option<u64>, Option<u64>); 4] = [
+    (Resource::Nofile, Some(1024), Some(1 << 20)),
+    (Resource::Nproc, None, None),
+    (Resource::Core, Some(0), None),
+    (Resource::Memlock, Some(MEMLOCK_BYTES), Some(MEMLOCK_BYTES)),
+];
+
+fn set_each(mut set: impl FnMut(Resource, Rlimit) -> io::Result<()>) -> io::Result<()> {
+    let outcomes =
+        LIMITS.map(|(resource, current, maximum)| set(resource, Rlimit { current, maximum }));
+    outcomes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_refused_leaves_the_others_set() {
+        let mut tried = 0;
+        let refused = set_each(|_, _| {
+            tried += 1;
+            match tried {
+                1 => Ok(()),
+                number => Err(io::Error::from_raw_os_error(number)),
+            }
+        });
+        assert_eq!(tried, LIMITS.len() as i32);
+        let first = refused.expect_err("three were refused");
+        assert_eq!(first.raw_os_error(), Some(2));
     }
-    Ok(())
 }

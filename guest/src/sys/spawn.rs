@@ -61,6 +61,11 @@ pub(crate) enum SpawnFailure {
 }
 
 impl SpawnFailure {
+    /// There are as many processes as there may be.
+    pub(crate) fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Process(error) if error.raw_os_error() == Some(libc::EAGAIN))
+    }
+
     pub(crate) fn into_error(self) -> io::Error {
         match self {
             Self::Process(error)

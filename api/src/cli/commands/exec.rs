@@ -166,7 +166,7 @@ fn bytes(text: Option<String>, base64: Option<String>) -> Vec<u8> {
 fn exit_code(result: &ExecResult) -> u8 {
     let code = match (result.exit_code, result.signal) {
         (Some(code), _) => code,
-        (None, Some(signal)) => SIGNALLED + signal,
+        (None, Some(signal)) => SIGNALLED.saturating_add(signal),
         (None, None) => i32::from(REFUSED),
     };
     u8::try_from(code & 0xff).unwrap_or(REFUSED)

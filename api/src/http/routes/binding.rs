@@ -18,9 +18,6 @@ use crate::http::bounded::{List, Text, no_scalars, refused};
 use crate::http::limits::{FILES_MAX, FILES_MAX_BYTES, HOSTNAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::http::problem::Problem;
 
-/// The mode of a file that names none.
-const DEFAULT_MODE: u32 = 0o644;
-
 /// A small file of a checkout, as the document shows it.
 #[derive(ToSchema)]
 #[schema(as = BoundFile)]
@@ -32,7 +29,8 @@ pub(in crate::http) struct FileBody {
     /// What is in it, base64.
     #[schema(example = "aGVsbG8=")]
     content_b64: String,
-    /// Its permission bits, octal digits in a string; `0644` when absent.
+    /// Its permission bits, octal digits in a string. Without, a file that was there keeps its own, and a
+    /// new one has `0644`.
     #[schema(required = false, example = "0600", pattern = "^0?[0-7]{1,4}$")]
     mode: Option<String>,
 }
@@ -126,8 +124,11 @@ fn file(nth: usize, raw: RawFile) -> Result<BoundFile, Problem> {
         .ok_or_else(|| wrong(".content_b64 must be base64"))?;
     let mode = raw
         .mode
-        .map_or(Some(DEFAULT_MODE), |mode| parse_mode(&mode))
-        .ok_or_else(|| wrong(&format!(".mode must be {MODE_WORDS}, in a string")))?;
+        .map(|mode| {
+            let wrong = || wrong(&format!(".mode must be {MODE_WORDS}, in a string"));
+            parse_mode(&mode).ok_or_else(wrong)
+        })
+        .transpose()?;
     Ok(BoundFile {
         path,
         content,
@@ -188,9 +189,9 @@ mod tests {
         assert_eq!(
             seen,
             [
-                ("/a", b"hi".as_slice(), 0o644),
-                ("/b", b"".as_slice(), 0o600),
-                ("/c/d", b"".as_slice(), 0o4755)
+                ("/a", b"hi".as_slice(), None),
+                ("/b", b"".as_slice(), Some(0o600)),
+                ("/c/d", b"".as_slice(), Some(0o4755))
             ]
         );
     }

@@ -35,8 +35,8 @@ const OWNER_WORDS: &str =
 
 /// Reads a file of the guest.
 ///
-/// The bytes as they are, with `Content-Length` and, in `x-vmint-mode`, the permission bits. A file of `/proc` or `/sys`,
-/// whose size the guest's kernel does not know, has no `Content-Length`. With `archive=tar`: a directory, its entries relative to
+/// The bytes as they are, with `Content-Length` and, in `x-vmint-mode`, the permission bits. A file whose size
+/// the guest's kernel does not know, as of `/proc` or `/sys`, has no `Content-Length` where it is longer than 32 KiB. With `archive=tar`: a directory, its entries relative to
 /// it; that needs `sh` and `tar` in the guest.
 #[utoipa::path(
     get, path = "/v1/sandboxes/{id}/files", operation_id = "read_file", tag = "sandboxes",

@@ -73,7 +73,7 @@ pub struct Sandbox {
     /// What keeps its hypervisor from the rest of the host, and what does not. Empty where it was made by a version that did
     /// not record it.
     pub confinement: Vec<SandboxConfinement>,
-    /// `current`, or `outdated`: its guest is of an earlier version that this one cannot talk to. Such a sandbox can be looked at,
+    /// `current`, or `outdated`: its guest is of another version that this one cannot talk to. Such a sandbox can be looked at,
     /// renewed and released, and nothing else.
     #[schema(example = "current", pattern = "^(current|outdated)$")]
     pub agent: String,

@@ -394,7 +394,7 @@ impl Ends {
                 }
                 StreamInput::Bytes(bytes) => bytes,
                 StreamInput::Resize(size) => format!("{}x{}\n", size.rows, size.columns).into(),
-                StreamInput::End | StreamInput::Cancel => break,
+                StreamInput::End => break,
             };
             self.stdout(said).await;
         }

@@ -237,10 +237,7 @@ impl Link {
     pub(in crate::guest) fn open(&self, opening: Opening) -> Result<Stream, GuestError> {
         let opened = self.shared.change(|mux| mux.open(opening));
         let (id, waiters) = opened.map_err(|none| match none {
-            NoStream::TooMany => GuestError::Refused {
-                command: "a stream",
-                reason: format!("{STREAMS_MAX} are open, and more are not possible at once"),
-            },
+            NoStream::TooMany => GuestError::TooManyStreams { limit: STREAMS_MAX },
             NoStream::Lost(why) => failed("a stream", why),
         })?;
         Ok(Stream::new(self.clone(), id, waiters))

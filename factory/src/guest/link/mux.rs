@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vmint_guest_protocol::STREAMS_MAX;
 use vmint_guest_protocol::frame::{CONTROL, Frame, Kind, Parsed, STREAM_MAX, Seal, parse};
@@ -48,8 +48,6 @@ pub(in crate::guest) struct Opening {
     pub(in crate::guest) input: Bytes,
     /// Whether those are all.
     pub(in crate::guest) is_whole: bool,
-    /// What is kept until the guest has nothing to do with the stream any more.
-    pub(in crate::guest) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a stream was not begun.
@@ -306,8 +304,6 @@ impl Mux {
         self.control.lose();
         self.slots.retain(|_, slot| slot.abandoned.is_none());
         for slot in self.slots.values_mut() {
-            // The guest has nothing to do with it any more.
-            slot.turn = None;
             slot.waiters.wake();
         }
     }

@@ -117,7 +117,7 @@ fn requests_go_first_then_what_is_short_then_data_in_turns() {
         mux.give(stream, bytes).expect("there is room");
     }
     assert_eq!(next_kinds(&mut mux, 1), [(1, Kind::Data)]);
-    mux.of(3, |slot| slot.cancel.want());
+    assert!(mux.abandon(3));
     let (reply, _answer) = oneshot::channel();
     let message = vec![b' '; PAYLOAD_MAX_BYTES + 1];
     mux.ask(1, message, reply).expect("the link works");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use vmint_guest_protocol::frame::{self, Kind, PAYLOAD_MAX_BYTES, Seal};
 use vmint_guest_protocol::{WINDOW_BYTES, channel, message};
@@ -52,8 +52,6 @@ pub(super) struct Slot {
     pub(super) cancel: Once,
     /// Since when it has no handle.
     pub(super) abandoned: Option<Instant>,
-    /// Kept until the guest has nothing to do with it any more.
-    pub(super) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// A frame that is written once at most.
@@ -86,7 +84,6 @@ impl Slot {
             object,
             input,
             is_whole,
-            turn,
         } = opening;
         Self {
             waiters: Waiters::default(),
@@ -102,7 +99,6 @@ impl Slot {
             resize: None,
             cancel: Once::Not,
             abandoned: None,
-            turn,
         }
     }
 

@@ -72,11 +72,6 @@ impl Stream {
         self.change(|slot| slot.resize = Some(size));
     }
 
-    /// The guest is to kill what it runs.
-    pub(in crate::guest) fn cancel(&self) {
-        self.change(|slot| slot.cancel.want());
-    }
-
     fn change(&self, change: impl FnOnce(&mut Slot)) {
         self.link.shared.change(|mux| mux.of(self.id, change));
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::*;
 use crate::guest::command::Command;
@@ -65,10 +64,6 @@ async fn every_way_to_end_is_told_apart() -> anyhow::Result<()> {
             "Err(Invalid { reason: \"unknown: x\" })",
         ),
         (
-            json!({"error": {"code": "cancelled", "errno": 0, "message": ""}}),
-            "Ok(StreamEnd { exit_code: None, signal: Some(9) })",
-        ),
-        (
             json!({"error": {"code": "failed", "errno": 5, "message": "no"}}),
             "Err(Guest(Refused { command: \"a command\", reason: \"no\" }))",
         ),
@@ -93,7 +88,7 @@ async fn standard_input_that_was_not_opened_takes_nothing() -> anyhow::Result<()
     let stream = link.exec_stream(&request)?;
     let (id, _) = guest.opened().await?;
     stream.input.send(StreamInput::Bytes("lost".into())).await?;
-    stream.input.send(StreamInput::Cancel).await?;
+    drop(stream);
     let frame = guest.frame().await?;
     assert_eq!((frame.stream, frame.kind), (id, Kind::Cancel));
     Ok(())
@@ -266,23 +261,41 @@ async fn a_collected_command_whose_time_is_over_leaves_what_it_wrote() -> anyhow
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_waited_for_is_cancelled_and_keeps_its_turn_until_then()
--> anyhow::Result<()> {
+async fn a_command_that_is_not_waited_for_is_cancelled() -> anyhow::Result<()> {
     let (agent, mut guest) = connected().await?;
-    let turns = Arc::new(Semaphore::new(1));
-    let turn = Arc::clone(&turns).try_acquire_owned()?;
-    let request = collected(1);
-    let running = tokio::spawn({
-        let agent = agent.clone();
-        async move { agent.exec_in_turn(request, Some(turn)).await }
-    });
-    let (id, _) = guest.opened().await?;
+    let (running, id, _) = running(&agent, &mut guest, collected(1)).await?;
     running.abort();
     let cancel = guest.frame().await?;
     assert_eq!((cancel.stream, cancel.kind), (id, Kind::Cancel));
-    assert_eq!(turns.available_permits(), 0);
-    guest.exited(id).await?;
-    drop(tokio::time::timeout(LONG, turns.acquire()).await??);
+    Ok(())
+}
+
+#[tokio::test]
+async fn numbers_that_no_process_ends_with_are_none_of_its() -> anyhow::Result<()> {
+    let (agent, mut guest) = connected().await?;
+    for (end, wanted) in [
+        (
+            json!({"exit_code": 256, "signal": null, "ended_by": "exit"}),
+            (None, None),
+        ),
+        (
+            json!({"exit_code": -1, "signal": null, "ended_by": "exit"}),
+            (None, None),
+        ),
+        (
+            json!({"exit_code": null, "signal": i32::MAX, "ended_by": "signal"}),
+            (None, None),
+        ),
+        (
+            json!({"exit_code": null, "signal": 64, "ended_by": "signal"}),
+            (None, Some(64)),
+        ),
+    ] {
+        let (running, id, _) = running(&agent, &mut guest, collected(1)).await?;
+        guest.result(id, &end).await?;
+        let outcome = running.await??;
+        assert_eq!((outcome.exit_code, outcome.signal), wanted, "{end}");
+    }
     Ok(())
 }
 

@@ -231,7 +231,10 @@ async fn streams_are_bounded_and_free_again_after_their_results() -> anyhow::Res
     }
     let refusal = link.exec_stream(&command()).map(drop);
     assert!(
-        matches!(&refusal, Err(ExecError::Guest(GuestError::Refused { reason, .. })) if reason.contains("256")),
+        matches!(
+            &refusal,
+            Err(ExecError::Guest(GuestError::TooManyStreams { limit: 256 }))
+        ),
         "{refusal:?}"
     );
     guest.exited(7).await?;

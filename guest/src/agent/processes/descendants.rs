@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys;
 
 /// A stopped process makes no more children, so that each round finds only what was made during the one before.
@@ -15,7 +17,7 @@ const ROUNDS_MAX: u32 = 32;
 /// No more rounds are begun after this long: everything else that the agent is asked for waits meanwhile.
 const ROUNDS_TIME: Duration = Duration::from_millis(500);
 
-/// `main` must be a child of ours that was not waited for, and leads its session.
+/// `main` leads its session, and is there: a child of ours that was not waited for, or one that was just seen.
 pub(super) fn kill_with_descendants(main: libc::pid_t) {
     let begun = Instant::now();
     let mut family = Family::of(main);
@@ -37,6 +39,31 @@ pub(super) fn kill_with_descendants(main: libc::pid_t) {
         .iter()
         .rev()
         .for_each(|pid| signal(*pid, libc::SIGKILL));
+}
+
+/// A process as another agent can recognize it: a process id is given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Born {
+    pid: libc::pid_t,
+    /// In the kernel's ticks, since it was booted.
+    at_ticks: u64,
+}
+
+impl Born {
+    /// A child of ours that has just been started. `None`: there is no /proc.
+    pub(super) fn of(pid: libc::pid_t) -> Option<Self> {
+        let at_ticks = look_at(pid)?.born_ticks;
+        Some(Self { pid, at_ticks })
+    }
+
+    /// Kills it with its descendants if it is still there: it leads its session, and no other has its start and its id.
+    pub(super) fn kill_if_alive(self) {
+        let found = look_at(self.pid);
+        if found.is_some_and(|it| it.session == self.pid && it.born_ticks == self.at_ticks) {
+            kill_with_descendants(self.pid);
+        }
+    }
 }
 
 /// That it is gone already is fine.
@@ -92,6 +119,12 @@ struct Process {
     pid: libc::pid_t,
     parent: libc::pid_t,
     session: libc::pid_t,
+    born_ticks: u64,
+}
+
+/// `None`: it has gone.
+fn look_at(pid: libc::pid_t) -> Option<Process> {
+    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn processes() -> Vec<Process> {
@@ -101,10 +134,11 @@ fn processes() -> Vec<Process> {
     let pids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
-    // One that has gone meanwhile has no such file.
-    pids.filter_map(|pid| parse(&fs::read(format!("/proc/{pid}/stat")).ok()?))
-        .collect()
+    pids.filter_map(look_at).collect()
 }
+
+/// Fields between the session (6) and the start (22).
+const BORN_AFTER_SESSION: usize = 15;
 
 /// `pid (name) state parent group session ...`; the name may hold anything, brackets too.
 fn parse(stat: &[u8]) -> Option<Process> {
@@ -114,33 +148,76 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
+    let born_ticks = fields.nth(BORN_AFTER_SESSION)?.parse().ok()?;
     Some(Process {
         pid,
         parent,
         session,
+        born_ticks,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
     fn reads_what_the_kernel_writes() {
         assert_eq!(
-            parse(b"12 (a) b (c) S 3 4 5 0 -1 1"),
+            parse(b"12 (a) b (c) S 3 4 5 0 -1 1 2 3 4 5 6 7 8 9 20 0 1 0 4711 99 1"),
             Some(Process {
                 pid: 12,
                 parent: 3,
-                session: 5
+                session: 5,
+                born_ticks: 4711
             })
         );
         assert_eq!(parse(b"12 (a) S 3"), None);
+        assert_eq!(parse(b"12 (a) S 3 4 5 0 -1 1"), None);
         assert_eq!(parse(b""), None);
         let own = processes()
             .into_iter()
             .find(|process| process.pid.unsigned_abs() == std::process::id());
         assert!(own.is_some_and(|own| own.parent > 0));
+    }
+
+    /// How a process ends that is looked for with a start so much later than its own, and is told to end after that.
+    fn end_of_one_that_is_looked_for(later_ticks: u64) -> sys::Ended {
+        let nowhere = fs::File::open("/dev/null").expect("every Linux has it");
+        let plan = sys::SpawnPlan {
+            files: &[c"/bin/sleep".to_owned()],
+            argv: &[c"sleep", c"100"],
+            env: &[],
+            cwd: None,
+            streams: [nowhere.as_fd(); 3],
+            user: None,
+            terminal: false,
+            group: None,
+        };
+        let (pid, _end) = sys::spawn(&plan).expect("it starts");
+        let born = Born::of(pid).expect("it runs");
+        let at_ticks = born.at_ticks + later_ticks;
+        Born { at_ticks, ..born }.kill_if_alive();
+        signal(pid, libc::SIGTERM);
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(ended) = sys::reap_child(pid) {
+                assert_eq!(Born::of(pid), None);
+                return ended;
+            }
+            assert!(Instant::now() < give_up);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn only_the_very_process_is_killed() {
+        let ended = end_of_one_that_is_looked_for(1);
+        assert_eq!(ended, sys::Ended::Signalled(libc::SIGTERM));
+        let ended = end_of_one_that_is_looked_for(0);
+        assert_eq!(ended, sys::Ended::Signalled(libc::SIGKILL));
     }
 
     #[test]
@@ -149,6 +226,7 @@ mod tests {
             pid,
             parent,
             session,
+            born_ticks: 1,
         };
         // 10 leads; 11 is its child, 12 a grandchild in a session of its own, 13 an orphan of the session, 20 a stranger.
         let all = [
@@ -175,6 +253,7 @@ mod tests {
                 pid,
                 parent: pid - 1,
                 session: pid,
+                born_ticks: 1,
             })
             .collect();
         let mut family = Family::of(10);

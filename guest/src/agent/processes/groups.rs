@@ -6,7 +6,10 @@
 //!
 //! - A few are made before a template is saved, and their directories are held open: no clone's first commands pay for
 //!   their making.
-//! - What a process has left in the background stays in its group, which is taken again only when it is empty.
+//! - What a process has left in the background stays in its group, which is taken again only when it is empty. It goes
+//!   on until it keeps a command from starting: then there is no room, and [`Groups::make_room`] kills all that is left.
+//! - One process, and all of them together, have fewer processes than the guest can have: the agent, process 1 and the
+//!   kernel can always start theirs.
 //! - Where the kernel has no control groups, or one of the controllers is missing, there are none of these: the descendants of a
 //!   process are looked up instead.
 
@@ -16,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 
@@ -27,13 +31,18 @@ use crate::sys;
 const FRESH: usize = 8;
 /// Used ones that are looked at before another one is made.
 const LOOKS: usize = 4;
-const THREADS_MAX: &str = "/proc/sys/kernel/threads-max";
+/// What the guest can have: of processes and threads together, and of ids for them.
+const PROCESS_LIMITS: [&str; 2] = ["/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max"];
 const MEMORY: &str = "/proc/meminfo";
 /// Of the memory that is there for processes, what all of them together may use. With all of it the kernel itself would
 /// run out first, and look for pages to give up for a minute before it ends a process.
 const MEMORY_PERCENT: u64 = 90;
-/// Where `threads-max` cannot be read.
-const PIDS_MAX: u64 = 1024;
+/// Where neither can be read.
+const PROCESSES_MAX: u64 = 1024;
+/// How long killed processes are waited for before a command is tried once more. Everything else that the agent is
+/// asked for waits meanwhile.
+const ROOM_TIME: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One process's own group.
 #[derive(Debug)]
@@ -62,7 +71,8 @@ pub(super) struct Groups {
     fresh: Vec<Group>,
     used: VecDeque<u32>,
     next: u32,
-    pids_max: u64,
+    /// As many processes as the guest can have.
+    processes_max: u64,
 }
 
 impl Groups {
@@ -82,9 +92,10 @@ impl Groups {
             fresh: Vec::new(),
             used: VecDeque::new(),
             next: 1,
-            pids_max: pids_max(),
+            processes_max: processes_max(),
         };
         groups.take_over();
+        groups.limit_processes();
         groups.limit_memory();
         groups
     }
@@ -108,6 +119,15 @@ impl Groups {
         }
         self.next = numbers.last().map_or(1, |last| last + 1);
         self.used.extend(numbers);
+    }
+
+    /// All commands together, with what they have left in the background: an eighth is for the agent and the kernel.
+    fn limit_processes(&self) {
+        if let Some(parent) = &self.parent {
+            let file = parent.join("pids.max");
+            let count = self.processes_max - self.processes_max / 8;
+            tell(&file, fs::write(&file, count.to_string()));
+        }
     }
 
     /// All processes together. A group is ended, not slowed down, by what it wants beyond that: memory that nothing can
@@ -151,13 +171,26 @@ impl Groups {
         self.used.push_back(group.number);
     }
 
+    /// Kills what commands that have ended have left, and waits for its end, but not for long. False: there was nothing.
+    pub(super) fn make_room(&self) -> bool {
+        let directories = self.used.iter().filter_map(|it| self.directory(*it));
+        let crowded: Vec<PathBuf> = directories.filter(|it| !is_empty(it)).collect();
+        for directory in &crowded {
+            let kill = directory.join("cgroup.kill");
+            tell(&kill, fs::write(&kill, "1"));
+        }
+        let give_up = Instant::now() + ROOM_TIME;
+        while crowded.iter().any(|it| holds_processes(it)) && Instant::now() < give_up {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        !crowded.is_empty()
+    }
+
     fn take_used(&mut self) -> Option<Group> {
         for _ in 0..LOOKS {
             let number = self.used.pop_front()?;
             let directory = self.directory(number)?;
-            let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
-            let is_empty = events.lines().any(|line| line == "populated 0");
-            match is_empty.then(|| open(&directory)) {
+            match is_empty(&directory).then(|| open(&directory)) {
                 Some(Ok(directory)) => return Some(Group { number, directory }),
                 // It is gone: the guest's root may do that.
                 Some(Err(_)) => {}
@@ -175,7 +208,9 @@ impl Groups {
         };
         self.next = number.saturating_add(1);
         fs::create_dir(&directory)?;
-        fs::write(directory.join("pids.max"), self.pids_max.to_string())?;
+        // One command cannot keep the others from starting.
+        let count = self.processes_max / 4 * 3;
+        fs::write(directory.join("pids.max"), count.to_string())?;
         // A command that has lost one of its processes for want of memory is no use.
         fs::write(directory.join("memory.oom.group"), "1")?;
         let directory = open(&directory)?;
@@ -194,11 +229,26 @@ fn open(directory: &Path) -> io::Result<File> {
         .open(directory)
 }
 
-/// Three quarters of what the guest can have: one command cannot keep the others from starting.
-fn pids_max() -> u64 {
-    let text = fs::read_to_string(THREADS_MAX).unwrap_or_default();
-    let threads = text.trim().parse::<u64>();
-    threads.map_or(PIDS_MAX, |threads| threads / 4 * 3)
+/// Whether no process of the group runs.
+fn is_empty(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 0")
+}
+
+/// One that has ended has its id until it was waited for.
+fn holds_processes(group: &Path) -> bool {
+    let count = fs::read_to_string(group.join("pids.current")).unwrap_or_default();
+    count.trim().parse().is_ok_and(|count: u64| count > 0)
+}
+
+/// The least of what the kernel says: in a big guest there are fewer ids than threads could be.
+fn processes_max() -> u64 {
+    let texts = PROCESS_LIMITS.map(|file| fs::read_to_string(file).unwrap_or_default());
+    least(&texts).unwrap_or(PROCESSES_MAX)
+}
+
+fn least(texts: &[String]) -> Option<u64> {
+    texts.iter().flat_map(|text| text.trim().parse()).min()
 }
 
 /// What the kernel could give to processes now, of all memory where it does not say.
@@ -272,8 +322,11 @@ mod tests {
         // One that has gone is no group, and all others but one are not empty.
         assert_eq!(numbers(&mut groups, 2), [5, 9]);
         let limits = |name: &str| fs::read_to_string(folder.path(name)).expect("there");
-        let threads: u64 = limits("9/pids.max").parse().expect("a number");
-        assert_eq!(threads, pids_max());
+        let count = |name: &str| -> u64 { limits(name).parse().expect("a number") };
+        let most = processes_max();
+        assert_eq!(count("9/pids.max"), most / 4 * 3);
+        // Two that have left all they may cannot have all that there is.
+        assert_eq!(count("pids.max"), most - most / 8);
         assert_eq!(limits("9/memory.oom.group"), "1");
         let bytes: u64 = limits("memory.max").parse().expect("a number");
         assert!(bytes > 1 << 20 && bytes < sys::memory_bytes());
@@ -298,5 +351,44 @@ mod tests {
         }
         populated(&folder, 1, 0);
         assert_eq!(numbers(&mut groups, 2), [1, 9]);
+    }
+    #[test]
+    fn there_are_as_many_processes_as_the_least_limit_says() {
+        let texts = |texts: [&str; 2]| texts.map(str::to_owned);
+        assert_eq!(least(&texts(["100000\n", "32768\n"])), Some(32768));
+        assert_eq!(least(&texts(["1900\n", "32768\n"])), Some(1900));
+        assert_eq!(least(&texts(["", "32768\n"])), Some(32768));
+        assert_eq!(least(&texts(["", "x"])), None);
+        for file in PROCESS_LIMITS {
+            let text = fs::read_to_string(file).expect("every kernel says so");
+            assert!(processes_max() <= text.trim().parse().expect("a number"));
+        }
+    }
+
+    #[test]
+    fn room_is_made_by_killing_what_commands_that_have_ended_have_left() {
+        let folder = Folder::new("groups-room");
+        tree(&folder, "cpu memory pids\n");
+        let mut groups = Groups::at(Path::new(&folder.path("")));
+        groups.prepare().expect("room");
+        let running = groups.take().expect("a group");
+        let mut give_back = |number: u32, count: u32| {
+            let group = groups.take().expect("a group");
+            assert_eq!(group.number, number);
+            populated(&folder, number, count);
+            groups.give_back(group);
+        };
+        give_back(2, 0);
+        let killed = |number: u32| folder.path(&format!("{number}/cgroup.kill"));
+        let was_killed = |number: u32| fs::read(killed(number)).is_ok();
+        populated(&folder, running.number, 1);
+        give_back(3, 1);
+        give_back(4, 1);
+        fs::write(folder.path("3/pids.current"), "0\n").expect("room");
+        assert!(groups.make_room());
+        assert_eq!([1, 2, 3, 4].map(was_killed), [false, false, true, true]);
+        populated(&folder, 3, 0);
+        populated(&folder, 4, 0);
+        assert!(!groups.make_room());
     }
 }

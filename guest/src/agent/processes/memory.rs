@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::descendants::Born;
 use super::record::Record;
 use crate::command::Environment;
 use crate::json;
@@ -31,6 +32,8 @@ pub(super) struct Remembered {
     pub(super) next_number: u64,
     pub(super) bound: Environment,
     pub(super) records: Vec<Record>,
+    /// What ran, where there are no control groups to know it by.
+    pub(super) running: Vec<Born>,
 }
 
 /// What the next one is to know.
@@ -39,6 +42,7 @@ pub(super) struct Known<'a> {
     pub(super) next_number: u64,
     pub(super) bound: &'a Environment,
     pub(super) records: Vec<&'a Record>,
+    pub(super) running: Vec<Born>,
 }
 
 impl Memory {
@@ -140,6 +144,7 @@ mod tests {
             next_number: number,
             bound,
             records: records.iter().collect(),
+            running: Vec::new(),
         }
     }
 

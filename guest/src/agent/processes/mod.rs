@@ -70,6 +70,9 @@ impl Processes {
     pub(super) fn open(mut memory: Option<Memory>) -> Self {
         let remembered = memory.as_mut().map(Memory::recall).unwrap_or_default();
         let groups = Groups::open();
+        for running in remembered.running {
+            running.kill_if_alive();
+        }
         let mut records = remembered.records;
         let now_ms = now_ms();
         let mut lost = false;
@@ -92,6 +95,8 @@ impl Processes {
             first: 0,
         };
         if lost {
+            // More have ended at once than are listed.
+            processes.forget_oldest();
             processes.remember();
         }
         processes
@@ -128,6 +133,10 @@ impl Processes {
         process.attach(stream, true, false, true);
         process.settle(out);
         self.all.push(process);
+        if !self.have_groups() {
+            // The next agent would not know of it.
+            self.remember();
+        }
         Ok(())
     }
 
@@ -380,6 +389,7 @@ impl Processes {
             next_number: self.next_number,
             bound: &self.bases.bound,
             records: listed.filter_map(|it| it.record.as_ref()).collect(),
+            running: self.all.iter().filter_map(Process::born).collect(),
         });
         if let Err(error) = stored {
             eprintln!("vmint-agent: what must outlive the agent is not stored: {error}");

@@ -9,11 +9,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use vmint_guest_protocol::KILL_PATIENCE;
 use vmint_guest_protocol::names::ended_by;
 
-use super::descendants;
+use super::descendants::{self, Born};
 use super::groups::{Group, Groups};
 use super::input::{Grant, Input, Sink};
 use super::output::{Output, Reader};
@@ -27,9 +28,6 @@ use crate::command::SpawnError;
 use crate::json;
 use crate::sys::{self, WindowSize};
 
-/// A killed process is gone in moments, unless it hangs in the kernel, or a thousand others are to be killed with it; then
-/// its stream ends all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that a process may have to be polled for: its end, its outputs, its input.
 pub(super) const ENTRIES: usize = 4;
 
@@ -38,6 +36,8 @@ pub(super) struct Process {
     /// Readable once the process has ended. `None`: it was waited for, or an agent before this one has lost it.
     end: Option<OwnedFd>,
     group: Option<Group>,
+    /// How an agent after this one knows it, where there are no groups.
+    born: Option<Born>,
     /// The time to kill it, and once that was done, the time to give up on it.
     deadline: Option<Instant>,
     /// Why it was killed, if it was.
@@ -62,7 +62,7 @@ impl Process {
     ) -> Result<Self, SpawnError> {
         let timeout = order.timeout;
         let group = groups.take();
-        let (pid, end, ends) = match start(order, nowhere, group.as_ref()) {
+        let (pid, end, ends) = match start(order, nowhere, group.as_ref(), groups) {
             Ok(started) => started,
             Err(error) => {
                 if let Some(group) = group {
@@ -75,6 +75,7 @@ impl Process {
         Ok(Self {
             pid,
             end: Some(end),
+            born: (!groups.are_there()).then(|| Born::of(pid)).flatten(),
             group,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             killed: None,
@@ -94,6 +95,7 @@ impl Process {
             pid: 0,
             end: None,
             group: None,
+            born: None,
             deadline: None,
             killed: None,
             input: Input::new(Sink::Nowhere),
@@ -113,6 +115,11 @@ impl Process {
 
     pub(super) fn has_ended(&self) -> bool {
         self.fate.is_some()
+    }
+
+    /// One that runs, and that an agent after this one could know by nothing else.
+    pub(super) fn born(&self) -> Option<Born> {
+        self.born.filter(|_| !self.has_ended())
     }
 
     /// Nothing of it is of interest to anybody.
@@ -292,7 +299,7 @@ impl Process {
             Some(Err(_)) | None => descendants::kill_with_descendants(self.pid),
         }
         self.killed = Some(by);
-        self.deadline = now.checked_add(PATIENCE);
+        self.deadline = now.checked_add(KILL_PATIENCE);
     }
 
     /// Any signal to the process itself.

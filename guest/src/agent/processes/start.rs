@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::groups::Group;
+use super::groups::{Group, Groups};
 use super::input::Sink;
 use crate::agent::order::Order;
 use crate::command::{SpawnError, Streams};
@@ -24,14 +24,20 @@ pub(super) fn start(
     order: Order,
     nowhere: &File,
     group: Option<&Group>,
+    groups: &Groups,
 ) -> Result<Started, SpawnError> {
     match order.window {
-        Some(window) => on_terminal(order, window, nowhere, group),
-        None => on_pipes(order, nowhere, group),
+        Some(window) => on_terminal(order, window, nowhere, group, groups),
+        None => on_pipes(order, nowhere, group, groups),
     }
 }
 
-fn on_pipes(order: Order, nowhere: &File, group: Option<&Group>) -> Result<Started, SpawnError> {
+fn on_pipes(
+    order: Order,
+    nowhere: &File,
+    group: Option<&Group>,
+    groups: &Groups,
+) -> Result<Started, SpawnError> {
     let failed = |error: io::Error| SpawnError::new("make a pipe: ", &error);
     let (stdout, out_end) = readable_pipe().map_err(failed)?;
     let (stderr, err_end) = readable_pipe().map_err(failed)?;
@@ -49,7 +55,9 @@ fn on_pipes(order: Order, nowhere: &File, group: Option<&Group>) -> Result<Start
         stdout: out_end.as_fd(),
         stderr: err_end.as_fd(),
     };
-    let (pid, end) = order.program.start(&streams, group.map(Group::fd))?;
+    let (pid, end) = order
+        .program
+        .start(&streams, group.map(Group::fd), || groups.make_room())?;
     let ends = Ends {
         sink,
         outputs: [Some(stdout), Some(stderr)],
@@ -70,6 +78,7 @@ fn on_terminal(
     window: WindowSize,
     nowhere: &File,
     group: Option<&Group>,
+    groups: &Groups,
 ) -> Result<Started, SpawnError> {
     let failed = |error: io::Error| SpawnError::new("open a terminal: ", &error);
     let (ours, theirs) = sys::open_terminal(window).map_err(failed)?;
@@ -86,7 +95,7 @@ fn on_terminal(
         stderr: theirs,
     };
     let program = order.program.on_a_terminal();
-    let (pid, end) = program.start(&streams, group.map(Group::fd))?;
+    let (pid, end) = program.start(&streams, group.map(Group::fd), || groups.make_room())?;
     let ends = Ends {
         sink,
         outputs: [Some(output), None],

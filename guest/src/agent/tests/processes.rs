@@ -4,7 +4,7 @@ use super::host::{alive, await_that, error, gone, script};
 use super::{Host, exec};
 
 /// A field of a process, as JSON.
-fn field(process: &str, name: &str) -> String {
+pub(super) fn field(process: &str, name: &str) -> String {
     let from = format!("\"{name}\":");
     let at = process
         .find(&from)

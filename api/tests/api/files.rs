@@ -136,7 +136,7 @@ async fn what_the_guest_refuses_is_told_with_its_reason() {
         put(&harness, &id, "path=/x", "x").await,
     ] {
         let detail = reply.problem(422, "not_possible");
-        assert!(detail.contains("release the sandbox"), "{detail}");
+        assert!(detail.contains("hint: release it"), "{detail}");
     }
     assert_eq!(names_in(&harness.factory.guests.path("/")), ["dir"]);
 }

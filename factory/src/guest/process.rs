@@ -241,10 +241,12 @@ impl Agent {
         process: &str,
         replay: bool,
     ) -> Result<ExecStream, ProcessError> {
+        // So that one that is not there is known before the stream begins.
+        let found = self.find_process(process).await?;
         let opening = attach(process, replay, true)?;
         let stream = self.link.open(opening)?;
         let facts = Facts {
-            argv0: process.to_owned(),
+            argv0: found.argv.into_iter().next().unwrap_or_default(),
             timeout: None,
             is_attached: true,
         };

@@ -18,6 +18,7 @@ async fn a_sandbox_survives_its_own_commands() -> anyhow::Result<()> {
     what_linux_users_expect(&service, &sandbox).await?;
     output_that_is_cut(&service, &sandbox).await?;
     a_fork_storm(&service, &sandbox).await?;
+    no_room_is_left(&service, &sandbox).await?;
     a_memory_storm(&service, &sandbox).await?;
     everything_is_killed(&service, &sandbox).await?;
     assert_eq!(service.release(&sandbox).await?, 204);
@@ -112,13 +113,44 @@ async fn a_fork_storm(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()
     );
     works(service, sandbox).await?;
     // The main process of this form ends at once (200), unless it finds no room for its first child, or its storm
-    // keeps it from the processor until the deadline (504): both are right. Its storm goes on in the background, and
-    // two of them want more processes than the guest has. They may not keep a command from starting.
+    // keeps it from the processor until the deadline (504): both are right. Its storm goes on in the background, two
+    // of them side by side.
     for _ in 0..2 {
         let (status, end) = run(service, sandbox, "f(){ f|f& }; f", 5000).await?;
         assert!(status == 504 || status == 200, "{status}: {end}");
     }
     works(service, sandbox).await
+}
+
+/// What two commands have left in the background is all that there may be, as the guest's root has it. The next command
+/// has room all the same: what they have left is killed.
+async fn no_room_is_left(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {
+    let all = "/sys/fs/cgroup/processes";
+    let limits = format!("cat {all}/pids.max /proc/sys/kernel/threads-max");
+    let (_, end) = service.exec(sandbox, &limits).await?;
+    let limits = end["stdout"].as_str().unwrap_or_default();
+    let limits: Vec<u64> = limits.lines().flat_map(str::parse).collect();
+    assert!(
+        limits.len() == 2 && limits[0] == limits[1] - limits[1] / 8,
+        "{end}"
+    );
+    for script in [
+        "sleep 9999 & sleep 9999 &".to_owned(),
+        format!("sleep 9999 & echo 2 > {all}/pids.max"),
+    ] {
+        let (status, end) = run(service, sandbox, &script, 60_000).await?;
+        assert_eq!((status, &end["exit_code"]), (200, &json!(0)), "{end}");
+    }
+    works(service, sandbox).await?;
+    let give_back = format!(
+        "echo {} > {all}/pids.max; cat {all}/pids.current",
+        limits[0]
+    );
+    let (_, end) = service.exec(sandbox, &give_back).await?;
+    let left = end["stdout"].as_str().unwrap_or_default().trim();
+    // The shell that echoes, and the program that it starts.
+    assert!(matches!(left, "1" | "2"), "{end}");
+    Ok(())
 }
 
 async fn a_memory_storm(service: &Service<'_>, sandbox: &str) -> anyhow::Result<()> {

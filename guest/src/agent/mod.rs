@@ -17,6 +17,7 @@
 
 mod bind;
 mod control;
+pub mod decoders;
 mod files;
 mod inbox;
 mod open;

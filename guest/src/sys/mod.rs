@@ -6,7 +6,7 @@
 
 mod clock;
 mod devices;
-pub(crate) mod entry;
+mod entry;
 mod kernel;
 mod process;
 mod spawn;
@@ -17,6 +17,7 @@ use std::io;
 
 pub(crate) use clock::{clock_realtime_ns, rtc_write, set_clock_realtime_ns, step_clock_realtime};
 pub(crate) use devices::{UeventSocket, loopback_up};
+pub(crate) use entry::be_as_started_by_the_kernel;
 pub(crate) use kernel::{
     ENTROPY_MAX_BYTES, Power, add_entropy, anonymous_file, clear_kernel_log_mark, hostname,
     is_made_by_kernel, load_module, memory_bytes, power, random_bytes, reseed, seek_data,

@@ -402,7 +402,6 @@ fn now_ms() -> i64 {
 }
 
 /// Whether a text is a record.
-#[cfg(test)]
 pub(super) fn read_record(text: &[u8]) -> bool {
     json::object::<Record>(text).is_ok()
 }

@@ -4,12 +4,8 @@
 
 use vmint_guest_protocol::frame::{self, Kind, Mark, PAYLOAD_MAX_BYTES};
 
+use super::super::decoders::{open, record, request};
 use super::super::inbox::{Inbox, Next};
-use super::super::open;
-use super::super::order::Bases;
-use super::super::processes::read_record;
-use super::super::request;
-use crate::command::Environment;
 
 const CASES: usize = 50_000;
 
@@ -73,20 +69,15 @@ const RECORDS: &[&str] = &[
 #[test]
 fn any_text_is_understood_or_refused() {
     let mut random = Random(0x5eed);
-    let bases = Bases {
-        own: Environment::default(),
-        bound: Environment::default(),
-    };
     let (mut understood, mut refused) = (0, 0);
     let mut count = |is_right: bool| match is_right {
         true => understood += 1,
         false => refused += 1,
     };
     for _ in 0..cases() {
-        let text = random.spoil(REQUESTS);
-        count(request::parse(&text).1.is_ok());
-        count(open::parse(&random.spoil(OPENINGS), &bases).is_ok());
-        count(read_record(&random.spoil(RECORDS)));
+        count(request(&random.spoil(REQUESTS)));
+        count(open(&random.spoil(OPENINGS)));
+        count(record(&random.spoil(RECORDS)));
     }
     assert!(understood > cases() / 4 && refused > cases() / 4);
 }

@@ -158,7 +158,7 @@ fn refuse_strange(dialled: Dialled) -> Result<Dialled, GuestError> {
     let hint = if oldest > PROTOCOL {
         "use the guest that came with it"
     } else {
-        "it is of another version: release it, or build its template again"
+        "it is of an earlier version: release it, or build its template again"
     };
     let reason = format!(
         "the guest's agent speaks protocol {oldest} to {newest}, and this version of vmint {PROTOCOL_OLDEST} to {PROTOCOL}; \

@@ -271,10 +271,7 @@ async fn what_cannot_be_copied_is_told_and_leaves_nothing() {
     let (code, _, err) = setting
         .cp(&setting.there("/y.breaks"), &setting.here("y"))
         .await;
-    assert!(
-        code == 1 && err.contains("an earlier version of vmint"),
-        "{err}"
-    );
+    assert!(code == 1 && err.contains("hint: release it"), "{err}");
 }
 
 /// What an earlier copy of the same guest has left here.

@@ -147,7 +147,8 @@ async fn several_run_at_once(vm: &Vm) -> anyhow::Result<()> {
 /// More than the agent takes at once: they wait for each other.
 async fn a_crowd_is_bounded(vm: &Vm) -> anyhow::Result<()> {
     const LIMIT: usize = 64;
-    let crowd = (0..LIMIT + 6).map(|_| vm.exec(sh("sleep 2")));
+    // Long enough for a slow machine to have started them all.
+    let crowd = (0..LIMIT + 6).map(|_| vm.exec(sh("sleep 5")));
     let ends = futures::future::join_all(crowd).await;
     let (ran, refused): (Vec<_>, Vec<_>) = ends.into_iter().partition(Result::is_ok);
     assert!(ran.len() >= LIMIT, "{} ran", ran.len());

@@ -106,7 +106,9 @@ impl Server {
         if port_events != 0 {
             self.hear(port_events)?;
         }
-        self.port.say(&mut self.out)
+        self.port.say(&mut self.out)?;
+        self.parts.processes.remember_bound();
+        Ok(())
     }
 
     /// Waits for something to do.
@@ -253,6 +255,7 @@ fn take_frame(frame: &Frame<'_>, opening: &mut Message, parts: &mut Parts, out: 
 
 fn take_open(frame: &Frame<'_>, opening: &mut Message, parts: &mut Parts, out: &mut Out) {
     let stream = frame.stream;
+    parts.processes.remember_bound();
     let taken = match opening.take(frame.channel, frame.payload, OPEN_MAX_BYTES) {
         Ok(None) => return,
         Ok(Some(text)) => Ok(text),

@@ -41,7 +41,7 @@ const MEMORY_PERCENT: u64 = 90;
 const PROCESSES_MAX: u64 = 1024;
 /// How long killed processes are waited for before a command is tried once more. Everything else that the agent is
 /// asked for waits meanwhile.
-const ROOM_TIME: Duration = Duration::from_secs(2);
+const ROOM_TIME: Duration = Duration::from_secs(8);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One process's own group.

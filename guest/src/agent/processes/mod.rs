@@ -59,6 +59,8 @@ pub(super) struct Processes {
     bases: Bases,
     next_number: u64,
     memory: Option<Memory>,
+    /// What was bound is not in `memory` yet.
+    bound_is_news: bool,
     /// Opened once, at the first command.
     nowhere: Option<File>,
     /// Whose turn is the first.
@@ -91,6 +93,7 @@ impl Processes {
             },
             next_number: remembered.next_number.max(1),
             memory,
+            bound_is_news: false,
             nowhere: None,
             first: 0,
         };
@@ -109,6 +112,14 @@ impl Processes {
     pub(super) fn bind(&mut self, env: &Environment) {
         if !env.is_empty() {
             self.bases.bound.merge(env);
+            self.bound_is_news = true;
+        }
+    }
+
+    /// Remembers what was bound. In a fresh clone that costs milliseconds, so a checkout is answered before; nothing else is
+    /// heard in between, and no command runs that could end the agent.
+    pub(super) fn remember_bound(&mut self) {
+        if self.bound_is_news {
             self.remember();
         }
     }
@@ -381,6 +392,7 @@ impl Processes {
     }
 
     fn remember(&mut self) {
+        self.bound_is_news = false;
         let Some(memory) = &mut self.memory else {
             return;
         };

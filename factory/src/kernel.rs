@@ -7,9 +7,9 @@ use std::io::{self, Read};
 const HEAD_MAX_BYTES: u64 = 256 * 512;
 /// Longest release that is taken for one; Linux itself has 64 bytes for it.
 const RELEASE_MAX_BYTES: usize = 64;
-// Linux `Documentation/arch/x86/boot.rst`.
-const MAGIC_AT: usize = 0x202;
-const MAGIC: &[u8] = b"HdrS";
+/// Where an image says that it is one (Linux `Documentation/arch/x86/boot.rst`).
+pub(crate) const MAGIC_AT: usize = 0x202;
+pub(crate) const MAGIC: &[u8] = b"HdrS";
 const PROTOCOL_AT: usize = 0x206;
 /// The first protocol with a pointer to the version.
 const PROTOCOL_MIN: u16 = 0x0200;

@@ -7,9 +7,9 @@
 
 use std::io::{self, Read};
 
+use crate::kernel::{MAGIC, MAGIC_AT};
+
 const SETUP_SECTS_AT: usize = 0x1f1;
-const MAGIC_AT: usize = 0x202;
-const MAGIC: &[u8] = b"HdrS";
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 /// What the boot protocol takes 0 for.

@@ -44,14 +44,13 @@ fn lower_oom_score(file: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     /// With a file in the kernel's place: root in a container may lack the right to lower its own score.
     #[test]
-    fn a_score_is_lowered_and_one_that_is_lower_stays() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_score_is_lowered_and_one_that_is_lower_stays() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
         let file = folder.path().join("oom_score_adj");
         for (score, lowered) in [
             (0, -500),
@@ -60,12 +59,13 @@ mod tests {
             (-500, -500),
             (-900, -900),
         ] {
-            fs::write(&file, format!("{score}\n")).unwrap();
-            lower_oom_score(&file).unwrap();
-            let found = fs::read_to_string(&file).unwrap();
+            fs::write(&file, format!("{score}\n"))?;
+            lower_oom_score(&file)?;
+            let found = fs::read_to_string(&file)?;
             assert_eq!(found.trim(), lowered.to_string(), "{score}");
         }
-        fs::write(&file, "much\n").unwrap();
+        fs::write(&file, "much\n")?;
         assert!(lower_oom_score(&file).is_err());
+        Ok(())
     }
 }

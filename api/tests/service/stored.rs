@@ -73,21 +73,25 @@ async fn what_is_there_keeps_owner_and_mode(
     sandbox: &str,
 ) -> anyhow::Result<()> {
     let place = service.place;
-    let script = "cd /root; echo old > f; chmod 0640 f; chown 1000:100 f; ln -s f link; ln -s /srv/made/by/link dangling";
+    let script = "mkdir -p /srv/stored; cd /srv/stored; echo old > f; chmod 0640 f; chown 1000:100 f; ln -s f link; ln -s /srv/made/by/link dangling";
     said(service, sandbox, script).await?;
     let facts = async |name: &str| {
-        let script = format!("cd /root; stat -c %a:%u:%g {name}; cat {name}");
+        let script = format!("cd /srv/stored; stat -c %a:%u:%g {name}; cat {name}");
         said(service, sandbox, &script).await
     };
     for (query, name, expected) in [
-        ("path=/root/f", "f", "640:1000:100\nnew\n"),
-        ("path=/root/link", "f", "640:1000:100\nnew\n"),
-        ("path=/root/f&mode=0600", "f", "600:1000:100\nnew\n"),
-        ("path=/root/f&owner=7", "f", "600:7:100\nnew\n"),
-        ("path=/root/f&owner=8:9&mode=04755", "f", "4755:8:9\nnew\n"),
-        ("path=/root/fresh", "fresh", "644:0:0\nnew\n"),
+        ("path=/srv/stored/f", "f", "640:1000:100\nnew\n"),
+        ("path=/srv/stored/link", "f", "640:1000:100\nnew\n"),
+        ("path=/srv/stored/f&mode=0600", "f", "600:1000:100\nnew\n"),
+        ("path=/srv/stored/f&owner=7", "f", "600:7:100\nnew\n"),
         (
-            "path=/root/own&owner=1000:1000",
+            "path=/srv/stored/f&owner=8:9&mode=04755",
+            "f",
+            "4755:8:9\nnew\n",
+        ),
+        ("path=/srv/stored/fresh", "fresh", "644:0:0\nnew\n"),
+        (
+            "path=/srv/stored/own&owner=1000:1000",
             "own",
             "644:1000:1000\nnew\n",
         ),
@@ -98,12 +102,15 @@ async fn what_is_there_keeps_owner_and_mode(
     let is_link = said(
         service,
         sandbox,
-        "cd /root; readlink link; readlink dangling",
+        "cd /srv/stored; readlink link; readlink dangling",
     )
     .await?;
     assert_eq!(is_link, "f\n/srv/made/by/link\n");
-    assert_eq!(store(place, sandbox, "path=/root/dangling").await?, "204");
-    let made = "cat /srv/made/by/link; readlink /root/dangling";
+    assert_eq!(
+        store(place, sandbox, "path=/srv/stored/dangling").await?,
+        "204"
+    );
+    let made = "cat /srv/made/by/link; readlink /srv/stored/dangling";
     assert_eq!(
         said(service, sandbox, made).await?,
         "new\n/srv/made/by/link\n"

@@ -1,12 +1,13 @@
 //! The start of a machine whose hypervisor is a process that does nothing.
 
 use std::fs;
+use std::sync::mpsc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending, poll_immediate};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::*;
 use crate::driver::{Capabilities, MonitorError, Plug};
@@ -160,11 +161,16 @@ fn a_start_that_is_dropped_anywhere_leaves_neither_process_nor_directory() -> an
         while !is_started {
             let mut start = Box::pin(LiveVm::start(&driver, &run_dir, plan()?));
             for _ in 0..=polls {
-                if poll_immediate(&mut start).await.is_some() {
+                // The work aside has its turn between two polls, never during one: each piece of it is a place to be dropped.
+                let (turn, is_due) = mpsc::channel::<()>();
+                let before = spawn_blocking(move || is_due.recv());
+                let is_done = poll_immediate(&mut start).await.is_some();
+                drop(turn);
+                drop(before.await);
+                if is_done {
                     is_started = true;
                     break;
                 }
-                // The work aside has its turn in between.
                 aside(|| ()).await;
             }
             drop(start);

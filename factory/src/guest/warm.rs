@@ -3,6 +3,7 @@
 //! A clone begins with nothing translated (under emulation) and nothing mapped: whatever runs first in it takes ten
 //! times as long as the second time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::agent::Agent;
@@ -28,7 +29,12 @@ impl Agent {
         if let Err(BindError::Guest(error)) = self.bind(&identity, &binding).await {
             return Err(error);
         }
-        let nothing = ExecRequest::new(vec!["true".to_owned()], DEADLINE);
+        // The way of variables, too: those of a binding are read as these are.
+        let env = BTreeMap::from([("VMINT".to_owned(), String::new())]);
+        let nothing = ExecRequest {
+            env,
+            ..ExecRequest::new(vec!["true".to_owned()], DEADLINE)
+        };
         match self.exec(nothing).await {
             Err(ExecError::Guest(error)) => Err(error),
             _ => Ok(()),

@@ -64,6 +64,11 @@ impl Inbox {
         Ok(got)
     }
 
+    /// Whether the last read could have given more.
+    pub(super) fn has_room(&self) -> bool {
+        self.filled < self.buffer.len()
+    }
+
     pub(super) fn next(&mut self) -> Next<'_> {
         let Some(seal) = self.seal else {
             return self.look_for_mark();

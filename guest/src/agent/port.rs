@@ -23,6 +23,8 @@ use crate::sys::{self, ChangeWatch};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Something,
+    /// Something, and most likely no more now: the read had room left.
+    Last,
     Nothing,
     /// The host has gone.
     End,
@@ -78,6 +80,7 @@ impl Port {
         }
         match inbox.fill(&mut self.input) {
             Ok(0) => self.fall_silent().map(|()| Heard::End),
+            Ok(_) if inbox.has_room() => Ok(Heard::Last),
             Ok(_) => Ok(Heard::Something),
             Err(error)
                 if matches!(
@@ -161,7 +164,7 @@ mod tests {
             .expect("a pipe can be opened again");
         host.write_all(b"x").expect("room in the pipe");
         assert!(ready(&port, Duration::from_secs(30)));
-        assert_eq!(port.listen(&mut inbox).expect("a byte"), Heard::Something);
+        assert_eq!(port.listen(&mut inbox).expect("a byte"), Heard::Last);
         drop(host);
         assert!(ready(&port, Duration::ZERO));
         assert_eq!(port.listen(&mut inbox).expect("the end"), Heard::End);

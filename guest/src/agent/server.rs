@@ -141,6 +141,10 @@ impl Server {
         while !self.stalled && reads_left > 0 {
             match self.port.listen(&mut self.inbox)? {
                 Heard::Something => self.take_frames(),
+                Heard::Last => {
+                    self.take_frames();
+                    break;
+                }
                 Heard::Nothing | Heard::End => break,
             }
             reads_left -= 1;

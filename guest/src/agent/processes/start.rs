@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::groups::{Group, Groups};
 use super::input::Sink;
+use super::output::Source;
 use crate::agent::order::Order;
 use crate::command::{SpawnError, Streams};
 use crate::sys::{self, WindowSize};
@@ -13,7 +14,7 @@ use crate::sys::{self, WindowSize};
 /// The ends of a process's streams that are ours.
 pub(super) struct Ends {
     pub(super) sink: Sink,
-    pub(super) outputs: [Option<File>; 2],
+    pub(super) outputs: [Option<Source>; 2],
     pub(super) terminal: Option<File>,
 }
 
@@ -58,9 +59,15 @@ fn on_pipes(
     let (pid, end) = order
         .program
         .start(&streams, group.map(Group::fd), || groups.make_room())?;
+    let source = |ours, theirs| {
+        Some(Source {
+            ours,
+            theirs: Some(theirs),
+        })
+    };
     let ends = Ends {
         sink,
-        outputs: [Some(stdout), Some(stderr)],
+        outputs: [source(stdout, out_end), source(stderr, err_end)],
         terminal: None,
     };
     Ok((pid, end, ends))
@@ -86,7 +93,10 @@ fn on_terminal(
         true => Sink::Terminal(ours.try_clone().map_err(failed)?),
         false => Sink::Nowhere,
     };
-    let output = ours.try_clone().map_err(failed)?;
+    let output = Source {
+        ours: ours.try_clone().map_err(failed)?,
+        theirs: None,
+    };
     let theirs = theirs.as_fd();
     let streams = Streams {
         stdin: if order.stdin { theirs } else { nowhere.as_fd() },

@@ -112,6 +112,16 @@ fn without_credit_a_command_waits_and_others_go_on() {
     assert_eq!(brought.result, result("0", "null", "exit"));
 }
 
+/// What a process leaves in three steps costs one turn of the agent, and one interrupt of the host.
+#[test]
+fn the_ends_of_the_outputs_come_with_the_end_of_the_process() {
+    let mut host = Host::new();
+    host.open(1, &exec("exec >&- 2>&-; sleep 0.5; exit 3", ""));
+    assert_eq!(host.frame().kind, Kind::End);
+    let rest = [host.frame_there(), host.frame_there()];
+    assert_eq!(rest.map(|frame| frame.kind), [Kind::End, Kind::Result]);
+}
+
 #[test]
 fn the_end_waits_for_what_was_written_and_not_for_the_background() {
     let mut host = Host::new();

@@ -204,20 +204,32 @@ impl Host {
 
     pub(super) fn frame(&mut self) -> Frame {
         loop {
-            match parse(&self.heard, &self.seal) {
-                Parsed::Frame(frame, size) => {
-                    let frame = Frame {
-                        stream: frame.stream,
-                        kind: frame.kind.expect("a kind that is known"),
-                        channel: frame.channel,
-                        payload: frame.payload.to_vec(),
-                    };
-                    self.heard.drain(..size);
-                    return frame;
-                }
-                Parsed::Partial => self.hear(),
-                other => panic!("{other:?}"),
+            match self.frame_if_there() {
+                Some(frame) => return frame,
+                None => self.hear(),
             }
+        }
+    }
+
+    /// One that came together with the one before.
+    pub(super) fn frame_there(&mut self) -> Frame {
+        self.frame_if_there().expect("a whole frame is here")
+    }
+
+    fn frame_if_there(&mut self) -> Option<Frame> {
+        match parse(&self.heard, &self.seal) {
+            Parsed::Frame(frame, size) => {
+                let frame = Frame {
+                    stream: frame.stream,
+                    kind: frame.kind.expect("a kind that is known"),
+                    channel: frame.channel,
+                    payload: frame.payload.to_vec(),
+                };
+                self.heard.drain(..size);
+                Some(frame)
+            }
+            Parsed::Partial => None,
+            other => panic!("{other:?}"),
         }
     }
 

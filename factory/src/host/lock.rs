@@ -7,11 +7,14 @@
 //! - `lock` is never followed and never truncated unless it is ours: a regular file of this user, under one name, that is
 //!   empty or says what a service writes there.
 //! - A lock is on what the path leads to at that moment: a directory that was removed or replaced meanwhile is not had.
+//! - What a service was just starting when it was killed has copies of its descriptors, and with them the lock, until it runs
+//!   its own program. So a lock whose holder is dead is waited for: it is nobody's.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
@@ -25,6 +28,10 @@ use crate::process::ProcessStamp;
 pub(super) const FILE: &str = "lock";
 /// Longest text in it: a process's number and its start time.
 const TEXT_MAX_BYTES: usize = 64;
+
+/// How long a lock of a dead holder is waited for. It takes a moment, and longer on a busy host.
+const LEFT_MAX: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +76,25 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Locks a directory that was opened with [`super::directory`].
+    /// Locks a directory that was opened with [`super::directory`]. It blocks while what a dead service has left has it.
     pub(super) fn take(path: &Path, directory: File) -> Result<Self, LockError> {
+        let give_up = Instant::now() + LEFT_MAX;
+        loop {
+            let copy = directory.try_clone();
+            let copy = copy.map_err(|source| LockError::Failed {
+                path: path.to_owned(),
+                source,
+            })?;
+            match Self::take_now(path, copy) {
+                Err(LockError::Held { .. }) if is_left(&directory) && Instant::now() < give_up => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn take_now(path: &Path, directory: File) -> Result<Self, LockError> {
         let failed = |source| LockError::Failed {
             path: path.to_owned(),
             source,
@@ -191,9 +215,18 @@ fn text_of(file: &File) -> io::Result<String> {
 
 /// Who says in a directory that it has locked it; empty where nobody does.
 fn holder_in(directory: &File) -> String {
-    let file = openat(directory, FILE, OFlag::O_RDONLY | quiet(), Mode::empty());
-    let stamp = file.ok().and_then(|file| stamp_in(&File::from(file)));
+    let stamp = stamp_of_holder(directory);
     stamp.map_or_else(String::new, |stamp| stamp.pid.to_string())
+}
+
+/// Whether who has locked it last is dead.
+fn is_left(directory: &File) -> bool {
+    stamp_of_holder(directory).is_some_and(|stamp| !stamp.is_alive())
+}
+
+fn stamp_of_holder(directory: &File) -> Option<ProcessStamp> {
+    let file = openat(directory, FILE, OFlag::O_RDONLY | quiet(), Mode::empty());
+    stamp_in(&File::from(file.ok()?))
 }
 
 /// Who holds the lock of a directory, or held it last: the lock itself only its holder can feel.

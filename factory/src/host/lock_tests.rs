@@ -32,6 +32,27 @@ fn the_second_is_refused_and_told_who_is_first() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A process that was being started when its service was killed has copies of the service's descriptors until it runs its
+/// program.
+#[test]
+fn what_a_dead_service_has_left_is_waited_for() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut dead = std::process::Command::new("true").spawn()?;
+    let stamp = ProcessStamp::of(dead.id())?;
+    dead.wait()?;
+    let left = take(folder.path())?;
+    fs::write(folder.path().join(FILE), stamp.to_string())?;
+    let going = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(left);
+    });
+    let begun = Instant::now();
+    let taken = take(folder.path())?;
+    assert!(taken.is_on_path() && begun.elapsed() < LEFT_MAX);
+    going.join().expect("it only sleeps");
+    Ok(())
+}
+
 #[test]
 fn removing_the_file_lets_no_second_one_in_and_it_comes_back() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -56,8 +77,9 @@ fn an_older_service_and_this_one_exclude_each_other() -> anyhow::Result<()> {
         Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
     };
     let older = old()?.ok_or_else(|| anyhow::anyhow!("nobody had it"))?;
-    older.write_all_at(b"77 12345", 0)?;
-    assert_eq!(holder(folder.path())?, "77");
+    let stamp = ProcessStamp::of(std::process::id())?.to_string();
+    older.write_all_at(stamp.as_bytes(), 0)?;
+    assert_eq!(holder(folder.path())?, std::process::id().to_string());
     drop(older);
     let this = take(folder.path())?;
     assert!(old()?.is_none(), "an older one gets in beside this one");

@@ -6,15 +6,13 @@
 
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::ptr::null;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, OFlags, access, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, chdir, ioctl_tiocsctty, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -105,12 +103,10 @@ pub(crate) fn spawn(plan: &SpawnPlan<'_>) -> Result<(libc::pid_t, OwnedFd), Spaw
     let bottom = stack.as_mut_ptr() as usize;
     wanted.stack = bottom.next_multiple_of(STACK_ALIGN_BYTES) as u64;
     wanted.stack_size = (STACK_BYTES - STACK_ALIGN_BYTES) as u64;
-    let lowered = lower_protection();
     // SAFETY: the stack is ours alone and is big enough for `run_child`. CLONE_VFORK suspends this thread until the child
     // has executed its program or ended, so that all that it points to outlives its use; the child has no other thread's
     // state to break, as it only makes system calls. `pid_fd` is where CLONE_PIDFD writes.
     let cloned = unsafe { clone_to(&wanted, run_child, (&raw mut child).cast()) };
-    drop(lowered);
     let pid = c_int::try_from(cloned).unwrap_or(-libc::EINVAL);
     if pid == -libc::ENODEV && plan.group.is_some() {
         // The guest's root has removed the group.
@@ -244,6 +240,9 @@ impl Child<'_> {
                 return Failed::Stream(error);
             }
         }
+        if PROTECTED.load(Ordering::Relaxed) {
+            become_ordinary();
+        }
         let none = signal_set(&[]);
         // SAFETY: `none` is valid; no old set is asked for.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) };
@@ -285,46 +284,13 @@ impl Child<'_> {
     }
 }
 
-/// Of a process that the kernel never ends for want of memory. Its children are not such.
-struct Protection {
-    /// `oom_score_adj`, held open: to open it anew in each child takes a tenth of what a short command does.
-    file: File,
-    score: Vec<u8>,
-}
-
-static PROTECTION: OnceLock<Option<Protection>> = OnceLock::new();
+/// Whether this process is one that the kernel never ends for want of memory. Its children are not.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
 
 /// Looks whether this process is protected, so that [`spawn`] need not.
 pub(crate) fn notice_protection() {
-    PROTECTION.get_or_init(|| {
-        let file = File::options().read(true).write(true).open(OOM_SCORE_ADJ);
-        let mut file = file.ok()?;
-        let mut score = Vec::new();
-        file.read_to_end(&mut score).ok()?;
-        score
-            .starts_with(b"-")
-            .then_some(Protection { file, score })
-    });
-}
-
-/// Until it is dropped, this process is as any other. A child inherits that: a write of its own would cost more.
-struct Lowered<'a>(&'a Protection);
-
-/// Nothing where this process is not protected.
-fn lower_protection() -> Option<Lowered<'static>> {
-    let protection = PROTECTION.get()?.as_ref()?;
-    // A child that is protected is no reason not to start it.
-    let _ = protection.file.write_at(b"0", 0);
-    Some(Lowered(protection))
-}
-
-impl Drop for Lowered<'_> {
-    fn drop(&mut self) {
-        let Protection { file, score } = self.0;
-        if let Err(error) = file.write_at(score, 0) {
-            eprintln!("vmint-agent: this process is not protected any more: {error}");
-        }
-    }
+    let score = std::fs::read(OOM_SCORE_ADJ).unwrap_or_default();
+    PROTECTED.store(score.starts_with(b"-"), Ordering::Relaxed);
 }
 
 /// Protects this process, and what it starts by other means than [`spawn`], from being ended for want of memory.
@@ -333,6 +299,17 @@ pub(crate) fn protect_from_oom() -> io::Result<()> {
 }
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+
+/// The kernel may end the command when memory runs out. This cannot fail but without /proc, and then it was not
+/// protected either.
+fn become_ordinary() {
+    // The write concerns the child only, although it borrows its parent's memory: the kernel makes that exception for
+    // vfork.
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = open(c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(file, b"0");
+    }
+}
 
 /// By the system calls themselves: the C library would take all threads of the process along, which are our parent's.
 fn become_user(user: &Credentials) -> bool {

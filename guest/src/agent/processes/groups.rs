@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,9 +42,6 @@ const PROCESSES_MAX: u64 = 1024;
 /// How long killed processes are waited for before a command is tried once more. Everything else that the agent is
 /// asked for waits meanwhile.
 const ROOM_TIME: Duration = Duration::from_secs(8);
-const EVENTS: &str = "cgroup.events";
-/// Several times what the kernel writes: two lines.
-const EVENTS_MAX_BYTES: usize = 128;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One process's own group.
@@ -52,41 +49,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub(super) struct Group {
     number: u32,
     directory: File,
-    /// `cgroup.events`, once it was looked at: it is read anew each time.
-    events: Option<File>,
 }
 
 impl Group {
-    fn open(number: u32, directory: &Path) -> io::Result<Self> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(directory)?;
-        Ok(Self {
-            number,
-            directory: opened,
-            events: None,
-        })
-    }
-
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
-    }
-
-    /// Whether no process of it runs. An error where it is gone: the guest's root may do that.
-    fn is_empty(&mut self) -> io::Result<bool> {
-        let events = match &mut self.events {
-            Some(events) => events,
-            none => {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                let events = openat(&self.directory, EVENTS, flags, Mode::empty())?;
-                none.insert(events.into())
-            }
-        };
-        let mut text = [0; EVENTS_MAX_BYTES];
-        let size = events.read_at(&mut text, 0)?;
-        Ok(says_empty(&text[..size]))
     }
 
     /// Kills all that is in it, also what is being started.
@@ -98,18 +65,11 @@ impl Group {
     }
 }
 
-/// One whose process has ended.
-struct Used {
-    number: u32,
-    /// A few are held open. There may be any number.
-    open: Option<Group>,
-}
-
 pub(super) struct Groups {
     /// The parent's directory. `None`: there are no groups.
     parent: Option<PathBuf>,
     fresh: Vec<Group>,
-    used: VecDeque<Used>,
+    used: VecDeque<u32>,
     next: u32,
     /// As many processes as the guest can have.
     processes_max: u64,
@@ -158,11 +118,7 @@ impl Groups {
             tell(&kill, fs::write(&kill, "1"));
         }
         self.next = numbers.last().map_or(1, |last| last + 1);
-        self.used.extend(
-            numbers
-                .into_iter()
-                .map(|number| Used { number, open: None }),
-        );
+        self.used.extend(numbers);
     }
 
     /// All commands together, with what they have left in the background: an eighth is for the agent and the kernel.
@@ -212,14 +168,12 @@ impl Groups {
 
     /// Its process has ended; others of it may be there.
     pub(super) fn give_back(&mut self, group: Group) {
-        let number = group.number;
-        let open = (self.used.len() < FRESH).then_some(group);
-        self.used.push_back(Used { number, open });
+        self.used.push_back(group.number);
     }
 
     /// Kills what commands that have ended have left, and waits for its end, but not for long. False: there was nothing.
     pub(super) fn make_room(&self) -> bool {
-        let directories = self.used.iter().filter_map(|it| self.directory(it.number));
+        let directories = self.used.iter().filter_map(|it| self.directory(*it));
         let crowded: Vec<PathBuf> = directories.filter(|it| !is_empty(it)).collect();
         for directory in &crowded {
             let kill = directory.join("cgroup.kill");
@@ -234,17 +188,14 @@ impl Groups {
 
     fn take_used(&mut self) -> Option<Group> {
         for _ in 0..LOOKS {
-            let Used { number, open } = self.used.pop_front()?;
-            let group = match open {
-                Some(group) => Ok(group),
-                None => Group::open(number, &self.directory(number)?),
-            };
-            // One that is gone is forgotten.
-            let looked_at = group.and_then(|mut group| Ok((group.is_empty()?, group)));
-            match looked_at {
-                Ok((true, group)) => return Some(group),
-                Ok((false, group)) => self.give_back(group),
-                Err(_) => {}
+            let number = self.used.pop_front()?;
+            let directory = self.directory(number)?;
+            match is_empty(&directory).then(|| open(&directory)) {
+                Some(Ok(directory)) => return Some(Group { number, directory }),
+                // It is gone: the guest's root may do that.
+                Some(Err(_)) => {}
+                None if directory.exists() => self.used.push_back(number),
+                None => {}
             }
         }
         None
@@ -262,7 +213,8 @@ impl Groups {
         fs::write(directory.join("pids.max"), count.to_string())?;
         // A command that has lost one of its processes for want of memory is no use.
         fs::write(directory.join("memory.oom.group"), "1")?;
-        Group::open(number, &directory)
+        let directory = open(&directory)?;
+        Ok(Group { number, directory })
     }
 
     fn directory(&self, number: u32) -> Option<PathBuf> {
@@ -270,15 +222,17 @@ impl Groups {
     }
 }
 
-/// Whether no process of the group runs.
-fn is_empty(group: &Path) -> bool {
-    fs::read(group.join(EVENTS)).is_ok_and(|events| says_empty(&events))
+fn open(directory: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(directory)
 }
 
-/// What [`EVENTS`] says.
-fn says_empty(events: &[u8]) -> bool {
-    let mut lines = events.split(|byte| *byte == b'\n');
-    lines.any(|line| line == b"populated 0")
+/// Whether no process of the group runs.
+fn is_empty(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 0")
 }
 
 /// One that has ended has its id until it was waited for.
@@ -363,7 +317,7 @@ mod tests {
             populated(&folder, number, u32::from(number != 3));
         }
         assert_eq!(numbers(&mut groups, 1), [3]);
-        fs::remove_dir_all(folder.path("4")).expect("it is there");
+        fs::remove_dir_all(folder.path("3")).expect("it is there");
         populated(&folder, 5, 0);
         // One that has gone is no group, and all others but one are not empty.
         assert_eq!(numbers(&mut groups, 2), [5, 9]);

@@ -71,7 +71,7 @@ pub(super) struct Source {
     pub(super) ours: File,
     /// The end of a pipe that the process writes to. While it is open here, too, a process that ends does not wake us twice
     /// before with the end of what it writes, which is told with its own.
-    pub(super) _theirs: Option<OwnedFd>,
+    pub(super) theirs: Option<OwnedFd>,
 }
 
 pub(super) struct Output {
@@ -347,7 +347,7 @@ mod tests {
         let held = theirs.try_clone().expect("a copy");
         let source = Source {
             ours,
-            _theirs: Some(held),
+            theirs: Some(held),
         };
         (source, theirs)
     }
@@ -405,7 +405,7 @@ mod tests {
         let (mut ours, _theirs) = sys::open_terminal(window).expect("a terminal");
         let source = Source {
             ours: ours.try_clone().expect("a copy"),
-            _theirs: None,
+            theirs: None,
         };
         let (mut output, mut out) = (Output::new(0, Some(source), true), Out::new());
         for _ in 0..2 * SHORT_READS {

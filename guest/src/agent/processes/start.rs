@@ -62,7 +62,7 @@ fn on_pipes(
     let source = |ours, theirs| {
         Some(Source {
             ours,
-            _theirs: Some(theirs),
+            theirs: Some(theirs),
         })
     };
     let ends = Ends {
@@ -95,7 +95,7 @@ fn on_terminal(
     };
     let output = Source {
         ours: ours.try_clone().map_err(failed)?,
-        _theirs: None,
+        theirs: None,
     };
     let theirs = theirs.as_fd();
     let streams = Streams {

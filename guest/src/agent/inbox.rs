@@ -10,8 +10,9 @@ use std::io::{self, Read};
 
 use vmint_guest_protocol::frame::{Found, Frame, Mark, Parsed, Seal, find_mark, parse};
 
-/// A page: as much as the port gives in one read. The longest frame makes the buffer grow to sixteen of them.
-const BUFFER_BYTES: usize = 4096;
+/// A page: as much as the port gives in one read. One that gives less has most likely given all. The longest frame makes
+/// the buffer grow to sixteen of them.
+pub(super) const READ_MAX_BYTES: usize = 4096;
 
 pub(super) struct Inbox {
     buffer: Vec<u8>,
@@ -36,7 +37,7 @@ pub(super) enum Next<'a> {
 impl Inbox {
     pub(super) fn new() -> Self {
         Self {
-            buffer: vec![0; BUFFER_BYTES],
+            buffer: vec![0; READ_MAX_BYTES],
             start: 0,
             filled: 0,
             seal: None,
@@ -62,11 +63,6 @@ impl Inbox {
         let got = from.read(&mut self.buffer[self.filled..])?;
         self.filled += got;
         Ok(got)
-    }
-
-    /// Whether the last read could have given more.
-    pub(super) fn has_room(&self) -> bool {
-        self.filled < self.buffer.len()
     }
 
     pub(super) fn next(&mut self) -> Next<'_> {

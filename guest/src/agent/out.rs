@@ -1,13 +1,14 @@
 //! Frames on their way to the host.
 //!
-//! Data is read only while the buffer has room; so it never holds more than a few frames, whatever commands write. It is
-//! read to a place of its own and copied: a frame made where it is read would have to be cleared to its full length first,
-//! and most are short. Short frames always have room: what asks for them is not read while the host does not take these.
+//! Data is read straight into the buffer, and only while it has room; so it never holds more than a few frames, whatever
+//! commands write. Short frames always have room: what asks for them is not read while the host does not take these.
 
 use std::io::{self, Write};
 
 use vmint_guest_protocol::channel;
-use vmint_guest_protocol::frame::{self, Kind, Mark, PAYLOAD_MAX_BYTES, Seal};
+use vmint_guest_protocol::frame::{
+    self, HEADER_BYTES, Kind, Mark, PAYLOAD_MAX_BYTES, SEAL_BYTES, Seal,
+};
 use vmint_guest_protocol::message::{self, REPLY_MAX_BYTES};
 use vmint_guest_protocol::names::{codes, envelope};
 
@@ -26,8 +27,8 @@ pub(super) struct Out {
     bytes: Vec<u8>,
     written: usize,
     seal: Seal,
-    /// What was read last.
-    scratch: Box<[u8]>,
+    /// For what is read and goes nowhere, or only to what is kept.
+    scratch: Vec<u8>,
 }
 
 impl Out {
@@ -36,7 +37,7 @@ impl Out {
             bytes: Vec::new(),
             written: 0,
             seal: Seal::default(),
-            scratch: vec![0; PAYLOAD_MAX_BYTES].into(),
+            scratch: Vec::new(),
         }
     }
 
@@ -123,39 +124,42 @@ impl Out {
         max_bytes: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let size = self.read(max_bytes, read)?;
-        if size > 0 {
-            self.data_read(stream, channel, size);
+        let start = self.bytes.len();
+        let size = max_bytes.min(PAYLOAD_MAX_BYTES);
+        let content = start + HEADER_BYTES;
+        self.bytes.resize(content + size, 0);
+        let got = read(&mut self.bytes[content..]);
+        let size = *got.as_ref().unwrap_or(&0);
+        if size == 0 {
+            self.bytes.truncate(start);
+        } else {
+            self.bytes.truncate(content + size);
+            let header = frame::header(stream, Kind::Data, channel, size);
+            self.bytes[start..content].copy_from_slice(&header);
+            self.bytes.extend_from_slice(&self.seal);
         }
-        Ok(size)
+        got
     }
 
-    /// One read, up to a size, whoever gets it.
-    pub(super) fn read(
-        &mut self,
-        max_bytes: usize,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let most = max_bytes.min(PAYLOAD_MAX_BYTES);
-        read(&mut self.scratch[..most])
+    /// The payload of the frame that was made last, which has this size.
+    pub(super) fn last_payload(&self, size: usize) -> &[u8] {
+        let end = self.bytes.len() - SEAL_BYTES;
+        &self.bytes[end - size..end]
     }
 
-    /// What was read last, which has this size.
-    pub(super) fn last_read(&self, size: usize) -> &[u8] {
-        &self.scratch[..size]
+    /// The data of the frame that was made last once more, for another stream.
+    pub(super) fn repeat_data(&mut self, stream: u16, channel: u8, size: usize) {
+        let end = self.bytes.len() - SEAL_BYTES;
+        let header = frame::header(stream, Kind::Data, channel, size);
+        self.bytes.extend_from_slice(&header);
+        self.bytes.extend_from_within(end - size..end);
+        self.bytes.extend_from_slice(&self.seal);
     }
 
-    /// A frame of data of it.
-    pub(super) fn data_read(&mut self, stream: u16, channel: u8, size: usize) {
-        let bytes = &self.scratch[..size];
-        frame::write(
-            &mut self.bytes,
-            &self.seal,
-            stream,
-            Kind::Data,
-            channel,
-            bytes,
-        );
+    /// Room for one read that no stream gets.
+    pub(super) fn scratch(&mut self) -> &mut [u8] {
+        self.scratch.resize(PAYLOAD_MAX_BYTES, 0);
+        &mut self.scratch
     }
 
     /// Writes as much as the port takes now.
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_read_once_for_any_number_of_frames() {
+    fn data_is_read_into_its_frame_and_can_be_repeated() {
         let mut out = out();
         let mut read = |size: usize| {
             out.data(7, 2, 100, |room| {
@@ -206,8 +210,8 @@ mod tests {
         };
         assert_eq!(read(0).expect("nothing"), 0);
         assert_eq!(read(3).expect("something"), 3);
-        assert_eq!(out.last_read(3), b"xxx");
-        out.data_read(9, 2, 3);
+        assert_eq!(out.last_payload(3), b"xxx");
+        out.repeat_data(9, 2, 3);
         let failed = out.data(7, 2, 100, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert!(failed.is_err());
         let mut sent = Vec::new();

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
-use super::inbox::Inbox;
+use super::inbox::{Inbox, READ_MAX_BYTES};
 use super::out::Out;
 use super::poll_entry;
 use crate::failure::{Doing as _, Failure};
@@ -23,7 +23,7 @@ use crate::sys::{self, ChangeWatch};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Something,
-    /// Something, and most likely no more now: the read had room left.
+    /// Something, and most likely no more now.
     Last,
     Nothing,
     /// The host has gone.
@@ -80,7 +80,7 @@ impl Port {
         }
         match inbox.fill(&mut self.input) {
             Ok(0) => self.fall_silent().map(|()| Heard::End),
-            Ok(_) if inbox.has_room() => Ok(Heard::Last),
+            Ok(size) if size < READ_MAX_BYTES => Ok(Heard::Last),
             Ok(_) => Ok(Heard::Something),
             Err(error)
                 if matches!(

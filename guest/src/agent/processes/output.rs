@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
 use vmint_guest_protocol::frame::PAYLOAD_MAX_BYTES;
@@ -66,19 +66,11 @@ pub(super) struct Reader {
     pub(super) readings: [Reading; 2],
 }
 
-/// Where an output is read.
-pub(super) struct Source {
-    pub(super) ours: File,
-    /// The end of a pipe that the process writes to. While it is open here, too, a process that ends does not wake us twice
-    /// before with the end of what it writes, which is told with its own.
-    pub(super) theirs: Option<OwnedFd>,
-}
-
 pub(super) struct Output {
     /// Among the outputs of its process.
     place: usize,
     /// `None`: it is at its end.
-    source: Option<Source>,
+    file: Option<File>,
     /// A process on a terminal has no standard error.
     exists: bool,
     kept: Option<Kept>,
@@ -93,11 +85,11 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(place: usize, source: Option<Source>, keep: bool) -> Self {
+    pub(super) fn new(place: usize, file: Option<File>, keep: bool) -> Self {
         Self {
             place,
-            exists: source.is_some(),
-            source,
+            exists: file.is_some(),
+            file,
             kept: keep.then(Kept::default),
             total_bytes: 0,
             left_bytes: None,
@@ -150,17 +142,16 @@ impl Output {
     }
 
     pub(super) fn is_at_end(&self) -> bool {
-        self.source.is_none()
+        self.file.is_none()
     }
 
     /// What to poll for reading, while it may be read.
     pub(super) fn fd(&self, room: bool, readers: &[Reader]) -> Option<RawFd> {
-        let source = self.source.as_ref()?;
+        let file = self.file.as_ref()?;
         if self.paused_until.is_some() {
             return None;
         }
-        self.allowance(room, readers)
-            .map(|_| source.ours.as_raw_fd())
+        self.allowance(room, readers).map(|_| file.as_raw_fd())
     }
 
     pub(super) fn paused_until(&self) -> Option<Instant> {
@@ -178,8 +169,8 @@ impl Output {
             return;
         }
         self.short_reads = self.short_reads.saturating_add(1);
-        if let (SHORT_READS, Some(source)) = (self.short_reads, &self.source) {
-            self.is_paced = sys::widen_pipe(&source.ours, WIDE_PIPE_BYTES);
+        if let (SHORT_READS, Some(file)) = (self.short_reads, &self.file) {
+            self.is_paced = sys::widen_pipe(file, WIDE_PIPE_BYTES);
         }
         if self.is_paced {
             self.paused_until = Instant::now().checked_add(PAUSE);
@@ -218,7 +209,7 @@ impl Output {
     /// Whether there is something to send that no descriptor tells of: kept bytes for one that is not up with the process,
     /// or what the process has written before its end.
     pub(super) fn wants_turn(&self, readers: &[Reader]) -> bool {
-        let is_left = self.left_bytes.is_some() && self.source.is_some();
+        let is_left = self.left_bytes.is_some() && self.file.is_some();
         let mut readings = readers.iter().map(|reader| &reader.readings[self.place]);
         readings.any(|reading| self.is_behind(reading))
             || (is_left && self.allowance(true, readers).is_some())
@@ -259,42 +250,59 @@ impl Output {
             return false;
         };
         let most = most.min(self.left_bytes.unwrap_or(most));
-        let Some(source) = &mut self.source else {
+        let first = self.live(readers).next().map(|reader| reader.stream);
+        let channel = self.channel();
+        let Some(file) = &mut self.file else {
             return false;
         };
-        match out.read(most, |room| source.ours.read(room)) {
-            Ok(0) => self.source = None,
+        let got = match first {
+            None => file.read(&mut out.scratch()[..most]),
+            Some(stream) => out.data(stream, channel, most, |room| file.read(room)),
+        };
+        match got {
+            Ok(0) => self.file = None,
             Ok(size) => {
                 self.pace(size);
-                return self.pass_on(size, readers, out);
+                return self.pass_on(size, first.is_some(), readers, out);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Behind its process's end: another program has kept the terminal, or has read from the pipe.
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && self.left_bytes.is_none() => {}
             // A terminal that no program has open says so with an error.
-            Err(_) => self.source = None,
+            Err(_) => self.file = None,
         }
         false
     }
 
-    /// What was read goes to those that are attached, and to what is kept.
-    fn pass_on(&mut self, size: usize, readers: &mut [Reader], out: &mut Out) -> bool {
+    /// The first that is attached has its frame; the others get the same, and so does what is kept.
+    fn pass_on(
+        &mut self,
+        size: usize,
+        is_sent: bool,
+        readers: &mut [Reader],
+        out: &mut Out,
+    ) -> bool {
         self.left_bytes = self.left_bytes.map(|left| left - size);
         if self.left_bytes == Some(0) {
-            self.source = None;
+            self.file = None;
         }
         self.total_bytes += size as u64;
         if let Some(kept) = &mut self.kept {
-            kept.append(out.last_read(size));
+            kept.append(match is_sent {
+                true => out.last_payload(size),
+                false => &out.scratch()[..size],
+            });
         }
-        let channel = self.channel();
+        let (channel, mut is_first) = (self.channel(), true);
         for reader in readers {
             let reading = &mut reader.readings[self.place];
             if !reading.is_live() {
                 continue;
             }
-            out.data_read(reader.stream, channel, size);
+            if !std::mem::take(&mut is_first) {
+                out.repeat_data(reader.stream, channel, size);
+            }
             reading.next = self.total_bytes;
             reading.credit_bytes -= size as u64;
         }
@@ -303,24 +311,24 @@ impl Output {
 
     /// The process has ended: what comes later is not its own.
     pub(super) fn leave(&mut self, is_terminal: bool) {
-        self.left_bytes = self.source.as_ref().map(|source| match is_terminal {
+        self.left_bytes = self.file.as_ref().map(|file| match is_terminal {
             // It does not tell how much it holds.
             true => TERMINAL_HOLDS_BYTES,
-            false => sys::readable_bytes(&source.ours).unwrap_or(0),
+            false => sys::readable_bytes(file).unwrap_or(0),
         });
         if self.left_bytes == Some(0) {
-            self.source = None;
+            self.file = None;
         }
     }
 
     /// Nothing of it is of interest.
     pub(super) fn close(&mut self) {
-        self.source = None;
+        self.file = None;
     }
 
     /// Says the end to those that have got to it.
     pub(super) fn end(&self, readers: &mut [Reader], out: &mut Out) {
-        if self.source.is_some() {
+        if self.file.is_some() {
             return;
         }
         for reader in readers {
@@ -342,25 +350,14 @@ mod tests {
     use super::super::start::readable_pipe;
     use super::*;
 
-    fn pipe() -> (Source, OwnedFd) {
-        let (ours, theirs) = readable_pipe().expect("a pipe");
-        let held = theirs.try_clone().expect("a copy");
-        let source = Source {
-            ours,
-            theirs: Some(held),
-        };
-        (source, theirs)
-    }
-
     /// The pipe stays open on its other side, as by a program in the background.
     #[test]
     fn another_program_that_reads_what_is_left_holds_nothing() {
-        let (source, theirs) = pipe();
-        let thief = format!("/proc/self/fd/{}", source.ours.as_raw_fd());
-        let mut thief = File::open(thief).expect("a pipe");
+        let (ours, theirs) = readable_pipe().expect("a pipe");
+        let mut thief = File::open(format!("/proc/self/fd/{}", ours.as_raw_fd())).expect("a pipe");
         let mut writer = File::from(theirs);
         writer.write_all(b"0123456789").expect("room in the pipe");
-        let (mut output, mut out) = (Output::new(0, Some(source), true), Out::new());
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
         output.leave(false);
         assert_eq!(output.left_bytes, Some(10));
         thief.read_exact(&mut [0; 4]).expect("they are there");
@@ -373,9 +370,9 @@ mod tests {
 
     #[test]
     fn many_small_pieces_are_read_in_pauses() {
-        let (source, theirs) = pipe();
+        let (ours, theirs) = readable_pipe().expect("a pipe");
         let mut writer = File::from(theirs);
-        let (mut output, mut out) = (Output::new(0, Some(source), true), Out::new());
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
         for _ in 0..SHORT_READS {
             assert!(output.fd(true, &[]).is_some() && output.paused_until().is_none());
             writer.write_all(b"0123456789").expect("room in the pipe");
@@ -403,11 +400,8 @@ mod tests {
             columns: 80,
         };
         let (mut ours, _theirs) = sys::open_terminal(window).expect("a terminal");
-        let source = Source {
-            ours: ours.try_clone().expect("a copy"),
-            theirs: None,
-        };
-        let (mut output, mut out) = (Output::new(0, Some(source), true), Out::new());
+        let file = ours.try_clone().expect("a copy");
+        let (mut output, mut out) = (Output::new(0, Some(file), true), Out::new());
         for _ in 0..2 * SHORT_READS {
             ours.write_all(b"x\n").expect("it is echoed");
             sys::poll_readable([ours.as_fd()], None).expect("the echo");
@@ -419,9 +413,9 @@ mod tests {
     #[test]
     fn nothing_is_read_before_what_was_kept_is_sent() {
         const KEPT_BYTES: u64 = 40_000;
-        let (source, theirs) = pipe();
+        let (ours, theirs) = readable_pipe().expect("a pipe");
         let mut writer = File::from(theirs);
-        let (mut output, mut out) = (Output::new(0, Some(source), true), Out::new());
+        let (mut output, mut out) = (Output::new(0, Some(ours), true), Out::new());
         writer
             .write_all(&[1; KEPT_BYTES as usize])
             .expect("room in the pipe");

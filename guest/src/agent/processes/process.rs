@@ -44,6 +44,9 @@ pub(super) struct Process {
     killed: Option<&'static str>,
     input: Input,
     outputs: [Output; 2],
+    /// The other ends of its outputs' pipes, until it has ended. While they are open here, too, the end of what it writes
+    /// does not wake us twice before its own, with which it is told.
+    held: Option<[OwnedFd; 2]>,
     /// Our end of its terminal.
     terminal: Option<File>,
     readers: Vec<Reader>,
@@ -81,6 +84,7 @@ impl Process {
             killed: None,
             input: Input::new(ends.sink),
             outputs: [Output::new(0, stdout, keep), Output::new(1, stderr, keep)],
+            held: ends.theirs,
             terminal: ends.terminal,
             readers: Vec::new(),
             fate: None,
@@ -100,6 +104,7 @@ impl Process {
             killed: None,
             input: Input::new(Sink::Nowhere),
             outputs: [Output::new(0, None, false), Output::new(1, None, false)],
+            held: None,
             terminal: None,
             readers: Vec::new(),
             fate: record.fate(),
@@ -235,6 +240,7 @@ impl Process {
             return false;
         };
         self.end = None;
+        self.held = None;
         let fate = Fate::of(ended, self.killed);
         if let Some(record) = &mut self.record {
             record.end(&fate, sys::clock_realtime_ns() / 1_000_000);

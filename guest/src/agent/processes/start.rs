@@ -6,7 +6,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::groups::{Group, Groups};
 use super::input::Sink;
-use super::output::Source;
 use crate::agent::order::Order;
 use crate::command::{SpawnError, Streams};
 use crate::sys::{self, WindowSize};
@@ -14,7 +13,9 @@ use crate::sys::{self, WindowSize};
 /// The ends of a process's streams that are ours.
 pub(super) struct Ends {
     pub(super) sink: Sink,
-    pub(super) outputs: [Option<Source>; 2],
+    pub(super) outputs: [Option<File>; 2],
+    /// The ends of its outputs' pipes that are its own.
+    pub(super) theirs: Option<[OwnedFd; 2]>,
     pub(super) terminal: Option<File>,
 }
 
@@ -59,15 +60,10 @@ fn on_pipes(
     let (pid, end) = order
         .program
         .start(&streams, group.map(Group::fd), || groups.make_room())?;
-    let source = |ours, theirs| {
-        Some(Source {
-            ours,
-            theirs: Some(theirs),
-        })
-    };
     let ends = Ends {
         sink,
-        outputs: [source(stdout, out_end), source(stderr, err_end)],
+        outputs: [Some(stdout), Some(stderr)],
+        theirs: Some([out_end, err_end]),
         terminal: None,
     };
     Ok((pid, end, ends))
@@ -93,10 +89,7 @@ fn on_terminal(
         true => Sink::Terminal(ours.try_clone().map_err(failed)?),
         false => Sink::Nowhere,
     };
-    let output = Source {
-        ours: ours.try_clone().map_err(failed)?,
-        theirs: None,
-    };
+    let output = ours.try_clone().map_err(failed)?;
     let theirs = theirs.as_fd();
     let streams = Streams {
         stdin: if order.stdin { theirs } else { nowhere.as_fd() },
@@ -109,6 +102,7 @@ fn on_terminal(
     let ends = Ends {
         sink,
         outputs: [Some(output), None],
+        theirs: None,
         terminal: Some(ours),
     };
     Ok((pid, end, ends))

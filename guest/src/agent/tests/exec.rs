@@ -1,9 +1,12 @@
 //! Processes that belong to their stream.
 
+use std::fs;
+
 use vmint_guest_protocol::frame::Kind;
 
-use super::host::{GENEROUS, alive, error, gone};
+use super::host::{GENEROUS, alive, await_that, error, gone};
 use super::{Host, exec, result};
+use crate::file::tests::Folder;
 
 #[test]
 fn both_streams_the_code_and_the_environment() {
@@ -116,7 +119,16 @@ fn without_credit_a_command_waits_and_others_go_on() {
 #[test]
 fn the_ends_of_the_outputs_come_with_the_end_of_the_process() {
     let mut host = Host::new();
-    host.open(1, &exec("exec >&- 2>&-; sleep 0.5; exit 3", ""));
+    let folder = Folder::new("exec-ends");
+    let closed = folder.path("closed");
+    let script = format!("exec >&- 2>&-; echo > {closed}; read line; exit 3");
+    host.open(1, &exec(&script, r#","stdin":true"#));
+    assert!(await_that(
+        || fs::exists(&closed).is_ok_and(|is_there| is_there)
+    ));
+    // Nothing was said of it before the answer.
+    assert_eq!(host.call("ping", "{}"), "{}");
+    host.end(1);
     assert_eq!(host.frame().kind, Kind::End);
     let rest = [host.frame_there(), host.frame_there()];
     assert_eq!(rest.map(|frame| frame.kind), [Kind::End, Kind::Result]);

@@ -79,6 +79,9 @@ async fn surroundings_are_set(vm: &Vm) -> anyhow::Result<()> {
     let want =
         "x y:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/usr\n/root\nplaces\n";
     assert_eq!(text, want);
+    // Where memory is short the kernel ends the command, never the agent.
+    let scores = output(vm, "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj").await?;
+    assert_eq!(scores, "0\n-1000");
     Ok(())
 }
 

@@ -48,6 +48,17 @@ pub enum LockError {
         /// The other one's pid, as it wrote it into the lock.
         holder: String,
     },
+    /// A service had it that is dead, and something that it was starting has it still.
+    #[error(
+        "{} is still locked by what the dead vmint service{} had begun to start; hint: `fuser -v {}` tells what that is; end it",
+        .path.display(), by(.holder), .path.display()
+    )]
+    Left {
+        /// The directory.
+        path: PathBuf,
+        /// The dead one's pid.
+        holder: String,
+    },
     /// The lock cannot be made.
     #[error("cannot lock {}: {source}", .path.display())]
     Failed {
@@ -79,6 +90,18 @@ impl Lock {
     /// Locks a directory that was opened with [`super::directory`]. It blocks while what a dead service has left has it.
     pub(super) fn take(path: &Path, directory: File) -> Result<Self, LockError> {
         let give_up = Instant::now() + LEFT_MAX;
+        Self::take_waiting(path, &directory, || {
+            std::thread::sleep(LOOK_AGAIN);
+            Instant::now() < give_up
+        })
+    }
+
+    /// `wait` is called while what a dead service has left has the lock, and says whether to look again.
+    fn take_waiting(
+        path: &Path,
+        directory: &File,
+        mut wait: impl FnMut() -> bool,
+    ) -> Result<Self, LockError> {
         loop {
             let copy = directory.try_clone();
             let copy = copy.map_err(|source| LockError::Failed {
@@ -86,8 +109,9 @@ impl Lock {
                 source,
             })?;
             match Self::take_now(path, copy) {
-                Err(LockError::Held { .. }) if is_left(&directory) && Instant::now() < give_up => {
-                    std::thread::sleep(LOOK_AGAIN);
+                Err(LockError::Held { .. }) if is_left(directory) && wait() => {}
+                Err(LockError::Held { path, holder }) if is_left(directory) => {
+                    return Err(LockError::Left { path, holder });
                 }
                 outcome => return outcome,
             }

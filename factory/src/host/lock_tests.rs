@@ -42,14 +42,20 @@ fn what_a_dead_service_has_left_is_waited_for() -> anyhow::Result<()> {
     dead.wait()?;
     let left = take(folder.path())?;
     fs::write(folder.path().join(FILE), stamp.to_string())?;
-    let going = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
-        drop(left);
+    let directory = open_own(folder.path())?;
+    let stays = Lock::take_waiting(folder.path(), &directory, || false);
+    let told = stays.err().map(|error| error.to_string());
+    let told = told.unwrap_or_default();
+    let wanted = format!("the dead vmint service (process {})", stamp.pid);
+    assert!(told.contains(&wanted) && told.contains("fuser"), "{told}");
+    // It goes at the third look.
+    let (mut left, mut looks) = (Some(left), 0);
+    let taken = Lock::take_waiting(folder.path(), &directory, || {
+        looks += 1;
+        left = left.take().filter(|_| looks < 2);
+        true
     });
-    let begun = Instant::now();
-    let taken = take(folder.path())?;
-    assert!(taken.is_on_path() && begun.elapsed() < LEFT_MAX);
-    going.join().expect("it only sleeps");
+    assert!(taken?.is_on_path() && looks == 2);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::listeners::Listening;
+use crate::support::waiting::seen;
 use crate::support::websocket::{Client, PROTOCOL};
 use crate::support::{Harness, Reply, SOON};
 
@@ -45,16 +46,8 @@ async fn until(
     process: &str,
     is_so: impl Fn(&Value) -> bool,
 ) -> Value {
-    let wait = async {
-        loop {
-            let shown = show(harness, id, process).await;
-            if is_so(&shown) {
-                return shown;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    };
-    timeout(SOON, wait).await.expect("it is so in time")
+    let look = async || Some(show(harness, id, process).await).filter(&is_so);
+    seen("the process is so", look).await
 }
 
 async fn attach(service: &Listening, id: &str, process: &str, query: &str) -> Client {

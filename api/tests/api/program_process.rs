@@ -15,6 +15,7 @@ use crate::program::{at, run, vmint};
 use crate::program_exec::text;
 use crate::support::SOON;
 use crate::support::terminal::Terminal;
+use crate::support::waiting::seen;
 
 fn client(service: &Listening, args: &[&str]) -> Command {
     let mut command = vmint(args);
@@ -95,13 +96,11 @@ async fn what_is_attached_passes_everything_on_and_exits_as_the_process_does() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let attached = async || state(&service, &id, &process).await["attached"] == 2;
-    let wait = async {
-        while !attached().await {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
+    let attached = async || {
+        let attached = &state(&service, &id, &process).await["attached"];
+        (*attached == 2).then_some(())
     };
-    timeout(SOON, wait).await.expect("both are attached");
+    seen("both are attached", attached).await;
     stdin.write_all(b"one\n").await.unwrap();
     assert_eq!(text(&mut stdout, "\n").await, "one\n");
     drop(stdin);

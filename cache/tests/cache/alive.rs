@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use vmint_cache::{Event, Followed, Happening, Leased, PoolSpec, Standby};
 
 use crate::bench::{Bench, SECOND, pool_spec, request};
 use crate::fake::Launch;
+use crate::time::pass;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -74,7 +75,7 @@ async fn a_hung_guest_is_ended_and_the_next_one_taken() {
     // Both guests hang at the same time, and neither has been heard from for long enough to be asked.
     let hung = bench.factory.alive();
     hung.iter().for_each(|clone| clone.falls_silent());
-    sleep(6 * SECOND).await;
+    pass(6 * SECOND).await;
     let begun = Instant::now();
     let lease = bench.cache.checkout(request()).await.unwrap();
     let took = begun.elapsed();
@@ -95,7 +96,7 @@ async fn a_channel_that_is_dead_costs_a_checkout_no_more_than_a_hung_guest() {
     let bench = Bench::filled(pool_spec()).await;
     let hung = bench.factory.alive();
     hung.iter().for_each(|clone| clone.loses_its_channel());
-    sleep(6 * SECOND).await;
+    pass(6 * SECOND).await;
     let begun = Instant::now();
     let lease = bench.cache.checkout(request()).await.unwrap();
     let took = begun.elapsed();
@@ -125,9 +126,9 @@ async fn a_paused_guest_that_does_not_come_back_is_ended_and_the_next_one_taken(
 #[tokio::test(start_paused = true)]
 async fn a_small_pool_hands_out_without_another_word() {
     let bench = Bench::filled(pool_spec()).await;
-    sleep(MINUTE).await;
+    pass(MINUTE).await;
     for _ in 0..10 {
-        sleep(Duration::from_millis(1_700)).await;
+        pass(Duration::from_millis(1_700)).await;
         bench.is_full().await;
         let asked: usize = pings(&bench);
         let lease = bench.cache.checkout(request()).await.unwrap();
@@ -151,7 +152,7 @@ async fn a_sandbox_whose_guest_is_silent_is_shown_told_and_ended() {
     let id = bench.lease().await.id;
     let mut follower = bench.cache.follow(None);
     let clone = bench.factory.clone_of(&id);
-    sleep(MINUTE).await;
+    pass(MINUTE).await;
     let view = bench.cache.sandbox(&id).unwrap();
     assert!(!view.unresponsive && view.last_seen < Some(20 * SECOND));
 
@@ -210,7 +211,7 @@ async fn a_sandbox_whose_guest_comes_back_lives_on() {
             !bench.cache.sandbox(&id).unwrap().unresponsive
         })
         .await;
-    sleep(2 * MINUTE).await;
+    pass(2 * MINUTE).await;
     assert!(clone.is_alive());
     assert_eq!(bench.pool().unresponsive, 0);
     bench.cache.stop(30 * SECOND, Leased::End).await;
@@ -223,7 +224,7 @@ async fn what_a_guest_says_by_itself_counts_as_an_answer() {
     let clone = bench.factory.clone_of(&id);
     clone.falls_silent();
     for _ in 0..60 {
-        sleep(5 * SECOND).await;
+        pass(5 * SECOND).await;
         // A command's output, a file.
         clone.is_heard();
         let view = bench.cache.sandbox(&id).unwrap();
@@ -243,7 +244,7 @@ async fn work_per_minute(clones: u32) -> (usize, usize) {
     bench.factory.script().launch = Launch::Up;
     bench.is_full().await;
     // What the filling has left behind is over.
-    sleep(2 * MINUTE).await;
+    pass(2 * MINUTE).await;
     let looks = || -> usize {
         let all = bench.factory.clones.lock().unwrap();
         all.values()
@@ -251,7 +252,7 @@ async fn work_per_minute(clones: u32) -> (usize, usize) {
             .sum()
     };
     let (pings_before, looks_before) = (pings(&bench), looks());
-    sleep(3 * MINUTE).await;
+    pass(3 * MINUTE).await;
     let work = (pings(&bench) - pings_before, looks() - looks_before);
     bench.stops_clean().await;
     (work.0 / 3, work.1 / 3)

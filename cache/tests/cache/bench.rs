@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{
     Cache, CacheSettings, CheckoutRequest, Leased, MemoryBudget, OnEmpty, OnStale, PoolSpec,
     PoolView, Source, Standby, StartPath, Telemetry, TemplatePlan,
@@ -12,6 +12,7 @@ use vmint_cache::{
 use vmint_factory::{Phase, Phases, TemplateSpec};
 
 use crate::fake::{FakeFactory, Shared};
+use crate::time::takes;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longest that anything is waited for; in the tests' own time.
@@ -164,7 +165,7 @@ impl Bench {
                 "waited in vain until {what}: {:?}",
                 self.pool()
             );
-            sleep(Duration::from_millis(1)).await;
+            takes(Duration::from_millis(1)).await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::poll_immediate;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, timeout};
 use vmint_cache::{
     Caller, CheckoutRequest, DeviceOrder, DeviceSpecs, ExecRequest, PoolSpec, RecordState,
 };
@@ -12,6 +12,7 @@ use vmint_factory::NicSpec;
 
 use crate::bench::{Bench, SECOND, pool_spec, request};
 use crate::fake::Clone;
+use crate::time::pass;
 
 fn total(clones: &[Arc<Clone>], counted: impl Fn(&Clone) -> &AtomicUsize) -> usize {
     let counts = clones
@@ -27,7 +28,7 @@ async fn a_scrape_shows_the_memory_that_was_measured_last_and_measures_nothing()
     let measured = || total(&clones, |clone| &clone.measured);
     bench.until("they were measured", |_| measured() >= 2).await;
     // In the middle of the pause between two rounds.
-    sleep(SECOND).await;
+    pass(SECOND).await;
     let before = measured();
     for clone in &clones {
         clone.uses(1 << 40);
@@ -92,7 +93,7 @@ async fn the_facts_of_a_clone_are_put_together_for_its_view_alone() {
     assert!(bench.cache.sandbox(&id).is_ok() && bench.cache.sandboxes(None).len() == 1);
     assert!(!bench.pool().clones.is_empty());
     // Questions to the guest, and looks at its hypervisor.
-    sleep(61 * SECOND).await;
+    pass(61 * SECOND).await;
     bench.cache.renew(&id, Some(60 * SECOND)).await.unwrap_err();
     assert_eq!(asked() - before, 1);
     bench.stops_clean().await;

@@ -14,6 +14,7 @@ use vmint_factory::{MachineType, NicSpec};
 
 use crate::bench::{Bench, plan, pool_spec, request};
 use crate::fake::{Attach, FakeFactory};
+use crate::time::pass;
 
 /// A folder with an empty disk in it.
 fn disk() -> (tempfile::TempDir, PathBuf) {
@@ -218,6 +219,6 @@ async fn a_client_that_hangs_up_leaves_its_disk_to_the_clone_until_that_is_gone(
         .until("the clone is gone", |_| !alive[0].is_alive())
         .await;
     lease(&bench, with_disk(&path, false)).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     bench.stops_clean().await;
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use vmint_cache::{CheckoutError, ResumeError};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request};
 use crate::fake::FakeFactory;
+use crate::time::pass;
 
 fn other() -> vmint_cache::CheckoutRequest {
     vmint_cache::CheckoutRequest {
@@ -37,7 +38,7 @@ async fn a_pool_drains_alone_and_goes_on() {
         ["pool default: it is drained"]
     );
     assert!(bench.cache.checkout(other()).await.is_ok());
-    sleep(60 * SECOND).await;
+    pass(60 * SECOND).await;
     assert_eq!(bench.pool().clones.len(), 1);
     assert!(bench.cache.sandbox(&kept.id).is_ok());
     bench.cache.release(&kept.id).await.unwrap();

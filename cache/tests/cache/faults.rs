@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::time::sleep;
 use vmint_cache::{BuildState, CheckoutError, OnEmpty, PoolSpec, Standby, TemplateState};
 use vmint_factory::GenerationId;
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{FakeFactory, Launch};
+use crate::time::pass;
 
 #[tokio::test(start_paused = true)]
 async fn a_ready_clone_that_died_is_replaced() {
@@ -199,7 +199,7 @@ async fn damage_on_disk_is_noticed_while_nobody_needs_a_clone() {
         })
         .await;
     bench.is_full().await;
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(bench.cache.builds().len(), 1);
     bench.stops_clean().await;
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use futures::future::join;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{CheckoutRequest, RecordState, RenewError, UnknownSandbox};
 
 use crate::bench::{Bench, SECOND, pool_spec, request};
+use crate::time::pass;
 
 fn lasting(ttl: Option<Duration>) -> CheckoutRequest {
     CheckoutRequest {
@@ -87,7 +88,7 @@ async fn a_renewed_lease_begins_anew() {
         .unwrap()
         .commit();
     let begun = Instant::now();
-    sleep(50 * SECOND).await;
+    pass(50 * SECOND).await;
     let renewed = bench
         .cache
         .renew(&before.id, Some(100 * SECOND))

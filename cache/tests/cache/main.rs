@@ -35,4 +35,5 @@ mod size;
 mod stale;
 mod stop;
 mod templates;
+mod time;
 mod unverified;

@@ -1,6 +1,6 @@
 //! A host with little memory: what does not fit waits or is refused, with the sum.
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use vmint_cache::{
     BuildState, CheckoutError, CheckoutRequest, MemoryBudget, OnEmpty, PoolSpec, Resize,
     ResizeError,
@@ -8,6 +8,7 @@ use vmint_cache::{
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{FakeFactory, Launch, OnDisk};
+use crate::time::pass;
 
 const MIB: u64 = 1024 * 1024;
 /// What a generation of the fake factory counts for, with what is beside its memory.
@@ -202,7 +203,7 @@ async fn what_was_admitted_for_a_client_that_hangs_up_is_free_again() {
         clone.speaks_again();
         clone.is_heard();
     }
-    sleep(SECOND).await;
+    pass(SECOND).await;
     assert_eq!(bench.pool().leased, 0);
     let more = admitted(&bench).saturating_sub(before);
     assert!(more <= CLONE_MIB * MIB, "{more} bytes for one that is made");

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::sleep;
 use vmint_cache::{AgentState, CheckoutRequest, PoolSpec};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request};
+use crate::time::pass;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -40,7 +40,7 @@ async fn an_outdated_sandbox_is_never_asked_and_can_be_renewed_and_released() {
     let (bench, id) = upgraded(spec).await;
     let found = bench.cache.sandbox(&id).unwrap();
     assert_eq!(found.agent, AgentState::Outdated);
-    sleep(10 * TIMEOUT).await;
+    pass(10 * TIMEOUT).await;
     let found = bench.cache.sandbox(&id).expect("it lives on");
     assert!(!found.unresponsive, "it owes no answer");
     let clone = bench.factory.clone_of(&id);

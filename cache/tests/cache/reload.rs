@@ -9,6 +9,7 @@ use vmint_cache::{
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{Build, FakeFactory, OnDisk};
+use crate::time::pass;
 
 pub(crate) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -224,7 +225,7 @@ async fn another_guest_is_built_while_the_old_one_serves() {
             .count()
             == 2
     );
-    tokio::time::sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(bench.cache.builds().len(), 1);
     bench.stops_clean().await;
 }
@@ -285,7 +286,7 @@ async fn what_is_as_it_was_again_needs_no_build() {
     assert!(bench.cache.template("default").unwrap().stale);
     reload(&bench, vec![plan("default", pool_spec())]).await;
     assert!(!bench.cache.template("default").unwrap().stale);
-    tokio::time::sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(bench.cache.builds().len(), 1);
     bench.stops_clean().await;
 }

@@ -8,6 +8,7 @@ use vmint_cache::{CheckoutError, Followed, Happening, PoolSpec, ReloadError};
 use crate::bench::{Bench, SECOND, plan, pool_spec};
 use crate::fake::{Build, FakeFactory, OnDisk};
 use crate::reload::{names, of, reload, two};
+use crate::time::pass;
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_template_is_gone_at_once_and_its_leases_go_on() {
@@ -116,7 +117,7 @@ async fn a_name_can_come_back_while_the_old_one_still_has_sandboxes() {
     bench
         .until("it is gone", |bench| bench.factory.alive().len() == 2)
         .await;
-    tokio::time::sleep(SECOND).await;
+    pass(SECOND).await;
     reload(&bench, both()).await;
     bench
         .until("it is ready", |bench| bench.cache.readiness().ready)
@@ -175,7 +176,7 @@ async fn whatever_the_moment_a_removal_leaves_nothing() {
         factory.script().on_disk = OnDisk::Nothing;
         let plans = vec![plan("other", pool_spec()), plan("default", pool_spec())];
         let bench = Bench::of(&factory, plans);
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+        pass(Duration::from_millis(millis)).await;
         reload(&bench, vec![plan("default", pool_spec())]).await;
         bench
             .until("the other is ready", |bench| bench.cache.readiness().ready)

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{BuildState, Happening, RollbackError, TemplateState};
 
 use crate::bench::{Bench, SECOND, pool_spec, request};
 use crate::fake::{Build, Launch};
+use crate::time::pass;
 
 /// Builds a generation whose clones come up so, and waits for its end.
 async fn rebuilt(bench: &Bench, launch: Option<Launch>) -> String {
@@ -48,7 +49,7 @@ async fn constant_checkouts(bench: &Bench) -> usize {
         if begun.elapsed() > 5 * SECOND && !is_building && bench.pool().roll.is_none() {
             break;
         }
-        sleep(Duration::from_millis(80)).await;
+        pass(Duration::from_millis(80)).await;
     }
     bench.cache.release(&held.unwrap()).await.unwrap();
     done
@@ -140,7 +141,7 @@ async fn a_generation_whose_clones_fail_is_given_up_by_itself() {
         })
         .await;
     assert!(bench.cache.readiness().ready && bench.pool().degraded.is_none());
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(bench.cache.builds().len(), 1, "nobody asked for another");
     let good = rebuilt(&bench, None).await;
     rolled(&bench).await;

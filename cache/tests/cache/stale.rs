@@ -1,12 +1,12 @@
 //! Generations that are not what would be built now.
 
-use tokio::time::sleep;
 use vmint_cache::{
     Followed, Happening, OnEmpty, OnStale, PoolSpec, TemplatePlan, TemplateState, TemplateView,
 };
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{FakeFactory, Launch, OnDisk};
+use crate::time::pass;
 
 fn bench(on_stale: OnStale, on_disk: OnDisk) -> Bench {
     let factory = FakeFactory::new();
@@ -52,7 +52,7 @@ async fn warn_only_shows_it_and_takes_it_back() {
     let generation = view.current.clone().unwrap();
     let told = next_stale(&mut events).await;
     assert_eq!(told, (generation.clone(), vec!["kernel".to_owned()]));
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert!(bench.cache.builds().is_empty() && bench.cache.readiness().ready);
     bench.lease().await;
     bench.factory.script().recipe = 1;
@@ -81,7 +81,7 @@ async fn rebuild_builds_by_itself_while_the_stale_one_serves() {
         .await;
     assert_ne!(template(&bench).current, before);
     bench.is_full().await;
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(bench.cache.builds().len(), 1);
     bench.stops_clean().await;
 }
@@ -99,7 +99,7 @@ async fn refuse_refuses_checkouts_until_it_is_rebuilt() {
     );
     let readiness = bench.cache.readiness();
     assert!(readiness.reasons[0].contains("kernel"), "{readiness:?}");
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!((bench.pool().ready, bench.cache.builds().len()), (2, 0));
     let build = bench.cache.rebuild("default").unwrap();
     bench.cache.build_ended(&build.id).await.unwrap();
@@ -151,7 +151,7 @@ async fn what_somebody_went_back_to_is_left_alone_until_a_build_is_asked_for() {
     bench.is_full().await;
     let view = bench.cache.rollback("default").await.unwrap();
     assert_eq!((view.current, view.stale), (first.clone(), true));
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     assert_eq!(template(&bench).current, first);
     let build = bench.cache.rebuild("default").unwrap();
     bench.cache.build_ended(&build.id).await.unwrap();
@@ -170,7 +170,7 @@ async fn generations_that_are_given_up_one_after_the_other_come_ever_more_slowly
     let first = template(&bench).current;
     bench.factory.script().of_generation = Some(Launch::Fails);
     becomes_stale(&bench).await;
-    sleep(3600 * SECOND).await;
+    pass(3600 * SECOND).await;
     let built = bench.cache.builds().len();
     assert!(
         (12..=40).contains(&built),

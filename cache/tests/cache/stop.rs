@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{BuildState, CheckoutError, Leased, OnEmpty, PoolSpec, RebuildError};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{Build, FakeFactory, Launch, OnDisk};
+use crate::time::pass;
 
 fn bench_with(prepare: impl Fn(&FakeFactory)) -> Bench {
     let factory = FakeFactory::new();
@@ -18,7 +19,7 @@ fn bench_with(prepare: impl Fn(&FakeFactory)) -> Bench {
 async fn at_every_millisecond_of_the_start() {
     for millis in (0..3_200).step_by(50) {
         let bench = bench_with(|factory| factory.script().on_disk = OnDisk::Nothing);
-        sleep(Duration::from_millis(millis)).await;
+        pass(Duration::from_millis(millis)).await;
         bench.stops_clean().await;
     }
 }
@@ -26,7 +27,7 @@ async fn at_every_millisecond_of_the_start() {
 #[tokio::test(start_paused = true)]
 async fn while_it_looks_for_a_generation() {
     let bench = bench_with(|factory| factory.script().on_disk = OnDisk::Hangs);
-    sleep(SECOND).await;
+    pass(SECOND).await;
     bench.stops_clean().await;
 }
 
@@ -42,7 +43,7 @@ async fn while_it_builds() {
     let id = bench.cache.builds()[0].id.clone();
     let cache = bench.cache.clone();
     let waiting = tokio::spawn(async move { cache.build_ended(&id).await });
-    sleep(SECOND).await;
+    pass(SECOND).await;
     bench.stops_clean().await;
     let ended = waiting.await.unwrap().unwrap();
     assert_eq!(

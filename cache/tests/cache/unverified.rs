@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{OnEmpty, OnStale, PoolSpec, TemplatePlan, TemplateState, TemplateView};
 
 use crate::bench::{Bench, SECOND, plan, pool_spec, request, request_with};
 use crate::fake::{FakeFactory, Launch, OnDisk};
+use crate::time::pass;
 
 fn bench(on_stale: OnStale, on_disk: OnDisk) -> Bench {
     let factory = FakeFactory::new();
@@ -42,7 +43,7 @@ async fn what_cannot_be_read_is_shown_and_nothing_is_rebuilt_or_refused() {
         assert_eq!(unverified.field, "kernel");
         assert_eq!(unverified.reason, "/boot/vmlinuz cannot be read: gone");
         assert!(!view.stale && view.stale_fields.is_empty());
-        sleep(3600 * SECOND).await;
+        pass(3600 * SECOND).await;
         bench.lease().await;
         bench.factory.script().unreadable = None;
         bench
@@ -123,7 +124,7 @@ async fn a_pool_whose_hypervisor_is_away_degrades_and_recovers_and_rebuilds_noth
     assert!(reason.contains("cannot be read: gone"), "{reason}");
     let failed = bench.cache.checkout(request_with(OnEmpty::Fail)).await;
     assert_eq!(failed.unwrap_err().code(), "pool_empty");
-    sleep(20 * SECOND).await;
+    pass(20 * SECOND).await;
     bench.factory.script().launch = Launch::Up;
     bench.factory.script().unreadable = None;
     bench.is_full().await;
@@ -137,7 +138,7 @@ async fn a_pool_whose_hypervisor_is_away_degrades_and_recovers_and_rebuilds_noth
 async fn its_trial_goes_on(bench: &Bench) {
     let build = bench.cache.rebuild("default").unwrap();
     let build = bench.cache.build_ended(&build.id).await.unwrap();
-    sleep(60 * SECOND).await;
+    pass(60 * SECOND).await;
     let view = template(bench);
     assert_eq!(view.current, build.generation, "{:?}", view.last_error);
     assert_eq!(view.last_roll.unwrap().outcome.as_str(), "running");
@@ -192,7 +193,7 @@ async fn a_service_that_has_no_descriptor_left_at_its_start_builds_nothing() {
         .until("it was looked at again", |bench| looks(bench) > 2)
         .await;
     let begun = Instant::now();
-    sleep(600 * SECOND).await;
+    pass(600 * SECOND).await;
     assert!(
         looks(&bench) < 200,
         "{} in {:?}",

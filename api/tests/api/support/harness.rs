@@ -17,6 +17,7 @@ use vmint_api::reload::Reloader;
 use vmint_api::telemetry::Metrics;
 use vmint_cache::{Cache, CacheSettings, Caller, MemoryBudget, TemplatePlan};
 
+use super::waiting::seen;
 use super::{FakeFactory, Reply};
 
 /// Longer than anything here takes; an answer that never comes fails the test.
@@ -130,12 +131,7 @@ impl Harness {
 
     /// Waits for something that happens in the background.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let wait = async {
-            while !is_so() {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: not in time");
+        seen(what, async || is_so().then_some(())).await;
     }
 
     /// Waits until a number that grows stands still, and returns it. The clock stands meanwhile, and goes on by a turn

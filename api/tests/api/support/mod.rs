@@ -7,6 +7,7 @@ mod processes;
 mod reply;
 mod streams;
 pub(crate) mod terminal;
+pub(crate) mod waiting;
 pub(crate) mod websocket;
 
 pub(crate) use fake::FakeFactory;

@@ -12,6 +12,8 @@ mod processes;
 mod reply;
 #[path = "../../api/support/streams.rs"]
 mod streams;
+#[path = "../../api/support/waiting.rs"]
+mod waiting;
 
 pub(crate) use fake::FakeFactory;
 pub(crate) use harness::{Harness, request};

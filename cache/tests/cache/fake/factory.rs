@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::sleep;
 use vmint_cache::{
     AdoptedClone, AdoptedLease, BoxError, BuildStep, CloneFailure, CloneOrder, Fault, LiveClone,
     LiveGeneration, RecordState, StepReport,
@@ -18,6 +17,8 @@ use vmint_factory::{BuildError, GenerationId, Phase, RoomError, TemplateSpec, Vm
 use super::generation::{Generation, GenerationState, state_of};
 use super::machine::{Clone, Handle};
 use super::script::{Build, Launch, Script};
+
+use crate::time::takes;
 
 pub(crate) struct FakeFactory {
     pub script: Mutex<Script>,
@@ -228,7 +229,7 @@ impl FakeFactory {
         let launch = of_it.unwrap_or_else(|| self.script().next_launch());
         match launch {
             Launch::Up => {}
-            Launch::UpAfter(time) => sleep(time).await,
+            Launch::UpAfter(time) => takes(time).await,
             Launch::UpAfterTurns(turns) => {
                 for _ in 0..turns {
                     yield_now().await;
@@ -266,7 +267,7 @@ impl FakeFactory {
         report(BuildStep::Booting);
         let mut gate = self.build_gate.subscribe();
         gate.wait_for(|open| *open).await?;
-        sleep(Duration::from_secs(3)).await;
+        takes(Duration::from_secs(3)).await;
         match build {
             Build::Succeeds => {
                 report(BuildStep::Publishing);

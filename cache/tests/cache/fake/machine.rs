@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use vmint_cache::{
     AgentState, AttachError, Attached, BindError, Binding, BoxError, CloneFacts, CloneOrder,
     ConsoleReader, ExecError, ExecOutcome, ExecRequest, ExecStream, FileError, FileReader,
@@ -25,6 +25,8 @@ use super::console::Written;
 use super::disk::Disk;
 use super::processes::Processes;
 use super::script::{Attach, Script};
+
+use crate::time::takes;
 
 mod guest;
 
@@ -383,7 +385,7 @@ impl LiveClone for Handle {
                 return std::future::pending().await;
             }
             if self.0.ends {
-                sleep(Duration::from_millis(20)).await;
+                takes(Duration::from_millis(20)).await;
                 self.0.dies("it was ended");
             }
             self.0.ended().await

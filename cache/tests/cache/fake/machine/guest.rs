@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::time::takes;
+
 impl Guest for Handle {
     fn ping(&self, deadline: Duration) -> BoxFuture<'_, Result<(), GuestError>> {
         async move {
@@ -12,9 +14,9 @@ impl Guest for Handle {
             self.0.pings.fetch_add(1, Ordering::SeqCst);
             if self.0.is_mute() {
                 if self.0.ignores_deadlines.load(Ordering::SeqCst) {
-                    sleep(RECONNECT).await;
+                    takes(RECONNECT).await;
                 }
-                sleep(deadline).await;
+                takes(deadline).await;
                 return Err(GuestError::Silent {
                     command: "ping",
                     after: deadline,

@@ -33,7 +33,7 @@ print_table() {
   local sandbox=$1 first=$2 template pool metrics
   template=$(request GET "/v1/templates/$(jq -r .template <<<"$sandbox")")
   pool=$(request GET "/v1/pools/$(jq -r .template <<<"$sandbox")")
-  metrics=$(curl --silent --fail --max-time 30 "$URL/metrics")
+  metrics=$(measured_metrics)
   local shared private clones
   shared=$(metric vmint_template_memory_bytes <<<"$metrics")
   private=$(metric vmint_clone_private_bytes <<<"$metrics")
@@ -48,6 +48,20 @@ print_table() {
   row 'guest memory shared by all clones' "$(mib "$shared") MiB"
   row "private memory of each of $clones clones" "$(awk -v b="$private" -v n="$clones" 'BEGIN { printf "%.1f", b / n / 1048576 }') MiB"
   printf '\n'
+}
+
+# The service measures its clones every two seconds: until it has, the sum is 0.
+MEASURED_WITHIN_S=20
+measured_metrics() {
+  local metrics give_up=$((SECONDS + MEASURED_WITHIN_S))
+  while metrics=$(curl --silent --fail --max-time 30 "$URL/metrics"); do
+    if [[ $(metric vmint_clone_private_bytes <<<"$metrics") != 0 ]] || ((SECONDS >= give_up)); then
+      printf '%s\n' "$metrics"
+      return
+    fi
+    sleep 0.2
+  done
+  return 1
 }
 
 # Which of the two, and why it is emulation where it is: the figures are another magnitude then.

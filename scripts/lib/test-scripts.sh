@@ -25,6 +25,7 @@ main() {
   the_service_gets_a_port_and_nothing_of_this_machine
   only_its_own_process_is_ready
   the_table_says_the_accelerator
+  the_table_waits_for_what_is_measured
   system_users_are_for_root_alone
   say "what the scripts say is as it should be"
 }
@@ -298,12 +299,22 @@ the_table_says_the_accelerator() {
     die "under emulation the table says of the accelerator: $(accelerator_row tcg)"
 }
 
-# accelerator_row ACCEL: the row in the table of a service whose current generation has this one.
-accelerator_row() (
+# A first look finds nothing measured yet.
+the_table_waits_for_what_is_measured() {
+  local row
+  row=$(table_row kvm 'private memory of each of 2 clones')
+  [[ $row == '0.5 MiB' ]] || die "two clones have 1 MiB, and the table says of each: $row"
+}
+
+accelerator_row() { table_row "$1" accelerator; }
+
+# table_row ACCEL NAME: a row in the table of a service whose current generation has this accelerator.
+table_row() (
   # shellcheck source=scripts/lib/quickstart-tour.sh
   source "$REPO/scripts/lib/quickstart-tour.sh"
   # shellcheck disable=SC2034 # The tour's functions use them.
-  ACCEL=$1 LOG=$WORK/said URL=http://localhost
+  ACCEL=$1 LOG=$WORK/said URL=http://localhost LOOKS=$WORK/looks
+  rm -f -- "$LOOKS"
   echo 'INFO the host is ready qemu=10 accel=tcg reason="/dev/kvm: no right to it"' >"$LOG"
   request() {
     case $2 in
@@ -312,9 +323,14 @@ accelerator_row() (
       *) echo '{"ready": 1, "leased": 1}' ;;
     esac
   }
-  curl() { printf '%s 1048576\n' vmint_template_memory_bytes vmint_clone_private_bytes; }
+  curl() {
+    local private=1048576
+    [[ -e $LOOKS ]] || private=0
+    : >"$LOOKS"
+    printf '%s\n' 'vmint_template_memory_bytes 1048576' "vmint_clone_private_bytes $private"
+  }
   print_table '{"template": "default", "startup_ms": {"total": 1}, "checkout_ms": 1}' '{"elapsed_ms": 1}' |
-    sed -n 's/^  accelerator  *//p'
+    sed -n "s/^  $2  *//p"
 )
 
 # A plain user's service runs QEMU as that user: with sudo within reach, too, no other is made.

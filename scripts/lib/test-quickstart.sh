@@ -18,6 +18,7 @@ main() {
   grep -q '^quickstart: port 7070 is taken' "$WORK/said" || die "the quickstart has not seen that port 7070 is taken"
   grep -Eq '^  accelerator +(kvm|tcg: .+)' "$WORK/said" || die "the table does not say the accelerator, and why it is tcg"
   ! grep -q 'the reason is in the log' "$WORK/said" || die "the table does not find the reason for tcg in the log"
+  grep -q "^quickstart: stopped; .*$program clean$" "$WORK/said" || die "the quickstart does not say what it leaves, and how that goes"
   ! pgrep -f "$program serve --drain-on-exit --config ${TMPDIR:-/tmp}/vmint-quickstart-" >/dev/null || die "the quickstart's service still runs"
 }
 
